@@ -1,0 +1,42 @@
+"""`cryptpilot boot-service --stage ...`: what the units run."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot import log
+from cryptpilot_boot.boot import console, eventlog, plan, stage
+from cryptpilot_boot.system import init
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import Config
+
+
+def boot_service(config: Config, stage_name: str, say: Callable[[str], None]) -> bool:
+    """Open what this stage opens; False when something is not open that has to be.
+
+    In the initrd that is what the pivot needs: all else is left to the system stage, which needs everything.
+    """
+    todo = plan.plan(config, stage_name, kernel_command_line())
+    log.subscribe(eventlog.writer(stage_name))
+    log.subscribe(console.verbose(say) if todo.verbose else console.brief(say))
+    speaking = threading.Lock()
+
+    def tell(outcome: stage.Outcome) -> None:
+        needed = outcome.volume.volume in todo.needed
+        with speaking:
+            for line in console.result(outcome, needed=needed):
+                say(line)
+
+    outcomes = stage.run(todo, tell)
+    failed = {outcome.volume.volume for outcome in outcomes if outcome.error}
+    if failed & todo.needed:
+        init.stop_boot()
+    return not (failed & todo.needed if stage_name == "initrd" else failed)
+
+
+def kernel_command_line() -> str:
+    """Return the kernel's command line."""
+    return Path("/proc/cmdline").read_text()

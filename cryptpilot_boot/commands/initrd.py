@@ -1,0 +1,19 @@
+"""`cryptpilot initrd plan`: what the dracut module asks at image build time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.boot.plan import image_needs
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import Config
+
+
+def plan(config: Config) -> list[str]:
+    """Return what the initrd must carry, one "kind value" a line, for a shell to read."""
+    needs = image_needs(config)
+    lines = [f"config {path}" for path in needs.configuration if path.exists()]
+    lines += [f"program {name}" for name in needs.programs]
+    lines += [f"module {name}" for name in needs.modules]
+    return lines + (["network yes"] if needs.network else [])

@@ -1,0 +1,26 @@
+"""Finding the volumes a command line names."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptpilot_boot.config import Config, Volume
+
+
+def select(config: Config, names: Sequence[str]) -> list[Volume]:
+    """Return the volumes called `names`, in that order; all of them when there are no names."""
+    if not names:
+        return list(config.volumes)
+    known = {volume.volume: volume for volume in config.volumes}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"configured volumes: {', '.join(known) or 'none'}"
+            raise ConfigError(f'no volume "{name}" is configured in {config.directory}/volumes', hint)
+    return [known[name] for name in dict.fromkeys(names)]

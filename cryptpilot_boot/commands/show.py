@@ -1,0 +1,81 @@
+"""`cryptpilot show`: the volumes and where they stand. Never touches the network, never needs a secret."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.commands.select import select
+from cryptpilot_boot.volume import examine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptpilot_boot.config import Config
+    from cryptpilot_boot.volume import Status
+
+
+def show(config: Config, names: Sequence[str], *, as_json: bool) -> list[str]:
+    """Return the lines to print: a table, or one JSON array."""
+    statuses = [examine(volume) for volume in select(config, names)]
+    if as_json:
+        return [json.dumps([_record(status) for status in statuses], indent=2)]
+    if not statuses:
+        return [f"No volumes are configured in {config.directory}/volumes."]
+    return table([_HEADER, *(_row(status) for status in statuses)])
+
+
+_HEADER = [
+    "Volume",
+    "Volume Path",
+    "Underlying Device",
+    "Key Provider",
+    "Options",
+    "Initialized",
+    "Opened",
+    "Status",
+]
+
+
+def _row(status: Status) -> list[str]:
+    volume = status.volume
+    options = {
+        "auto_open": volume.auto_open,
+        f"makefs={volume.makefs}": volume.makefs,
+        "integrity": volume.integrity,
+    }
+    return [
+        volume.volume,
+        volume.mapper_path,
+        volume.dev,
+        volume.encrypt.provider,
+        ", ".join(name for name, on in options.items() if on) or "-",
+        "Not required" if volume.temporary else str(status.initialized),
+        str(status.opened),
+        f"{status.state.value}: {status.detail}" if status.detail else status.state.value,
+    ]
+
+
+def _record(status: Status) -> dict[str, object]:
+    volume = status.volume
+    return {
+        "volume": volume.volume,
+        "volume_path": volume.mapper_path,
+        "underlying_device": volume.dev,
+        "key_provider": volume.encrypt.provider,
+        "auto_open": volume.auto_open,
+        "makefs": volume.makefs,
+        "integrity": volume.integrity,
+        "temporary": volume.temporary,
+        "initialized": status.initialized,
+        "opened": status.opened,
+        "status": status.state.value,
+        "detail": status.detail,
+    }
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay rows out in columns; the first is the header."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]

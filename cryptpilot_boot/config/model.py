@@ -1,0 +1,99 @@
+"""The configuration as values."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Union
+
+FILE_SYSTEMS = ("swap", "ext4", "xfs", "vfat")
+
+
+@dataclasses.dataclass(frozen=True)
+class Otp:
+    """One-time password: a fresh random passphrase at each open; what the volume held before is gone."""
+
+    provider = "otp"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kms:
+    """A secret kept in an Alibaba Cloud KMS instance, read with the client key of an access point.
+
+    client_key: content of the clientKey_****.json file; client_key_password: of the ****_Password.txt file;
+    kms_cert_pem: of the PrivateKmsCA_****.pem file, the CA chain that signs the instance's certificate.
+    endpoint: "host[:port]" in place of the instance's own name inside the VPC.
+    """
+
+    provider = "kms"
+
+    kms_instance_id: str
+    secret_name: str
+    client_key: str = dataclasses.field(repr=False)
+    client_key_password: str = dataclasses.field(repr=False)
+    kms_cert_pem: str = dataclasses.field(repr=False)
+    endpoint: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The gateway to ask, as "host" or "host:port" (default port 443)."""
+        return self.endpoint or f"{self.kms_instance_id}.cryptoservice.kms.aliyuncs.com"
+
+
+Encrypt = Union[Otp, Kms]
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """One encrypted volume.
+
+    volume: name below /dev/mapper. dev: path of the underlying block device. makefs: file system made on a new
+    volume, None for none. source: the file it was read from.
+    """
+
+    volume: str
+    dev: str
+    encrypt: Encrypt
+    source: Path
+    auto_open: bool = False
+    makefs: str | None = None
+    integrity: bool = False
+
+    @property
+    def mapper_path(self) -> str:
+        """Where the decrypted device appears."""
+        return f"/dev/mapper/{self.volume}"
+
+    @property
+    def temporary(self) -> bool:
+        """Whether what the volume holds is lost when it is closed."""
+        return isinstance(self.encrypt, Otp)
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether its passphrase comes over the network."""
+        return isinstance(self.encrypt, Kms)
+
+
+@dataclasses.dataclass(frozen=True)
+class Boot:
+    """`[boot]` of global.toml.
+
+    verbose: time every step on the console. timeout: seconds a boot stage may take to open its volumes.
+    """
+
+    verbose: bool = False
+    timeout: int = 90
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything below one configuration directory.
+
+    warnings: what is not wrong but should be seen to, one sentence each.
+    """
+
+    directory: Path
+    boot: Boot
+    volumes: tuple[Volume, ...]
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,205 @@
+"""What may stand in a configuration file: one table a section, one check a key."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from typing import TYPE_CHECKING, Any, Callable
+
+from cryptpilot_boot.config.model import FILE_SYSTEMS, Boot, Encrypt, Kms, Otp, Volume
+from cryptpilot_boot.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+# Names device-mapper and udev leave as they are (libdevmapper escapes all others as \xNN). The kernel takes 127
+# bytes; `init` needs some of them for the name of the mapping it works on.
+_MAPPER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9#+.:=@_-]{0,99}")
+# host, IPv4 or [IPv6], and a port if it is not 443
+_ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_TYPES = {str: "a string", bool: "true or false", int: "a whole number", dict: "a table"}
+
+
+def _string(text: str) -> str:
+    return "" if text.strip() else "must not be empty"
+
+
+def _volume_name(name: str) -> str:
+    if _MAPPER_NAME.fullmatch(name) and name != "control":
+        return ""
+    return (
+        "is no legal name below /dev/mapper: use up to 100 letters, digits and #+-.:=@_, beginning with a letter,"
+        " a digit or _"
+    )
+
+
+def _device_path(path: str) -> str:
+    if path.startswith("/dev/") and "\0" not in path and ".." not in path.split("/"):
+        return ""
+    return 'must be a path below /dev, such as "/dev/nvme1n1p1" or "/dev/disk/by-partuuid/..."'
+
+
+def _file_system(name: str) -> str:
+    if name in FILE_SYSTEMS:
+        return ""
+    return f"must be one of {', '.join(FILE_SYSTEMS)}{_did_you_mean(name, FILE_SYSTEMS)}"
+
+
+def _client_key(text: str) -> str:
+    """Check the shape of a client key; its parts are checked when it is opened. Never quotes it."""
+    try:
+        key = json.loads(text)
+    except ValueError:
+        key = None
+    parts = ("KeyId", "PrivateKeyData")
+    if isinstance(key, dict) and all(isinstance(key.get(part), str) and key[part] for part in parts):
+        return ""
+    return 'must be the content of the clientKey_****.json file: {"KeyId": "...", "PrivateKeyData": "..."}'
+
+
+def _certificates(text: str) -> str:
+    if "-----BEGIN CERTIFICATE-----" in text and "-----END CERTIFICATE-----" in text:
+        return ""
+    return "must be the content of the PrivateKmsCA_****.pem file, with its BEGIN and END CERTIFICATE lines"
+
+
+def _instance_id(text: str) -> str:
+    return "must be the ID of a KMS instance, such as kst-..." if re.search(r"[\s/:@]|^$", text) else ""
+
+
+def _endpoint(text: str) -> str:
+    match = _ENDPOINT.fullmatch(text)
+    if match and 0 < int((match[2] or ":443")[1:]) < 65536:
+        return ""
+    return 'must be "host" or "host:port"'
+
+
+def _timeout(seconds: int) -> str:
+    return "" if 1 <= seconds <= 3600 else "must be between 1 and 3600 seconds"
+
+
+def _any(_: object) -> str:
+    return ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Key:
+    """One key: its type, what else must hold ("" or the complaint), and whether it must be there."""
+
+    kind: type
+    check: Callable[[Any], str] = _any
+    required: bool = False
+
+
+_GLOBAL = {"boot": _Key(dict)}
+_BOOT = {"verbose": _Key(bool), "timeout": _Key(int, _timeout)}
+_VOLUME = {
+    "volume": _Key(str, _volume_name, required=True),
+    "dev": _Key(str, _device_path, required=True),
+    "auto_open": _Key(bool),
+    "makefs": _Key(str, _file_system),
+    "integrity": _Key(bool),
+    "encrypt": _Key(dict, required=True),
+}
+_PROVIDERS: dict[str, tuple[type, dict[str, _Key]]] = {
+    "otp": (Otp, {}),
+    "kms": (
+        Kms,
+        {
+            "kms_instance_id": _Key(str, _instance_id, required=True),
+            "secret_name": _Key(str, _string, required=True),
+            "client_key": _Key(str, _client_key, required=True),
+            "client_key_password": _Key(str, _string, required=True),
+            "kms_cert_pem": _Key(str, _certificates, required=True),
+            "endpoint": _Key(str, _endpoint),
+        },
+    ),
+}
+_ENCRYPT = {provider: _Key(dict) for provider in _PROVIDERS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A parsed TOML file and what is needed to point into it."""
+
+    path: Path
+    text: str
+    data: dict[str, Any]
+
+
+def boot(document: Document) -> Boot:
+    """Turn global.toml into its value."""
+    _check(document, "", _GLOBAL, document.data)
+    section = document.data.get("boot", {})
+    _check(document, "boot", _BOOT, section)
+    return Boot(**section)
+
+
+def volume(document: Document) -> Volume:
+    """Turn a file of volumes/ into its value."""
+    data = document.data
+    _check(document, "", _VOLUME, data)
+    rest = {key: value for key, value in data.items() if key != "encrypt"}
+    return Volume(encrypt=_encrypt(document, data["encrypt"]), source=document.path, **rest)
+
+
+def _encrypt(document: Document, data: dict[str, Any]) -> Encrypt:
+    _check(document, "encrypt", _ENCRYPT, data)
+    if len(data) != 1:
+        tables = " or ".join(f"[encrypt.{provider}]" for provider in _PROVIDERS)
+        found = "none of them" if not data else f"{len(data)} of them"
+        raise ConfigError(f"{document.path}: exactly one of {tables} is needed, found {found}")
+    ((provider, values),) = data.items()
+    make, keys = _PROVIDERS[provider]
+    _check(document, f"encrypt.{provider}", keys, values)
+    made: Encrypt = make(**values)
+    return made
+
+
+def _check(document: Document, section: str, keys: Mapping[str, _Key], data: Mapping[str, Any]) -> None:
+    """Raise ConfigError on the first thing in `data` that `keys` does not allow."""
+    for name, value in data.items():
+        where = f"{document.path}{_line_of(document.text, section, name)}: "
+        full = f"{section}.{name}" if section else name
+        if name not in keys:
+            kind = "table" if isinstance(value, dict) else "key"
+            known = f"known here: {', '.join(keys)}" if keys else "no key may stand here"
+            raise ConfigError(f'{where}unknown {kind} "{full}"{_did_you_mean(name, keys)}', known)
+        key = keys[name]
+        # bool is a subclass of int, and must not pass for one
+        if not isinstance(value, key.kind) or (key.kind is int and isinstance(value, bool)):
+            raise ConfigError(f'{where}"{full}" must be {_TYPES[key.kind]}')
+        complaint = key.check(value)
+        if complaint:
+            raise ConfigError(f'{where}"{full}" {complaint}')
+    for name, key in keys.items():
+        if key.required and name not in data:
+            where = f" in [{section}]" if section else ""
+            near = _did_you_mean(name, [other for other in data if other not in keys])
+            raise ConfigError(f'{document.path}: missing key "{name}"{where}{near}')
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f' (did you mean "{near[0]}"?)' if near else ""
+
+
+def _line_of(text: str, section: str, name: str) -> str:
+    """Return ":LINE" of a key or table, or "" where it is written in a way that a look at the lines misses.
+
+    tomli gives values without positions, and a line is a help, not a promise.
+    """
+    here = ""
+    full = f"{section}.{name}" if section else name
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[+\s*([^\]#]+?)\s*\]", line)
+        if header:
+            here = header[1]
+            if here == full or here.startswith(full + "."):
+                return f":{number}"
+        elif here == section and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=.]", line):
+            return f":{number}"
+    return ""

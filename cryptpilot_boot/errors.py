@@ -1,0 +1,53 @@
+"""What goes wrong, said for the person who reads it."""
+
+from __future__ import annotations
+
+import traceback
+
+
+class CryptpilotError(Exception):
+    """Something failed that a person has to know about.
+
+    `what` says what was being done, to what, and why it failed; `hint` says what to do next. Neither ever holds
+    a passphrase, a client key or its password.
+    """
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+
+class ConfigError(CryptpilotError):
+    """A configuration file cannot be used as it is."""
+
+
+class DeviceError(CryptpilotError):
+    """A block device is not what the work at hand needs it to be."""
+
+
+class ProgramError(CryptpilotError):
+    """A system program (cryptsetup, mkfs, ...) failed."""
+
+    def __init__(self, what: str, hint: str = "", *, status: int = 1) -> None:
+        super().__init__(what, hint)
+        self.status = status
+
+
+class KeyFetchError(CryptpilotError):
+    """A key provider did not return the passphrase.
+
+    `retryable` says whether asking again may help; `unreachable` says that the network itself was missing, so
+    that a change of the network is a reason to ask again at once.
+    """
+
+    def __init__(self, what: str, hint: str = "", *, retryable: bool = False, unreachable: bool = False) -> None:
+        super().__init__(what, hint)
+        self.retryable = retryable
+        self.unreachable = unreachable
+
+
+def describe_bug(error: BaseException) -> str:
+    """Say where an unforeseen exception came from, without its text, which may quote a value."""
+    places = [f"{frame.f_code.co_name}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
+    return f"internal error: {type(error).__name__} at {' > '.join(places[-4:])}"

@@ -1,0 +1,72 @@
+"""The one place that decides whether and when a key provider is asked again.
+
+The SDK's own retries are off. An initrd may ask before DHCP is done: a missing network is no error until the
+deadline, and a change of the network is a reason to ask at once.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot import log
+from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.passphrase import Passphrase
+from cryptpilot_boot.system.network import adopt_name_servers
+from cryptpilot_boot.system.wait import Deadline, network_changes
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.system.wait import Changes
+
+# Asks once for the passphrase, within so many seconds. Raises KeyFetchError.
+Ask = Callable[[float], Passphrase]
+
+_FIRST_PAUSE = 0.25  # seconds
+_LONGEST_PAUSE = 8.0
+# One try may not eat the whole budget: a second one may reach a gateway that the first did not.
+_LONGEST_TRY = 15.0
+
+
+def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
+    """Ask until there is an answer, a final error, or the deadline is over.
+
+    Pauses double up to 8 s, each spread over half to all of its length so that a thousand machines do not ask in
+    step. Raises the last KeyFetchError, saying how often was asked and for how long.
+    """
+    with network_changes() as changes:
+        pause = _FIRST_PAUSE
+        tries = 0
+        while True:
+            tries += 1
+            adopt_name_servers()
+            try:
+                return ask(min(_LONGEST_TRY, max(1.0, deadline.left())))
+            except KeyFetchError as error:
+                if not error.retryable or deadline.over:
+                    raise _with_tries(error, tries, deadline) from None
+                log.emit("fetch-key", "wait", volume=volume, facts={"waiting_for": error.what, "tries": tries})
+                if _rest(changes, pause, deadline, wake=error.unreachable):
+                    pause = _FIRST_PAUSE
+                else:
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _rest(changes: Changes, pause: float, deadline: Deadline, *, wake: bool) -> bool:
+    """Pause before the next try; tell whether a change of the network ended the pause.
+
+    Only who could not reach the network is woken by it: a gateway that said "later" is not asked sooner because
+    an address was renewed.
+    """
+    seconds = random.uniform(pause / 2, pause)  # noqa: S311 - jitter, no secret
+    rest = Deadline(min(seconds, deadline.left()))
+    while not rest.over:
+        if changes.sleep(rest.left()) and wake:
+            return True
+    return False
+
+
+def _with_tries(error: KeyFetchError, tries: int, deadline: Deadline) -> KeyFetchError:
+    if tries == 1:
+        return error
+    seconds = deadline.total - deadline.left()
+    return KeyFetchError(f"{error.what} ({tries} tries in {seconds:.0f} s)", error.hint)

@@ -1,0 +1,66 @@
+"""What this machine's network looks like."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from pathlib import Path
+
+NETWORKD_STATE = Path("/run/systemd/netif/state")
+_RESOLV_CONF = Path("/etc/resolv.conf")
+_INITRD = Path("/etc/initrd-release")
+_RTF_UP = 0x1  # <linux/route.h>
+
+
+def has_route() -> bool:
+    """Tell whether there is a route to anywhere but this machine itself."""
+    return _has_ipv4_route() or _has_ipv6_route()
+
+
+def _has_ipv4_route() -> bool:
+    try:
+        lines = Path("/proc/net/route").read_text().splitlines()[1:]
+    except FileNotFoundError:
+        return False
+    return any(int(line.split()[3], 16) & _RTF_UP for line in lines)
+
+
+def _has_ipv6_route() -> bool:
+    """Look for a route beyond link-local (fe80), multicast (ff00) and loopback."""
+    try:
+        lines = Path("/proc/net/ipv6_route").read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    routes = (line.split() for line in lines)
+    return any(fields[-1] != "lo" and not fields[0].startswith(("fe80", "ff")) for fields in routes)
+
+
+def adopt_name_servers() -> None:
+    """In an initrd, tell the C library the name servers that systemd-networkd got by DHCP.
+
+    Where systemd-resolved is not part of the image nobody else does, and no name could be resolved. Does nothing in
+    the booted system, nor where /etc/resolv.conf names a server already (the other network stacks write it).
+    """
+    if not _INITRD.exists() or "nameserver" in _text(_RESOLV_CONF):
+        return
+    servers = networkd_name_servers(_text(NETWORKD_STATE))
+    if servers:
+        _RESOLV_CONF.unlink(missing_ok=True)  # it may be a link to nowhere
+        _RESOLV_CONF.write_text("".join(f"nameserver {server}\n" for server in servers))
+
+
+def networkd_name_servers(state: str) -> list[str]:
+    """Return the addresses in the DNS= line of networkd's state file, at most the three resolv.conf(5) takes."""
+    fields = dict(line.split("=", 1) for line in state.splitlines() if "=" in line)
+    servers = []
+    for word in fields.get("DNS", "").split():
+        with contextlib.suppress(ValueError):  # a port or a name for TLS, which resolv.conf cannot say
+            servers.append(str(ipaddress.ip_address(word.partition("#")[0])))
+    return servers[:3]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,110 @@
+"""What state a volume is in, read from its device and from the kernel; never from the network."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import DeviceError
+from cryptpilot_boot.system import block
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import Volume
+
+# The LUKS2 header's subsystem field says whose volume it is and how far it got. The first two words are those of
+# the existing Rust implementation. Temporary volumes have a word of their own, so that a slip in `dev` never
+# lets one write over a persistent volume.
+INITIALIZING = "cryptpilot-initializing"
+COMPLETE = "cryptpilot"
+TEMPORARY = "cryptpilot-otp"
+
+
+class State(enum.Enum):
+    """Where a volume stands."""
+
+    DEVICE_NOT_FOUND = "device-not-found"
+    CHECK_FAILED = "check-failed"
+    REQUIRES_INIT = "requires-init"
+    INITIALIZING = "initializing"
+    READY_TO_OPEN = "ready-to-open"
+    OPENED = "opened"
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """The state of a volume. detail: what is behind it, "" when the state says it all."""
+
+    volume: Volume
+    state: State
+    detail: str = ""
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the volume holds a complete LUKS2 header of ours (or will be given one at each open)."""
+        return self.state in (State.READY_TO_OPEN, State.OPENED)
+
+    @property
+    def opened(self) -> bool:
+        """Whether the decrypted device is there."""
+        return self.state is State.OPENED
+
+
+def examine(volume: Volume) -> Status:
+    """Find out the state of a volume. Trouble is a state too: this does not raise."""
+    try:
+        return _examine(volume)
+    except DeviceError as error:
+        return Status(volume, State.CHECK_FAILED, error.what)
+
+
+def _examine(volume: Volume) -> Status:
+    if not block.is_block_device(volume.dev):
+        return Status(volume, State.DEVICE_NOT_FOUND, f"{volume.dev}: no such block device")
+    if is_open(volume):
+        return Status(volume, State.OPENED)
+    found = block.signature(volume.dev)
+    if volume.temporary:
+        refusal = not_ours_to_overwrite(volume, found)
+        return Status(volume, State.CHECK_FAILED if refusal else State.READY_TO_OPEN, refusal)
+    if found is None:
+        return Status(volume, State.REQUIRES_INIT)
+    if found.subsystem == COMPLETE:
+        return Status(volume, State.READY_TO_OPEN)
+    if found.subsystem == INITIALIZING:
+        return Status(volume, State.INITIALIZING, "init was interrupted; run it again")
+    return Status(volume, State.REQUIRES_INIT, f"{volume.dev} holds {describe(found)}")
+
+
+def is_open(volume: Volume) -> bool:
+    """Tell whether the decrypted device is there.
+
+    Raises DeviceError when the name is taken by a mapping of something else.
+    """
+    mapping = block.mapping(volume.volume)
+    if mapping is None:
+        return False
+    if not block.is_block_device(volume.dev) or block.lies_on(mapping, volume.dev):
+        return True
+    raise DeviceError(
+        f"{volume.mapper_path} exists, but is no mapping of {volume.dev}",
+        f"see what it is: dmsetup table {volume.volume}",
+    )
+
+
+def not_ours_to_overwrite(volume: Volume, found: block.Signature | None) -> str:
+    """Say why a temporary volume must not format a device that holds `found`; "" when it may."""
+    if found is None or found.subsystem == TEMPORARY:
+        return ""
+    return f"{volume.dev} holds {describe(found)}, which this temporary volume did not put there"
+
+
+def describe(found: block.Signature) -> str:
+    """Say what a device holds."""
+    if found.kind != "crypto_LUKS":
+        return f"data of type {found}"
+    if found.subsystem == COMPLETE:
+        return "an initialized cryptpilot volume"
+    if found.subsystem == INITIALIZING:
+        return "a cryptpilot volume whose init was interrupted"
+    return f"a {found} header of somebody else"

@@ -1,0 +1,68 @@
+"""What a boot stage decides, without a boot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cryptpilot_boot.boot.plan import image_needs, pivot_volumes, plan
+from cryptpilot_boot.config import Boot, Config, Kms, Otp, Volume
+
+KMS = Kms("kst-1", "secret", "{}", "password", "pem")
+
+
+def volume(name: str, *, kms: bool = False, auto_open: bool = True, makefs: str | None = None) -> Volume:
+    source = Path(f"/etc/cryptpilot/volumes/{name}.toml")
+    return Volume(name, f"/dev/{name}", KMS if kms else Otp(), source, auto_open, makefs)
+
+
+def config(*volumes: Volume) -> Config:
+    return Config(Path("/etc/cryptpilot"), Boot(), volumes)
+
+
+@pytest.mark.parametrize(
+    ("command_line", "names"),
+    [
+        ("quiet root=/dev/mapper/root ro\n", {"root"}),
+        ("root=/dev/mapper/r mount.usr=/dev/mapper/u", {"r", "u"}),
+        ("root=UUID=1234 rd.root=/dev/mapper/x", set()),
+        ("", set()),
+    ],
+)
+def test_the_pivot_needs_what_root_and_usr_name(command_line: str, names: set[str]) -> None:
+    assert pivot_volumes(command_line) == names
+
+
+def test_a_stage_opens_what_says_auto_open() -> None:
+    todo = plan(config(volume("a"), volume("b", auto_open=False)), "initrd", "root=/dev/sda1")
+    assert [one.volume for one in todo.volumes] == ["a"]
+    assert todo.needed == frozenset()
+
+
+def test_only_a_volume_of_ours_can_stop_the_boot_and_only_in_the_initrd() -> None:
+    both = config(volume("root", kms=True), volume("data"))
+    assert plan(both, "initrd", "root=/dev/mapper/root").needed == {"root"}
+    assert plan(both, "initrd", "root=/dev/mapper/vg-root").needed == frozenset()
+    assert plan(both, "system", "root=/dev/mapper/root").needed == frozenset()
+
+
+def test_an_image_without_volumes_needs_nothing() -> None:
+    needs = image_needs(config(volume("a", auto_open=False)))
+    assert (needs.configuration, needs.programs, needs.modules, needs.network) == ((), (), (), False)
+
+
+def test_an_image_carries_the_configuration_of_its_own_volumes_alone() -> None:
+    needs = image_needs(config(volume("a"), volume("b", auto_open=False)))
+    assert [path.name for path in needs.configuration] == ["global.toml", "a.toml"]
+
+
+def test_only_a_kms_volume_asks_for_the_network() -> None:
+    assert not image_needs(config(volume("a"))).network
+    assert not image_needs(config(volume("a"), volume("b", kms=True, auto_open=False))).network
+    assert image_needs(config(volume("a"), volume("b", kms=True))).network
+
+
+def test_only_a_temporary_volume_needs_mkfs_at_boot() -> None:
+    assert "mkfs.ext4" in image_needs(config(volume("a", makefs="ext4"))).programs
+    assert "mkfs.ext4" not in image_needs(config(volume("a", kms=True, makefs="ext4"))).programs
