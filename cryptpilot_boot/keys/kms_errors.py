@@ -135,7 +135,8 @@ _HINTS = (
     ("Throttling", "too many requests: wait, or raise the instance's quota"),
     ("ResourceNotFound", "check secret_name: the instance has no secret of that name"),
     ("NoPermission", "give the application access point a policy that allows reading this secret"),
-    ("AccessKeyId", "check client_key: the instance does not know its KeyId"),
+    ("Unauthorized", "check client_key: the instance does not know its KeyId"),
+    ("TimeTooSkewed", "set the clock of this machine"),
     (
         "Signature",
         "check client_key: the instance does not accept its signature (and check this machine's clock)",

@@ -19,7 +19,7 @@ GUIDE_GLOBAL = """\
 [boot]
 # Enable this option if you want to see more log when running cryptpilot boot service in initrd stage and in system stage.
 verbose = false
-"""
+"""  # noqa: E501 - as the guide prints it
 
 GUIDE_OTP = """\
 # The name of resulting volume with decrypted data, which will be set up below `/dev/mapper/`.

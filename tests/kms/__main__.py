@@ -1,0 +1,114 @@
+"""Run the stand-in gateway: `python -m tests.kms --dir DIR --listen 127.0.0.1:0 --secret NAME=VALUE`.
+
+DIR gets what a user has of an instance (ca.pem, client_key.json, client_key_password), and requests.jsonl
+with a line for each request. DIR/behaviour chooses how requests are treated (see behaviours.Switch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.kms.behaviours import BEHAVIOURS, Switch
+from tests.kms.directory import open_directory
+from tests.kms.pki import make_server_certificate
+from tests.kms.protocol import Secret
+from tests.kms.server import KmsServer, Request
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # threads inherit it, so that sigwait gets the signal
+    arguments = parse_arguments()
+    pki = open_directory(arguments.dir)
+    server = KmsServer(
+        pki,
+        secrets_from(arguments.secret, arguments.previous),
+        certificate=make_server_certificate(pki.authority, names=arguments.name, addresses=arguments.ip),
+        address=arguments.listen,
+        switch=Switch(arguments.dir / "behaviour"),
+        on_request=append_to(arguments.dir / "requests.jsonl"),
+    )
+    with server:
+        announce(server.endpoint, arguments.ready_file)
+        signal.sigwait(signals)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.kms",
+        description="A stand-in for the gateway of a KMS instance, for tests.",
+        epilog=f"Behaviours, for DIR/behaviour: {', '.join(sorted(BEHAVIOURS))}.",
+    )
+    parser.add_argument("--dir", type=Path, required=True, help="for keys, behaviour and requests.jsonl")
+    parser.add_argument("--listen", type=address, required=True, metavar="HOST:PORT", help="port 0: any")
+    parser.add_argument("--name", action="append", default=[], help="DNS name in the server certificate")
+    parser.add_argument("--ip", action="append", default=[], help="IP address in the server certificate")
+    parser.add_argument("--secret", type=secret, action="append", default=[], metavar="NAME=VALUE|NAME=@FILE")
+    parser.add_argument(
+        "--previous",
+        type=secret,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE|NAME=@FILE",
+        help="what a secret was before its last rotation (ACSPrevious)",
+    )
+    parser.add_argument("--ready-file", type=Path, help="gets HOST:PORT once requests are answered")
+    arguments = parser.parse_args()
+    if not arguments.name and not arguments.ip:
+        parser.error("the server certificate needs a --name or an --ip")
+    if not {name for name, _ in arguments.previous} <= {name for name, _ in arguments.secret}:
+        parser.error("--previous needs a --secret of the same name")
+    return arguments
+
+
+def address(text: str) -> tuple[str, int]:
+    """Read HOST:PORT."""
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+def secret(text: str) -> tuple[str, str]:
+    """Read NAME=VALUE or NAME=@FILE; of a file, every byte counts, as it does in the console."""
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        raise argparse.ArgumentTypeError("not of the form NAME=VALUE or NAME=@FILE")
+    return name, Path(value[1:]).read_text() if value.startswith("@") else value
+
+
+def secrets_from(current: list[tuple[str, str]], previous: list[tuple[str, str]]) -> dict[str, Secret]:
+    """Join the two values of each secret."""
+    before = dict(previous)
+    return {name: Secret(current=value, previous=before.get(name)) for name, value in current}
+
+
+def append_to(path: Path) -> Callable[[Request], None]:
+    """Return what writes a record to the end of a file, as one line."""
+    lock = threading.Lock()
+
+    def append(request: Request) -> None:
+        with lock, path.open("a") as file:
+            file.write(json.dumps(asdict(request)) + "\n")
+
+    return append
+
+
+def announce(endpoint: str, ready_file: Path | None) -> None:
+    """Say that the server listens, and where; the file appears with its content."""
+    if ready_file is None:
+        print(f"ready {endpoint}", flush=True)
+        return
+    unfinished = ready_file.with_name(ready_file.name + ".new")
+    unfinished.write_text(endpoint + "\n")
+    unfinished.replace(ready_file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The rooms of the package: imports point down the list of docs/design.md, and the outside is touched in one room."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "cryptpilot_boot"
+ROOMS = ["cli", "commands", "boot", "volume", "keys", "config", "system"]
+BASE = {"errors", "passphrase", "log"}
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+def imports(module: Path) -> set[str]:
+    """Return the full names of all modules and names that a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(name: str) -> str:
+    return name.split(".")[0]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_imports_point_down(module: Path) -> None:
+    here = room(module.parts[0].replace(".py", ""))
+    ours = {name.split(".", 1)[1] for name in imports(module) if name.startswith("cryptpilot_boot.")}
+    below = set(ROOMS[ROOMS.index(here) :]) if here in ROOMS else set(ROOMS) if here.startswith("__") else set()
+    allowed = below | BASE | {"__version__"}
+    assert {name for name in ours if room(name) not in allowed} == set()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_programs_are_run_in_one_place(module: Path) -> None:
+    outside = {"subprocess", "os.system", "os.popen", "pty"}
+    assert str(module) == "system/run.py" or not {room(name) for name in imports(module)} & outside
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_only_the_command_line_prints_and_exits(module: Path) -> None:
+    names = {node.id for node in ast.walk(ast.parse((PACKAGE / module).read_text())) if isinstance(node, ast.Name)}
+    attributes = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(ast.parse((PACKAGE / module).read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    talk = {"print", "input"} & names | {"sys.exit", "sys.stdout", "sys.stderr", "os._exit"} & attributes
+    assert not talk or str(module) in ("cli.py", "__main__.py")
