@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""Freeze the agent, prove that it starts where it goes, and lay out what gets installed.
+
+Starts with nothing but Python 3.9 or newer; what more it takes, it installs into environments of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from buildlib import elf, freeze, layout, locks, manifest, python, venv
+from buildlib.base import ROOT, BuildError, lay_out
+
+OUTPUT = Path("build/dist")
+MIB = 1 << 20
+
+_EPILOG = """\
+environment:
+  PYTHON            the Python to build with, and to freeze (default: the one that runs this)
+  CRYPTPILOT_CACHE  where environments and finished bundles are kept (default: ~/.cache/cryptpilot)
+
+See docs/packaging.md.
+"""
+
+
+def main() -> int:
+    """Run the command line and return the exit status: 0 done, 1 failed, 2 wrong usage."""
+    arguments = _parser().parse_args(sys.argv[1:] or ["freeze"])
+    try:
+        arguments.run(arguments)
+    except BuildError as error:
+        print(f"build.py: error: {error.what}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="build.py",
+        description="Build cryptpilot. Without a command: freeze.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    one = commands.add_parser("freeze", help="freeze the agent, unless that is done already")
+    one.add_argument(
+        "--output",
+        type=Path,
+        default=OUTPUT,
+        metavar="DIR",
+        help=f"put the bundle into DIR/{freeze.NAME} (default: %(default)s)",
+    )
+    one.set_defaults(run=_freeze)
+
+    one = commands.add_parser("verify", help="hold a bundle against its manifest, wherever it is installed")
+    one.add_argument("directory", type=Path, metavar="DIR", help="the bundle, such as /usr/lib/cryptpilot")
+    one.set_defaults(run=_verify)
+
+    one = commands.add_parser("install", help="lay out the frozen agent and all that belongs to it")
+    one.add_argument("--destdir", type=_root, default="/", metavar="DIR", help="the root (default: %(default)s)")
+    one.add_argument("--prefix", type=Path, default=Path("/usr"), metavar="DIR", help="default: %(default)s")
+    one.add_argument(
+        "--bundle",
+        type=Path,
+        default=OUTPUT / freeze.NAME,
+        metavar="DIR",
+        help="the bundle to install (default: %(default)s)",
+    )
+    one.set_defaults(run=_install)
+
+    one = commands.add_parser("venv", help="make the virtual environment of a lock set and print its path")
+    one.add_argument("name", choices=sorted(venv.LOCK_SETS), help="build: freezes; dev: and checks; sdk: the SDK alone")
+    one.set_defaults(run=_venv)
+
+    one = commands.add_parser("lock", help="make requirements/*.lock anew from requirements/*.in (needs uv)")
+    one.add_argument("--upgrade", action="store_true", help="take newer versions where there are some")
+    one.set_defaults(run=_lock)
+    return parser
+
+
+def _freeze(arguments: argparse.Namespace) -> None:
+    interpreter = python.chosen()
+    python.require_shared_library(interpreter)
+    venv.require_locks("build")
+    wanted = freeze.origin(interpreter)
+    output = _in_checkout(arguments.output) / freeze.NAME
+    if not freeze.is_current(output, wanted):
+        bundle = freeze.cached(wanted)
+        if not freeze.is_current(bundle, wanted):
+            _continue_within(venv.environment("build", interpreter), interpreter)
+            bundle = freeze.freeze(interpreter)
+        lay_out(bundle, output)
+    _describe(output)
+
+
+def _continue_within(environment: Path, interpreter: python.Python) -> None:
+    """Start this program again with the Python of an environment, unless it is running there."""
+    if Path(sys.prefix) == environment:
+        return
+    within = environment / "bin/python"
+    os.environ["PYTHON"] = str(interpreter.path)
+    os.execv(within, [str(within), __file__, *sys.argv[1:]])  # noqa: S606 - no shell is what is wanted
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    manifest.require_sound(arguments.directory)
+    _describe(arguments.directory)
+
+
+def _describe(bundle: Path) -> None:
+    table = manifest.load(bundle)
+    least = ", ".join(f"{kind} {version}" for kind, version in table["minimum_versions"].items())
+    here = Path.cwd()
+    shown = bundle.relative_to(here) if here in bundle.parents else bundle
+    print(f"{shown}: cryptpilot {table['version']} with Python {table['python']}")
+    print(f"  {len(table['files'])} files, {table['size'] / MIB:.1f} MiB, as the manifest has them")
+    print(f"  needs of the system: {', '.join(table['system_libraries'])}")
+    print(f"  at least: {least}")
+    print(f"  glibc before 2.34 also loads: {', '.join(elf.NAME_SERVICE_LIBRARIES)}")
+
+
+def _install(arguments: argparse.Namespace) -> None:
+    bundle = _in_checkout(arguments.bundle)
+    if not bundle.is_dir():
+        raise BuildError(f"{bundle}: no such bundle", "make it first: build.py freeze")
+    for path in layout.install(bundle, arguments.destdir, arguments.prefix):
+        print(path)
+
+
+def _venv(arguments: argparse.Namespace) -> None:
+    venv.require_locks(arguments.name)
+    print(venv.environment(arguments.name, python.chosen()))
+
+
+def _lock(arguments: argparse.Namespace) -> None:
+    for path in locks.make(upgrade=arguments.upgrade):
+        print(path.relative_to(ROOT))
+
+
+def _root(text: str) -> Path:
+    """Take an empty DESTDIR, as makefiles pass it, for what it means there."""
+    return Path(text or "/").absolute()
+
+
+def _in_checkout(path: Path) -> Path:
+    """Take a relative default from the checkout, wherever this was started; what the user says is theirs."""
+    return ROOT / path if path in (OUTPUT, OUTPUT / freeze.NAME) else path.absolute()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

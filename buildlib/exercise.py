@@ -1,0 +1,120 @@
+"""Running what was frozen, against real TLS servers on this machine: a module left out shows now, not at a boot.
+
+The servers are the stand-in gateway of tests/kms; it needs the packages of the agent.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import re
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildlib.base import ROOT, BuildError, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.kms.pki import Pki
+
+PROBE = "probe"
+
+# What an initrd has, and nothing more: no locale, no home.
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+# Answers to which the agent has something to say; the names are those of tests/kms.
+_BAD_ANSWERS = ("refuse", "throttle", "hang-body", "broken-body", "not-base64")
+_TIMEOUTS = {"hang-body": 1.0}  # seconds; nothing else makes the probe wait
+# What an error must not speak of: the agent explains what it knows, so these would be news.
+_BROKEN = re.compile(r"\b(internal error|\w*ImportError|ModuleNotFoundError|LookupError|AttributeError|\w*TypeError)\b")
+_HINT = "if it is a module that was left out, take it off EXCLUDED in buildlib/agent.spec"
+
+
+def exercise(bundle: Path) -> float:
+    """Run the frozen command and the probe beside it; return the processor time of all imports, in seconds.
+
+    Raises BuildError when anything in the bundle does not work as it does unfrozen.
+    """
+    secret = os.urandom(256)
+    with tempfile.TemporaryDirectory() as name, _configuration(Path(name), secret) as expected:
+        task = {"modules": _modules(), "configuration": name, "timeouts": _TIMEOUTS}
+        told = json.loads(run([bundle / PROBE], env=_ENVIRONMENT, stdin=json.dumps(task), hint=_HINT))
+        _require(told["volumes"], expected)
+        run([bundle / "cryptpilot", f"--config-dir={name}", "show", "--json"], env=_ENVIRONMENT, hint=_HINT)
+        run([bundle / "cryptpilot", f"--config-dir={name}", "initrd", "plan"], env=_ENVIRONMENT, hint=_HINT)
+    run([bundle / "cryptpilot", "--help"], env=_ENVIRONMENT, hint=_HINT)
+    return float(told["import_seconds"])
+
+
+def _modules() -> list[str]:
+    """Return every module of the package but the entry point."""
+    paths = (path.relative_to(ROOT).with_suffix("") for path in (ROOT / "cryptpilot_boot").rglob("*.py"))
+    names = (".".join(path.parts) for path in paths if path.name != "__main__")
+    return sorted(name.removesuffix(".__init__") for name in names)
+
+
+@contextlib.contextmanager
+def _configuration(directory: Path, secret: bytes) -> Iterator[dict[str, str]]:
+    """Write a configuration whose volumes have servers of all kinds; yield what to expect of each volume.
+
+    That is the SHA-256 of its passphrase, or "error", or "anything" for a passphrase that is made up.
+    """
+    from tests.kms.pki import make_authority, make_pki, make_server_certificate
+    from tests.kms.server import KmsServer
+
+    pki = make_pki()
+    value = {"disk": base64.b64encode(secret).decode()}
+    digest = hashlib.sha256(secret).hexdigest()
+    stranger = make_server_certificate(make_authority("a stranger"))
+    with contextlib.ExitStack() as servers:
+        good = servers.enter_context(KmsServer(pki, value))
+        strange = servers.enter_context(KmsServer(pki, value, certificate=stranger))
+        nobody = servers.enter_context(socket.socket())
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        endpoints = {
+            "good": (good.endpoint, digest),
+            "good-by-name": (f"localhost:{good.port}", digest),
+            "stranger": (strange.endpoint, "error"),
+            "nobody": (f"127.0.0.1:{nobody.getsockname()[1]}", "error"),
+        }
+        for name in _BAD_ANSWERS:
+            server = servers.enter_context(KmsServer(pki, value))
+            server.behave(name)
+            endpoints[name] = (server.endpoint, "error")
+        texts = {name: _kms_volume(name, endpoint, pki) for name, (endpoint, _) in endpoints.items()}
+        texts["otp"] = 'volume = "otp"\ndev = "/dev/otp"\n[encrypt.otp]\n'
+        (directory / "volumes").mkdir()
+        for name, text in texts.items():
+            file = directory / "volumes" / f"{name}.toml"
+            file.touch(0o600)
+            file.write_text(text)
+        yield {"otp": "anything", **{name: expected for name, (_, expected) in endpoints.items()}}
+
+
+def _kms_volume(name: str, endpoint: str, pki: Pki) -> str:
+    return f"""\
+volume = "{name}"
+dev = "/dev/{name}"
+auto_open = true
+[encrypt.kms]
+kms_instance_id = "kst-0"
+secret_name = "disk"
+endpoint = "{endpoint}"
+client_key = '''{pki.client_key.text}'''
+client_key_password = '''{pki.client_key.password}'''
+kms_cert_pem = '''{pki.authority.pem}'''
+"""
+
+
+def _require(results: dict[str, dict[str, str]], expected: dict[str, str]) -> None:
+    for volume, wanted in expected.items():
+        result = results[volume]
+        error = result.get("error", "")
+        got = "error" if error else result["sha256"]
+        if _BROKEN.search(error) or (got != wanted and (wanted, bool(error)) != ("anything", False)):
+            raise BuildError(f"the frozen agent does not work: asked for volume {volume}, it says {result}", _HINT)

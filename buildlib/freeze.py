@@ -1,0 +1,129 @@
+"""Freezing the agent into a bundle: a directory that runs where there is no Python.
+
+Uses: PyInstaller, and the binutils (strip, objcopy) it calls; the stand-in gateway of tests/kms.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildlib import elf, manifest, venv
+from buildlib.base import ROOT, BuildError, cache_directory, digest, digest_of_file, locked, newest_first, note, run
+
+if TYPE_CHECKING:
+    from buildlib.python import Python
+
+NAME = "cryptpilot"
+
+# Where PyInstaller's bootloader has the loader search for libraries.
+_LIBRARY_DIRECTORY = "_internal"
+_KEPT = 4
+_EPOCH = "1704067200"  # 2024-01-01, for whatever wants to know the time; what comes out holds no time
+
+
+def origin(python: Python) -> manifest.Origin:
+    """Say what a bundle made now would be made from."""
+    sources = [
+        *sorted((ROOT / "cryptpilot_boot").rglob("*.py")),
+        *sorted((ROOT / "buildlib").glob("*.py")),
+        *sorted((ROOT / "buildlib").glob("*.spec")),
+        *venv.locks("build"),
+    ]
+    parts = [part for path in sources for part in (str(path.relative_to(ROOT)).encode(), path.read_bytes())]
+    parts += [digest_of_file(path).encode() for path in python.libraries]
+    version = re.search(r'^__version__ = "(.+)"$', (ROOT / "cryptpilot_boot/__init__.py").read_text(), re.MULTILINE)
+    if version is None:
+        raise BuildError('cryptpilot_boot/__init__.py has no line __version__ = "..."')
+    return manifest.Origin(version[1], python.version, digest([python.build.encode(), *parts]))
+
+
+def cached(wanted: manifest.Origin) -> Path:
+    """Return where a finished bundle of this origin is kept, if there is one."""
+    return cache_directory() / f"bundle-{wanted.inputs[:16]}" / NAME
+
+
+def is_current(bundle: Path, wanted: manifest.Origin) -> bool:
+    """Tell whether a bundle is there, whole, and made from just this."""
+    try:
+        return manifest.load(bundle)["inputs"] == wanted.inputs and not manifest.differences(bundle)
+    except BuildError:
+        return False
+
+
+def freeze(python: Python) -> Path:
+    """Freeze, exercise and examine; return the finished bundle in the cache.
+
+    Runs within the build environment. Raises BuildError when the bundle would not work everywhere.
+    """
+    wanted = origin(python)
+    bundle = cached(wanted)
+    cache = cache_directory()
+    with locked(cache / "bundle.lock"):
+        if not is_current(bundle, wanted):
+            for leftover in cache.glob("freezing-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix="freezing-", dir=cache) as name:
+                _finish(_pyinstaller(Path(name)), wanted)
+                shutil.rmtree(bundle.parent, ignore_errors=True)
+                Path(name, "dist").replace(bundle.parent)
+        os.utime(bundle.parent)
+        for older in newest_first(cache.glob("bundle-*/"))[_KEPT:]:
+            shutil.rmtree(older, ignore_errors=True)
+    return bundle
+
+
+def _pyinstaller(workplace: Path) -> Path:
+    note("freezing the agent")
+    run(
+        [
+            sys.executable,
+            "-m",
+            "PyInstaller",
+            "--noconfirm",
+            "--log-level=WARN",
+            f"--distpath={workplace / 'dist'}",
+            f"--workpath={workplace / 'work'}",
+            ROOT / "buildlib/agent.spec",
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYINSTALLER_CONFIG_DIR": str(workplace / "config"),
+            # An initrd is compressed as a whole, which does better on modules that are not compressed one by one.
+            "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0",
+            # the same bytes each time
+            "PYTHONHASHSEED": "0",
+            "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", _EPOCH),
+        },
+        hint="PyInstaller needs strip and objcopy (package binutils)",
+    )
+    return workplace / "dist" / NAME
+
+
+def _finish(bundle: Path, wanted: manifest.Origin) -> None:
+    """Turn what PyInstaller leaves into a bundle that is known to work."""
+    from buildlib.exercise import PROBE, exercise
+
+    _settle_modes(bundle)
+    note("running it against a stand-in gateway")
+    note(f"it works; importing everything takes {exercise(bundle):.2f} s of processor time")
+    for path in bundle.glob(f"{PROBE}*"):
+        path.unlink()
+    files = [path for path in sorted(bundle.rglob("*")) if path.is_file()]
+    elves = [found for path in files if (found := elf.read(path, str(path.relative_to(bundle))))]
+    elf.require_closed(elves, _LIBRARY_DIRECTORY)
+    manifest.write(bundle, wanted, elves)
+
+
+def _settle_modes(bundle: Path) -> None:
+    """Give everything the mode it will have when installed, whatever the umask: programs alone are executable."""
+    programs = {path.with_suffix("") for path in bundle.glob("*.pkg")}
+    bundle.chmod(0o755)
+    for path in bundle.rglob("*"):
+        path.chmod(0o755 if path.is_dir() or path in programs else 0o644)

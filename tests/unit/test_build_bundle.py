@@ -1,0 +1,148 @@
+"""The frozen agent itself, as build.py makes it or has it in its cache; and build.py's command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cryptpilot_boot
+from buildlib import elf, freeze
+from buildlib.base import ROOT, BuildError
+
+Finished = subprocess.CompletedProcess
+
+
+def build(*arguments: str | Path, cwd: Path = ROOT) -> Finished[str]:
+    command = [sys.executable, ROOT / "build.py", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("frozen")
+    done = build("freeze", "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert "as the manifest has them" in done.stdout
+    return output / "cryptpilot"
+
+
+def test_it_runs_through_a_link_and_with_nothing_around_it(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "cryptpilot").symlink_to(bundle / "cryptpilot")
+    done = subprocess.run(
+        [tmp_path / "cryptpilot", "--version"], env={}, cwd="/", capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"cryptpilot {cryptpilot_boot.__version__}\n"
+
+
+@pytest.mark.parametrize("locale", ["C", "zh_CN.GB18030"])
+def test_it_speaks_utf8_whatever_the_locale(bundle: Path, tmp_path: Path, locale: str) -> None:
+    # compiled here, as few machines have it; without localedef it does not exist, and that has to work too
+    command = ["localedef", "-i", "zh_CN", "-f", "GB18030", str(tmp_path / "zh_CN.GB18030")]
+    if shutil.which("localedef"):
+        subprocess.run(command, capture_output=True, check=False)
+    done = subprocess.run(
+        [bundle / "cryptpilot", "--config-dir", tmp_path / "größe", "show"],
+        env={"LC_ALL": locale, "LOCPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert "größe: no such configuration directory".encode() in done.stderr
+
+
+def test_no_place_of_the_build_machine_is_in_it(bundle: Path) -> None:
+    own = [path for path in bundle.rglob("*") if path.suffix in {".pkg", ".json", ".files", ".zip"}]
+    for path in own:
+        assert str(ROOT).encode() not in path.read_bytes(), path
+        assert str(Path.home()).encode() + b"/" not in path.read_bytes(), path
+
+
+def test_a_library_taken_away_is_missed(bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    (copy / "_internal/libffi.so.8").unlink(missing_ok=True)
+    (library,) = copy.glob("_internal/libssl.so*")
+    library.unlink()
+    files = [path for path in copy.rglob("*") if path.is_file()]
+    elves = [found for path in files if (found := elf.read(path, str(path.relative_to(copy))))]
+    with pytest.raises(BuildError, match=rf"_ssl\.\S+ needs {library.name}"):
+        elf.require_closed(elves, "_internal")
+
+
+def test_a_second_freeze_does_nothing(bundle: Path) -> None:
+    before = (bundle / "manifest.json").stat()
+    done = build("freeze", "--output", bundle.parent)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert (bundle / "manifest.json").stat().st_ino == before.st_ino
+
+
+def test_a_spoilt_bundle_is_laid_out_anew(bundle: Path) -> None:
+    (bundle / "cryptpilot").write_text("spoilt")
+    assert build("verify", bundle).returncode == 1
+    assert build("freeze", "--output", bundle.parent).returncode == 0
+    done = build("verify", bundle)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_verify_says_what_is_wrong(bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    (copy / "_internal/base_library.zip").unlink()
+    done = build("verify", copy)
+    assert done.returncode == 1
+    assert "build.py: error:" in done.stderr
+    assert "_internal/base_library.zip: is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_installed_command_runs(bundle: Path, tmp_path: Path) -> None:
+    done = build("install", "--bundle", bundle, "--destdir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    version = subprocess.run([tmp_path / "usr/bin/cryptpilot", "--version"], capture_output=True, check=True)
+    assert version.stdout.startswith(b"cryptpilot ")
+    assert build("verify", tmp_path / "usr/lib/cryptpilot").returncode == 0
+
+
+def test_the_manifest_names_the_bundle_s_origin(bundle: Path) -> None:
+    table = json.loads((bundle / "manifest.json").read_text())
+    assert table["version"] == cryptpilot_boot.__version__
+    assert set(table["system_libraries"]) <= elf.SYSTEM_LIBRARIES
+    assert "GLIBC" in table["minimum_versions"]
+    assert table["size"] == sum(entry["size"] for entry in table["files"])
+
+
+def test_installing_what_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+    done = build("install", "--bundle", tmp_path / "none", "--destdir", tmp_path)
+    assert done.returncode == 1
+    assert "build.py freeze" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["freeze", "--help"], ["install", "--help"], ["lock", "--help"]])
+def test_help(arguments: list[str]) -> None:
+    done = build(*arguments)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: build.py")
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    assert build("frieze").returncode == 2
+    assert build("venv", "none").returncode == 2
+
+
+def test_a_python_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHON", "/nonexistent/python")
+    done = build("freeze")
+    assert done.returncode == 1
+    assert "PYTHON=/nonexistent/python" in done.stderr
+
+
+def test_every_module_of_the_package_is_exercised() -> None:
+    from buildlib import exercise
+
+    names = exercise._modules()
+    assert {"cryptpilot_boot", "cryptpilot_boot.cli", "cryptpilot_boot.keys.kms_sdk"} <= set(names)
+    assert "cryptpilot_boot.__main__" not in names
+    assert freeze.NAME == "cryptpilot"
