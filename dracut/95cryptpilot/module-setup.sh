@@ -1,0 +1,94 @@
+#!/bin/bash
+# Puts the cryptpilot agent into the initrd, with the configuration of the volumes it opens there.
+#
+# What those volumes need is decided by `cryptpilot initrd plan`, which prints one "kind value" a line; this only
+# carries it out. A configuration that cannot be used fails the image: without the agent's part it would be made
+# all the same, and nobody would know before the next boot.
+
+# shellcheck disable=SC2154  # dracut sets dracutsysrootdir, initdir, moddir, systemdsystemunitdir
+
+_agent=/usr/lib/cryptpilot
+
+# called by dracut
+check() {
+    local volumes=("$dracutsysrootdir"/etc/cryptpilot/volumes/*.toml)
+    [[ -e ${volumes[0]} ]] || return 255
+    return 0
+}
+
+_plan() {
+    if [[ $dracutsysrootdir ]]; then
+        chroot "$dracutsysrootdir" "$_agent/cryptpilot" initrd plan
+    else
+        "$_agent/cryptpilot" initrd plan
+    fi
+}
+
+# called by dracut
+depends() {
+    local kind
+    _plan 2> /dev/null | while read -r kind _; do
+        case $kind in
+            program) echo systemd-initrd dm rootfs-block ;;
+            network) echo network ;;
+        esac
+    done
+    return 0
+}
+
+# called by dracut
+installkernel() {
+    local kind value
+    _plan 2> /dev/null | while read -r kind value; do
+        # With or without hostonly: what the host has loaded now says nothing about the volumes.
+        [[ $kind == module ]] && hostonly='' instmods "$value"
+    done
+    return 0
+}
+
+# called by dracut
+install() {
+    local plan kind value file
+    if ! plan=$(_plan); then
+        dfatal "cryptpilot: no image is made, because its volumes could not be opened with it (see above)"
+        exit 1
+    fi
+    [[ $plan ]] || return 0
+    while read -r file; do
+        inst_simple "$_agent/$file" || _fail "$_agent/$file is missing"
+    done < "$dracutsysrootdir$_agent/manifest.files"
+    while read -r file; do
+        inst_libdir_file "$file" || _fail "library $file is missing"
+    done < "$dracutsysrootdir$_agent/manifest.libraries"
+    # glibc before 2.34 loads these by itself to look up a host name; a newer one does without
+    while read -r file; do
+        inst_libdir_file "$file" || :
+    done < "$dracutsysrootdir$_agent/manifest.libraries-optional"
+    inst_simple /usr/bin/cryptpilot || _fail "/usr/bin/cryptpilot is missing"
+
+    while read -r kind value; do
+        case $kind in
+            config)
+                inst_simple "$value" || _fail "$value is missing"
+                chmod 600 "$initdir$value"
+                ;;
+            program)
+                inst_multiple "$value" || _fail "program $value is missing"
+                ;;
+            network)
+                inst_simple "$moddir/zz-cryptpilot-dhcp.network" /usr/lib/systemd/network/zz-cryptpilot-dhcp.network
+                mkdir -p "$initdir/etc/cmdline.d"
+                echo rd.neednet=1 > "$initdir/etc/cmdline.d/95cryptpilot.conf"
+                ;;
+        esac
+    done <<< "$plan"
+
+    inst_simple "$moddir/cryptpilot-initrd.service" "$systemdsystemunitdir/cryptpilot-initrd.service"
+    # systemd passes over a wants entry that is no symbolic link; systemctl makes one
+    $SYSTEMCTL -q --root "$initdir" add-wants initrd.target cryptpilot-initrd.service
+}
+
+_fail() {
+    dfatal "cryptpilot: $1; no image is made"
+    exit 1
+}
