@@ -1,0 +1,56 @@
+# The front door. `make` alone lists the targets.
+
+PYTHON ?= /usr/bin/python3
+PREFIX ?= /usr
+DESTDIR ?=
+PYTEST_ARGS ?=
+
+# A virtual environment from the hash-pinned locks, made on first use and kept outside the repository.
+DEV = "$$($(PYTHON) build.py venv dev)/bin"
+
+.PHONY: help setup demo test bench build install lint format lock clean
+
+help:
+	@echo "make demo      show a machine booting from a disk that unlocks itself with a secret from KMS"
+	@echo "make test      install what is needed and run everything: lint, unit tests, real volumes, real boots"
+	@echo "make bench     measure: time to an open volume, bytes in the image, memory"
+	@echo "make build     freeze the agent into build/dist/cryptpilot"
+	@echo "make install   lay it out below DESTDIR (PREFIX=$(PREFIX))"
+	@echo "make lint      ruff, mypy, shellcheck"
+	@echo "make format    let ruff format the code"
+	@echo "make lock      pin the dependencies anew"
+	@echo "make clean     remove build/"
+
+setup:
+	@sh tests/lab/setup.sh
+
+build:
+	@$(PYTHON) build.py freeze
+
+install: build
+	@$(PYTHON) build.py install --destdir "$(DESTDIR)" --prefix "$(PREFIX)"
+
+demo: setup build
+	@$(DEV)/python -m tests.demo
+
+test: setup lint build
+	@CRYPTPILOT_SDK_PYTHON="$$($(PYTHON) build.py venv sdk)/bin/python" $(DEV)/python -m pytest tests $(PYTEST_ARGS)
+
+bench: setup build
+	@$(DEV)/python -m tests.bench
+
+lint:
+	@$(DEV)/ruff check .
+	@$(DEV)/ruff format --check .
+	@$(DEV)/mypy
+	@shellcheck $$(git grep -lE '^#!.*[/ ](ba)?sh$$')
+
+format:
+	@$(DEV)/ruff check --fix .
+	@$(DEV)/ruff format .
+
+lock:
+	@$(PYTHON) build.py lock
+
+clean:
+	rm -rf build

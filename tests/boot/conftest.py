@@ -1,0 +1,115 @@
+"""The machines of the boot tests: one tree, one root disk, and an image for each way of talking."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Callable
+
+import pytest
+
+from tests import machines
+from tests.lab import qemu
+from tests.lab.disk import Disk, blank_disk
+from tests.lab.run import run
+from tests.lab.tree import clone, in_chroot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.lab.net import Namespace
+
+
+DEADLINE = 45
+"""Seconds the agent has in these machines; most of it is the emulation's, not the agent's."""
+
+
+@pytest.fixture(scope="session")
+def boot_tree(tree: Path, site: machines.Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree whose initrd opens the root volume; beside it a volume that is none of the initrd's business."""
+    copy = clone(tree, tmp_path_factory.mktemp("boot") / "tree")
+    shutil.copytree(SPY, copy / "usr/lib/dracut/modules.d/96lab-spy")
+    later = machines.volume_file(site, volume="later", dev="/dev/disk/by-id/virtio-later")
+    volumes = {"root": machines.volume_file(site), "later": later.replace("auto_open = true", "auto_open = false")}
+    machines.configure(copy, volumes, machines.settings(timeout=DEADLINE))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def root_disk(boot_tree: Path, site: machines.Site, tmp_path_factory: pytest.TempPathFactory) -> Disk:
+    """A disk with the tree in a LUKS2 volume made by `cryptpilot init`; copied for each boot.
+
+    The booted system knows of a temporary volume that the image does not: the late helper's.
+    """
+    work = tmp_path_factory.mktemp("disk")
+    copy = clone(boot_tree, work / "tree")
+    machines.configure(copy, {"scratch": SCRATCH})
+    in_chroot(copy, ["systemctl", "enable", "cryptpilot.service"])
+    return machines.make_root_disk(site, copy, work)
+
+
+@pytest.fixture(scope="session")
+def image(boot_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> machines.Image:
+    """The initrd as configured."""
+    return machines.make_image(boot_tree, tmp_path_factory.mktemp("image") / "initrd.img")
+
+
+@pytest.fixture(scope="session")
+def verbose_image(boot_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> machines.Image:
+    """The initrd with `verbose = true`, and with somebody in it who watches the processes."""
+    work = tmp_path_factory.mktemp("verbose")
+    copy = clone(boot_tree, work / "tree")
+    machines.configure(copy, {}, machines.settings(verbose=True, timeout=DEADLINE))
+    return machines.make_image(copy, work / "initrd.img", "--add", "lab-spy")
+
+
+@pytest.fixture
+def kms(site: machines.Site, network: Namespace) -> Iterator[machines.Site]:
+    """The KMS, at work and honest until told otherwise; its record is empty."""
+    site.behave("ok")
+    site.forget_requests()
+    with machines.running_kms(site, network):
+        yield site
+
+
+Boot = Callable[..., qemu.BootResult]
+
+
+@pytest.fixture
+def boot(boot_tree: Path, network: Namespace, tmp_path: Path) -> Boot:
+    """Boots a machine from an image and disks until it turns itself off."""
+
+    def boot(image: machines.Image, disks: tuple[Disk, ...]) -> qemu.BootResult:
+        machine = machines.machine(boot_tree, image, disks, network)
+        return qemu.boot(machine, timeout=240, log=tmp_path / "console.log").check()
+
+    return boot
+
+
+@pytest.fixture
+def own_root_disk(root_disk: Disk, tmp_path: Path) -> Disk:
+    """A copy of the root disk that a test may do with what it likes."""
+    copy = tmp_path / "root.img"
+    run(["cp", "--sparse=always", root_disk.path, copy])
+    return replace(root_disk, path=copy)
+
+
+@pytest.fixture
+def scratch_disk(tmp_path: Path) -> Disk:
+    return Disk(blank_disk(tmp_path / "scratch.img", 64 << 20), "scratch")
+
+
+@pytest.fixture
+def report_disk(tmp_path: Path) -> Disk:
+    return machines.report_disk(tmp_path / "report.img")
+
+
+SCRATCH = """\
+volume = "scratch"
+dev = "/dev/disk/by-id/virtio-scratch"
+auto_open = true
+makefs = "ext4"
+[encrypt.otp]
+"""
+SPY = machines.CHECKOUT / "tests/boot/96lab-spy"

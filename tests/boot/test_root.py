@@ -1,0 +1,82 @@
+"""Whole machines boot from a root volume that the initrd opens with a secret from KMS."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from tests import machines
+
+if TYPE_CHECKING:
+    from tests.boot.conftest import Boot
+    from tests.lab.disk import Disk
+
+AGENT = re.compile(r"cryptpilot\[\d+\]: (.*)")
+
+
+def agent_lines(console: str) -> list[str]:
+    """Return what the agent said on the console."""
+    return [match[1] for match in AGENT.finditer(console)]
+
+
+def require_no_secret(site: machines.Site, texts: dict[str, str]) -> None:
+    """Fail if anything that must stay in memory stands in one of the texts."""
+    for name, text in texts.items():
+        data = text.encode(errors="surrogateescape")
+        for what, secret in site.forbidden.items():
+            assert secret not in data, f"{what} stands in {name}"
+
+
+def test_a_machine_boots_from_a_root_volume_unlocked_from_kms(
+    boot: Boot,
+    image: machines.Image,
+    own_root_disk: Disk,
+    scratch_disk: Disk,
+    report_disk: Disk,
+    kms: machines.Site,
+) -> None:
+    console = boot(image, (own_root_disk, scratch_disk, report_disk)).console
+    report = machines.read_report(report_disk)
+    assert report["root_source"].strip() == "/dev/mapper/root"
+    assert re.search(r"^Subsystem:\s+cryptpilot$", report["luks-root"], re.MULTILINE)
+    # exactly one request, and it was for the secret
+    assert [(request["api"], request["outcome"]) for request in kms.requests()] == [("GetSecretValue", "ok")]
+    # not verbose: one line a volume, the late helper's too, and nothing of a volume that is not opened at boot
+    said = sorted(agent_lines(console))
+    assert [re.sub(r"[\d.]+ s$", "", line) for line in said] == [
+        "root: /dev/mapper/root opened in ",
+        "root: /dev/mapper/root was open already",
+        "scratch: /dev/mapper/scratch opened in ",
+    ]
+    log = [(event["stage"], event["volume"], event["step"]) for event in machines.events(report)]
+    assert log[0] == ("initrd", "", "start")
+    assert log[-1] == ("system", "", "done")
+    assert {("initrd", "root", step) for step in ("prepare", "wait-device", "fetch-key", "open")} <= set(log)
+    assert {("system", "scratch", step) for step in ("wait-device", "format", "makefs", "open")} <= set(log)
+    assert ("initrd", "", "network-up") in log
+    opened = {volume["volume"]: volume["opened"] for volume in json.loads(report["show.json"])}
+    assert opened == {"root": True, "scratch": True, "later": False}
+    require_no_secret(kms, {**report, "console": console})
+
+
+def test_verbose_times_every_step_and_shows_no_secret(
+    boot: Boot,
+    verbose_image: machines.Image,
+    own_root_disk: Disk,
+    scratch_disk: Disk,
+    report_disk: Disk,
+    kms: machines.Site,
+) -> None:
+    console = boot(verbose_image, (own_root_disk, scratch_disk, report_disk)).console
+    report = machines.read_report(report_disk)
+    said = "\n".join(agent_lines(console))
+    for step in ("prepare", "wait-device", "fetch-key", "open"):
+        assert re.search(rf"^root: {step}: \d+\.\d{{3}} s", said, re.MULTILINE), step
+    assert f"endpoint {machines.GATEWAY}:443" in said
+    assert re.search(r"^network-up", said, re.MULTILINE)
+    assert re.search(r"^root: /dev/mapper/root opened in", said, re.MULTILINE)
+    # whoever watched saw the agent and its child
+    words = report["words"].splitlines()
+    assert {"boot-service", "cryptsetup", "--key-file=-"} <= set(words)
+    require_no_secret(kms, {**report, "console": console})

@@ -1,0 +1,117 @@
+"""Boots that cannot go on: the console says why and what to do, within the deadline, and no disk is touched."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import machines
+from tests.boot.conftest import DEADLINE
+from tests.lab import qemu
+from tests.lab.disk import Disk, blank_disk, sha256
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.boot.conftest import Boot
+    from tests.lab import net
+
+SLACK = 15
+"""Seconds beyond the deadline in which an emulated machine may still be busy with giving up."""
+
+
+def require_message(result: qemu.BootResult, *said: str) -> None:
+    """Fail unless the console tells all that a person needs, `said` included, and the machine gave up by itself."""
+    console = result.console
+    for fact in (
+        'volume "root" could not be opened',
+        "device:   /dev/disk/by-id/virtio-root",
+        f"provider: KMS instance {machines.INSTANCE}, secret {machines.SECRET_NAME}",
+        f"endpoint: {machines.GATEWAY}:443",
+        "the root file system is on this volume, so the boot stops here",
+        *said,
+    ):
+        assert fact in console, f"{fact!r} is not on the console:\n{result}"
+    assert re.search(r"to do:    \S+", console)
+    started = result.at(r"Starting cryptpilot-initrd")
+    told = result.at(r"could not be opened")
+    assert started is not None
+    assert told is not None
+    assert told - started < DEADLINE + SLACK
+    assert "Reached target emergency.target" in console
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        (
+            "refuse",
+            ["failed:   KMS says Forbidden.NoPermission", "give the application access point a policy"],
+        ),
+        (
+            "wrong-secret",
+            ["failed:   the secret does not open /dev/disk/by-id/virtio-root", "check that secret_name names"],
+        ),
+    ],
+)
+def test_a_gateway_that_says_no_or_a_secret_that_is_wrong(
+    boot: Boot, image: machines.Image, own_root_disk: Disk, kms: machines.Site, behaviour: str, said: list[str]
+) -> None:
+    before = sha256(own_root_disk.path)
+    kms.behave(behaviour)
+    require_message(boot(image, (own_root_disk,)), *said)
+    assert len(kms.requests()) == 1
+    assert sha256(own_root_disk.path) == before
+
+
+def test_a_gateway_nobody_can_reach(boot: Boot, image: machines.Image, own_root_disk: Disk) -> None:
+    """The name resolves and the network is there, but nothing listens: that may change, until the deadline."""
+    before = sha256(own_root_disk.path)
+    result = boot(image, (own_root_disk,))
+    require_message(result, f"failed:   {machines.GATEWAY}: connection refused", "check the KMS instance's state")
+    assert re.search(r"connection refused \(\d+ tries in 45 s\)", result.console)
+    assert sha256(own_root_disk.path) == before
+
+
+def test_a_certificate_that_is_not_from_the_given_ca(
+    boot: Boot, image: machines.Image, own_root_disk: Disk, network: net.Namespace, tmp_path: Path
+) -> None:
+    before = sha256(own_root_disk.path)
+    impostor = machines.make_site(tmp_path / "impostor")
+    with machines.running_kms(impostor, network):
+        result = boot(image, (own_root_disk,))
+    require_message(
+        result,
+        f"failed:   the certificate of {machines.GATEWAY} is refused",
+        f"kms_cert_pem must be the CA chain of KMS instance {machines.INSTANCE}",
+    )
+    assert [request for request in impostor.requests() if request["api"]] == []
+    assert sha256(own_root_disk.path) == before
+
+
+def test_a_volume_that_was_never_initialized(
+    boot: Boot, image: machines.Image, kms: machines.Site, tmp_path: Path
+) -> None:
+    disk = Disk(blank_disk(tmp_path / "blank.img", 64 << 20), machines.ROOT)
+    before = sha256(disk.path)
+    require_message(
+        boot(image, (disk,)),
+        "failed:   /dev/disk/by-id/virtio-root is not initialized: it holds nothing",
+        "to do:    initialize it first: cryptpilot init root",
+    )
+    assert kms.requests() == []
+    assert sha256(disk.path) == before
+
+
+def test_a_device_that_is_not_there(boot: Boot, image: machines.Image, own_root_disk: Disk, kms: machines.Site) -> None:
+    before = sha256(own_root_disk.path)
+    misplaced = Disk(own_root_disk.path, "elsewhere")
+    require_message(
+        boot(image, (misplaced,)),
+        f"failed:   /dev/disk/by-id/virtio-root did not appear within {DEADLINE} s",
+        "check that the disk is attached",
+    )
+    assert kms.requests() == []
+    assert sha256(own_root_disk.path) == before

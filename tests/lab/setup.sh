@@ -1,0 +1,34 @@
+#!/bin/sh
+# Installs what building and testing need on a Debian 12 machine. Says nothing and does nothing when all is there.
+set -eu
+
+python=${PYTHON:-/usr/bin/python3}
+packages='
+    python3 python3-venv binutils git make shellcheck
+    qemu-system-x86 user-mode-linux mmdebstrap
+    cryptsetup-bin e2fsprogs iproute2 dnsmasq-base cpio zstd strace
+'
+
+missing=
+for package in $packages; do
+    dpkg-query --show --showformat='${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' ||
+        missing="$missing $package"
+done
+# PyInstaller needs Python as a shared library, which Debian packages apart and by version.
+if [ -x "$python" ]; then
+    libpython=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("LDLIBRARY"))')
+    ls /usr/lib/*/"$libpython".* >/dev/null 2>&1 || missing="$missing libpython3-dev"
+else
+    missing="$missing libpython3-dev"
+fi
+[ "$missing" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "missing packages:$missing" >&2
+    echo "run this as root: it installs them, and real disks and real boots need root as well" >&2
+    exit 1
+fi
+echo "installing:$missing"
+apt-get update --quiet=2
+# shellcheck disable=SC2086  # a list
+DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends $missing >/dev/null

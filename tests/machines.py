@@ -1,0 +1,285 @@
+"""Machines with the product on them, made as an administrator would make them.
+
+An installed tree (`build.py install`), a configuration as the guide prints it, a root disk formatted by
+`cryptpilot init`, an image made by the tree's own dracut; and the KMS they ask, in a network of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import sys
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.lab.disk import Disk, blank_disk
+from tests.lab.image import fill_script, make_archive, prune
+from tests.lab.qemu import CONSOLE, Machine
+from tests.lab.run import LabError, end, is_running, run, spawn
+from tests.lab.tree import SHARE, clone, kernel, make_initrd, root_tree
+from tests.lab.uml import UmlResult, run_uml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tests.lab.net import Namespace
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+INSTANCE = "kst-bjj67d004a85ykq80test"
+GATEWAY = f"{INSTANCE}.cryptoservice.kms.aliyuncs.com"
+SECRET_NAME = "confidential_cloud_disk_passphrase"
+ROOT = "root"
+"""Name of the root volume and of the disk it is on."""
+REPORT = "report"
+"""Name of the disk on which the booted system leaves what it found."""
+ROOT_DISK_BYTES = 768 << 20
+REPORT_BYTES = 32 << 20
+BEHAVIOUR = "behaviour"
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the user of a KMS instance has: a secret in it, a client key, the instance's CA.
+
+    directory: where the stand-in keeps them, and its record of requests.
+    """
+
+    directory: Path
+    secret: str
+
+    @property
+    def client_key(self) -> dict[str, str]:
+        """Return the client key file's content."""
+        key: dict[str, str] = json.loads((self.directory / "client_key.json").read_text())
+        return key
+
+    @property
+    def forbidden(self) -> dict[str, bytes]:
+        """Return what must be found nowhere, by what it is; parts long enough to be no coincidence."""
+        decoded = base64.b64decode(self.secret)
+        private_key = self.client_key["PrivateKeyData"]
+        return {
+            "the secret": self.secret[:40].encode(),
+            "the decoded secret": decoded[:24],
+            "the decoded secret in hexadecimal": decoded[:24].hex().encode(),
+            "the client key's password": (self.directory / "client_key_password").read_text().strip().encode(),
+            "the client key's PKCS#12": private_key[:40].encode(),
+            "the middle of the client key's PKCS#12": private_key[800:840].encode(),
+        }
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the stand-in's record of the requests it served."""
+        record = self.directory / "requests.jsonl"
+        return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+
+    def forget_requests(self) -> None:
+        """Begin the record anew."""
+        (self.directory / "requests.jsonl").unlink(missing_ok=True)
+
+    def behave(self, name: str, **parameters: object) -> None:
+        """Have the stand-in treat requests in a certain way from now on; "ok" is the honest one."""
+        file = self.directory / BEHAVIOUR
+        unfinished = file.with_name(BEHAVIOUR + ".new")
+        unfinished.write_text(json.dumps({"name": name, **parameters}))
+        unfinished.replace(file)
+
+
+def make_site(directory: Path, secret: str = "") -> Site:
+    """Make an instance with one secret, by default as the guide has it generated: 256 random bytes in base64."""
+    secret = secret or base64.b64encode(os.urandom(256)).decode()
+    directory.mkdir(parents=True)
+    run([sys.executable, "-c", _MAKE_PKI, directory], env={**os.environ, "PYTHONPATH": str(CHECKOUT)})
+    (directory / "secret").write_text(secret)
+    return Site(directory, secret)
+
+
+_MAKE_PKI = "import sys, pathlib, tests.kms.directory as d; d.open_directory(pathlib.Path(sys.argv[1]))"
+
+
+def kms_command(directory: str, ready_file: str) -> list[str]:
+    """Return the command line that runs the stand-in as the gateway of the instance kept in a site's directory."""
+    return [
+        *(sys.executable, "-m", "tests.kms", "--dir", directory),
+        *("--listen", "127.0.0.1:443", "--name", GATEWAY),
+        *("--secret", f"{SECRET_NAME}=@{directory}/secret", "--ready-file", ready_file),
+    ]
+
+
+@contextlib.contextmanager
+def running_kms(site: Site, network: Namespace) -> Iterator[None]:
+    """Run the stand-in in a network, where machines find it under the instance's real name."""
+    ready = site.directory / "ready"
+    ready.unlink(missing_ok=True)
+    process = spawn(
+        network.command(kms_command(str(site.directory), str(ready))), env={**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    )
+    try:
+        _wait_for(ready, process)
+        yield
+    finally:
+        end(process)
+
+
+def _wait_for(ready: Path, process: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not ready.exists():
+        if not is_running(process) or time.monotonic() > deadline:
+            raise LabError("The stand-in KMS did not start.")
+        time.sleep(0.02)
+
+
+def volume_file(
+    site: Site, *, volume: str = ROOT, dev: str = f"/dev/disk/by-id/virtio-{ROOT}", makefs: str = "ext4"
+) -> str:
+    """Write the configuration of a KMS volume as the guide prints it."""
+    client_key = (site.directory / "client_key.json").read_text()
+    password = (site.directory / "client_key_password").read_text()
+    return f'''\
+volume = "{volume}"
+dev = "{dev}"
+auto_open = true
+makefs = "{makefs}"
+
+[encrypt.kms]
+kms_instance_id = "{INSTANCE}"
+secret_name = "{SECRET_NAME}"
+client_key = \'\'\'
+{client_key}
+\'\'\'
+client_key_password = "{password}"
+kms_cert_pem = """
+{(site.directory / "ca.pem").read_text()}"""
+'''
+
+
+def settings(*, verbose: bool = False, timeout: int = 60) -> str:
+    """Write a global.toml."""
+    return f"[boot]\nverbose = {str(verbose).lower()}\ntimeout = {timeout}\n"
+
+
+def install(tree: Path) -> Path:
+    """Install the product into a tree with `build.py install`, and what the lab wants to know of a booted system."""
+    run([os.environ.get("PYTHON", "/usr/bin/python3"), CHECKOUT / "build.py", "install", "--destdir", tree])
+    guest = Path(__file__).with_name("guest")
+    run(["cp", "-r", f"{guest}/.", tree])
+    wants = tree / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True, exist_ok=True)
+    (wants / "lab-report.service").symlink_to("/etc/systemd/system/lab-report.service")
+    return tree
+
+
+def installed_tree(destination: Path) -> Path:
+    """Make a Debian 12 tree with the product installed."""
+    return install(clone(root_tree("bookworm"), destination))
+
+
+def configure(tree: Path, volumes: Mapping[str, str], global_file: str = "") -> None:
+    """Write the configuration into a tree; `volumes` are file contents by volume name."""
+    directory = tree / "etc/cryptpilot"
+    files = {directory / "volumes" / f"{name}.toml": text for name, text in volumes.items()}
+    if global_file:
+        files[directory / "global.toml"] = global_file
+    for path, text in files.items():
+        path.write_text(text)
+        path.chmod(0o600)
+
+
+def make_root_disk(site: Site, tree: Path, work: Path) -> Disk:
+    """Make a disk whose root is a LUKS2 volume, in user-mode Linux.
+
+    There the installed `cryptpilot init` formats it with a secret from the stand-in, `cryptpilot open` opens it, and
+    the tree is unpacked into it.
+    """
+    disk = Disk(blank_disk(work / "root.img", ROOT_DISK_BYTES), ROOT)
+    if not (work / "root.tar").exists():
+        make_archive(work / "root.tar", prune(tree, work / "pruned"))
+    archive = Disk(work / "root.tar", "archive", readonly=True)
+    script = f"""
+cryptpilot init {ROOT} --yes
+cryptpilot open {ROOT}
+{fill_script(archive.device, f"/dev/mapper/{ROOT}")}
+cryptpilot close {ROOT}
+"""
+    run_with_kms(site, tree, script, disks=[disk, archive], timeout=180).check()
+    return disk
+
+
+def run_with_kms(site: Site, tree: Path, script: str, *, disks: Sequence[Disk] = (), timeout: float = 120) -> UmlResult:
+    """Run a bash script in an installed tree in user-mode Linux, where the site's KMS answers at its real name.
+
+    The KMS runs with the host's Python beside the tree, which has none.
+    """
+    lines = f"""
+cd {CHECKOUT}
+echo "127.0.0.1 {GATEWAY}" >> /etc/hosts
+PYTHONDONTWRITEBYTECODE=1 {" ".join(kms_command(SHARE, "/run/kms-ready"))} &
+for point in dev proc sys run; do mount --rbind /$point {tree}/$point; done
+cp /etc/hosts {tree}/etc/hosts
+until [ -e /run/kms-ready ]; do sleep 0.05; done
+chroot {tree} /bin/bash -eu << 'END OF SCRIPT'
+{script}
+END OF SCRIPT
+"""
+    return run_uml(Path("/"), lines, disks=disks, timeout=timeout, share=site.directory)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An initrd as dracut made it. output: what dracut said."""
+
+    path: Path
+    output: str
+
+
+def make_image(tree: Path, path: Path, *options: str) -> Image:
+    """Make the initrd of a configured tree."""
+    return Image(path, make_initrd(tree, path, *options))
+
+
+def machine(
+    tree: Path,
+    image: Image,
+    disks: tuple[Disk, ...],
+    network: Namespace | None,
+    *,
+    cmdline: str = f"root=/dev/mapper/{ROOT} rw",
+) -> Machine:
+    """Put a machine together. It may write to its disks: give it copies."""
+    return Machine(
+        kernel=kernel(tree),
+        initrd=image.path,
+        cmdline=f"{CONSOLE} {cmdline}",
+        disks=disks,
+        netns=network,
+    )
+
+
+def report_disk(path: Path) -> Disk:
+    """Make the disk on which the booted system leaves its report."""
+    return Disk(blank_disk(path, REPORT_BYTES), REPORT)
+
+
+def read_report(disk: Disk) -> dict[str, str]:
+    """Return the files of a report, by name. A system that left none did not come up."""
+    try:
+        with tarfile.open(disk.path) as archive:
+            members = [member for member in archive if member.isfile()]
+            files = {
+                Path(member.name).name: archive.extractfile(member).read().decode(errors="replace")  # type: ignore[union-attr]
+                for member in members
+            }
+    except tarfile.ReadError:
+        files = {}
+    if not files:
+        raise LabError(f"{disk.path}: the booted system left no report")
+    return files
+
+
+def events(report: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the machine's event log."""
+    return [json.loads(line) for line in report["events.jsonl"].splitlines()]
