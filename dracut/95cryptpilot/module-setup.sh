@@ -5,7 +5,7 @@
 # carries it out. A configuration that cannot be used fails the image: without the agent's part it would be made
 # all the same, and nobody would know before the next boot.
 
-# shellcheck disable=SC2154  # dracut sets dracutsysrootdir, initdir, moddir, systemdsystemunitdir
+# shellcheck disable=SC2154  # dracut sets dracutbasedir, dracutsysrootdir, initdir, moddir, systemdsystemunitdir
 
 _agent=/usr/lib/cryptpilot
 
@@ -13,7 +13,16 @@ _agent=/usr/lib/cryptpilot
 check() {
     local volumes=("$dracutsysrootdir"/etc/cryptpilot/volumes/*.toml)
     [[ -e ${volumes[0]} ]] || return 255
+    # dracut leaves a module out whose dependency it does not have, with a word few would notice.
+    if _plan 2> /dev/null | grep -q '^network ' && ! compgen -G "$dracutbasedir/modules.d/??network" > /dev/null; then
+        _fail "a volume has its key in KMS, and dracut has no network module (Debian: install dracut-network)"
+    fi
     return 0
+}
+
+_fail() {
+    dfatal "cryptpilot: $1; no image is made"
+    exit 1
 }
 
 _plan() {
@@ -86,9 +95,4 @@ install() {
     inst_simple "$moddir/cryptpilot-initrd.service" "$systemdsystemunitdir/cryptpilot-initrd.service"
     # systemd passes over a wants entry that is no symbolic link; systemctl makes one
     $SYSTEMCTL -q --root "$initdir" add-wants initrd.target cryptpilot-initrd.service
-}
-
-_fail() {
-    dfatal "cryptpilot: $1; no image is made"
-    exit 1
 }

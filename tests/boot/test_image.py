@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from typing import TYPE_CHECKING
 
@@ -62,5 +63,15 @@ def test_an_unusable_configuration_fails_the_image(tree: Path, tmp_path: Path) -
     copy = clone(tree, tmp_path / "tree")
     machines.configure(copy, {"root": 'volume = "root"\n'})
     with pytest.raises(LabError, match=r'root\.toml: missing key "dev"(?s:.)*no image is made'):
+        machines.make_image(copy, tmp_path / "initrd.img")
+    assert not (tmp_path / "initrd.img").exists()
+
+
+def test_an_image_that_could_not_reach_kms_is_not_made(tree: Path, tmp_path: Path) -> None:
+    """By itself, dracut would leave the agent out and make the image all the same."""
+    copy = clone(tree, tmp_path / "tree")
+    shutil.rmtree(copy / "usr/lib/dracut/modules.d/40network")
+    (copy / "etc/dracut.conf.d/11-ifcfg.conf").unlink()
+    with pytest.raises(LabError, match="dracut has no network module"):
         machines.make_image(copy, tmp_path / "initrd.img")
     assert not (tmp_path / "initrd.img").exists()
