@@ -40,6 +40,7 @@ def exercise(bundle: Path) -> float:
 
     Raises BuildError when anything in the bundle does not work as it does unfrozen.
     """
+    _require_localhost()
     secret = os.urandom(256)
     with tempfile.TemporaryDirectory() as name, _configuration(Path(name), secret) as expected:
         task = {"modules": _modules(), "configuration": name, "timeouts": _TIMEOUTS}
@@ -49,6 +50,16 @@ def exercise(bundle: Path) -> float:
         run([bundle / "cryptpilot", f"--config-dir={name}", "initrd", "plan"], env=_ENVIRONMENT, hint=_HINT)
     run([bundle / "cryptpilot", "--help"], env=_ENVIRONMENT, hint=_HINT)
     return float(told["import_seconds"])
+
+
+def _require_localhost() -> None:
+    """Look the name up that the agent will look up: a chroot may have no /etc/hosts."""
+    try:
+        socket.getaddrinfo("localhost", None, socket.AF_INET)
+    except socket.gaierror:
+        raise BuildError(
+            "this machine has no address for localhost", "put 127.0.0.1 localhost into /etc/hosts"
+        ) from None
 
 
 def _modules() -> list[str]:
