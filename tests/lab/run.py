@@ -30,6 +30,8 @@ PACKAGES = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
     "ip": "iproute2",
+    "modprobe": "kmod",
+    "halt": "systemd-sysv",
 }
 """The programs the lab runs on the host, and the Debian packages they come in."""
 
