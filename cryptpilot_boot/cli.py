@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # whoever read the output has seen enough; nothing more is said, at interpreter exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except Exception as bug:
         _explain(CryptpilotError(describe_bug(bug), "please report this, with the command you ran"))
         return EXIT_FAILED
@@ -137,7 +142,10 @@ def _initrd_plan(config: Config, _: argparse.Namespace) -> bool:
 def _confirm(question: str) -> bool:
     if not sys.stdin.isatty():
         raise CryptpilotError("there is no terminal to ask for confirmation on", "give --yes if you are sure")
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def _say(line: str) -> None:

@@ -75,7 +75,7 @@ def result(outcome: Outcome, *, needed: bool) -> list[str]:
 
 def _now(stage: str, *, needed: bool) -> str:
     if needed:
-        return "the root file system is on this volume, so the boot stops here; the disk was not changed"
+        return "the kernel command line names this volume, so the boot stops here; the disk was not changed"
     if stage == "initrd":
-        return "the boot goes on without it; cryptpilot.service tries again in the booted system"
+        return "the boot goes on, unless something else waits for it; cryptpilot.service tries again"
     return "try again: systemctl restart cryptpilot.service"

@@ -69,14 +69,14 @@ def auto_open(config: Config) -> tuple[Volume, ...]:
 
 
 def pivot_volumes(kernel_command_line: str) -> frozenset[str]:
-    """Return the names below /dev/mapper that `root=` and `mount.usr=` name: the pivot needs them."""
+    """Return the names below /dev/mapper that `root=` and `mount.usr=` name: the pivot needs them.
+
+    Of several such words the last one counts, as it does to dracut.
+    """
     prefix = "/dev/mapper/"
-    values = [word.partition("=")[::2] for word in kernel_command_line.split()]
-    return frozenset(
-        value[len(prefix) :].strip('"')
-        for key, value in values
-        if key in ("root", "mount.usr") and value.startswith(prefix)
-    )
+    last = dict(word.partition("=")[::2] for word in kernel_command_line.split())
+    values = (last.get(key, "").strip('"') for key in ("root", "mount.usr"))
+    return frozenset(value[len(prefix) :] for value in values if value.startswith(prefix))
 
 
 def image_needs(config: Config) -> ImageNeeds:

@@ -39,6 +39,8 @@ def run(plan: Plan, on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
     """
     deadline = Deadline(plan.timeout)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
+    last: dict[str, log.Event] = {}
+    log.subscribe(lambda event: last.update({event.volume: event}))
     prepared = threading.Semaphore(0)
     outcomes: dict[str, Outcome] = {}
 
@@ -52,11 +54,14 @@ def run(plan: Plan, on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
     for _ in threads:
         prepared.acquire()
     log.emit("ready", facts=_costs())
+    patience = Deadline(deadline.left() + _GRACE)
     for thread in threads:
-        thread.join(deadline.left() + _GRACE)
+        thread.join(patience.left())
     for one in plan.volumes:
         if one.volume not in outcomes:
-            outcomes[one.volume] = stuck = Outcome(one, plan.stage, plan.timeout, _stuck(deadline))
+            outcomes[one.volume] = stuck = Outcome(
+                one, plan.stage, plan.timeout, _stuck(deadline, last.get(one.volume))
+            )
             on_outcome(stuck)
     log.emit("done", facts={**_costs(), "peak_memory": process.peak_memory()})
     return [outcomes[one.volume] for one in plan.volumes]
@@ -124,7 +129,9 @@ def _watch_network(deadline: Deadline) -> None:
             log.emit("network-up")
 
 
-def _stuck(deadline: Deadline) -> CryptpilotError:
+def _stuck(deadline: Deadline, last: log.Event | None) -> CryptpilotError:
+    """Say where a volume hangs: in which step, and what that step last said it was waiting for."""
+    step = f"{last.step}: {last.facts.get('waiting_for') or last.facts.get('error') or 'at work'}" if last else "start"
     return CryptpilotError(
-        f"not done within {deadline.total:.0f} s", "see the step it hangs in: journalctl -b -t cryptpilot"
+        f"not done within {deadline.total:.0f} s ({step})", "see what it did: cat /run/cryptpilot/events.jsonl"
     )

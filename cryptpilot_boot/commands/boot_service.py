@@ -32,7 +32,7 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None]) ->
 
     outcomes = stage.run(todo, tell)
     failed = {outcome.volume.volume for outcome in outcomes if outcome.error}
-    if failed & todo.needed:
+    if failed & todo.needed and init.in_initrd():
         init.stop_boot()
     return not (failed & todo.needed if stage_name == "initrd" else failed)
 

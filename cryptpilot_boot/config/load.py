@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def load(directory: Path = DEFAULT_DIRECTORY) -> Config:
     A missing global.toml means its defaults, a missing volumes/ no volumes: a machine that was just installed has
     neither. Raises ConfigError on the first file that cannot be used.
     """
+    if not os.access(directory, os.R_OK | os.X_OK) and directory.is_dir():
+        raise ConfigError(f"{directory}: cannot be read", "run this as root")
     if not directory.is_dir():
         raise ConfigError(
             f"{directory}: no such configuration directory",

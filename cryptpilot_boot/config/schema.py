@@ -28,11 +28,11 @@ def _string(text: str) -> str:
 
 
 def _volume_name(name: str) -> str:
-    if _MAPPER_NAME.fullmatch(name) and name != "control":
+    if _MAPPER_NAME.fullmatch(name) and name != "control" and not name.endswith("-initializing"):
         return ""
     return (
         "is no legal name below /dev/mapper: use up to 100 letters, digits and #+-.:=@_, beginning with a letter,"
-        " a digit or _"
+        " a digit or _, and not ending in -initializing"
     )
 
 

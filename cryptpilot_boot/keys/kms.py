@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import ssl
 from typing import TYPE_CHECKING
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
@@ -46,6 +48,7 @@ def prepare(kms: Kms) -> Ask:
 
     Raises KeyFetchError when the client key cannot be opened.
     """
+    _require_certificates(kms)
     client = kms_sdk.Client(
         kms_sdk.Config(
             protocol="https",
@@ -72,13 +75,24 @@ def prepare(kms: Kms) -> Ask:
     return ask
 
 
+def _require_certificates(kms: Kms) -> None:
+    """Read the CA chain as TLS will, so that what is wrong with it is not blamed on the gateway."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=kms.kms_cert_pem)
+    except (ssl.SSLError, ValueError):
+        raise KeyFetchError(
+            "kms_cert_pem cannot be read as certificates",
+            "copy it again from the PrivateKmsCA_kst-******.pem file",
+        ) from None
+
+
 def _open_client_key(kms: Kms) -> _Signer:
     """Open the PKCS#12 here rather than in the SDK, which would need releases with known vulnerabilities."""
     client_key = json.loads(kms.client_key)
     try:
         data = base64.b64decode(client_key["PrivateKeyData"], validate=True)
         key, _, _ = pkcs12.load_key_and_certificates(data, kms.client_key_password.encode())
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         # what the library says may quote its input
         raise KeyFetchError(
             "the client key cannot be opened: client_key is damaged, or client_key_password is not its password",

@@ -152,7 +152,7 @@ _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
     (socket.gaierror, _name),
     (exceptions.ConnectTimeout, _timeout),
     (exceptions.ReadTimeout, _timeout),
-    (TimeoutError, _timeout),
+    (socket.timeout, _timeout),  # what Python 3.9 has for TimeoutError
     (OSError, _socket),
     (DecodeError, _broken),
     (exceptions.ChunkedEncodingError, _broken),

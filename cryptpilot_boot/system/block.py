@@ -112,18 +112,23 @@ def mapping(name: str) -> Mapping | None:
         try:
             if (device / "name").read_text().rstrip("\n") == name:
                 return Mapping(name, (device / "uuid").read_text().rstrip("\n"), device.parent)
-        except FileNotFoundError:
-            continue  # it went away between the listing and the look
+        except OSError:
+            continue  # it went away between the listing and the look, or is just going
     return None
 
 
-def lies_on(top: Mapping, path: str) -> bool:
-    """Tell whether a mapping lies, through any number of layers, on the block device `path`."""
+def encrypts(top: Mapping, path: str) -> bool:
+    """Tell whether a mapping is one of cryptsetup and lies, through any number of layers, on the device `path`."""
     device = Path(path).stat().st_rdev
-    return _reaches(top.node, f"{os.major(device)}:{os.minor(device)}")
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    return top.uuid.startswith("CRYPT-") and any(_reaches(below, wanted) for below in _below(top.node))
 
 
 def _reaches(node: Path, wanted: str) -> bool:
-    if (node / "dev").read_text().strip() == wanted:
-        return True
-    return any(_reaches(Path("/sys/class/block") / below.name, wanted) for below in (node / "slaves").iterdir())
+    return (node / "dev").read_text().strip() == wanted or any(_reaches(below, wanted) for below in _below(node))
+
+
+def _below(node: Path) -> list[Path]:
+    """Return the devices that a device is made of; a partition has no such list."""
+    slaves = node / "slaves"
+    return [Path("/sys/class/block") / below.name for below in slaves.iterdir()] if slaves.is_dir() else []

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cryptpilot_boot.system.run import run
+
+_INITRD = Path("/etc/initrd-release")
+
+
+def in_initrd() -> bool:
+    """Tell whether this is an initrd, by the sign systemd itself goes by."""
+    return _INITRD.exists()
 
 
 def stop_boot() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system.run import run
 
-# How each file system is made on a device that is known to hold nothing.
+# How each file system is made, whatever the device seems to hold.
 COMMANDS = {
-    "ext4": ["mkfs.ext4", "-q"],
+    "ext4": ["mkfs.ext4", "-q", "-F"],
 }
 
 

@@ -6,9 +6,10 @@ import contextlib
 import ipaddress
 from pathlib import Path
 
+from cryptpilot_boot.system.init import in_initrd
+
 NETWORKD_STATE = Path("/run/systemd/netif/state")
 _RESOLV_CONF = Path("/etc/resolv.conf")
-_INITRD = Path("/etc/initrd-release")
 _RTF_UP = 0x1  # <linux/route.h>
 
 
@@ -41,7 +42,7 @@ def adopt_name_servers() -> None:
     Where systemd-resolved is not part of the image nobody else does, and no name could be resolved. Does nothing in
     the booted system, nor where /etc/resolv.conf names a server already (the other network stacks write it).
     """
-    if not _INITRD.exists() or "nameserver" in _text(_RESOLV_CONF):
+    if not in_initrd() or "nameserver" in _text(_RESOLV_CONF):
         return
     servers = networkd_name_servers(_text(NETWORKD_STATE))
     if servers:

@@ -34,12 +34,12 @@ def make(volume: Volume, passphrase: Passphrase, *, mark: str) -> None:
     if not volume.makefs:
         return
     # Under a name of its own: whoever waits for the real one (fstab, say) shall find it complete.
-    name = f"{volume.volume}-initializing"
+    name = _working_name(volume)
     with log.timed("makefs", volume.volume, kind=volume.makefs):
         cryptsetup.luks_open(volume.dev, name, passphrase)
         try:
-            if block.signature(f"/dev/mapper/{name}") is None:
-                mkfs.make(volume.makefs, f"/dev/mapper/{name}")
+            # With a volume key that is new, whatever the old bytes now look like is chance.
+            mkfs.make(volume.makefs, f"/dev/mapper/{name}")
         finally:
             cryptsetup.close(name)
 
@@ -58,6 +58,7 @@ def require_formattable(volume: Volume) -> None:
             f'volume "{volume.volume}" is open',
             f"it is initialized already; close it: cryptpilot close {volume.volume}",
         )
+    close_leftover(volume)
     block.require_unused(volume.dev)
     found = block.signature(volume.dev)
     if found is None or found.subsystem == state.INITIALIZING:
@@ -71,6 +72,17 @@ def require_formattable(volume: Volume) -> None:
         f"{volume.dev} holds {state.describe(found)}; init would destroy it",
         f"if nobody needs that any more: wipefs --all {volume.dev}",
     )
+
+
+def close_leftover(volume: Volume) -> None:
+    """Remove the mapping that a run which was killed left behind; it fails if that run is still at work."""
+    mapping = block.mapping(_working_name(volume))
+    if mapping and block.encrypts(mapping, volume.dev):
+        cryptsetup.close(mapping.name)
+
+
+def _working_name(volume: Volume) -> str:
+    return f"{volume.volume}-initializing"
 
 
 def require_supported(volume: Volume) -> None:

@@ -8,7 +8,7 @@ from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.system import block, cryptsetup
 from cryptpilot_boot.volume import state
-from cryptpilot_boot.volume.initialize import make, require_supported
+from cryptpilot_boot.volume.initialize import close_leftover, make, require_supported
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -34,6 +34,7 @@ def require_openable(volume: Volume) -> None:
     found = block.signature(volume.dev)
     if volume.temporary:
         require_supported(volume)
+        close_leftover(volume)
         block.require_unused(volume.dev)
         refusal = state.not_ours_to_overwrite(volume, found)
         if refusal:

@@ -84,10 +84,10 @@ def is_open(volume: Volume) -> bool:
     mapping = block.mapping(volume.volume)
     if mapping is None:
         return False
-    if not block.is_block_device(volume.dev) or block.lies_on(mapping, volume.dev):
+    if not block.is_block_device(volume.dev) or block.encrypts(mapping, volume.dev):
         return True
     raise DeviceError(
-        f"{volume.mapper_path} exists, but is no mapping of {volume.dev}",
+        f"{volume.mapper_path} exists, but is no encrypted mapping of {volume.dev}",
         f"see what it is: dmsetup table {volume.volume}",
     )
 

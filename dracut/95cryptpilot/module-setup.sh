@@ -85,14 +85,18 @@ install() {
                 inst_multiple "$value" || _fail "program $value is missing"
                 ;;
             network)
-                inst_simple "$moddir/zz-cryptpilot-dhcp.network" /usr/lib/systemd/network/zz-cryptpilot-dhcp.network
+                inst_simple "$moddir/zz-cryptpilot-dhcp.network" /usr/lib/systemd/network/zz-cryptpilot-dhcp.network \
+                    || _fail "zz-cryptpilot-dhcp.network is missing"
                 mkdir -p "$initdir/etc/cmdline.d"
-                echo rd.neednet=1 > "$initdir/etc/cmdline.d/95cryptpilot.conf"
+                echo rd.neednet=1 > "$initdir/etc/cmdline.d/95cryptpilot.conf" \
+                    || _fail "the network cannot be asked for"
                 ;;
         esac
     done <<< "$plan"
 
-    inst_simple "$moddir/cryptpilot-initrd.service" "$systemdsystemunitdir/cryptpilot-initrd.service"
+    inst_simple "$moddir/cryptpilot-initrd.service" "$systemdsystemunitdir/cryptpilot-initrd.service" \
+        || _fail "cryptpilot-initrd.service is missing"
     # systemd passes over a wants entry that is no symbolic link; systemctl makes one
-    $SYSTEMCTL -q --root "$initdir" add-wants initrd.target cryptpilot-initrd.service
+    $SYSTEMCTL -q --root "$initdir" add-wants initrd.target cryptpilot-initrd.service \
+        || _fail "cryptpilot-initrd.service cannot be enabled"
 }

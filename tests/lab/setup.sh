@@ -2,6 +2,11 @@
 # Installs what building and testing need on a Debian 12 machine. Says nothing and does nothing when all is there.
 set -eu
 
+if [ "$(id -u)" -ne 0 ]; then
+    echo "run this as root (sudo make ...): real disks and real boots need it, and so do the packages for them" >&2
+    exit 1
+fi
+
 python=${PYTHON:-/usr/bin/python3}
 packages='
     python3 python3-venv binutils git make shellcheck
@@ -23,11 +28,6 @@ else
 fi
 [ "$missing" ] || exit 0
 
-if [ "$(id -u)" -ne 0 ]; then
-    echo "missing packages:$missing" >&2
-    echo "run this as root: it installs them, and real disks and real boots need root as well" >&2
-    exit 1
-fi
 echo "installing:$missing"
 apt-get update --quiet=2
 # shellcheck disable=SC2086  # a list

@@ -130,6 +130,7 @@ SMALL = 'volume = "v"\ndev = "/dev/x"\n[encrypt.otp]\n'
         ('makefs = "ext3"\n' + SMALL, 'volumes/v0.toml:1: "makefs" must be one of swap, ext4, xfs, vfat'),
         (SMALL.replace('"v"', '"a/b"'), 'volumes/v0.toml:1: "volume" is no legal name below /dev/mapper'),
         (SMALL.replace('"v"', '"control"'), 'volumes/v0.toml:1: "volume" is no legal name below /dev/mapper'),
+        (SMALL.replace('"v"', '"v-initializing"'), 'volumes/v0.toml:1: "volume" is no legal name below /dev/mapper'),
         (SMALL.replace('"v"', '"-v"'), 'volumes/v0.toml:1: "volume" is no legal name below /dev/mapper'),
         (SMALL.replace("/dev/x", "sda1"), 'volumes/v0.toml:2: "dev" must be a path below /dev'),
         (SMALL.replace("/dev/x", "/dev/../etc/passwd"), 'volumes/v0.toml:2: "dev" must be a path below /dev'),

@@ -223,6 +223,12 @@ def test_an_unusable_client_key_is_told_before_anything_is_asked(pki: Pki, chang
     assert not caught.value.retryable
 
 
+def test_a_ca_chain_that_is_no_certificate_is_not_blamed_on_the_gateway(pki: Pki) -> None:
+    damaged = pki.authority.pem.replace("MII", "MI!", 1)
+    with pytest.raises(KeyFetchError, match="kms_cert_pem cannot be read as certificates"):
+        keys.prepare(section(pki, "127.0.0.1:9", kms_cert_pem=damaged))
+
+
 @pytest.mark.parametrize("behaviour", ["ok", "refuse", "broken-body", "not-base64", "wrong-signature-key"])
 def test_no_failure_shows_a_secret(
     pki: Pki,

@@ -26,6 +26,7 @@ def config(*volumes: Volume) -> Config:
     [
         ("quiet root=/dev/mapper/root ro\n", {"root"}),
         ("root=/dev/mapper/r mount.usr=/dev/mapper/u", {"r", "u"}),
+        ("root=/dev/mapper/a root=/dev/sda1", set()),
         ("root=UUID=1234 rd.root=/dev/mapper/x", set()),
         ("", set()),
     ],

@@ -262,6 +262,37 @@ ls /dev/mapper
     assert "data1-initializing" not in result.stdout.splitlines()
 
 
+def test_what_a_killed_init_left_open_is_closed_by_the_next(bench: Bench) -> None:
+    """A process that is killed closes nothing: neither its mapping nor the mark in the header."""
+    result = bench.run("""
+printf '#!/bin/sh\\nkill -9 $PPID\\n' > /run/mkfs.ext4; chmod +x /run/mkfs.ext4
+mount --bind /run/mkfs.ext4 $(readlink -f /usr/sbin/mkfs.ext4)
+cryptpilot init data1 --yes || echo "killed: $?"
+ls /dev/mapper
+umount $(readlink -f /usr/sbin/mkfs.ext4)
+cryptpilot show data1
+cryptpilot init data1 --yes
+cryptpilot open data1
+ls /dev/mapper
+""").check()
+    _, _, rest = result.stdout.partition("killed: 137\n")
+    assert rest.splitlines()[:2] == ["control", "data1-initializing"]
+    assert "initializing: init was interrupted" in rest
+    assert rest.splitlines()[-2:] == ["control", "data1"]
+
+
+def test_a_mapping_that_is_none_of_ours_is_not_taken_for_the_open_volume(bench: Bench) -> None:
+    """A plain mapping of the volume's own device would show everything written to it in clear."""
+    result = bench.run("""
+cryptpilot init data1 --yes
+dmsetup create data1 --table "0 2048 linear /dev/disk/by-id/virtio-d1 0"
+refused cryptpilot open data1
+cryptpilot show data1
+""").check()
+    assert "/dev/mapper/data1 exists, but is no encrypted mapping of" in result.stdout
+    assert "False        False   check-failed" in result.stdout
+
+
 def test_the_wrong_secret_says_so(bench: Bench) -> None:
     bench.run("cryptpilot init data1 --yes").check()
     before = bench.digests()
