@@ -114,7 +114,6 @@ def compile_library(directory: Path, name: str, source: str, *options: str) -> P
     return made
 
 
-@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 def test_real_files(tmp_path: Path) -> None:
     inner = compile_library(tmp_path, "libinner.so.1", "int inner(void) { return 1; }")
     outer = compile_library(
