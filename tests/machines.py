@@ -241,19 +241,12 @@ def make_image(tree: Path, path: Path, *options: str) -> Image:
     return Image(path, make_initrd(tree, path, *options))
 
 
-def machine(
-    tree: Path,
-    image: Image,
-    disks: tuple[Disk, ...],
-    network: Namespace | None,
-    *,
-    cmdline: str = f"root=/dev/mapper/{ROOT} rw",
-) -> Machine:
+def machine(tree: Path, image: Image, disks: tuple[Disk, ...], network: Namespace) -> Machine:
     """Put a machine together. It may write to its disks: give it copies."""
     return Machine(
         kernel=kernel(tree),
         initrd=image.path,
-        cmdline=f"{CONSOLE} {cmdline}",
+        cmdline=f"{CONSOLE} root=/dev/mapper/{ROOT} rw",
         disks=disks,
         netns=network,
     )

@@ -11,9 +11,8 @@ if TYPE_CHECKING:
 
 STAGES = ("initrd", "system")
 
-# Kernel modules (a leading = is dracut's sign for a whole directory of them is not used: each is named).
-# algif_*: cryptsetup asks the kernel for the cipher of the header's key slots. Modules a kernel has built in are
-# no error to dracut.
+# Kernel modules, each named: the image gets no whole directory of them. algif_*: cryptsetup asks the kernel for the
+# cipher of the header's key slots. Modules a kernel has built in are no error to dracut.
 _MODULES = (
     "dm_crypt",
     "aes",
