@@ -13,7 +13,7 @@ from cryptpilot_boot.boot.plan import STAGES
 from cryptpilot_boot.commands import boot_service, initrd, show, volumes
 from cryptpilot_boot.config import load
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
-from cryptpilot_boot.errors import ConfigError, CryptpilotError, describe_bug
+from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
 from cryptpilot_boot.system import process
 
 if TYPE_CHECKING:
@@ -42,15 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         for warning in config.warnings:
             _complain(f"warning: {warning}")
         return EXIT_OK if arguments.run(config, arguments) else EXIT_FAILED
+    except (KeyboardInterrupt, Interrupted):
+        _complain("interrupted")
+        return EXIT_INTERRUPTED
     except ConfigError as error:
         _explain(error)
         return EXIT_USAGE
     except CryptpilotError as error:
         _explain(error)
         return EXIT_FAILED
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # whoever read the output has seen enough; nothing more is said, at interpreter exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -34,6 +34,13 @@ class ProgramError(CryptpilotError):
         self.status = status
 
 
+class Interrupted(CryptpilotError):
+    """Somebody wants this process to end: what was being done was given up in good order."""
+
+    def __init__(self) -> None:
+        super().__init__("interrupted")
+
+
 class KeyFetchError(CryptpilotError):
     """A key provider did not return the passphrase.
 
@@ -45,6 +52,11 @@ class KeyFetchError(CryptpilotError):
         super().__init__(what, hint)
         self.retryable = retryable
         self.unreachable = unreachable
+
+
+def printable(text: str) -> str:
+    """Make a text from elsewhere safe for a console: one line, and nothing a terminal obeys."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def describe_bug(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from google.protobuf.message import DecodeError
 from requests import exceptions
 
-from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.errors import KeyFetchError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,6 +162,6 @@ _LONGEST_QUOTE = 200
 
 
 def _plain(text: object) -> str:
-    """Make a text from the network safe for a console: printable, short, one line."""
-    clean = "".join(char if char.isprintable() else " " for char in str(text or ""))
+    """Make a text from the network safe for a console, and short."""
+    clean = printable(str(text or ""))
     return clean if len(clean) <= _LONGEST_QUOTE else clean[:_LONGEST_QUOTE] + "..."

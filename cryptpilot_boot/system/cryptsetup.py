@@ -1,14 +1,15 @@
 """LUKS2 through the cryptsetup program.
 
 Uses: cryptsetup. Every function raises ProgramError when it fails. Passphrases go in by pipe and are taken byte
-for byte (`--key-file=-`: a newline is no end).
+for byte (`--key-file=-`: a newline is no end). A mapping or a mark is not left half made: what makes it, or takes it
+away, is finished whatever happens.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.system.run import run
+from cryptpilot_boot.system.run import raise_if_interrupted, run
 
 if TYPE_CHECKING:
     from cryptpilot_boot.passphrase import Passphrase
@@ -48,18 +49,23 @@ def luks_format(device: str, passphrase: Passphrase, *, subsystem: str) -> None:
 
 
 def luks_open(device: str, name: str, passphrase: Passphrase) -> None:
-    """Open the LUKS2 device as /dev/mapper/`name`. The passphrase is verified by opening."""
+    """Open the LUKS2 device as /dev/mapper/`name`. The passphrase is verified by opening.
+
+    Not begun after an interruption: nobody would close it.
+    """
+    raise_if_interrupted()
     run(
         ["cryptsetup", "open", "--type=luks2", "--key-file=-", device, name],
         stdin=passphrase.reveal(),
+        finish=True,
     )
 
 
 def close(name: str) -> None:
     """Remove the mapping /dev/mapper/`name`."""
-    run(["cryptsetup", "close", name])
+    run(["cryptsetup", "close", name], finish=True)
 
 
 def set_subsystem(device: str, subsystem: str) -> None:
     """Change the mark in the LUKS2 header."""
-    run(["cryptsetup", "config", f"--subsystem={subsystem}", device])
+    run(["cryptsetup", "config", f"--subsystem={subsystem}", device], finish=True)

@@ -1,56 +1,302 @@
-"""The one place a program is run."""
+"""The one place a program is run.
+
+Every program gets a session of its own, so that a terminal's Ctrl-C reaches this process alone, which then decides:
+`interrupt` ends what may be ended and lets finish what has to be finished, on whichever threads that runs.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
+import select
+import selectors
+import signal
 import subprocess
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import IO, TYPE_CHECKING, Callable, cast
 
-from cryptpilot_boot.errors import ProgramError
+from cryptpilot_boot.errors import Interrupted, ProgramError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from cryptpilot_boot.passphrase import SecretBuffer
 
 # Programs get this and nothing else: the frozen agent's own LD_LIBRARY_PATH must not reach them, nor anything
 # an administrator's shell may hold; and their messages are to be in one language.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 # The agent in the initrd and the administrator's shell may differ in what they look for in PATH.
 _SEARCH = _ENVIRONMENT["PATH"].split(":")
+_PATIENCE = 5.0  # seconds from SIGTERM to SIGKILL
+_CHUNK = 65536  # bytes read at once
+_KEEP = 4096  # bytes of standard error, from its end
+_LONGEST_QUOTE = 300  # characters
+
+# What wakes the thread that waits for a program.
+_ENDED = b"e"
+_INTERRUPT = b"i"
+
+# Reentrant, for `interrupt` in a signal handler.
+_lock = threading.RLock()
+_interrupted = False
+_wakers: set[int] = set()
 
 
-def run(argv: Sequence[str], *, stdin: memoryview | None = None, accept: Sequence[int] = (0,)) -> tuple[int, str]:
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a program ended.
+
+    status: its exit status, or -N when signal N ended it. said: the last lines it wrote to standard error, as one
+    line; in_time: False when it had to be killed because its time was over.
+    """
+
+    status: int
+    said: str
+    in_time: bool
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: memoryview | None = None,
+    accept: Sequence[int] = (0,),
+    finish: bool = False,
+    pass_fds: Sequence[int] = (),
+) -> tuple[int, str]:
     """Run a program to its end and return its exit status and standard output.
 
     stdin: bytes for its standard input, through a pipe (a passphrase goes here and nowhere else); without it the
-    program reads nothing. Raises ProgramError, with what the program wrote to standard error, when the exit
-    status is not among `accept`.
+    program reads nothing. finish: run it to its end whatever happens, even after `interrupt`; for what would leave
+    something half done, and for clearing up. pass_fds: descriptors it inherits, under the same numbers. Raises
+    ProgramError, with what the program wrote to standard error, when the exit status is not among `accept`, and
+    Interrupted.
     """
-    try:
-        done = subprocess.run(
-            argv,
-            executable=_find(argv[0]),
-            input=stdin if stdin is not None else b"",
-            capture_output=True,
-            env=_ENVIRONMENT,
-            check=False,
-        )
-    except OSError as error:
-        raise ProgramError(f"{argv[0]} cannot be run: {error.strerror}") from None
-    if done.returncode not in accept:
-        said = _tail(done.stderr or done.stdout)
-        raise ProgramError(f"{argv[0]}: {said} (exit status {done.returncode})", status=done.returncode)
-    return done.returncode, done.stdout.decode("utf-8", "replace")
+    output = _Collected()
+    ended = _conduct(argv, output.take, stdin=stdin, finish=finish, pass_fds=pass_fds)
+    text = output.data.decode("utf-8", "replace")
+    if ended.status not in accept:
+        said = ended.said or _tail(text) or "failed without a word"
+        raise ProgramError(f"{argv[0]}: {said} (exit status {ended.status})", status=ended.status)
+    return ended.status, text
+
+
+def read_secret(argv: Sequence[str], buffer: SecretBuffer, *, timeout: float) -> Ended:
+    """Run a program that writes a secret to its standard output, for at most `timeout` seconds; fill `buffer`.
+
+    The secret goes from the pipe into the buffer and nowhere else. A program that writes more than the buffer takes
+    loses the other end of its pipe. Raises ProgramError when there is no such program, and Interrupted.
+    """
+    return _conduct(argv, buffer.fill, timeout=timeout)
+
+
+def interrupt() -> None:
+    """Have no program started any more, and those that run ended, but for what is run with `finish`.
+
+    They get SIGTERM, and SIGKILL if they are still there after 5 s, from the threads that wait for them, where `run`
+    then raises Interrupted. There is no way back. May be called on any thread, and by a signal handler.
+    """
+    global _interrupted
+    with _lock:
+        _interrupted = True
+        for waker in _wakers:
+            os.write(waker, _INTERRUPT)
+
+
+def raise_if_interrupted() -> None:
+    """Raise Interrupted after `interrupt`: what must be finished once begun is not begun then."""
+    if _interrupted:
+        raise Interrupted
+
+
+def _conduct(
+    argv: Sequence[str],
+    take: Callable[[int], bool],
+    *,
+    stdin: memoryview | None = None,
+    finish: bool = False,
+    pass_fds: Sequence[int] = (),
+    timeout: float | None = None,
+) -> Ended:
+    """Run a program until it has ended and its standard output has.
+
+    Standard error is read as far as it goes by then: what the program left running in the background may hold on
+    to it. take: reads from the descriptor of standard output; False when it wants no more.
+    """
+    said = _Collected(_KEEP)
+    moment = None if timeout is None else time.monotonic() + timeout
+    with _Program(argv, stdin=stdin is not None, finish=finish, pass_fds=pass_fds) as program:
+        try:
+            in_time = _attend(program, _feeder(stdin or memoryview(b"")), take, said.take, moment)
+        except Interrupted:
+            program.ask_to_end(_PATIENCE)
+            raise
+        if not in_time:
+            program.signal(signal.SIGKILL)
+    return Ended(program.process.returncode, _tail(said.data.decode("utf-8", "replace")), in_time)
+
+
+class _Program:
+    """A running program.
+
+    A thread waits for its end without reaping it, so that its number is its own until the `with` block is left,
+    however many threads there are; pidfd_open(2) would do the same, but only from Linux 5.3 on.
+    """
+
+    def __init__(self, argv: Sequence[str], *, stdin: bool, finish: bool, pass_fds: Sequence[int]) -> None:
+        self.finish = finish
+        self.ended = False
+        self._wake, self._waker = os.pipe()
+        try:
+            executable = _find(argv[0])
+            with _lock:
+                if not finish:
+                    raise_if_interrupted()
+                self.process = subprocess.Popen(
+                    argv,
+                    executable=executable,
+                    stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    bufsize=0,
+                    env=_ENVIRONMENT,
+                    cwd="/",  # where it was called from makes no difference
+                    pass_fds=tuple(pass_fds),
+                    start_new_session=True,
+                )
+                _wakers.add(self._waker)
+        except BaseException as error:
+            os.close(self._wake)
+            os.close(self._waker)
+            if isinstance(error, OSError):
+                raise ProgramError(f"{argv[0]} cannot be run: {error.strerror}") from None
+            raise
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def _watch(self) -> None:
+        os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        os.write(self._waker, _ENDED)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there is something to `hear`."""
+        return self._wake
+
+    def hear(self, wake: int) -> bool:
+        """Learn whether the program has ended; to be called again."""
+        self.ended = _ENDED in os.read(wake, _CHUNK) or self.ended
+        return True
+
+    def ask_to_end(self, patience: float) -> None:
+        """Ask the program and what it started to end, and wait at most `patience` seconds for that."""
+        self.signal(signal.SIGTERM)
+        moment = time.monotonic() + patience
+        while not self.ended and select.select([self], [], [], max(0.0, moment - time.monotonic()))[0]:
+            self.hear(self._wake)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program and all it has started in its session."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def __enter__(self) -> _Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.ended and not self.finish:
+            self.signal(signal.SIGKILL)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe:
+                pipe.close()
+        self._watcher.join()
+        self.process.wait()
+        with _lock:
+            _wakers.discard(self._waker)
+            os.close(self._waker)
+        os.close(self._wake)
+
+
+def _attend(
+    program: _Program,
+    feed: Callable[[int], bool],
+    take: Callable[[int], bool],
+    listen: Callable[[int], bool],
+    moment: float | None,
+) -> bool:
+    """Carry bytes to and from a program; False when `moment` came before the end. Raises Interrupted.
+
+    feed, take, listen: what to do when standard input, output, error are ready; False to be done with it.
+    """
+    process = program.process
+    output = cast("IO[bytes]", process.stdout)
+    with selectors.DefaultSelector() as selector:
+        selector.register(program, selectors.EVENT_READ, program.hear)
+        selector.register(output, selectors.EVENT_READ, take)
+        selector.register(cast("IO[bytes]", process.stderr), selectors.EVENT_READ, listen)
+        if process.stdin:
+            selector.register(process.stdin, selectors.EVENT_WRITE, feed)
+        while True:
+            try:
+                if not program.finish:
+                    raise_if_interrupted()
+                left = None if moment is None else moment - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                done = program.ended and output.closed
+                ready = selector.select(0 if done else left)
+                if done and not ready:
+                    return True
+                for key, _ in ready:
+                    if not key.data(key.fd):
+                        selector.unregister(key.fileobj)
+                        cast("IO[bytes]", key.fileobj).close()
+            except KeyboardInterrupt:
+                interrupt()  # one is the other: what has to be finished is finished first
+
+
+def _feeder(stdin: memoryview) -> Callable[[int], bool]:
+    left = stdin
+
+    def feed(target: int) -> bool:
+        nonlocal left
+        try:
+            # so much a pipe that is ready takes without blocking
+            left = left[os.write(target, left[: select.PIPE_BUF]) :]
+        except BrokenPipeError:
+            return False  # it has read all it wants
+        return len(left) > 0
+
+    return feed
+
+
+class _Collected:
+    """What a program wrote, all of it or the last `keep` bytes."""
+
+    def __init__(self, keep: int | None = None) -> None:
+        self.data = bytearray()
+        self._keep = keep
+
+    def take(self, source: int) -> bool:
+        """Read what is there; False at its end."""
+        chunk = os.read(source, _CHUNK)
+        self.data += chunk
+        if self._keep is not None:
+            del self.data[: -self._keep]
+        return bool(chunk)
 
 
 def _find(program: str) -> str:
-    for directory in _SEARCH:
-        path = f"{directory}/{program}"
+    """Return the path of a program, which is named as a shell has it: with a slash it is a path already."""
+    for path in [program] if "/" in program else [f"{directory}/{program}" for directory in _SEARCH]:
         if os.access(path, os.X_OK):
             return path
-    raise ProgramError(f"{program}: program not found in {_ENVIRONMENT['PATH']}", f"install {program}")
+    where = "" if "/" in program else f" in {_ENVIRONMENT['PATH']}"
+    raise ProgramError(f"{program}: program not found{where}", f"install {program}")
 
 
-def _tail(output: bytes) -> str:
-    """Return the last lines of what a program said, as one line."""
-    lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
-    return "; ".join(lines[-3:]) or "failed without a word"
+def _tail(output: str) -> str:
+    """Return the last lines of what a program said, as one line that is safe for a console; "" for nothing."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    text = printable("; ".join(lines[-3:]))
+    return text if len(text) <= _LONGEST_QUOTE else f"...{text[-_LONGEST_QUOTE:]}"

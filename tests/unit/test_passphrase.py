@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import pytest
 
-from cryptpilot_boot.passphrase import Passphrase, is_key_material
+from cryptpilot_boot.passphrase import Passphrase, SecretBuffer, is_key_material
 
 
 def test_it_is_shown_nowhere() -> None:
@@ -31,7 +32,52 @@ def test_it_is_overwritten_when_its_block_ends() -> None:
         (b"correct horse battery staple and more", False),
         ("Übergrößenträger sind keine Schlüssel".encode(), False),
         (b"\x00" * 32, True),
+        (b"correct horse battery staple and m\xc3", True),
     ],
 )
 def test_key_material_is_long_and_no_text(secret: bytes, *, strong: bool) -> None:
     assert is_key_material(secret) is strong
+    assert is_key_material(memoryview(secret)) is strong
+
+
+def read_all(buffer: SecretBuffer, data: bytes) -> None:
+    """Have `data` read into the buffer from a file, in pieces of what the buffer asks for."""
+    descriptor = os.memfd_create("secret")
+    try:
+        os.write(descriptor, data)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        while buffer.fill(descriptor):
+            pass
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("length", [0, 1, 4095, 4096, 4097, 70000, 99999, 100000])
+def test_a_buffer_takes_what_is_read_up_to_its_limit(length: int) -> None:
+    data = os.urandom(length)
+    with SecretBuffer(100000) as buffer:
+        read_all(buffer, data)
+        assert (bytes(buffer.reveal()), buffer.full) == (data, False)
+
+
+def test_a_buffer_says_when_there_is_more() -> None:
+    with SecretBuffer(100) as buffer:
+        read_all(buffer, bytes(101))
+        assert buffer.full
+
+
+def test_a_buffer_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    outgrown: list[memoryview] = []
+    grow = SecretBuffer._grow
+
+    def watch(buffer: SecretBuffer) -> None:
+        outgrown.append(memoryview(buffer._buffer))
+        grow(buffer)
+
+    monkeypatch.setattr(SecretBuffer, "_grow", watch)
+    with SecretBuffer(100000) as buffer:
+        read_all(buffer, b"x" * 50000)
+        view = buffer.reveal()
+        assert bytes(view) == b"x" * 50000
+    assert len(outgrown) == 2
+    assert not any(map(any, [view, *outgrown]))
