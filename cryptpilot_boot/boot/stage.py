@@ -96,6 +96,7 @@ def _bring_up(one: Volume, deadline: Deadline, on_prepared: Callable[[], object]
     """Prepare, wait for the device, ask for the key, open. False when the volume was open already."""
     try:
         with log.timed("prepare", one.volume):
+            process.lock_memory()
             ask = keys.prepare(one.encrypt)
     finally:
         on_prepared()

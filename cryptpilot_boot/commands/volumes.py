@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, log, volume
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system import process
 from cryptpilot_boot.system.wait import Deadline
 from cryptpilot_boot.volume.initialize import require_formattable
 
@@ -47,6 +48,7 @@ def close(config: Config, names: Sequence[str], say: Say) -> None:
 def _passphrase_of(one: Volume, config: Config) -> Callable[[], Passphrase]:
     def ask() -> Passphrase:
         with log.timed("fetch-key", one.volume, **keys.describe(one.encrypt)):
+            process.lock_memory()
             prepared = keys.prepare(one.encrypt)
             return keys.ask_until(prepared, Deadline(config.boot.timeout), one.volume)
 

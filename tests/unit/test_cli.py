@@ -108,7 +108,7 @@ def test_a_bug_is_told_without_the_values_it_tripped_over(
 
 def test_no_core_is_dumped_and_nobody_else_looks_in(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run(capsys, "-c", str(tmp_path), "show")
-    assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+    assert resource.getrlimit(resource.RLIMIT_CORE) == (1, 1)
     assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0
 
 

@@ -60,10 +60,11 @@ def test_a_buffer_takes_what_is_read_up_to_its_limit(length: int) -> None:
         assert (bytes(buffer.reveal()), buffer.full) == (data, False)
 
 
-def test_a_buffer_says_when_there_is_more() -> None:
-    with SecretBuffer(100) as buffer:
-        read_all(buffer, bytes(101))
-        assert buffer.full
+@pytest.mark.parametrize("limit", [100, 4096, 100000])
+def test_a_buffer_says_when_there_is_more(limit: int) -> None:
+    with SecretBuffer(limit) as buffer:
+        read_all(buffer, bytes(limit + 1))
+        assert (len(buffer.reveal()), buffer.full) == (limit, True)
 
 
 def test_a_buffer_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,9 @@ def test_output_that_comes_from_the_background_is_waited_for() -> None:
 
 def test_an_interruption_ends_what_runs_on_whichever_threads(tmp_path: Path) -> None:
     def work(number: int) -> str:
-        code = f"sleep {LONG} & echo $! > {tmp_path}/{number}; mv {tmp_path}/{number} {tmp_path}/begun-{number}; wait"
+        code = (
+            f"sleep {2 * LONG} & echo $! > {tmp_path}/{number}; mv {tmp_path}/{number} {tmp_path}/begun-{number}; wait"
+        )
         with pytest.raises(Interrupted, match=r"^interrupted$"):
             run(["sh", "-c", code])
         return "ended"
