@@ -209,7 +209,16 @@ cryptpilot close {ROOT}
     return disk
 
 
-def run_with_kms(site: Site, tree: Path, script: str, *, disks: Sequence[Disk] = (), timeout: float = 120) -> UmlResult:
+def run_with_kms(
+    site: Site,
+    tree: Path,
+    script: str,
+    *,
+    disks: Sequence[Disk] = (),
+    modules: Sequence[str] = (),
+    memory: str = "1G",
+    timeout: float = 120,
+) -> UmlResult:
     """Run a bash script in an installed tree in user-mode Linux, where the site's KMS answers at its real name.
 
     The KMS runs with the host's Python beside the tree, which has none.
@@ -225,7 +234,7 @@ chroot {tree} /bin/bash -eu << 'END OF SCRIPT'
 {script}
 END OF SCRIPT
 """
-    return run_uml(Path("/"), lines, disks=disks, timeout=timeout, share=site.directory)
+    return run_uml(Path("/"), lines, disks=disks, modules=modules, memory=memory, timeout=timeout, share=site.directory)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.system import mkfs
+
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Config, Volume
 
@@ -27,6 +29,7 @@ _MODULES = (
     "algif_hash",
     "algif_skcipher",
 )
+_INTEGRITY_MODULES = ("dm_integrity", "authenc", "hmac")
 _PROGRAMS = ("cryptsetup", "blkid")
 
 
@@ -82,10 +85,10 @@ def image_needs(config: Config) -> ImageNeeds:
     """Decide what goes into the initrd: for the volumes it opens, and for no others."""
     volumes = auto_open(config)
     global_file = config.directory / "global.toml"
-    makers = sorted({f"mkfs.{v.makefs}" for v in volumes if v.temporary and v.makefs})
+    makers = sorted({mkfs.KINDS[v.makefs].command[0] for v in volumes if v.temporary and v.makefs})
     return ImageNeeds(
         configuration=(global_file, *(volume.source for volume in volumes)) if volumes else (),
         programs=(*_PROGRAMS, *makers) if volumes else (),
-        modules=_MODULES if volumes else (),
+        modules=(*_MODULES, *(_INTEGRITY_MODULES if any(v.integrity for v in volumes) else ())) if volumes else (),
         network=any(volume.needs_network for volume in volumes),
     )

@@ -9,7 +9,6 @@ from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import process
 from cryptpilot_boot.system.wait import Deadline
-from cryptpilot_boot.volume.initialize import require_formattable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +23,11 @@ Confirm = Callable[[str], bool]
 def init(config: Config, names: Sequence[str], say: Say, confirm: Confirm) -> None:
     """Initialize persistent volumes. confirm: asked before each; what it says no to is not touched."""
     for one in select(config, names):
-        require_formattable(one)
-        if not confirm(f"All data on {one.dev} will be lost. Initialize it as volume {one.volume}?"):
+        force = volume.Force()
+        target = volume.require_formattable(one, force)
+        if not confirm(f"All data on {target} will be lost. Initialize it as volume {one.volume}?"):
             raise CryptpilotError(f'volume "{one.volume}" was not initialized: not confirmed', "nothing was changed")
-        volume.initialize(one, _passphrase_of(one, config))
+        volume.initialize(one, target, force, _passphrase_of(one, config))
         say(f"{one.volume}: {one.dev} is initialized; open it with: cryptpilot open {one.volume}")
 
 

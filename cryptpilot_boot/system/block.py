@@ -1,6 +1,6 @@
 """Block devices: what they are, what they hold, who uses them.
 
-Uses: blkid (util-linux).
+Uses: blkid, wipefs (util-linux).
 """
 
 from __future__ import annotations
@@ -9,14 +9,40 @@ import dataclasses
 import errno
 import os
 import stat
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import DeviceError, ProgramError
 from cryptpilot_boot.system.run import run
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
 # blkid(8), "EXIT STATUS": 2 with --probe means that nothing was recognised; 8 that several things were.
 _BLKID_NOTHING = 2
 _BLKID_AMBIVALENT = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A block device as it was at one moment; two looks at the same one are equal.
+
+    path: as it was asked for; node: what that led to, symbolic links followed. number: "major:minor". sequence: the
+    kernel's running number of the disk, "" before Linux 5.15: another disk that got the same node has another. size: in
+    bytes. model: what the disk calls itself, "" if it does not.
+    """
+
+    path: str
+    node: str
+    number: str
+    sequence: str
+    size: int
+    model: str
+
+    def __str__(self) -> str:
+        names = ", ".join(name for name in (self.model, readable(self.size)) if name)
+        return f"{self.path} ({names})" if self.path == self.node else f"{self.path} ({self.node}, {names})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +82,41 @@ def is_block_device(path: str) -> bool:
         return False
 
 
-def require_block_device(path: str) -> None:
-    """Raise DeviceError unless `path` is a block device."""
-    if is_block_device(path):
-        return
-    if not Path(path).exists():
-        raise DeviceError(f"{path}: no such device", 'check "dev" in the configuration against the output of lsblk')
-    raise DeviceError(f"{path}: is not a block device")
+def look_up(path: str) -> Device:
+    """Find out which device `path` leads to now. Raises DeviceError unless it is a block device."""
+    if not is_block_device(path):
+        if not Path(path).exists():
+            raise DeviceError(f"{path}: no such device", 'check "dev" in the configuration against the output of lsblk')
+        raise DeviceError(f"{path}: is not a block device", "see what there is: lsblk")
+    node = os.path.realpath(path)
+    device = Path(node).stat().st_rdev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    known = Path("/sys/dev/block", number).resolve()
+    disk = known.parent if (known / "partition").exists() else known
+    return Device(
+        path=path,
+        node=node,
+        number=number,
+        sequence=_attribute(disk / "diskseq"),
+        size=512 * int(_attribute(known / "size") or 0),
+        model=_attribute(disk / "device/model") or _attribute(disk / "loop/backing_file"),
+    )
+
+
+def _attribute(path: Path) -> str:
+    """Return a line of sysfs, "" where the kernel or the driver has none."""
+    try:
+        text = path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+    return "".join(char for char in text if char.isprintable())
+
+
+def readable(size: int) -> str:
+    """Return a number of bytes as a person would say it."""
+    units = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    power = min(len(units) - 1, max(0, size.bit_length() - 1) // 10)
+    return f"{size / (1 << 10 * power):.1f}".removesuffix(".0") + f" {units[power]}"
 
 
 def require_unused(path: str) -> None:
@@ -104,6 +158,47 @@ def signature(path: str) -> Signature | None:
     if status == _BLKID_NOTHING or not kind:
         return None
     return Signature(kind, tags.get("VERSION", ""), tags.get("SUBSYSTEM", ""))
+
+
+def clear(path: str, regions: Sequence[tuple[int, int]]) -> None:
+    """Write zeros to parts of a device, each given by its beginning and its length in bytes; done when they are on it.
+
+    Raises DeviceError when the device does not take them.
+    """
+    blank = memoryview(bytes(1 << 20))
+    with writing(path) as target:
+        for start, length in regions:
+            for done in range(0, length, len(blank)):
+                write(target, blank[: length - done], start + done)
+
+
+@contextmanager
+def writing(path: str) -> Iterator[int]:
+    """Yield a descriptor to write to a device that nobody else uses; at the end all is on the disk.
+
+    Raises DeviceError when the device is in use or does not take what is written.
+    """
+    try:
+        target = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+        try:
+            yield target
+            os.fsync(target)
+        finally:
+            os.close(target)
+    except OSError as error:
+        raise DeviceError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write(target: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` to a descriptor, from the byte `offset` on."""
+    while data:
+        written = os.pwrite(target, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def erase_signatures(path: str) -> None:
+    """Make what a device holds unrecognizable, wherever on it that is written. Raises ProgramError."""
+    run(["wipefs", "--all", path])
 
 
 def mapping(name: str) -> Mapping | None:

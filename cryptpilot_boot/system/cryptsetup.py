@@ -1,63 +1,103 @@
 """LUKS2 through the cryptsetup program.
 
 Uses: cryptsetup. Every function raises ProgramError when it fails. Passphrases go in by pipe and are taken byte
-for byte (`--key-file=-`: a newline is no end). A mapping or a mark is not left half made: what makes it, or takes it
-away, is finished whatever happens.
+for byte (`--key-file=-`: a newline is no end). Headers go in as files in memory (see system.luks_header). A mapping or
+a mark is not left half made: what makes it, or takes it away, is finished whatever happens.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.errors import Interrupted
+from cryptpilot_boot.system import luks_header
 from cryptpilot_boot.system.run import raise_if_interrupted, run
 
 if TYPE_CHECKING:
     from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.system.luks_header import Header
 
 # Source: cryptsetup(8) under "RETURN CODES".
 WRONG_PASSPHRASE = 2
 
-_CIPHER = [
-    "--cipher=aes-xts-plain64",
-    "--key-size=512",
-    "--hash=sha256",
-    "--sector-size=4096",
-]
+_CIPHER = ["--cipher=aes-xts-plain64", "--key-size=512", "--hash=sha256"]
 # Stretching is for what a person can remember. 1,000 iterations is the least PBKDF2 allows.
 _DERIVATION = {
     True: ["--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000"],
     False: ["--pbkdf=argon2id"],
 }
+_INTEGRITY = ["--integrity=hmac-sha256"]
+# The journal writes everything twice, and is what makes data and tags agree after a power cut.
+_NO_JOURNAL = ["--integrity-no-journal"]
 
 
-def luks_format(device: str, passphrase: Passphrase, *, subsystem: str) -> None:
-    """Write a new LUKS2 header to `device`. Whatever the device held is lost."""
+def luks_format(
+    device: str, passphrase: Passphrase, *, subsystem: str, sector_size: int, integrity: bool, wipe: bool
+) -> Header:
+    """Make a LUKS2 header for `device` and return it: it is not on the device yet.
+
+    With `integrity` the room for the tags is laid out on the device, and what stood there is lost; sectors that
+    were never written cannot be read then, unless `wipe` has every one written. sector_size: in bytes.
+    """
+    header = luks_header.Header()
     run(
         [
             "cryptsetup",
             "luksFormat",
             "--type=luks2",
             "--batch-mode",
+            f"--header={header.path}",
+            f"--offset={luks_header.SIZE // 512}",
             *_CIPHER,
+            f"--sector-size={sector_size}",
+            *(_INTEGRITY if integrity else []),
+            *(["--integrity-no-wipe"] if integrity and not wipe else []),
             *_DERIVATION[passphrase.strong],
             f"--subsystem={subsystem}",
             "--key-file=-",
             device,
         ],
         stdin=passphrase.reveal(),
+        pass_fds=[header.descriptor],
+        finish=not wipe,  # which takes hours, and cryptsetup clears up after a wipe that is cut short
     )
+    return header
 
 
-def luks_open(device: str, name: str, passphrase: Passphrase) -> None:
+def luks_open(device: str, name: str, passphrase: Passphrase, header: Header, *, journal: bool) -> None:
     """Open the LUKS2 device as /dev/mapper/`name`. The passphrase is verified by opening.
 
-    Not begun after an interruption: nobody would close it.
+    journal: keep the journal of a device with integrity. An interruption leaves the device closed.
     """
     raise_if_interrupted()
     run(
-        ["cryptsetup", "open", "--type=luks2", "--key-file=-", device, name],
+        [
+            "cryptsetup",
+            "open",
+            "--type=luks2",
+            f"--header={header.path}",
+            *([] if journal else _NO_JOURNAL),
+            "--key-file=-",
+            device,
+            name,
+        ],
         stdin=passphrase.reveal(),
+        pass_fds=[header.descriptor],
         finish=True,
+    )
+    try:
+        raise_if_interrupted()
+    except Interrupted:
+        close(name)
+        raise
+
+
+def verify(device: str, passphrase: Passphrase, header: Header) -> None:
+    """Try the passphrase without opening anything."""
+    run(
+        ["cryptsetup", "open", "--type=luks2", f"--header={header.path}", "--test-passphrase", "--key-file=-", device],
+        stdin=passphrase.reveal(),
+        pass_fds=[header.descriptor],
     )
 
 

@@ -1,18 +1,105 @@
-"""File systems. Uses: mkfs.ext4."""
+"""File systems, made and checked.
+
+Uses: mkfs.ext4, e2fsck (e2fsprogs); mkfs.xfs, xfs_repair (xfsprogs); mkfs.vfat, fsck.vfat (dosfstools); mkswap
+(util-linux).
+"""
 
 from __future__ import annotations
 
-from cryptpilot_boot.errors import CryptpilotError
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot.system import block
 from cryptpilot_boot.system.run import run
 
-# How each file system is made, whatever the device seems to hold.
-COMMANDS = {
-    "ext4": ["mkfs.ext4", "-q", "-F"],
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Regions = list[tuple[int, int]]
+"""Parts of a device: where each begins, and how long it is, in bytes."""
+
+# What libblkid, mount(8) and file(1) read of a device to find out what is on it, and more.
+_HEAD = 16 << 20
+_TAIL = 4 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of file system.
+
+    command: makes it, whatever the device seems to hold. minimum: bytes below which it is not made. options: more of
+    the command, for a volume with integrity (first argument) and for a temporary one (second). layout: which parts
+    the file system's own tools read before they were ever written, by what the command (first argument) would do to
+    the device (second). check: finds damage, and mends what needs no question, () if there is nothing to check;
+    healthy: its exit statuses when all is well.
+    """
+
+    command: Sequence[str]
+    minimum: int
+    options: Callable[[bool, bool], Sequence[str]] = lambda _, __: ()
+    layout: Callable[[Sequence[str], str], Regions] = lambda _, __: []
+    check: Sequence[str] = ()
+    healthy: Sequence[int] = (0,)
+
+
+def _ext4_options(integrity: bool, temporary: bool) -> Sequence[str]:
+    """Say what is left to later: said outright, as what mkfs does by itself depends on the kernel that runs.
+
+    Inode tables that are not written can only be left where unwritten sectors can be read; the journal's blocks only
+    where it is never replayed.
+    """
+    return ["-E", f"lazy_itable_init={int(not integrity)},lazy_journal_init={int(temporary)}"]
+
+
+def _ext4_layout(command: Sequence[str], device: str) -> Regions:
+    """Find the backups of the superblock: they are shorter than a sector, so writing one reads what was there."""
+    _, plan = run([*command, "-n", device])
+    block_size = int(re.findall(r"(\d+)k blocks", plan)[0]) << 10
+    _, _, backups = plan.partition("Superblock backups stored on blocks:")
+    return [(int(number) * block_size, block_size) for number in re.findall(r"\d+", backups)]
+
+
+def _xfs_layout(command: Sequence[str], device: str) -> Regions:
+    """Find the allocation groups: xfs_repair reads more at the beginning of each than there is."""
+    _, plan = run([*command, "-N", device])
+    facts = dict(re.findall(r"(agcount|agsize|bsize)=(\d+)", plan))
+    size = int(facts["agsize"]) * int(facts["bsize"])
+    return [(number * size, min(size, 1 << 20)) for number in range(int(facts["agcount"]))]
+
+
+KINDS = {
+    "ext4": Kind(
+        ["mkfs.ext4", "-F"],
+        minimum=1 << 20,
+        options=_ext4_options,
+        layout=_ext4_layout,
+        check=["e2fsck", "-f", "-p"],
+        healthy=(0, 1),  # e2fsck(8): 1 is "errors corrected"
+    ),
+    "xfs": Kind(["mkfs.xfs", "-f"], minimum=320 << 20, layout=_xfs_layout, check=["xfs_repair", "-n"]),
+    "vfat": Kind(["mkfs.vfat", "-I"], minimum=1 << 20, check=["fsck.vfat", "-a"], healthy=(0, 1)),
+    "swap": Kind(["mkswap", "-f"], minimum=1 << 20),
 }
 
 
-def make(kind: str, device: str) -> None:
-    """Make a file system of `kind` (a key of COMMANDS) on `device`."""
-    if kind not in COMMANDS:
-        raise CryptpilotError(f"makefs = {kind!r} is not implemented in this version")
-    run([*COMMANDS[kind], device])
+def make(kind: str, device: str, *, integrity: bool, temporary: bool) -> None:
+    """Make a file system of `kind` (a key of KINDS) on a device nothing was ever written to.
+
+    With `integrity` a sector cannot be read before it was written. What the file system, its tools, and those that
+    look for file systems read before that is written here: little, whatever the device's size. Raises ProgramError.
+    """
+    one = KINDS[kind]
+    command = [*one.command, *one.options(integrity, temporary)]
+    if integrity:
+        size = block.look_up(device).size
+        block.clear(device, [(0, min(_HEAD, size)), (max(0, size - _TAIL), min(_TAIL, size))])
+        block.clear(device, one.layout(command, device))
+    run([*command, device])
+
+
+def check(kind: str, device: str) -> None:
+    """Look a file system over, and mend what can be mended without a question. Raises ProgramError on damage."""
+    one = KINDS[kind]
+    if one.check:
+        run([*one.check, device], accept=one.healthy)

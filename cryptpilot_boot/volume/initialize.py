@@ -1,99 +1,167 @@
-"""Making a persistent volume: LUKS2 header, file system, mark."""
+"""Making a volume: LUKS2 header, file system, mark."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError
-from cryptpilot_boot.system import block, cryptsetup, mkfs
+from cryptpilot_boot.system import block, cryptsetup, luks_header, mkfs
 from cryptpilot_boot.volume import state
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.passphrase import Passphrase
 
+# aes-xts in 4096-byte sectors where the device consists of such; dm-integrity rounds down by itself.
+_SECTOR = 4096
+_SMALL_SECTOR = 512
+# dm-integrity: 32 bytes of tag a sector, its superblock and its journal, and rounding.
+_INTEGRITY_SHARE = 50  # a fiftieth of the device, and
+_INTEGRITY_BYTES = 2 << 20
 
-def initialize(volume: Volume, ask_passphrase: Callable[[], Passphrase]) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class Force:
+    """What a person allowed to be destroyed.
+
+    reinit: an initialized volume. overwrite: whatever is of one of these kinds, named as libblkid does ("ext4").
+    """
+
+    reinit: bool = False
+    overwrite: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A device that may be formatted, and what that would destroy. Two looks that found the same are equal."""
+
+    device: block.Device
+    found: block.Signature | None
+
+    def __str__(self) -> str:
+        return f"{self.device}, which holds {state.describe(self.found)}"
+
+
+def initialize(volume: Volume, target: Target, force: Force, ask_passphrase: Callable[[], Passphrase]) -> None:
     """Format the device of a persistent volume and make its file system.
 
-    Everything that can be refused is refused before the passphrase is asked for, and asked again right before the
-    device is written to. After a power cut the header says `cryptpilot-initializing`, and this can be run again.
+    target: what `require_formattable` returned and was agreed to. Everything is looked at again right before the
+    device is written to. After a power cut the header says `cryptpilot-initializing`, or there is none, and this can
+    be run again.
     """
-    require_formattable(volume)
     with ask_passphrase() as passphrase:
-        require_formattable(volume)
-        make(volume, passphrase, mark=state.INITIALIZING)
-    cryptsetup.set_subsystem(volume.dev, state.COMPLETE)
+        if require_formattable(volume, force) != target:
+            raise DeviceError(
+                f"{volume.dev} is not what it was a moment ago: another device, or other content",
+                f"nothing was changed; see what it is now: lsblk --fs {volume.dev}",
+            )
+        if target.found:
+            block.erase_signatures(target.device.node)
+            block.clear(target.device.node, [(0, luks_header.SIZE)])
+        with make(volume, target.device, passphrase, mark=state.INITIALIZING):
+            pass
+    cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
 
 
-def make(volume: Volume, passphrase: Passphrase, *, mark: str) -> None:
-    """Write the LUKS2 header, with `mark` as its subsystem, and make the file system; leaves the volume closed."""
+def make(volume: Volume, device: block.Device, passphrase: Passphrase, *, mark: str) -> luks_header.Header:
+    """Write the LUKS2 header, with `mark` as its subsystem, and make the file system; leaves the volume closed.
+
+    Returns the header.
+    """
     with log.timed("format", volume.volume, device=volume.dev):
-        cryptsetup.luks_format(volume.dev, passphrase, subsystem=mark)
+        header = cryptsetup.luks_format(
+            device.node,
+            passphrase,
+            subsystem=mark,
+            sector_size=_SECTOR if volume.integrity or device.size % _SECTOR == 0 else _SMALL_SECTOR,
+            integrity=volume.integrity,
+            # whoever is to use the volume as it is may read what he never wrote
+            wipe=not volume.makefs,
+        )
+        header.write_to(device.node)
     if not volume.makefs:
-        return
+        return header
     # Under a name of its own: whoever waits for the real one (fstab, say) shall find it complete.
-    name = _working_name(volume)
+    name = working_name(volume)
     with log.timed("makefs", volume.volume, kind=volume.makefs):
-        cryptsetup.luks_open(volume.dev, name, passphrase)
+        # What is made here is made anew after a power cut: there is no need for the journal yet.
+        cryptsetup.luks_open(device.node, name, passphrase, header, journal=not volume.integrity)
         try:
             # With a volume key that is new, whatever the old bytes now look like is chance.
-            mkfs.make(volume.makefs, f"/dev/mapper/{name}")
+            mkfs.make(volume.makefs, f"/dev/mapper/{name}", integrity=volume.integrity, temporary=volume.temporary)
         finally:
             cryptsetup.close(name)
+    return header
 
 
-def require_formattable(volume: Volume) -> None:
-    """Raise unless the device may be formatted: nothing is destroyed unproven."""
-    require_supported(volume)
+def require_formattable(volume: Volume, force: Force) -> Target:
+    """Return what would be formatted; raise unless that is allowed: nothing is destroyed unproven."""
     if volume.temporary:
         raise CryptpilotError(
             f'volume "{volume.volume}" needs no init: it is temporary and is made anew at each open',
             f"open it: cryptpilot open {volume.volume}",
         )
-    block.require_block_device(volume.dev)
+    device = block.look_up(volume.dev)
     if state.is_open(volume):
         raise DeviceError(
             f'volume "{volume.volume}" is open',
             f"it is initialized already; close it: cryptpilot close {volume.volume}",
         )
     close_leftover(volume)
-    block.require_unused(volume.dev)
-    found = block.signature(volume.dev)
+    block.require_unused(device.node)
+    require_room(volume, device)
+    found = block.signature(device.node)
+    _require_allowed(volume, found, force)
+    return Target(device, found)
+
+
+def _require_allowed(volume: Volume, found: block.Signature | None, force: Force) -> None:
+    """Raise unless what the device holds is nothing, an init that was cut short, or what was named to be destroyed."""
     if found is None or found.subsystem == state.INITIALIZING:
         return
     if found.subsystem == state.COMPLETE:
+        if not force.reinit:
+            raise DeviceError(
+                f'volume "{volume.volume}": {volume.dev} is initialized already',
+                f"open it: cryptpilot open {volume.volume}; or, if all it holds may be lost:"
+                f" cryptpilot init {volume.volume} --force-reinit",
+            )
+        return
+    if found.kind.endswith("_member"):
         raise DeviceError(
-            f'volume "{volume.volume}": {volume.dev} is initialized already',
-            f"open it: cryptpilot open {volume.volume}",
+            f"{volume.dev} is part of something bigger: it holds {state.describe(found)}",
+            'take it out of that first (pvremove, mdadm --zero-superblock, ...), or check "dev"',
         )
-    raise DeviceError(
-        f"{volume.dev} holds {state.describe(found)}; init would destroy it",
-        f"if nobody needs that any more: wipefs --all {volume.dev}",
-    )
+    if found.kind not in force.overwrite:
+        raise DeviceError(
+            f"{volume.dev} holds {state.describe(found)}; init would destroy it",
+            f"if nobody needs that any more: cryptpilot init {volume.volume} --overwrite {found.kind}",
+        )
+
+
+def require_room(volume: Volume, device: block.Device) -> None:
+    """Raise DeviceError when the device is too small for what is to be made on it."""
+    needed = luks_header.SIZE + (mkfs.KINDS[volume.makefs].minimum if volume.makefs else _SECTOR)
+    if volume.integrity:
+        needed += needed // _INTEGRITY_SHARE + _INTEGRITY_BYTES
+    if device.size < needed:
+        raise DeviceError(
+            f"{volume.dev} is too small: it has {block.readable(device.size)}, and"
+            f" {volume.makefs or 'a volume'}{' with integrity' if volume.integrity else ''} needs"
+            f" {block.readable(needed)}",
+            'check "dev", or attach a larger disk',
+        )
 
 
 def close_leftover(volume: Volume) -> None:
     """Remove the mapping that a run which was killed left behind; it fails if that run is still at work."""
-    mapping = block.mapping(_working_name(volume))
+    mapping = block.mapping(working_name(volume))
     if mapping and block.encrypts(mapping, volume.dev):
         cryptsetup.close(mapping.name)
 
 
-def _working_name(volume: Volume) -> str:
+def working_name(volume: Volume) -> str:
+    """Name the mapping under which a volume is worked on before anybody may see it."""
     return f"{volume.volume}-initializing"
-
-
-def require_supported(volume: Volume) -> None:
-    """Raise for what the configuration may ask of a new volume and this version cannot do yet."""
-    if volume.integrity:
-        raise CryptpilotError(
-            f'volume "{volume.volume}": integrity = true is not supported by this version',
-            "leave integrity out to make the volume without it",
-        )
-    if volume.makefs and volume.makefs not in mkfs.COMMANDS:
-        raise CryptpilotError(
-            f'volume "{volume.volume}": makefs = "{volume.makefs}" is not supported by this version',
-            f"supported are: {', '.join(mkfs.COMMANDS)}",
-        )

@@ -6,44 +6,48 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
-from cryptpilot_boot.system import block, cryptsetup
+from cryptpilot_boot.system import block, cryptsetup, luks_header, mkfs
 from cryptpilot_boot.volume import state
-from cryptpilot_boot.volume.initialize import close_leftover, make, require_supported
+from cryptpilot_boot.volume.initialize import close_leftover, make, require_room, working_name
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.passphrase import Passphrase
 
 
-def open_volume(volume: Volume, ask_passphrase: Callable[[], Passphrase]) -> bool:
+def open_volume(volume: Volume, ask_passphrase: Callable[[], Passphrase], *, check_fs: bool = False) -> bool:
     """Open a volume; False when it was open already.
 
-    The device is looked at first, so that the key provider is not asked in vain.
+    The device is looked at first, so that the key provider is not asked in vain. check_fs: look the file system over
+    before anybody can mount it.
     """
-    block.require_block_device(volume.dev)
     if state.is_open(volume):
         return False
-    require_openable(volume)
+    device = require_openable(volume)
     with ask_passphrase() as passphrase:
-        unlock(volume, passphrase)
+        if require_openable(volume) != device:
+            raise DeviceError(
+                f"{volume.dev} leads to another device than a moment ago", f"see where: readlink -f {volume.dev}"
+            )
+        _unlock(volume, device, passphrase, check_fs=check_fs)
     return True
 
 
-def require_openable(volume: Volume) -> None:
-    """Raise unless the device holds what `open` needs: a complete volume, or for a temporary one nothing."""
-    found = block.signature(volume.dev)
+def require_openable(volume: Volume) -> block.Device:
+    """Return the device; raise unless it holds what `open` needs: a sound volume, or for a temporary one nothing."""
+    device = block.look_up(volume.dev)
+    found = block.signature(device.node)
     if volume.temporary:
-        require_supported(volume)
         close_leftover(volume)
-        block.require_unused(volume.dev)
+        block.require_unused(device.node)
+        require_room(volume, device)
         refusal = state.not_ours_to_overwrite(volume, found)
         if refusal:
             raise DeviceError(refusal, f"if nobody needs that any more: wipefs --all {volume.dev}")
-        return
+        return device
     if found is None or found.kind != "crypto_LUKS":
-        holds = "nothing" if found is None else state.describe(found)
         raise DeviceError(
-            f"{volume.dev} is not initialized: it holds {holds}",
+            f"{volume.dev} is not initialized: it holds {state.describe(found)}",
             f"initialize it first: cryptpilot init {volume.volume}",
         )
     if found.subsystem == state.INITIALIZING:
@@ -56,23 +60,75 @@ def require_openable(volume: Volume) -> None:
             f"{volume.dev} holds {state.describe(found)}",
             'check "dev" in the configuration: this is no volume made by cryptpilot init',
         )
+    _sound_header(volume, device)
+    return device
 
 
-def unlock(volume: Volume, passphrase: Passphrase) -> None:
+def _sound_header(volume: Volume, device: block.Device) -> luks_header.Header:
+    """Return a copy of the device's header; raise DeviceError when it says what no volume of ours says."""
+    header, facts = luks_header.copy_from(device.node)
+    reason = state.distrust(volume, facts)
+    if reason:
+        raise DeviceError(
+            f"the LUKS2 header of {volume.dev} is not to be trusted: {reason}",
+            "unless you know who changed it, take this disk as tampered with; look at it:"
+            f" cryptsetup luksDump {volume.dev}",
+        )
+    return header
+
+
+def _unlock(volume: Volume, device: block.Device, passphrase: Passphrase, *, check_fs: bool) -> None:
     """Open the device with the passphrase; a temporary volume is made anew first."""
     if volume.temporary:
-        make(volume, passphrase, mark=state.TEMPORARY)
-    with log.timed("open", volume.volume, device=volume.dev):
+        header = make(volume, device, passphrase, mark=state.TEMPORARY)
+    else:
+        header = _sound_header(volume, device)
+    with header:
+        if check_fs and volume.makefs and not volume.temporary:
+            _check_fs(volume, volume.makefs, device, passphrase, header)
+        with log.timed("open", volume.volume, device=volume.dev):
+            # nothing of a temporary volume is ever read again after a power cut
+            journal = not (volume.integrity and volume.temporary)
+            _luks_open(volume, device, volume.volume, passphrase, header, journal=journal)
+
+
+def _luks_open(
+    volume: Volume,
+    device: block.Device,
+    name: str,
+    passphrase: Passphrase,
+    header: luks_header.Header,
+    *,
+    journal: bool,
+) -> None:
+    try:
+        cryptsetup.luks_open(device.node, name, passphrase, header, journal=journal)
+    except ProgramError as error:
+        if error.status != cryptsetup.WRONG_PASSPHRASE:
+            raise
+        raise CryptpilotError(
+            f"the secret does not open {volume.dev}: no key slot takes it",
+            "check that the configuration names the secret the volume was initialized with, and that its value has"
+            " not changed since",
+        ) from None
+
+
+def _check_fs(
+    volume: Volume, kind: str, device: block.Device, passphrase: Passphrase, header: luks_header.Header
+) -> None:
+    """Look the file system over under another name, so that nobody mounts it meanwhile. Raises on damage."""
+    name = working_name(volume)
+    with log.timed("check-fs", volume.volume, kind=kind):
+        _luks_open(volume, device, name, passphrase, header, journal=True)
         try:
-            cryptsetup.luks_open(volume.dev, volume.volume, passphrase)
+            mkfs.check(kind, f"/dev/mapper/{name}")
         except ProgramError as error:
-            if error.status != cryptsetup.WRONG_PASSPHRASE:
-                raise
             raise CryptpilotError(
-                f"the secret does not open {volume.dev}: no key slot takes it",
-                "check that secret_name names the secret the volume was initialized with, and that its value has"
-                " not changed since",
+                f"the {kind} file system of volume {volume.volume} is damaged: {error.what}",
+                "the volume was left closed; open it without --check-fs to repair the file system",
             ) from None
+        finally:
+            cryptsetup.close(name)
 
 
 def close(volume: Volume) -> bool:

@@ -7,7 +7,7 @@ import enum
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import DeviceError
-from cryptpilot_boot.system import block
+from cryptpilot_boot.system import block, luks_header
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 INITIALIZING = "cryptpilot-initializing"
 COMPLETE = "cryptpilot"
 TEMPORARY = "cryptpilot-otp"
+
+# Source: cryptsetup(8), "AUTHENTICATED DISK ENCRYPTION"; a mere checksum ("crc32c") is none.
+_AUTHENTICATED = ("hmac(", "cmac(", "aead", "poly1305")
 
 
 class State(enum.Enum):
@@ -59,10 +62,10 @@ def examine(volume: Volume) -> Status:
 
 
 def _examine(volume: Volume) -> Status:
-    if not block.is_block_device(volume.dev):
-        return Status(volume, State.DEVICE_NOT_FOUND, f"{volume.dev}: no such block device")
     if is_open(volume):
         return Status(volume, State.OPENED)
+    if not block.is_block_device(volume.dev):
+        return Status(volume, State.DEVICE_NOT_FOUND, f"{volume.dev}: no such block device")
     found = block.signature(volume.dev)
     if volume.temporary:
         refusal = not_ours_to_overwrite(volume, found)
@@ -70,7 +73,10 @@ def _examine(volume: Volume) -> Status:
     if found is None:
         return Status(volume, State.REQUIRES_INIT)
     if found.subsystem == COMPLETE:
-        return Status(volume, State.READY_TO_OPEN)
+        header, facts = luks_header.copy_from(volume.dev)
+        with header:
+            reason = distrust(volume, facts)
+        return Status(volume, State.CHECK_FAILED if reason else State.READY_TO_OPEN, reason)
     if found.subsystem == INITIALIZING:
         return Status(volume, State.INITIALIZING, "init was interrupted; run it again")
     return Status(volume, State.REQUIRES_INIT, f"{volume.dev} holds {describe(found)}")
@@ -99,12 +105,32 @@ def not_ours_to_overwrite(volume: Volume, found: block.Signature | None) -> str:
     return f"{volume.dev} holds {describe(found)}, which this temporary volume did not put there"
 
 
-def describe(found: block.Signature) -> str:
+def distrust(volume: Volume, facts: luks_header.Facts) -> str:
+    """Say what in a header the volume's configuration rules out; "" for a header to go by.
+
+    Whoever can write to the disk while the machine is off can put a header of his own there. Without the passphrase
+    he can make none that opens with it, but for one without encryption, of the key slot or of the data
+    (CVE-2025-59054). Nor shall a volume that is to be protected from changes be opened without that protection.
+    """
+    if facts.segments != {"crypt"}:
+        return "it has parts of the device used without encryption"
+    for cipher in sorted(facts.ciphers | facts.slot_ciphers):
+        if "-" not in cipher or "null" in cipher:
+            return f'it names "{cipher}" as a cipher, which encrypts nothing'
+    if volume.integrity and not all(tag.startswith(_AUTHENTICATED) for tag in facts.integrity):
+        return "it has no integrity protection, and the configuration says integrity = true"
+    return ""
+
+
+def describe(found: block.Signature | None) -> str:
     """Say what a device holds."""
+    if found is None:
+        return "nothing"
     if found.kind != "crypto_LUKS":
         return f"data of type {found}"
-    if found.subsystem == COMPLETE:
-        return "an initialized cryptpilot volume"
-    if found.subsystem == INITIALIZING:
-        return "a cryptpilot volume whose init was interrupted"
-    return f"a {found} header of somebody else"
+    named = {
+        COMPLETE: "an initialized cryptpilot volume",
+        INITIALIZING: "a cryptpilot volume whose init was interrupted",
+        TEMPORARY: "a temporary cryptpilot volume",
+    }
+    return named.get(found.subsystem, f"a {found} header of somebody else")

@@ -18,6 +18,7 @@ from cryptpilot_boot.errors import Interrupted, ProgramError
 from cryptpilot_boot.passphrase import Passphrase, SecretBuffer
 from cryptpilot_boot.system import cryptsetup
 from cryptpilot_boot.system import run as module
+from cryptpilot_boot.system.luks_header import Header
 from cryptpilot_boot.system.run import interrupt, read_secret, run
 
 if TYPE_CHECKING:
@@ -214,13 +215,11 @@ def test_what_has_to_be_finished_is_started_even_after_an_interruption() -> None
 
 def test_a_mapping_is_closed_after_an_interruption_but_none_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_find", lambda _: "/bin/true")
-    with Passphrase(b"secret", strong=True) as passphrase:
-        cryptsetup.luks_open("/dev/null", "name", passphrase)
+    with Passphrase(b"secret", strong=True) as passphrase, Header() as header:
+        cryptsetup.luks_open("/dev/null", "name", passphrase, header, journal=True)
         interrupt()
         with pytest.raises(Interrupted):
-            cryptsetup.luks_open("/dev/null", "name", passphrase)
-        with pytest.raises(Interrupted):
-            cryptsetup.luks_format("/dev/null", passphrase, subsystem="mark")
+            cryptsetup.luks_open("/dev/null", "name", passphrase, header, journal=True)
     cryptsetup.close("name")
     cryptsetup.set_subsystem("/dev/null", "mark")
 

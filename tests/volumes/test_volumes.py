@@ -302,15 +302,6 @@ def test_the_wrong_secret_says_so(bench: Bench) -> None:
     assert bench.digests() == before
 
 
-def test_what_this_version_cannot_do_is_refused_before_anything_is_written(bench: Bench) -> None:
-    before = bench.digests()
-    integrity = bench.run("refused cryptpilot init data1 --yes", data1=bench.kms_file(integrity="true")).check()
-    makefs = bench.run("refused cryptpilot init data1 --yes", data1=bench.kms_file().replace('"ext4"', '"xfs"')).check()
-    assert "integrity = true is not supported by this version" in integrity.stdout
-    assert 'makefs = "xfs" is not supported by this version' in makefs.stdout
-    assert bench.digests() == before
-
-
 def test_no_child_sees_the_secret_in_its_arguments_or_environment(bench: Bench) -> None:
     """strace shows both of every program that is run: init, open and close of a volume."""
     result = bench.run("""

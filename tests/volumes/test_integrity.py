@@ -1,0 +1,284 @@
+"""Volumes with integrity = true: not a sector is read before it was written, and none is believed that was changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import machines
+from tests.lab.disk import Disk, blank_disk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.lab.uml import UmlResult
+
+FILE_SYSTEMS = {
+    "ext4": ("e2fsck -f -n", 96 << 20),
+    "xfs": ("xfs_repair -n", 448 << 20),
+    "vfat": ("fsck.vfat -n", 96 << 20),
+}
+
+# perl, because starting a program costs a twentieth of a second in there, and these are thousands of files.
+FILES = r"""
+cat > /run/files << 'END'
+# files write|read DIRECTORY: fills a file system with files and directories until nothing more fits; reads all back.
+use strict;
+my ($verb, $top) = @ARGV;
+my $noise = "";
+srand(7);
+$noise .= pack("N", int(rand(2**32))) for 1 .. 75000;
+sub content { my ($n, $small) = @_; return $small ? "$n\n" : "$n " . substr($noise, $n % 1000, $n * 7919 % 290000) }
+sub path { my ($n, $small) = @_; return "$top/" . ($small ? "s" : $n % 37) . "/$n" }
+sub put {
+    my ($path, $text) = @_;
+    mkdir $path =~ s|/[^/]*$||r;
+    open(my $file, ">", $path) or return 0;
+    my $good = print $file $text;
+    return close($file) && $good;
+}
+if ($verb eq "write") {
+    mkdir $top;
+    my ($n, $small) = (0, 0);
+    # what the large ones leave is taken by the smallest there are; a file that did not fit is cut short, and goes
+    while (1) {
+        $n++;
+        next if put(path($n, $small), content($n, $small));
+        unlink path($n, $small);
+        last if $small;
+        $small = 1;
+    }
+    print "$n written\n";
+} else {
+    my $n = 0;
+    for my $path (glob("$top/*/*")) {
+        my ($small, $number) = $path =~ m|([^/]+)/([0-9]+)$|;
+        open(my $file, "<", $path) or die "$path: $!";
+        local $/;
+        my $text = <$file>;
+        die "$path: is not what was written" if !defined $text || $text ne content($number, $small eq "s");
+        $n++;
+    }
+    print "$n read\n";
+}
+END
+"""
+
+
+def run(
+    site: machines.Site,
+    tree: Path,
+    disk: Disk,
+    kind: str,
+    script: str,
+    *,
+    integrity: bool = True,
+    timeout: float = 120,
+) -> UmlResult:
+    """Run a script where the disk is a volume with integrity: KMS if it is called `kept`, OTP if `scratch`."""
+    site.behave("ok")
+    if disk.name == "kept":
+        volume = machines.volume_file(site, volume="kept", dev=disk.device, makefs=kind)
+        volume = volume.replace("auto_open = true", f"integrity = {str(integrity).lower()}")
+    else:
+        volume = f'volume = "scratch"\ndev = "{disk.device}"\nmakefs = "{kind}"\nintegrity = true\n[encrypt.otp]\n'
+    volume = volume.replace('makefs = ""\n', "")
+    configured = f"""
+rm -f /etc/cryptpilot/volumes/*
+umask 077
+cat > /etc/cryptpilot/volumes/{disk.name}.toml << 'EOF'
+{volume}
+EOF
+# What the kernel says of errors since it was last asked.
+errors() {{ echo "$1: $(dmesg --read-clear | grep --ignore-case "error" || true)"; }}
+errors start > /dev/null
+"""
+    modules = ["vfat", "nls_cp437", "nls_iso8859-1"] if kind == "vfat" else []
+    return machines.run_with_kms(site, tree, configured + script, disks=[disk], modules=modules, timeout=timeout)
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+@pytest.mark.parametrize("name", ["kept", "scratch"])
+def test_a_file_system_on_a_device_that_was_never_wiped_is_as_good_as_any(
+    site: machines.Site, tree: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    """Filled, emptied and filled again, checked and read back, without one error that a program or the kernel sees."""
+    check, size = FILE_SYSTEMS[kind]
+    disk = Disk(blank_disk(tmp_path / "disk.img", size), name)
+    result = run(
+        site,
+        tree,
+        disk,
+        kind,
+        f"""{FILES}
+{"cryptpilot init kept --yes" if name == "kept" else ":"}
+cryptpilot open {name}
+blkid --probe /dev/mapper/{name}
+{check} /dev/mapper/{name} > /dev/null
+errors "new"
+mount /dev/mapper/{name} /mnt
+ls -lR /mnt
+perl /run/files write /mnt/first
+df --output=avail /mnt
+rm -r /mnt/first
+errors "filled and emptied"
+perl /run/files write /mnt/second
+umount /mnt
+errors "filled again"
+{check} /dev/mapper/{name} > /dev/null
+mount /dev/mapper/{name} /mnt
+perl /run/files read /mnt/second
+umount /mnt
+cryptpilot close {name}
+errors "checked and read"
+""",
+        timeout=300,
+    ).check()
+    lines = result.stdout.splitlines()
+    assert [line for line in lines if line.endswith(": ")] == [
+        "new: ",
+        "filled and emptied: ",
+        "filled again: ",
+        "checked and read: ",
+    ]
+    assert f'TYPE="{kind}"' in result.stdout
+    (read,) = [int(line.split()[0]) for line in lines if line.endswith(" read")]
+    assert read > 100
+
+
+def test_swap_on_a_device_that_was_never_wiped(site: machines.Site, tree: Path, tmp_path: Path) -> None:
+    disk = Disk(blank_disk(tmp_path / "disk.img", 64 << 20), "scratch")
+    result = run(
+        site,
+        tree,
+        disk,
+        "swap",
+        """
+cryptpilot open scratch
+swapon /dev/mapper/scratch
+cat /proc/swaps
+swapoff /dev/mapper/scratch
+cryptpilot close scratch
+errors "used"
+""",
+    ).check()
+    assert "used: \n" in result.stdout
+    assert "partition" in result.stdout
+
+
+BLOCK = 4096
+LARGE = 8 << 20
+# Reads a file block by block: how many are as they were written, how many differ, how many give an error.
+READ_BLOCKS = r"""
+perl -e '
+    my %count = (right => 0, wrong => 0, unreadable => 0);
+    open(my $file, "<", "/mnt/large") or die;
+    for my $n (0 .. 2047) {
+        sysseek($file, 4096 * $n, 0);
+        my $got = sysread($file, my $block, 4096);
+        $count{!defined $got ? "unreadable" : $block eq pack("N", $n) x 1024 ? "right" : "wrong"}++;
+    }
+    print "$_ $count{$_}\n" for sort keys %count;
+'
+"""
+
+
+@pytest.mark.parametrize("integrity", [True, False], ids=["integrity", "control"])
+def test_what_was_changed_on_the_disk_is_a_read_error_and_never_wrong_data(
+    site: machines.Site, tree: Path, tmp_path: Path, integrity: bool
+) -> None:
+    """One byte of a block is changed, of every fiftieth. Without integrity they are all read, and wrong."""
+    disk = Disk(blank_disk(tmp_path / "disk.img", 96 << 20), "kept")
+    run(site, tree, disk, "ext4", "cryptpilot init kept --yes", integrity=integrity).check()
+    before = disk.path.read_bytes()
+    written = run(
+        site,
+        tree,
+        disk,
+        "ext4",
+        f"""
+cryptpilot open kept
+mount /dev/mapper/kept /mnt
+perl -e 'print pack("N", $_) x 1024 for 0 .. 2047' > /mnt/large
+sync
+{READ_BLOCKS}
+umount /mnt
+cryptpilot close kept
+""",
+        integrity=integrity,
+    ).check()
+    changed = change_every(50, before, disk)
+    read = run(
+        site,
+        tree,
+        disk,
+        "ext4",
+        f"""
+cryptpilot open kept
+mount /dev/mapper/kept /mnt
+{READ_BLOCKS}
+""",
+        integrity=integrity,
+    ).check()
+    assert "right 2048\nunreadable 0\nwrong 0" in written.stdout
+    counts = (2048 - changed, changed, 0) if integrity else (2048 - changed, 0, changed)
+    assert changed > 20
+    assert "right {}\nunreadable {}\nwrong {}".format(*counts) in read.stdout
+
+
+def change_every(step: int, before: bytes, disk: Disk) -> int:
+    """Flip a bit of each block of a number, in what is the file's by its length; return how many there were."""
+    after = bytearray(disk.path.read_bytes())
+    blocks = range(0, len(after), BLOCK)
+    differing = [n for n, at in enumerate(blocks) if before[at : at + BLOCK] != after[at : at + BLOCK]]
+    runs: list[list[int]] = [[]]
+    for n in differing:
+        if runs[-1] and n != runs[-1][-1] + 1:
+            runs.append([])
+        runs[-1].append(n)
+    # the ends of the longest run may be other things than the file
+    chosen = max(runs, key=len)[step:-step:step]
+    for n in chosen:
+        after[n * BLOCK + 1000] ^= 1
+    disk.path.write_bytes(after)
+    return len(chosen)
+
+
+def test_a_volume_without_a_file_system_is_written_all_over(site: machines.Site, tree: Path, tmp_path: Path) -> None:
+    """Nobody knows then what will be read of it: all of it can be."""
+    disk = Disk(blank_disk(tmp_path / "disk.img", 64 << 20), "kept")
+    result = run(
+        site,
+        tree,
+        disk,
+        "",
+        """
+cryptpilot init kept --yes
+cryptpilot open kept
+dd if=/dev/mapper/kept of=/dev/null bs=1M
+mkfs.ext4 -q /dev/mapper/kept
+errors "used"
+""",
+    ).check()
+    assert "used: \n" in result.stdout
+
+
+def test_a_header_that_lost_its_integrity_is_not_opened(site: machines.Site, tree: Path, tmp_path: Path) -> None:
+    """Whoever writes to the disk can write a header that names no integrity, and with a checksum that is right."""
+    disk = Disk(blank_disk(tmp_path / "disk.img", 64 << 20), "kept")
+    run(site, tree, disk, "ext4", "cryptpilot init kept --yes", integrity=False).check()
+    result = run(
+        site,
+        tree,
+        disk,
+        "ext4",
+        """
+! cryptpilot open kept 2>&1
+cryptpilot show kept
+ls /dev/mapper
+""",
+    ).check()
+    assert "not to be trusted: it has no integrity protection" in result.stdout
+    assert "check-failed" in result.stdout
+    assert result.stdout.endswith("control\n")
