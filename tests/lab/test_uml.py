@@ -109,6 +109,15 @@ cat /mnt/file
     assert b"kept" not in disk.path.read_bytes()
 
 
+def test_as_many_disks_as_the_kernel_has_room_for(bookworm_tree: Path, tmp_path: Path) -> None:
+    disks = [Disk(blank_disk(tmp_path / f"{n}.img", (n + 1) * 4096), f"disk{n}") for n in range(17)]
+    last = disks[15].device
+    result = run_uml(bookworm_tree, f"readlink -f {last}; blockdev --getsize64 {last}", disks=disks[:16]).check()
+    assert result.stdout == f"/dev/ubdp\n{16 * 4096}\n"
+    with pytest.raises(LabError, match="17 disks"):
+        run_uml(bookworm_tree, "true", disks=disks)
+
+
 def test_integrity_without_wiping(bookworm_tree: Path, tmp_path: Path) -> None:
     disk = blank_disk(tmp_path / "disk.img", 64 * MB)
     script = f"""

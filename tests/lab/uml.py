@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 UML_MODULES = Path("/usr/lib/uml/modules")
+DISK_LETTERS = "abcdefghijklmnop"
+"""The disks that the kernel has room for."""
 
 MODULES = (
     # dm-crypt does not load without aes_generic there before it.
@@ -155,6 +157,8 @@ def start_uml(
     for path in (root, share, *(disk.path for disk in named)):
         if path and not re.fullmatch(r"[\w/.+@-]+", str(path)):
             raise LabError(f"{path}: a path given to the kernel's command line or to mount must be plain.")
+    if len(named) > len(DISK_LETTERS):
+        raise LabError(f"{len(named)} disks: user-mode Linux takes {len(DISK_LETTERS)}.")
     job = Path(tempfile.mkdtemp(prefix="cryptpilot-uml-"))
     shutil.copy(Path(__file__).with_name("init.sh"), job / "init")
     (job / "init").chmod(0o755)
@@ -211,7 +215,7 @@ def _make_device_links(directory: Path, disk_names: Sequence[str]) -> None:
     """Lay out the links that udev would have made in the machine's ``/dev``."""
     by_id = directory / "disk/by-id"
     by_id.mkdir(parents=True)
-    for letter, name in zip("abcdefgh", disk_names):
+    for letter, name in zip(DISK_LETTERS, disk_names):
         (by_id / f"virtio-{name}").symlink_to(f"../../ubd{letter}")
     (directory / "fd").symlink_to("/proc/self/fd")
     for number, name in enumerate(("stdin", "stdout", "stderr")):
