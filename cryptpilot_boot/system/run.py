@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Callable, cast
 from cryptpilot_boot.errors import Interrupted, ProgramError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cryptpilot_boot.passphrase import SecretBuffer
 
@@ -110,6 +110,22 @@ def raise_if_interrupted() -> None:
         raise Interrupted
 
 
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Have a signal that raises an exception, on the main thread and anywhere in it, `interrupt` instead."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    raising = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        raising = {}
+    for number in raising:
+        signal.signal(number, lambda *_: interrupt())
+    try:
+        yield
+    finally:
+        for number, handler in raising.items():
+            signal.signal(number, handler)
+
+
 def _conduct(
     argv: Sequence[str],
     take: Callable[[int], bool],
@@ -126,7 +142,7 @@ def _conduct(
     """
     said = _Collected(_KEEP)
     moment = None if timeout is None else time.monotonic() + timeout
-    with _Program(argv, stdin=stdin is not None, finish=finish, pass_fds=pass_fds) as program:
+    with _signals_interrupt(), _Program(argv, stdin=stdin is not None, finish=finish, pass_fds=pass_fds) as program:
         try:
             in_time = _attend(program, _feeder(stdin or memoryview(b"")), take, said.take, moment)
         except Interrupted:
@@ -170,7 +186,9 @@ class _Program:
             os.close(self._wake)
             os.close(self._waker)
             if isinstance(error, OSError):
-                raise ProgramError(f"{argv[0]} cannot be run: {error.strerror}") from None
+                raise ProgramError(
+                    f"{argv[0]} cannot be run: {error.strerror}", f"see what it is: ls -l {executable}"
+                ) from None
             raise
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -237,22 +255,19 @@ def _attend(
         if process.stdin:
             selector.register(process.stdin, selectors.EVENT_WRITE, feed)
         while True:
-            try:
-                if not program.finish:
-                    raise_if_interrupted()
-                left = None if moment is None else moment - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                done = program.ended and output.closed
-                ready = selector.select(0 if done else left)
-                if done and not ready:
-                    return True
-                for key, _ in ready:
-                    if not key.data(key.fd):
-                        selector.unregister(key.fileobj)
-                        cast("IO[bytes]", key.fileobj).close()
-            except KeyboardInterrupt:
-                interrupt()  # one is the other: what has to be finished is finished first
+            if not program.finish:
+                raise_if_interrupted()
+            left = None if moment is None else moment - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            done = program.ended and output.closed
+            ready = selector.select(0 if done else left)
+            if done and not ready:
+                return True
+            for key, _ in ready:
+                if not key.data(key.fd):
+                    selector.unregister(key.fileobj)
+                    cast("IO[bytes]", key.fileobj).close()
 
 
 def _feeder(stdin: memoryview) -> Callable[[int], bool]:

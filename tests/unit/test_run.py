@@ -224,11 +224,27 @@ def test_a_mapping_is_closed_after_an_interruption_but_none_is_opened(monkeypatc
     cryptsetup.set_subsystem("/dev/null", "mark")
 
 
-CTRL_C = """
-import sys
+def test_a_mapping_whose_opening_has_begun_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "cryptsetup"
+    script.write_text(f"#!/bin/sh\ncat; {begun(tmp_path / 'begun')} sleep 0.3; touch {tmp_path}/opened\n")
+    script.chmod(0o700)
+    monkeypatch.setattr(module, "_find", lambda _: str(script))
+    with ThreadPoolExecutor() as pool, Passphrase(b"secret", strong=True) as passphrase:
+        result = pool.submit(cryptsetup.luks_open, "/dev/null", "name", passphrase)
+        wait_until((tmp_path / "begun").exists)
+        interrupt()
+        assert result.result(LONG) is None
+    assert (tmp_path / "opened").exists()
+
+
+SIGNALED = """
+import signal, sys
 from cryptpilot_boot.errors import Interrupted
 from cryptpilot_boot.system.run import run
 finish, directory = sys.argv[1] == "finish", sys.argv[2]
+handler = signal.SIG_IGN if sys.argv[1] == "ignored" else signal.default_int_handler
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, handler)
 code = f"touch {directory}/begun; sleep 1; touch {directory}/finished"
 try:
     run(["sh", "-c", code], finish=finish)
@@ -236,18 +252,26 @@ try:
     run(["touch", f"{directory}/next"])
 except Interrupted as error:
     print(error)
+print(all(signal.getsignal(number) is handler for number in (signal.SIGINT, signal.SIGTERM)))
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("how", "said", "left"),
-    [("finish", "finished\ninterrupted\n", {"begun", "finished"}), ("do-not", "interrupted\n", {"begun"})],
+    [
+        ("finish", "finished\ninterrupted\nTrue\n", {"begun", "finished"}),
+        ("do-not", "interrupted\nTrue\n", {"begun"}),
+        ("ignored", "finished\nTrue\n", {"begun", "finished", "next"}),
+    ],
 )
-def test_ctrl_c_is_an_interruption(tmp_path: Path, how: str, said: str, left: set[str]) -> None:
-    command = [sys.executable, "-c", CTRL_C, how, str(tmp_path)]
+def test_a_signal_that_raises_is_an_interruption(
+    tmp_path: Path, number: int, how: str, said: str, left: set[str]
+) -> None:
+    command = [sys.executable, "-c", SIGNALED, how, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
         wait_until((tmp_path / "begun").exists)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.communicate(timeout=LONG)[0] == said
-    time.sleep(0 if how == "finish" else 1.2)  # what was not ended would have finished by now
+    time.sleep(1.2 if how == "do-not" else 0)  # what was not ended would have finished by now
     assert {path.name for path in tmp_path.iterdir()} == left
