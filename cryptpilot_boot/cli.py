@@ -28,6 +28,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 _EPILOG = """\
 exit status: 0 all done, 1 something failed, 2 the command line or the configuration is wrong, 130 interrupted.
+show, open and close go on with the other volumes when a file of the configuration is wrong; init does nothing then.
 
 Volumes are described in /etc/cryptpilot/volumes/*.toml, one file each; see cryptpilot's docs/configuration.md.
 """
@@ -39,9 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     process.keep_memory_private()
     try:
         config = load(arguments.config_dir)
+        for problem in config.problems:
+            _explain(problem)
+        if config.problems and arguments.needs_all_files:
+            return EXIT_USAGE
         for warning in config.warnings:
             _complain(f"warning: {warning}")
-        return EXIT_OK if arguments.run(config, arguments) else EXIT_FAILED
+        status: int = arguments.run(config, arguments)
     except (KeyboardInterrupt, Interrupted):
         _complain("interrupted")
         return EXIT_INTERRUPTED
@@ -58,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as bug:
         _explain(CryptpilotError(describe_bug(bug), "please report this, with the command you ran"))
         return EXIT_FAILED
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="read the configuration from DIR (default: %(default)s)",
     )
+    parser.set_defaults(needs_all_files=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     one = commands.add_parser("show", help="show the volumes and where they stand")
@@ -86,7 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("init", help="initialize a persistent volume; the data on its device is lost")
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
-    one.set_defaults(run=_init)
+    # it destroys data: no file may hide a volume that has the device already
+    one.set_defaults(run=_init, needs_all_files=True)
 
     one = commands.add_parser("open", help="open a volume as /dev/mapper/VOLUME")
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
@@ -103,40 +111,45 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("initrd", help="initrd images")
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser("plan", help="print what the initrd must carry (for the dracut module)")
-    one.set_defaults(run=_initrd_plan)
+    one.set_defaults(run=_initrd_plan, needs_all_files=True)  # an image has to be complete
     return parser
 
 
-# What each command does with its arguments; True when all went well.
+# What each command does with its arguments; returns the exit status.
 
 
-def _show(config: Config, arguments: argparse.Namespace) -> bool:
+def _show(config: Config, arguments: argparse.Namespace) -> int:
     _print_lines(show.show(config, arguments.volumes, as_json=arguments.json))
-    return True
+    return _done(config)
 
 
-def _init(config: Config, arguments: argparse.Namespace) -> bool:
+def _init(config: Config, arguments: argparse.Namespace) -> int:
     volumes.init(config, arguments.volumes, _say, lambda question: arguments.yes or _confirm(question))
-    return True
+    return _done(config)
 
 
-def _open(config: Config, arguments: argparse.Namespace) -> bool:
+def _open(config: Config, arguments: argparse.Namespace) -> int:
     volumes.open_volumes(config, arguments.volumes, _say)
-    return True
+    return _done(config)
 
 
-def _close(config: Config, arguments: argparse.Namespace) -> bool:
+def _close(config: Config, arguments: argparse.Namespace) -> int:
     volumes.close(config, arguments.volumes, _say)
-    return True
+    return _done(config)
 
 
-def _boot_service(config: Config, arguments: argparse.Namespace) -> bool:
-    return boot_service.boot_service(config, arguments.stage, _say)
+def _boot_service(config: Config, arguments: argparse.Namespace) -> int:
+    return EXIT_OK if boot_service.boot_service(config, arguments.stage, _say) else EXIT_FAILED
 
 
-def _initrd_plan(config: Config, _: argparse.Namespace) -> bool:
+def _initrd_plan(config: Config, _: argparse.Namespace) -> int:
     _print_lines(initrd.plan(config))
-    return True
+    return _done(config)
+
+
+def _done(config: Config) -> int:
+    """Return the status of a command that did all it could."""
+    return EXIT_USAGE if config.problems else EXIT_OK
 
 
 def _confirm(question: str) -> bool:

@@ -22,6 +22,7 @@ def writer(stage: str, path: Path = PATH) -> Sink:
     def write(event: Event) -> None:
         record = {"stage": stage, **dataclasses.asdict(event)}
         # one write a line: a reader or a second writer never sees half of one
-        os.write(descriptor, (json.dumps(record, ensure_ascii=False) + "\n").encode())
+        line = json.dumps(record, ensure_ascii=False) + "\n"
+        os.write(descriptor, line.encode("utf-8", "backslashreplace"))  # a file's name may be no text
 
     return write

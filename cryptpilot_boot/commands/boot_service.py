@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 def boot_service(config: Config, stage_name: str, say: Callable[[str], None]) -> bool:
     """Open what this stage opens; False when something is not open that has to be.
 
-    In the initrd that is what the pivot needs: all else is left to the system stage, which needs everything.
+    In the initrd that is what the pivot needs: all else is left to the system stage, which needs everything, the
+    volumes of files that cannot be used included.
     """
     todo = plan.plan(config, stage_name, kernel_command_line())
     log.subscribe(eventlog.writer(stage_name))
+    for problem in config.problems:  # the console has been told already, whether it is verbose or not
+        log.emit("config", "fail", facts={"error": problem.what})
     log.subscribe(console.verbose(say) if todo.verbose else console.brief(say))
     speaking = threading.Lock()
 
@@ -34,7 +37,7 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None]) ->
     failed = {outcome.volume.volume for outcome in outcomes if outcome.error}
     if failed & todo.needed and init.in_initrd():
         init.stop_boot()
-    return not (failed & todo.needed if stage_name == "initrd" else failed)
+    return not (failed & todo.needed if stage_name == "initrd" else failed or config.problems)
 
 
 def kernel_command_line() -> str:

@@ -20,7 +20,14 @@ def select(config: Config, names: Sequence[str]) -> list[Volume]:
     known = {volume.volume: volume for volume in config.volumes}
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f'did you mean "{near[0]}"?' if near else f"configured volumes: {', '.join(known) or 'none'}"
-            raise ConfigError(f'no volume "{name}" is configured in {config.directory}/volumes', hint)
+            raise ConfigError(f'no volume "{name}" is configured in {config.directory}/volumes', _hint(config, name))
     return [known[name] for name in dict.fromkeys(names)]
+
+
+def _hint(config: Config, name: str) -> str:
+    known = [volume.volume for volume in config.volumes]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f'did you mean "{near[0]}"?' if near else f"configured volumes: {', '.join(known) or 'none'}"
+    if config.problems:
+        hint += "; or one of the files that cannot be used defines it"
+    return hint

@@ -21,7 +21,8 @@ def show(config: Config, names: Sequence[str], *, as_json: bool) -> list[str]:
     if as_json:
         return [json.dumps([_record(status) for status in statuses], indent=2)]
     if not statuses:
-        return [f"No volumes are configured in {config.directory}/volumes."]
+        what = "volumes can be used" if config.problems else "volumes are configured"
+        return [f"No {what} in {config.directory}/volumes."]
     return table([_HEADER, *(_row(status) for status in statuses)])
 
 

@@ -6,7 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Union
 
+from cryptpilot_boot.errors import ConfigError
+
 FILE_SYSTEMS = ("swap", "ext4", "xfs", "vfat")
+
+# Of every provider, beside what its table holds. provider: the table's name. credentials: what in it is nobody
+# else's to read, "" for nothing.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,6 +19,7 @@ class Otp:
     """One-time password: a fresh random passphrase at each open; what the volume held before is gone."""
 
     provider = "otp"
+    credentials = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Kms:
     """
 
     provider = "kms"
+    credentials = "a client key"
 
     kms_instance_id: str
     secret_name: str
@@ -40,7 +47,22 @@ class Kms:
         return self.endpoint or f"{self.kms_instance_id}.cryptoservice.kms.aliyuncs.com"
 
 
-Encrypt = Union[Otp, Kms]
+@dataclasses.dataclass(frozen=True)
+class Exec:
+    """What a program writes to its standard output, byte for byte.
+
+    command: an absolute path, or a name looked up where programs of the system are. timeout: seconds it may take.
+    """
+
+    provider = "exec"
+    credentials = ""
+
+    command: str
+    args: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    timeout: int = 30
+
+
+Encrypt = Union[Otp, Kms, Exec]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +112,12 @@ class Boot:
 class Config:
     """Everything below one configuration directory.
 
-    warnings: what is not wrong but should be seen to, one sentence each.
+    warnings: what is not wrong but should be seen to, one sentence each. problems: what is wrong with single files,
+    in order; their volumes are not among `volumes`.
     """
 
     directory: Path
     boot: Boot
     volumes: tuple[Volume, ...]
     warnings: tuple[str, ...] = ()
+    problems: tuple[ConfigError, ...] = ()

@@ -8,7 +8,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Callable
 
-from cryptpilot_boot.config.model import FILE_SYSTEMS, Boot, Encrypt, Kms, Otp, Volume
+from cryptpilot_boot.config.model import FILE_SYSTEMS, Boot, Encrypt, Exec, Kms, Otp, Volume
 from cryptpilot_boot.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _MAPPER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9#+.:=@_-]{0,99}")
 # host, IPv4 or [IPv6], and a port if it is not 443
 _ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
-_TYPES = {str: "a string", bool: "true or false", int: "a whole number", dict: "a table"}
+# A key as TOML has it without quotes: any other that is not known is a slip, and what it says is nobody's business.
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 def _string(text: str) -> str:
@@ -52,7 +53,7 @@ def _client_key(text: str) -> str:
     """Check the shape of a client key; its parts are checked when it is opened. Never quotes it."""
     try:
         key = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         key = None
     parts = ("KeyId", "PrivateKeyData")
     if isinstance(key, dict) and all(isinstance(key.get(part), str) and key[part] for part in parts):
@@ -77,6 +78,16 @@ def _endpoint(text: str) -> str:
     return 'must be "host" or "host:port"'
 
 
+def _command(text: str) -> str:
+    if text.isprintable() and (text.startswith("/") or (text and not re.search(r"[\s/]|^-", text))):
+        return ""
+    return "must be an absolute path, or the name of a program in /usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def _arguments(texts: list[str]) -> str:
+    return "must not contain NUL" if any("\0" in text for text in texts) else ""
+
+
 def _timeout(seconds: int) -> str:
     return "" if 1 <= seconds <= 3600 else "must be between 1 and 3600 seconds"
 
@@ -86,39 +97,68 @@ def _any(_: object) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Kind:
+    """A type of TOML values: what it is called, which values are of it, and what it becomes in `config.model`."""
+
+    words: str
+    holds: Callable[[object], bool]
+    make: Callable[[Any], object] = lambda value: value
+
+
+_STRING = _Kind("a string", lambda value: isinstance(value, str))
+_STRINGS = _Kind(
+    "a list of strings",
+    lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+    tuple,
+)
+_BOOL = _Kind("true or false", lambda value: isinstance(value, bool))
+# bool is a subclass of int, and must not pass for one
+_NUMBER = _Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+_TABLE = _Kind("a table", lambda value: isinstance(value, dict))
+
+
+@dataclasses.dataclass(frozen=True)
 class _Key:
     """One key: its type, what else must hold ("" or the complaint), and whether it must be there."""
 
-    kind: type
+    kind: _Kind
     check: Callable[[Any], str] = _any
     required: bool = False
 
 
-_GLOBAL = {"boot": _Key(dict)}
-_BOOT = {"verbose": _Key(bool), "timeout": _Key(int, _timeout)}
+_GLOBAL = {"boot": _Key(_TABLE)}
+_BOOT = {"verbose": _Key(_BOOL), "timeout": _Key(_NUMBER, _timeout)}
 _VOLUME = {
-    "volume": _Key(str, _volume_name, required=True),
-    "dev": _Key(str, _device_path, required=True),
-    "auto_open": _Key(bool),
-    "makefs": _Key(str, _file_system),
-    "integrity": _Key(bool),
-    "encrypt": _Key(dict, required=True),
+    "volume": _Key(_STRING, _volume_name, required=True),
+    "dev": _Key(_STRING, _device_path, required=True),
+    "auto_open": _Key(_BOOL),
+    "makefs": _Key(_STRING, _file_system),
+    "integrity": _Key(_BOOL),
+    "encrypt": _Key(_TABLE, required=True),
 }
 _PROVIDERS: dict[str, tuple[type, dict[str, _Key]]] = {
     "otp": (Otp, {}),
     "kms": (
         Kms,
         {
-            "kms_instance_id": _Key(str, _instance_id, required=True),
-            "secret_name": _Key(str, _string, required=True),
-            "client_key": _Key(str, _client_key, required=True),
-            "client_key_password": _Key(str, _string, required=True),
-            "kms_cert_pem": _Key(str, _certificates, required=True),
-            "endpoint": _Key(str, _endpoint),
+            "kms_instance_id": _Key(_STRING, _instance_id, required=True),
+            "secret_name": _Key(_STRING, _string, required=True),
+            "client_key": _Key(_STRING, _client_key, required=True),
+            "client_key_password": _Key(_STRING, _string, required=True),
+            "kms_cert_pem": _Key(_STRING, _certificates, required=True),
+            "endpoint": _Key(_STRING, _endpoint),
+        },
+    ),
+    "exec": (
+        Exec,
+        {
+            "command": _Key(_STRING, _command, required=True),
+            "args": _Key(_STRINGS, _arguments),
+            "timeout": _Key(_NUMBER, _timeout),
         },
     ),
 }
-_ENCRYPT = {provider: _Key(dict) for provider in _PROVIDERS}
+_ENCRYPT = {provider: _Key(_TABLE) for provider in _PROVIDERS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,54 +172,53 @@ class Document:
 
 def boot(document: Document) -> Boot:
     """Turn global.toml into its value."""
-    _check(document, "", _GLOBAL, document.data)
-    section = document.data.get("boot", {})
-    _check(document, "boot", _BOOT, section)
-    return Boot(**section)
+    sections = _checked(document, "", _GLOBAL, document.data)
+    return Boot(**_checked(document, "boot", _BOOT, sections.get("boot", {})))
 
 
 def volume(document: Document) -> Volume:
     """Turn a file of volumes/ into its value."""
-    data = document.data
-    _check(document, "", _VOLUME, data)
-    rest = {key: value for key, value in data.items() if key != "encrypt"}
-    return Volume(encrypt=_encrypt(document, data["encrypt"]), source=document.path, **rest)
+    values = _checked(document, "", _VOLUME, document.data)
+    encrypt = _encrypt(document, values.pop("encrypt"))
+    return Volume(encrypt=encrypt, source=document.path, **values)
 
 
 def _encrypt(document: Document, data: dict[str, Any]) -> Encrypt:
-    _check(document, "encrypt", _ENCRYPT, data)
+    _checked(document, "encrypt", _ENCRYPT, data)
     if len(data) != 1:
-        tables = " or ".join(f"[encrypt.{provider}]" for provider in _PROVIDERS)
+        tables = ", ".join(f"[encrypt.{provider}]" for provider in _PROVIDERS)
         found = "none of them" if not data else f"{len(data)} of them"
         raise ConfigError(f"{document.path}: exactly one of {tables} is needed, found {found}")
     ((provider, values),) = data.items()
     make, keys = _PROVIDERS[provider]
-    _check(document, f"encrypt.{provider}", keys, values)
-    made: Encrypt = make(**values)
+    made: Encrypt = make(**_checked(document, f"encrypt.{provider}", keys, values))
     return made
 
 
-def _check(document: Document, section: str, keys: Mapping[str, _Key], data: Mapping[str, Any]) -> None:
-    """Raise ConfigError on the first thing in `data` that `keys` does not allow."""
+def _checked(document: Document, section: str, keys: Mapping[str, _Key], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a section; raise ConfigError on the first thing in `data` that `keys` does not allow."""
+    values = {}
     for name, value in data.items():
         where = f"{document.path}{_line_of(document.text, section, name)}: "
         full = f"{section}.{name}" if section else name
         if name not in keys:
             kind = "table" if isinstance(value, dict) else "key"
+            quoted = f' "{full}"' if _BARE_KEY.fullmatch(name) else ""
             known = f"known here: {', '.join(keys)}" if keys else "no key may stand here"
-            raise ConfigError(f'{where}unknown {kind} "{full}"{_did_you_mean(name, keys)}', known)
+            raise ConfigError(f"{where}unknown {kind}{quoted}{_did_you_mean(name, keys)}", known)
         key = keys[name]
-        # bool is a subclass of int, and must not pass for one
-        if not isinstance(value, key.kind) or (key.kind is int and isinstance(value, bool)):
-            raise ConfigError(f'{where}"{full}" must be {_TYPES[key.kind]}')
+        if not key.kind.holds(value):
+            raise ConfigError(f'{where}"{full}" must be {key.kind.words}')
         complaint = key.check(value)
         if complaint:
             raise ConfigError(f'{where}"{full}" {complaint}')
+        values[name] = key.kind.make(value)
     for name, key in keys.items():
         if key.required and name not in data:
             where = f" in [{section}]" if section else ""
-            near = _did_you_mean(name, [other for other in data if other not in keys])
+            near = _did_you_mean(name, [other for other in data if other not in keys and _BARE_KEY.fullmatch(other)])
             raise ConfigError(f'{document.path}: missing key "{name}"{where}{near}')
+    return values
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -194,10 +233,11 @@ def _line_of(text: str, section: str, name: str) -> str:
     """
     here = ""
     full = f"{section}.{name}" if section else name
-    for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[+\s*([^\]#]+?)\s*\]", line)
+    for number, line in enumerate(text.split("\n"), 1):
+        # no two parts of the pattern take the same character: a long line costs no more than its length
+        header = re.match(r"\s*\[{1,2}([^\[\]#]+)\]", line)
         if header:
-            here = header[1]
+            here = header[1].strip()
             if here == full or here.startswith(full + "."):
                 return f":{number}"
         elif here == section and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=.]", line):

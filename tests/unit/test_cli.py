@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import resource
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ from typing import Any
 import pytest
 
 import cryptpilot_boot
-from cryptpilot_boot import cli
+from cryptpilot_boot import cli, keys, log, volume
+from cryptpilot_boot.boot import eventlog, stage
+from cryptpilot_boot.boot.plan import Plan
+from cryptpilot_boot.commands import boot_service, initrd, volumes
+from cryptpilot_boot.config import load
+from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.system import process
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, configure
 
 
@@ -34,14 +41,135 @@ def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None
     assert "usage: cryptpilot" in err
 
 
-def test_a_bad_configuration_is_a_usage_error_and_no_traceback(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    configure(tmp_path)
-    (tmp_path / "volumes" / "v.toml").write_text("volume = 3\n")
+BROKEN = "volume = 3\n"
+
+
+def broken(directory: Path, *texts: str) -> str:
+    """Configure these volumes beside a file that cannot be used; return what is said of it."""
+    configure(directory, *texts, BROKEN)
+    return f'cryptpilot: error: {directory}/volumes/v{len(texts)}.toml:1: "volume" must be a string\n'
+
+
+def test_a_bad_file_is_told_and_the_others_are_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = broken(tmp_path, GUIDE_OTP)
     status, out, err = run(capsys, "-c", str(tmp_path), "show")
+    assert (status, err) == (cli.EXIT_USAGE, said)
+    assert "data0" in out
+
+
+def test_without_a_good_file_there_is_nothing_to_show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = broken(tmp_path)
+    out = f"No volumes can be used in {tmp_path}/volumes.\n"
+    assert run(capsys, "-c", str(tmp_path), "show") == (cli.EXIT_USAGE, out, said)
+
+
+@pytest.mark.parametrize("command", [["init", "data0", "--yes"], ["initrd", "plan"]], ids="-".join)
+def test_a_bad_file_stops_what_has_to_know_all_of_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setattr(volumes, "init", lambda *_: pytest.fail("it was begun"))
+    monkeypatch.setattr(initrd, "plan", lambda *_: pytest.fail("it was begun"))
+    said = broken(tmp_path, GUIDE_OTP)
+    assert run(capsys, "-c", str(tmp_path), *command) == (cli.EXIT_USAGE, "", said)
+
+
+@pytest.mark.parametrize(("verb", "work"), [("open", "open_volume"), ("close", "close")])
+def test_a_bad_file_keeps_no_other_volume_from_being_opened_or_closed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, work: str
+) -> None:
+    monkeypatch.setattr(volume, work, lambda *_: True)
+    said = broken(tmp_path, GUIDE_OTP)
+    status, out, err = run(capsys, "-c", str(tmp_path), verb, "data0")
+    assert (status, err) == (cli.EXIT_USAGE, said)
+    assert out.startswith("data0: /dev/mapper/data0 is ")
+
+
+def test_a_failure_counts_for_more_than_a_bad_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = broken(tmp_path, GUIDE_OTP.replace("/dev/nvme1n1p1", "/dev/not-there"))
+    status, _, err = run(capsys, "-c", str(tmp_path), "open", "data0")
+    assert status == cli.EXIT_FAILED
+    assert err.startswith(f"{said}cryptpilot: error: /dev/not-there: no such device\n")
+
+
+def test_a_volume_that_is_not_found_may_be_in_a_bad_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = broken(tmp_path, GUIDE_OTP)
+    status, out, err = run(capsys, "-c", str(tmp_path), "open", "scratch")
     assert (status, out) == (cli.EXIT_USAGE, "")
-    assert err == f'cryptpilot: error: {tmp_path}/volumes/v.toml:1: "volume" must be a string\n'
+    assert err.replace(said, "").splitlines() == [
+        f'cryptpilot: error: no volume "scratch" is configured in {tmp_path}/volumes',
+        "cryptpilot:   configured volumes: data0; or one of the files that cannot be used defines it",
+    ]
+
+
+def boot(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, directory: Path, stage_name: str
+) -> tuple[int, str, list[dict[str, Any]]]:
+    """Run a stage whose kernel command line names data0; return its status, what it said, and its event log."""
+    events = directory / "events.jsonl"
+    writer = eventlog.writer
+    monkeypatch.setattr(eventlog, "writer", lambda name: writer(name, events))
+    monkeypatch.setattr(log, "_sinks", [])
+    monkeypatch.setattr(boot_service, "kernel_command_line", lambda: "root=/dev/mapper/data0")
+    monkeypatch.setattr(stage, "_wait_for_device", lambda *_: None)
+    monkeypatch.setattr(volume, "open_volume", lambda *_: True)
+    monkeypatch.setattr(process, "lock_memory", lambda: None)
+    status, out, err = run(capsys, "-c", str(directory), "boot-service", "--stage", stage_name)
+    return status, out + err, [json.loads(line) for line in events.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("stage_name", "expected"), [("initrd", cli.EXIT_OK), ("system", cli.EXIT_FAILED)])
+def test_a_bad_file_keeps_no_other_volume_from_being_opened_at_boot(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage_name: str, expected: int
+) -> None:
+    said = broken(tmp_path, GUIDE_OTP)
+    status, output, events = boot(capsys, monkeypatch, tmp_path, stage_name)
+    assert status == expected
+    assert "data0: /dev/mapper/data0 opened in " in output
+    assert said in output
+    (event,) = [event for event in events if event["step"] == "config"]
+    assert (event["phase"], event["stage"]) == ("fail", stage_name)
+    assert f"cryptpilot: error: {event['facts']['error']}\n" == said
+    assert output.count(event["facts"]["error"]) == 1
+
+
+@pytest.mark.parametrize("stage_name", ["initrd", "system"])
+def test_good_files_boot(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage_name: str
+) -> None:
+    configure(tmp_path, GUIDE_OTP)
+    status, _, events = boot(capsys, monkeypatch, tmp_path, stage_name)
+    assert status == cli.EXIT_OK
+    assert not any(event["step"] == "config" for event in events)
+
+
+def test_memory_is_locked_before_a_secret_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise CryptpilotError("locked it cannot be")
+
+    def prepare(_: object) -> None:
+        pytest.fail("a secret was asked for")
+
+    configure(tmp_path, GUIDE_OTP)
+    monkeypatch.setattr(keys, "prepare", prepare)
+    monkeypatch.setattr(volume, "open_volume", lambda _, ask: ask())
+    monkeypatch.setattr(process, "lock_memory", refuse)
+    assert run(capsys, "-c", str(tmp_path), "open", "data0")[0] == cli.EXIT_FAILED
+    (data0,) = load(tmp_path).volumes
+    (outcome,) = stage.run(Plan("system", (data0,), frozenset(), 5, verbose=False), lambda _: None)
+    assert str(outcome.error) == "locked it cannot be"
+
+
+def test_an_interruption_is_told_as_such(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted
+
+    configure(tmp_path, GUIDE_OTP)
+    monkeypatch.setattr(volume, "open_volume", interrupted)
+    assert run(capsys, "-c", str(tmp_path), "open", "data0") == (130, "", "cryptpilot: interrupted\n")
 
 
 def test_a_wrong_volume_gets_the_nearest_right_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

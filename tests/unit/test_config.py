@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import re
+from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from cryptpilot_boot.config import Boot, Kms, Otp, load
+from cryptpilot_boot.config import Boot, Exec, Kms, Otp, load
 from cryptpilot_boot.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,10 +80,9 @@ def configure(directory: Path, *volumes: str, settings: str = "") -> Config:
 
 
 def complaint(directory: Path, *volumes: str, settings: str = "") -> str:
-    """Return what is said of files that cannot be used, the hint in a second line."""
-    with pytest.raises(ConfigError) as caught:
-        configure(directory, *volumes, settings=settings)
-    return f"{caught.value.what}\n{caught.value.hint}".replace(f"{directory}/", "").strip()
+    """Return what is said of the one file that cannot be used, the hint in a second line."""
+    (problem,) = configure(directory, *volumes, settings=settings).problems
+    return f"{problem.what}\n{problem.hint}".replace(f"{directory}/", "").strip()
 
 
 def test_the_guides_files_parse_unchanged(tmp_path: Path) -> None:
@@ -113,11 +114,22 @@ def test_an_endpoint_takes_the_place_of_the_instances_own_name(tmp_path: Path) -
     assert volume.encrypt.address == "10.0.0.7:8443"
 
 
+def test_a_command_may_have_arguments_and_a_time_of_its_own(tmp_path: Path) -> None:
+    (small,) = configure(tmp_path, EXEC).volumes
+    assert small.encrypt == Exec("get-key", (), 30)
+    assert (small.temporary, small.needs_network) == (False, False)
+    (full,) = configure(tmp_path, EXEC + 'args = ["-x", "a b", ""]\ntimeout = 3600\n').volumes
+    assert full.encrypt == Exec("get-key", ("-x", "a b", ""), 3600)
+    assert isinstance(hash(full), int)
+
+
 def test_a_new_machine_has_no_volumes_yet(tmp_path: Path) -> None:
     assert load(tmp_path).volumes == ()
 
 
 SMALL = 'volume = "v"\ndev = "/dev/x"\n[encrypt.otp]\n'
+OTHER = SMALL.replace('"v"', '"w"').replace("/dev/x", "/dev/y")
+EXEC = SMALL.replace("[encrypt.otp]", '[encrypt.exec]\ncommand = "get-key"')
 
 
 @pytest.mark.parametrize(
@@ -135,7 +147,25 @@ SMALL = 'volume = "v"\ndev = "/dev/x"\n[encrypt.otp]\n'
         (SMALL.replace("/dev/x", "sda1"), 'volumes/v0.toml:2: "dev" must be a path below /dev'),
         (SMALL.replace("/dev/x", "/dev/../etc/passwd"), 'volumes/v0.toml:2: "dev" must be a path below /dev'),
         (SMALL.replace("[encrypt.otp]", "[encrypt.opt]"), 'unknown table "encrypt.opt" (did you mean "otp"?)'),
-        (SMALL.replace("[encrypt.otp]", "[encrypt]"), "exactly one of [encrypt.otp] or [encrypt.kms] is needed"),
+        (
+            SMALL.replace("[encrypt.otp]", "[encrypt]"),
+            "exactly one of [encrypt.otp], [encrypt.kms], [encrypt.exec] is needed",
+        ),
+        (SMALL + "[encrypt.exec]\ncommand = 'true'\n", "[encrypt.kms], [encrypt.exec] is needed, found 2 of them"),
+        (EXEC.replace("command", "comand"), 'v0.toml:4: unknown key "encrypt.exec.comand" (did you mean "command"?)'),
+        (EXEC.replace('command = "get-key"\n', ""), 'missing key "command" in [encrypt.exec]'),
+        (EXEC.replace("get-key", ""), 'v0.toml:4: "encrypt.exec.command" must be an absolute path, or the name of a'),
+        (EXEC.replace("get-key", "./get-key"), '"encrypt.exec.command" must be an absolute path'),
+        (EXEC.replace("get-key", "get key"), '"encrypt.exec.command" must be an absolute path'),
+        (EXEC.replace("get-key", "-get"), '"encrypt.exec.command" must be an absolute path'),
+        (EXEC.replace("get-key", "/get\\u0000key"), '"encrypt.exec.command" must be an absolute path'),
+        (EXEC.replace("get-key", "/get\\nkey"), '"encrypt.exec.command" must be an absolute path'),
+        (EXEC + 'args = "x"\n', 'v0.toml:5: "encrypt.exec.args" must be a list of strings'),
+        (EXEC + 'args = ["x", 1]\n', 'v0.toml:5: "encrypt.exec.args" must be a list of strings'),
+        (EXEC + 'args = ["\\u0000"]\n', 'v0.toml:5: "encrypt.exec.args" must not contain NUL'),
+        (EXEC + "timeout = 0\n", 'v0.toml:5: "encrypt.exec.timeout" must be between 1 and 3600 seconds'),
+        (EXEC + "timeout = 3601\n", 'v0.toml:5: "encrypt.exec.timeout" must be between 1 and 3600 seconds'),
+        (EXEC + "timeout = 1.5\n", 'v0.toml:5: "encrypt.exec.timeout" must be a whole number'),
         (SMALL + "length = 3\n", 'volumes/v0.toml:4: unknown key "encrypt.otp.length"'),
         ('volume = "v"\ndev = "/dev/x"\n', 'volumes/v0.toml: missing key "encrypt"'),
         ('dev = "/dev/x"\n[encrypt.otp]\n', 'volumes/v0.toml: missing key "volume"'),
@@ -166,14 +196,45 @@ def test_a_mistake_in_the_global_file_is_named_with_its_place(tmp_path: Path, te
     assert said in complaint(tmp_path, settings=text)
 
 
-def test_two_volumes_cannot_share_a_name(tmp_path: Path) -> None:
-    said = complaint(tmp_path, SMALL, SMALL.replace("/dev/x", "/dev/y"))
-    assert 'volumes/v1.toml: volume "v" is already defined in volumes/v0.toml' in said
+def test_a_mistake_costs_its_own_volume_and_no_other(tmp_path: Path) -> None:
+    config = configure(tmp_path, SMALL, "volume = 3\n", OTHER)
+    assert [volume.volume for volume in config.volumes] == ["v", "w"]
+    assert [problem.what for problem in config.problems] == [f'{tmp_path}/volumes/v1.toml:1: "volume" must be a string']
 
 
-def test_two_volumes_cannot_share_a_device(tmp_path: Path) -> None:
-    said = complaint(tmp_path, SMALL, SMALL.replace('"v"', '"w"'))
-    assert 'volumes/v1.toml: device /dev/x already belongs to volume "v" (volumes/v0.toml)' in said
+def test_a_mistake_in_the_global_file_leaves_its_defaults(tmp_path: Path) -> None:
+    config = configure(tmp_path, SMALL, settings="[boot]\nverbose = true\ntimeout = 0\n")
+    assert (config.boot, len(config.volumes), len(config.problems)) == (Boot(), 1, 1)
+
+
+def test_all_mistakes_are_told(tmp_path: Path) -> None:
+    config = configure(tmp_path, "volume = 3\n", "dev = 3\n", settings="x = 1\n")
+    files = [problem.what.split(":")[0] for problem in config.problems]
+    assert files == [f"{tmp_path}/{name}" for name in ("global.toml", "volumes/v0.toml", "volumes/v1.toml")]
+
+
+def test_of_two_volumes_of_one_name_neither_is_used(tmp_path: Path) -> None:
+    said = complaint(tmp_path, SMALL, OTHER, SMALL.replace("/dev/x", "/dev/z"))
+    assert said.splitlines() == [
+        'volumes/v2.toml: volume "v" is already defined in volumes/v0.toml',
+        "give one of them another name; until then neither is used",
+    ]
+    assert [volume.volume for volume in load(tmp_path).volumes] == ["w"]
+
+
+def test_of_two_volumes_on_one_device_neither_is_used(tmp_path: Path) -> None:
+    said = complaint(tmp_path, SMALL, OTHER, SMALL.replace('"v"', '"z"'))
+    assert said.splitlines() == [
+        'volumes/v2.toml: device /dev/x already belongs to volume "v" (volumes/v0.toml)',
+        "give each volume a device of its own; until then neither is used",
+    ]
+    assert [volume.volume for volume in load(tmp_path).volumes] == ["w"]
+
+
+def test_a_conflict_with_a_volume_that_is_out_already_is_told_too(tmp_path: Path) -> None:
+    same_name, same_device = SMALL.replace("/dev/x", "/dev/z"), SMALL.replace('"v"', '"z"')
+    config = configure(tmp_path, SMALL, same_name, same_device, SMALL)
+    assert (len(config.volumes), len(config.problems)) == (0, 4)
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -181,11 +242,52 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
 
 
-def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
-    (tmp_path / "volumes").mkdir()
-    (tmp_path / "volumes" / "v.toml").write_bytes(b'volume = "\xff"\n')
-    with pytest.raises(ConfigError, match=r"v\.toml: is not UTF-8 text \(byte 10\)"):
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda file: file.write_bytes(b'volume = "\xff"\n'), "is not UTF-8 text (byte 10)"),
+        (lambda file: file.mkdir(), "is no regular file"),
+        (os.mkfifo, "is no regular file"),
+        (lambda file: file.symlink_to("nowhere"), "cannot be read: No such file or directory"),
+        (lambda file: file.symlink_to(file), "cannot be read: Too many levels of symbolic links"),
+        (lambda file: file.write_text("a = " + "[" * 100000), "not valid TOML: nested too deeply"),
+        (lambda file: file.write_text("a = " + "1" * 100000), "not valid TOML: a number is too long"),
+    ],
+    ids=["bytes", "directory", "pipe", "link to nowhere", "link to itself", "nested", "long"],
+)
+@pytest.mark.parametrize("name", ["global.toml", "volumes/v.toml"])
+def test_what_is_no_text_of_that_kind_is_a_problem(
+    tmp_path: Path, name: str, make: Callable[[Path], None], said: str
+) -> None:
+    configure(tmp_path, SMALL)
+    make(tmp_path / name)
+    config = load(tmp_path)
+    assert [problem.what for problem in config.problems] == [f"{tmp_path}/{name}: {said}"]
+    assert [volume.volume for volume in config.volumes] == ["v"]
+
+
+def test_volumes_that_cannot_be_listed_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "volumes").touch()
+    with pytest.raises(ConfigError, match="volumes: cannot be read: Not a directory"):
         load(tmp_path)
+
+
+def test_a_client_key_nested_too_deeply_is_no_client_key(tmp_path: Path) -> None:
+    text = re.sub("'''.*'''", "'" + "[" * 100000 + "'", GUIDE_KMS, flags=re.DOTALL)
+    assert '"encrypt.kms.client_key" must be the content of the clientKey_' in complaint(tmp_path, text)
+
+
+@pytest.mark.parametrize("line", ["[" + " " * 100000, "[" * 100000, " " * 100000], ids=["[ ", "[[", "  "])
+def test_a_long_line_is_looked_at_once(tmp_path: Path, line: str) -> None:
+    """It may look like the beginning of a table's name to whoever looks for the line of a mistake."""
+    text = EXEC + "args = ['''\n" + line + "\n''']\nnote = 1\n"
+    assert 'v0.toml:8: unknown key "encrypt.exec.note"' in complaint(tmp_path, text)
+
+
+def test_a_key_that_is_none_is_not_quoted(tmp_path: Path) -> None:
+    """It may be anything, a value that slipped or what a terminal obeys."""
+    assert complaint(tmp_path, '"\\u001b[31m" = 1\n' + SMALL).splitlines()[0] == "volumes/v0.toml: unknown key"
+    assert complaint(tmp_path, f"{'k' * 41} = 1\n" + SMALL).splitlines()[0] == "volumes/v0.toml:1: unknown key"
 
 
 def test_a_client_key_that_others_can_read_gets_a_warning(tmp_path: Path) -> None:
@@ -195,8 +297,9 @@ def test_a_client_key_that_others_can_read_gets_a_warning(tmp_path: Path) -> Non
     assert "holds a client key and can be read by others (mode 0640): chmod 600" in warning
 
 
-def test_a_one_time_password_is_no_secret_to_warn_about(tmp_path: Path) -> None:
-    configure(tmp_path, GUIDE_OTP)
+@pytest.mark.parametrize("text", [GUIDE_OTP, EXEC], ids=["otp", "exec"])
+def test_where_there_is_no_credential_there_is_nothing_to_warn_about(tmp_path: Path, text: str) -> None:
+    configure(tmp_path, text)
     (tmp_path / "volumes" / "v0.toml").chmod(0o644)
     assert load(tmp_path).warnings == ()
 
@@ -207,3 +310,4 @@ def test_credentials_are_never_shown(tmp_path: Path) -> None:
     assert "kst-XXXXXXXXX" in shown
     assert "pass-word" not in shown
     assert "prv-XXX" not in shown
+    assert "token" not in repr(configure(tmp_path, EXEC + 'args = ["token"]\n'))
