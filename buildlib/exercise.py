@@ -98,13 +98,15 @@ def _configuration(directory: Path, secret: bytes) -> Iterator[dict[str, str]]:
             server.behave(name)
             endpoints[name] = (server.endpoint, "error")
         texts = {name: _kms_volume(name, endpoint, pki) for name, (endpoint, _) in endpoints.items()}
+        texts["exec"] = _exec_volume("exec", secret)
         texts["otp"] = 'volume = "otp"\ndev = "/dev/otp"\n[encrypt.otp]\n'
         (directory / "volumes").mkdir()
         for name, text in texts.items():
             file = directory / "volumes" / f"{name}.toml"
             file.touch(0o600)
             file.write_text(text)
-        yield {"otp": "anything", **{name: expected for name, (_, expected) in endpoints.items()}}
+        others = {"otp": "anything", "exec": digest}
+        yield {**others, **{name: expected for name, (_, expected) in endpoints.items()}}
 
 
 def _kms_volume(name: str, endpoint: str, pki: Pki) -> str:
@@ -120,6 +122,11 @@ client_key = '''{pki.client_key.text}'''
 client_key_password = '''{pki.client_key.password}'''
 kms_cert_pem = '''{pki.authority.pem}'''
 """
+
+
+def _exec_volume(name: str, secret: bytes) -> str:
+    octal = "".join(f"\\\\{byte:03o}" for byte in secret)
+    return f'volume = "{name}"\ndev = "/dev/{name}"\n[encrypt.exec]\ncommand = "printf"\nargs = ["{octal}"]\n'
 
 
 def _require(results: dict[str, dict[str, str]], expected: dict[str, str]) -> None:

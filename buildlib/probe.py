@@ -20,7 +20,7 @@ from cryptpilot_boot.errors import CryptpilotError
 _PATIENCE = 30.0  # seconds, for a build machine that has much else to do
 
 
-def _ask(encrypt: config.Kms | config.Otp, timeout: float) -> dict[str, str]:
+def _ask(encrypt: config.Encrypt, timeout: float) -> dict[str, str]:
     try:
         with keys.prepare(encrypt)(timeout) as passphrase:
             return {"sha256": hashlib.sha256(passphrase.reveal()).hexdigest()}

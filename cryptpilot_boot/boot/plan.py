@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.config import Exec
 from cryptpilot_boot.system import mkfs
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class ImageNeeds:
-    """What an initrd must carry to open its volumes."""
+    """What an initrd must carry to open its volumes.
+
+    programs: by name, or by path for a command that is configured so.
+    """
 
     configuration: tuple[Path, ...]
     programs: tuple[str, ...]
@@ -86,9 +90,11 @@ def image_needs(config: Config) -> ImageNeeds:
     volumes = auto_open(config)
     global_file = config.directory / "global.toml"
     makers = sorted({mkfs.KINDS[v.makefs].command[0] for v in volumes if v.temporary and v.makefs})
+    commands = sorted({v.encrypt.command for v in volumes if isinstance(v.encrypt, Exec)})
+    modules = _MODULES + (_INTEGRITY_MODULES if any(v.integrity for v in volumes) else ())
     return ImageNeeds(
         configuration=(global_file, *(volume.source for volume in volumes)) if volumes else (),
-        programs=(*_PROGRAMS, *makers) if volumes else (),
-        modules=(*_MODULES, *(_INTEGRITY_MODULES if any(v.integrity for v in volumes) else ())) if volumes else (),
+        programs=(*_PROGRAMS, *makers, *commands) if volumes else (),
+        modules=modules if volumes else (),
         network=any(volume.needs_network for volume in volumes),
     )

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cryptpilot_boot.keys.retry import Ask
 
 _CONNECT_TIMEOUT = 5.0  # seconds; inside a VPC an answer takes milliseconds
+# One try may not eat the whole budget: a second one may reach a gateway that the first did not.
+_LONGEST_TRY = 15.0
 
 
 class _Signer:
@@ -63,7 +65,7 @@ def prepare(kms: Kms) -> Ask:
         options = kms_sdk.RuntimeOptions(
             autoretry=False,  # keys.retry decides
             connect_timeout=int(1000 * min(timeout, _CONNECT_TIMEOUT)),
-            read_timeout=int(1000 * timeout),
+            read_timeout=int(1000 * min(timeout, _LONGEST_TRY)),
         )
         try:
             answer = client.get_secret_value_with_options(request, options)

@@ -18,13 +18,12 @@ from cryptpilot_boot.system.wait import Deadline, network_changes
 if TYPE_CHECKING:
     from cryptpilot_boot.system.wait import Changes
 
-# Asks once for the passphrase, within so many seconds. Raises KeyFetchError.
+# Asks once for the passphrase, within so many seconds; a provider may take less time for a try than it is left.
+# Raises KeyFetchError.
 Ask = Callable[[float], Passphrase]
 
 _FIRST_PAUSE = 0.25  # seconds
 _LONGEST_PAUSE = 8.0
-# One try may not eat the whole budget: a second one may reach a gateway that the first did not.
-_LONGEST_TRY = 15.0
 
 
 def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
@@ -40,7 +39,7 @@ def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
             tries += 1
             adopt_name_servers()
             try:
-                return ask(min(_LONGEST_TRY, max(1.0, deadline.left())))
+                return ask(max(1.0, deadline.left()))
             except KeyFetchError as error:
                 if not error.retryable or deadline.over:
                     raise _with_tries(error, tries, deadline) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import log
+from cryptpilot_boot import keys, log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.system import block, cryptsetup, luks_header, mkfs
 from cryptpilot_boot.volume import state

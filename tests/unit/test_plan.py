@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cryptpilot_boot.boot.plan import image_needs, pivot_volumes, plan
-from cryptpilot_boot.config import Boot, Config, Kms, Otp, Volume
+from cryptpilot_boot.config import Boot, Config, Exec, Kms, Otp, Volume
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
 
@@ -67,3 +67,14 @@ def test_only_a_kms_volume_asks_for_the_network() -> None:
 def test_only_a_temporary_volume_needs_mkfs_at_boot() -> None:
     assert "mkfs.ext4" in image_needs(config(volume("a", makefs="ext4"))).programs
     assert "mkfs.ext4" not in image_needs(config(volume("a", kms=True, makefs="ext4"))).programs
+
+
+def test_a_command_goes_into_the_image_of_the_volume_it_opens() -> None:
+    source = Path("/etc/cryptpilot/volumes/v.toml")
+    both = [
+        Volume("a", "/dev/a", Exec("/opt/bin/get key", ("-x",)), source, auto_open=True),
+        Volume("b", "/dev/b", Exec("not-at-boot"), source),
+    ]
+    needs = image_needs(config(*both))
+    assert needs.programs == ("cryptsetup", "blkid", "/opt/bin/get key")
+    assert not needs.network

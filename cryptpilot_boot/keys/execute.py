@@ -1,0 +1,74 @@
+"""The standard output of a program, byte for byte: for keys that come from where nothing else here can ask."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import KeyFetchError, ProgramError
+from cryptpilot_boot.passphrase import Passphrase, SecretBuffer, is_key_material
+from cryptpilot_boot.system.run import read_secret
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import Exec
+    from cryptpilot_boot.keys.retry import Ask
+    from cryptpilot_boot.system.run import Ended
+
+# cryptsetup reads no more from a key file; "Maximum keyfile size" in `cryptsetup --help`.
+_LONGEST = 8 << 20  # bytes
+_TRY_AGAIN = os.EX_TEMPFAIL  # 75, <sysexits.h>
+
+
+def prepare(source: Exec) -> Ask:
+    """Return what runs the command and takes its standard output."""
+
+    def ask(timeout: float) -> Passphrase:
+        seconds = min(timeout, source.timeout)
+        with SecretBuffer(_LONGEST) as buffer:
+            try:
+                ended = read_secret([source.command, *source.args], buffer, timeout=seconds)
+            except ProgramError as error:
+                raise KeyFetchError(error.what, error.hint) from None
+            _require_success(source, ended, buffer, seconds)
+            return Passphrase(buffer.reveal(), strong=is_key_material(buffer.reveal()))
+
+    return ask
+
+
+def _require_success(source: Exec, ended: Ended, buffer: SecretBuffer, seconds: float) -> None:
+    """Raise KeyFetchError unless the command ended well and has left a passphrase."""
+    said = f": {ended.said}" if ended.said else ""
+    if buffer.full:
+        raise KeyFetchError(
+            f"{source.command} wrote more than {_LONGEST >> 20} MiB, which is all that cryptsetup takes for a key",
+            "have it write the passphrase to its standard output, and nothing else",
+        )
+    if not ended.in_time:
+        raise KeyFetchError(
+            f"{source.command} was not done within {seconds:.0f} s, and was killed{said}",
+            f"see what it waits for; it has at most {source.timeout} s (timeout in [encrypt.exec])",
+        )
+    if ended.status < 0:
+        raise KeyFetchError(
+            f"{source.command} was killed by {_name(-ended.status)}{said}", "see what it does when it is run by hand"
+        )
+    if ended.status:
+        raise KeyFetchError(
+            f"{source.command} failed with exit status {ended.status}{said}",
+            "see what it does when it is run by hand, in a clean environment (env -i)",
+            retryable=ended.status == _TRY_AGAIN,
+        )
+    if not len(buffer.reveal()):
+        raise KeyFetchError(
+            f"{source.command} wrote nothing to its standard output{said}",
+            "have it write the passphrase there, and fail when it has none",
+        )
+
+
+def _name(number: int) -> str:
+    """Return the name of a signal; those without one have their number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
