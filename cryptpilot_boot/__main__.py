@@ -2,6 +2,6 @@
 
 import sys
 
-from cryptpilot_boot.cli import main
+from cryptpilot_boot.cli.main import main
 
 sys.exit(main())

@@ -41,6 +41,9 @@ class Event:
     facts: dict[str, object] = dataclasses.field(default_factory=dict)
 
 
+FETCH_KEY = "fetch-key"
+"""The step in which a key provider is asked: nothing is open yet, and it may last until the deadline."""
+
 Sink = Callable[[Event], None]
 
 _sinks: list[Sink] = []
@@ -56,6 +59,13 @@ def subscribe(sink: Sink) -> None:
     """Have `sink` called with every event from now on; calls never overlap."""
     with _lock:
         _sinks.append(sink)
+
+
+def latest() -> dict[str, Event]:
+    """Return a table of each volume's last event, which is kept up to date from now on."""
+    table: dict[str, Event] = {}
+    subscribe(lambda event: table.update({event.volume: event}))
+    return table
 
 
 def emit(

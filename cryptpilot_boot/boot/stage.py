@@ -39,8 +39,7 @@ def run(plan: Plan, on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
     """
     deadline = Deadline(plan.timeout)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
-    last: dict[str, log.Event] = {}
-    log.subscribe(lambda event: last.update({event.volume: event}))
+    last = log.latest()
     prepared = threading.Semaphore(0)
     outcomes: dict[str, Outcome] = {}
 
@@ -103,7 +102,7 @@ def _bring_up(one: Volume, deadline: Deadline, on_prepared: Callable[[], object]
     _wait_for_device(one, deadline)
 
     def ask_passphrase() -> keys.Passphrase:
-        with log.timed("fetch-key", one.volume, **keys.describe(one.encrypt)):
+        with log.timed(log.FETCH_KEY, one.volume, **keys.describe(one.encrypt)):
             return keys.ask_until(ask, deadline, one.volume)
 
     return volume.open_volume(one, ask_passphrase)

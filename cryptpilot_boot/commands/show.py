@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.commands.select import select
-from cryptpilot_boot.volume import examine
+from cryptpilot_boot.volume import State, examine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,17 +15,34 @@ if TYPE_CHECKING:
     from cryptpilot_boot.volume import Status
 
 
-def show(config: Config, names: Sequence[str], *, as_json: bool) -> list[str]:
-    """Return the lines to print: a table, or one JSON array."""
+Paint = Callable[[str, str], str]
+"""Puts a text (first argument) into a color (second)."""
+
+
+def show(config: Config, names: Sequence[str], *, as_json: bool, paint: Paint | None = None) -> list[str]:
+    """Return the lines to print: a table, its states painted if that can be seen, or one JSON array."""
     statuses = [examine(volume) for volume in select(config, names)]
     if as_json:
         return [json.dumps([_record(status) for status in statuses], indent=2)]
     if not statuses:
         what = "volumes can be used" if config.problems else "volumes are configured"
         return [f"No {what} in {config.directory}/volumes."]
-    return table([_HEADER, *(_row(status) for status in statuses)])
+    lines = table([_HEADER, *(_row(status) for status in statuses)])
+    if paint:
+        for number, status in enumerate(statuses, 2):  # below the header and its rule
+            told = _told(status)
+            lines[number] = lines[number].removesuffix(told) + paint(told, _COLORS[status.state])
+    return lines
 
 
+_COLORS = {
+    State.DEVICE_NOT_FOUND: "red",
+    State.CHECK_FAILED: "red",
+    State.REQUIRES_INIT: "yellow",
+    State.INITIALIZING: "yellow",
+    State.READY_TO_OPEN: "cyan",
+    State.OPENED: "green",
+}
 _HEADER = [
     "Volume",
     "Volume Path",
@@ -53,8 +70,12 @@ def _row(status: Status) -> list[str]:
         ", ".join(name for name, on in options.items() if on) or "-",
         "Not required" if volume.temporary else str(status.initialized),
         str(status.opened),
-        f"{status.state.value}: {status.detail}" if status.detail else status.state.value,
+        _told(status),
     ]
+
+
+def _told(status: Status) -> str:
+    return f"{status.state.value}: {status.detail}" if status.detail else status.state.value
 
 
 def _record(status: Status) -> dict[str, object]:

@@ -4,52 +4,64 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import keys, log, volume
+from cryptpilot_boot import volume
+from cryptpilot_boot.commands.each import each
+from cryptpilot_boot.commands.key import passphrase_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system import process
-from cryptpilot_boot.system.wait import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cryptpilot_boot.commands.each import Report
     from cryptpilot_boot.config import Config, Volume
-    from cryptpilot_boot.keys import Passphrase
 
-Say = Callable[[str], None]
 Confirm = Callable[[str], bool]
 
 
-def init(config: Config, names: Sequence[str], say: Say, confirm: Confirm) -> None:
-    """Initialize persistent volumes. confirm: asked before each; what it says no to is not touched."""
+def init(config: Config, names: Sequence[str], report: Report, confirm: Confirm, force: volume.Force) -> bool:
+    """Initialize persistent volumes; True when all are.
+
+    confirm: asked of each before anything is done to any; what it says no to is not touched. force: what may be
+    destroyed besides an init that was cut short.
+    """
+    targets: dict[str, volume.Target] = {}
+    agreed = []
+    good = True
     for one in select(config, names):
-        force = volume.Force()
-        target = volume.require_formattable(one, force)
-        if not confirm(f"All data on {target} will be lost. Initialize it as volume {one.volume}?"):
-            raise CryptpilotError(f'volume "{one.volume}" was not initialized: not confirmed', "nothing was changed")
-        volume.initialize(one, target, force, _passphrase_of(one, config))
-        say(f"{one.volume}: {one.dev} is initialized; open it with: cryptpilot open {one.volume}")
+        try:
+            targets[one.volume] = target = volume.require_formattable(one, force)
+            if confirm(f"{target}: all that will be lost. Initialize it as volume {one.volume}?"):
+                agreed.append(one)
+                continue
+            reason = CryptpilotError("not initialized: not confirmed", "nothing was changed")
+        except CryptpilotError as error:
+            reason = error
+        good = False
+        report(one, reason)
+
+    def initialize(one: Volume) -> str:
+        volume.initialize(one, targets[one.volume], force, passphrase_of(one, config))
+        return f"{one.dev} is initialized; open it with: cryptpilot open {one.volume}"
+
+    return each(agreed, initialize, report) and good
 
 
-def open_volumes(config: Config, names: Sequence[str], say: Say) -> None:
-    """Open volumes; one that is open already is no error."""
-    for one in select(config, names):
-        opened = volume.open_volume(one, _passphrase_of(one, config))
-        say(f"{one.volume}: {one.mapper_path} {'is open' if opened else 'was open already'}")
+def open_volumes(config: Config, names: Sequence[str], report: Report, *, check_fs: bool) -> bool:
+    """Open volumes; True when all are open, whoever opened them. check_fs: look their file systems over first."""
+
+    def open_one(one: Volume) -> str:
+        opened = volume.open_volume(one, passphrase_of(one, config), check_fs=check_fs)
+        return f"{one.mapper_path} {'is open' if opened else 'was open already'}"
+
+    return each(select(config, names), open_one, report)
 
 
-def close(config: Config, names: Sequence[str], say: Say) -> None:
-    """Close volumes; one that is closed already is no error."""
-    for one in select(config, names):
+def close(config: Config, names: Sequence[str], report: Report) -> bool:
+    """Close volumes; True when all are closed, whoever closed them."""
+
+    def close_one(one: Volume) -> str:
         closed = volume.close(one)
-        say(f"{one.volume}: {one.mapper_path} {'is closed' if closed else 'was closed already'}")
+        return f"{one.mapper_path} {'is closed' if closed else 'was closed already'}"
 
-
-def _passphrase_of(one: Volume, config: Config) -> Callable[[], Passphrase]:
-    def ask() -> Passphrase:
-        with log.timed("fetch-key", one.volume, **keys.describe(one.encrypt)):
-            process.lock_memory()
-            prepared = keys.prepare(one.encrypt)
-            return keys.ask_until(prepared, Deadline(config.boot.timeout), one.volume)
-
-    return ask
+    return each(select(config, names), close_one, report)

@@ -160,6 +160,18 @@ def signature(path: str) -> Signature | None:
     return Signature(kind, tags.get("VERSION", ""), tags.get("SUBSYSTEM", ""))
 
 
+def bytes_written(path: str) -> int:
+    """Return how many bytes were written to a device since it is there; 0 for what is none.
+
+    Source: linux/Documentation/block/stat.rst, 7th field: sectors of 512 bytes.
+    """
+    if not is_block_device(path):
+        return 0
+    device = Path(path).stat().st_rdev
+    fields = _attribute(Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")).split()
+    return 512 * int(fields[6]) if len(fields) > 6 else 0
+
+
 def clear(path: str, regions: Sequence[tuple[int, int]]) -> None:
     """Write zeros to parts of a device, each given by its beginning and its length in bytes; done when they are on it.
 

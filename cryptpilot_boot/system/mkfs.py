@@ -10,6 +10,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Callable
 
+from cryptpilot_boot.errors import printable
 from cryptpilot_boot.system import block
 from cryptpilot_boot.system.run import run
 
@@ -98,8 +99,14 @@ def make(kind: str, device: str, *, integrity: bool, temporary: bool) -> None:
     run([*command, device])
 
 
-def check(kind: str, device: str) -> None:
-    """Look a file system over, and mend what can be mended without a question. Raises ProgramError on damage."""
+def check(kind: str, device: str) -> str:
+    """Look a file system over, and mend what can be mended without a question.
+
+    Returns what the checker says of damage that is left, "" when there is none.
+    """
     one = KINDS[kind]
-    if one.check:
-        run([*one.check, device], accept=one.healthy)
+    if not one.check:
+        return ""
+    status, output = run([*one.check, device], accept=range(256))
+    last = (output.strip().splitlines() or ["it does not say why"])[-1]
+    return "" if status in one.healthy else f"{one.check[0]}: {printable(last)} (exit status {status})"

@@ -85,7 +85,7 @@ def make(volume: Volume, device: block.Device, passphrase: Passphrase, *, mark: 
         return header
     # Under a name of its own: whoever waits for the real one (fstab, say) shall find it complete.
     name = working_name(volume)
-    with log.timed("makefs", volume.volume, kind=volume.makefs):
+    with log.timed("makefs", volume.volume, kind=volume.makefs, device=volume.dev):
         # What is made here is made anew after a power cut: there is no need for the journal yet.
         cryptsetup.luks_open(device.node, name, passphrase, header, journal=not volume.integrity)
         try:

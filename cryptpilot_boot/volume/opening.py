@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, log
@@ -11,6 +12,8 @@ from cryptpilot_boot.volume import state
 from cryptpilot_boot.volume.initialize import close_leftover, make, require_room, working_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.passphrase import Passphrase
 
@@ -77,6 +80,13 @@ def _sound_header(volume: Volume, device: block.Device) -> luks_header.Header:
     return header
 
 
+def verify(volume: Volume, passphrase: Passphrase) -> None:
+    """Try the passphrase on a persistent volume without opening it. Raises CryptpilotError when it is another's."""
+    device = block.look_up(volume.dev)
+    with _sound_header(volume, device) as header, _telling_a_wrong_secret(volume):
+        cryptsetup.verify(device.node, passphrase, header)
+
+
 def _unlock(volume: Volume, device: block.Device, passphrase: Passphrase, *, check_fs: bool) -> None:
     """Open the device with the passphrase; a temporary volume is made anew first."""
     if volume.temporary:
@@ -89,27 +99,21 @@ def _unlock(volume: Volume, device: block.Device, passphrase: Passphrase, *, che
         with log.timed("open", volume.volume, device=volume.dev):
             # nothing of a temporary volume is ever read again after a power cut
             journal = not (volume.integrity and volume.temporary)
-            _luks_open(volume, device, volume.volume, passphrase, header, journal=journal)
+            with _telling_a_wrong_secret(volume):
+                cryptsetup.luks_open(device.node, volume.volume, passphrase, header, journal=journal)
 
 
-def _luks_open(
-    volume: Volume,
-    device: block.Device,
-    name: str,
-    passphrase: Passphrase,
-    header: luks_header.Header,
-    *,
-    journal: bool,
-) -> None:
+@contextmanager
+def _telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
     try:
-        cryptsetup.luks_open(device.node, name, passphrase, header, journal=journal)
+        yield
     except ProgramError as error:
         if error.status != cryptsetup.WRONG_PASSPHRASE:
             raise
         raise CryptpilotError(
             f"the secret does not open {volume.dev}: no key slot takes it",
-            "check that the configuration names the secret the volume was initialized with, and that its value has"
-            " not changed since",
+            f"check that {keys.describe(volume.encrypt)['provider']} is what the volume was initialized with, and"
+            " that the secret has not changed since",
         ) from None
 
 
@@ -118,17 +122,18 @@ def _check_fs(
 ) -> None:
     """Look the file system over under another name, so that nobody mounts it meanwhile. Raises on damage."""
     name = working_name(volume)
-    with log.timed("check-fs", volume.volume, kind=kind):
-        _luks_open(volume, device, name, passphrase, header, journal=True)
+    with log.timed("check-fs", volume.volume, kind=kind, device=volume.dev):
+        with _telling_a_wrong_secret(volume):
+            cryptsetup.luks_open(device.node, name, passphrase, header, journal=True)
         try:
-            mkfs.check(kind, f"/dev/mapper/{name}")
-        except ProgramError as error:
-            raise CryptpilotError(
-                f"the {kind} file system of volume {volume.volume} is damaged: {error.what}",
-                "the volume was left closed; open it without --check-fs to repair the file system",
-            ) from None
+            damage = mkfs.check(kind, f"/dev/mapper/{name}")
         finally:
             cryptsetup.close(name)
+        if damage:
+            raise CryptpilotError(
+                f"the {kind} file system of volume {volume.volume} is damaged: {damage}",
+                "the volume was left closed; open it without --check-fs to repair the file system",
+            )
 
 
 def close(volume: Volume) -> bool:

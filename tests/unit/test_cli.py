@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import cryptpilot_boot
-from cryptpilot_boot import cli, keys, log, volume
+from cryptpilot_boot import keys, log, volume
 from cryptpilot_boot.boot import eventlog, stage
 from cryptpilot_boot.boot.plan import Plan
+from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.commands import boot_service, initrd, volumes
 from cryptpilot_boot.config import load
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
@@ -77,7 +78,7 @@ def test_a_bad_file_stops_what_has_to_know_all_of_them(
 def test_a_bad_file_keeps_no_other_volume_from_being_opened_or_closed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, work: str
 ) -> None:
-    monkeypatch.setattr(volume, work, lambda *_: True)
+    monkeypatch.setattr(volume, work, lambda *_, **__: True)
     said = broken(tmp_path, GUIDE_OTP)
     status, out, err = run(capsys, "-c", str(tmp_path), verb, "data0")
     assert (status, err) == (cli.EXIT_USAGE, said)
@@ -88,7 +89,7 @@ def test_a_failure_counts_for_more_than_a_bad_file(capsys: pytest.CaptureFixture
     said = broken(tmp_path, GUIDE_OTP.replace("/dev/nvme1n1p1", "/dev/not-there"))
     status, _, err = run(capsys, "-c", str(tmp_path), "open", "data0")
     assert status == cli.EXIT_FAILED
-    assert err.startswith(f"{said}cryptpilot: error: /dev/not-there: no such device\n")
+    assert err.startswith(f"{said}cryptpilot: error: data0: /dev/not-there: no such device\n")
 
 
 def test_a_volume_that_is_not_found_may_be_in_a_bad_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def boot(
     monkeypatch.setattr(log, "_sinks", [])
     monkeypatch.setattr(boot_service, "kernel_command_line", lambda: "root=/dev/mapper/data0")
     monkeypatch.setattr(stage, "_wait_for_device", lambda *_: None)
-    monkeypatch.setattr(volume, "open_volume", lambda *_: True)
+    monkeypatch.setattr(volume, "open_volume", lambda *_, **__: True)
     monkeypatch.setattr(process, "lock_memory", lambda: None)
     status, out, err = run(capsys, "-c", str(directory), "boot-service", "--stage", stage_name)
     return status, out + err, [json.loads(line) for line in events.read_text().splitlines()]
@@ -153,7 +154,7 @@ def test_memory_is_locked_before_a_secret_is_asked_for(
 
     configure(tmp_path, GUIDE_OTP)
     monkeypatch.setattr(keys, "prepare", prepare)
-    monkeypatch.setattr(volume, "open_volume", lambda _, ask: ask())
+    monkeypatch.setattr(volume, "open_volume", lambda _, ask, **__: ask())
     monkeypatch.setattr(process, "lock_memory", refuse)
     assert run(capsys, "-c", str(tmp_path), "open", "data0")[0] == cli.EXIT_FAILED
     (data0,) = load(tmp_path).volumes
@@ -164,7 +165,7 @@ def test_memory_is_locked_before_a_secret_is_asked_for(
 def test_an_interruption_is_told_as_such(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise Interrupted
 
     configure(tmp_path, GUIDE_OTP)
@@ -185,7 +186,7 @@ def test_a_failure_is_told_with_the_next_step(capsys: pytest.CaptureFixture[str]
     status, _, err = run(capsys, "-c", str(tmp_path), "open", "data0")
     assert status == cli.EXIT_FAILED
     assert err.splitlines() == [
-        "cryptpilot: error: /dev/not-there: no such device",
+        "cryptpilot: error: data0: /dev/not-there: no such device",
         'cryptpilot:   check "dev" in the configuration against the output of lsblk',
     ]
 

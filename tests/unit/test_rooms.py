@@ -52,4 +52,4 @@ def test_only_the_command_line_prints_and_exits(module: Path) -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     }
     talk = {"print", "input"} & names | {"sys.exit", "sys.stdout", "sys.stderr", "os._exit"} & attributes
-    assert not talk or str(module) in ("cli.py", "__main__.py")
+    assert not talk or module.parts[0] in ("cli", "__main__.py")

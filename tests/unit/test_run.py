@@ -224,17 +224,20 @@ def test_a_mapping_is_closed_after_an_interruption_but_none_is_opened(monkeypatc
     cryptsetup.set_subsystem("/dev/null", "mark")
 
 
-def test_a_mapping_whose_opening_has_begun_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mapping_whose_opening_has_begun_is_opened_and_closed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "cryptsetup"
-    script.write_text(f"#!/bin/sh\ncat; {begun(tmp_path / 'begun')} sleep 0.3; touch {tmp_path}/opened\n")
+    script.write_text(f"#!/bin/sh\ncat; {begun(tmp_path / 'begun')} sleep 0.3; echo $1 >> {tmp_path}/done\n")
     script.chmod(0o700)
     monkeypatch.setattr(module, "_find", lambda _: str(script))
-    with ThreadPoolExecutor() as pool, Passphrase(b"secret", strong=True) as passphrase:
-        result = pool.submit(cryptsetup.luks_open, "/dev/null", "name", passphrase)
+    with ThreadPoolExecutor() as pool, Passphrase(b"secret", strong=True) as passphrase, Header() as header:
+        result = pool.submit(cryptsetup.luks_open, "/dev/null", "name", passphrase, header, journal=True)
         wait_until((tmp_path / "begun").exists)
         interrupt()
-        assert result.result(LONG) is None
-    assert (tmp_path / "opened").exists()
+        with pytest.raises(Interrupted):
+            result.result(LONG)
+    assert (tmp_path / "done").read_text() == "open\nclose\n"
 
 
 SIGNALED = """

@@ -1,0 +1,134 @@
+"""What may stand on a command line, and what `--help` says of it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from pathlib import Path
+from typing import NoReturn
+
+import cryptpilot_boot
+from cryptpilot_boot.boot.plan import STAGES
+from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
+
+_EPILOG = """\
+exit status:
+  0    all is as it was to be; what was open, or closed, already is that too
+  1    something failed; what was asked of the other volumes was done
+  2    the command line is wrong, or a file of the configuration
+  130  interrupted; nothing was left half open
+
+Volumes are described in /etc/cryptpilot/volumes/*.toml, one file each. show, open, close and config check go on with
+the others when one of them is wrong; init does nothing then.
+"""
+
+_INIT = """\
+Makes a LUKS2 volume of each volume's device, and the file system that makefs names. What the device held is lost, so
+it is said what that is, and asked. A device that is in use is always refused; one that holds anything unless that is
+named with --overwrite. After an interruption or a power cut run it again.
+"""
+
+_OPEN = """\
+Opens each volume as /dev/mapper/VOLUME, all of them side by side. A temporary volume (one-time password) is made anew:
+what it held is gone. Opening what is open is no error.
+"""
+
+_CHECK = """\
+Finds out by day what would fail at night: for each volume whether its files can be used, its device is there and
+sound, its key provider answers, and whether the key opens it. Nothing is opened or changed.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the complaint; exit with status 2."""
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if wrong:
+            near = difflib.get_close_matches(wrong[1], re.findall(r"[\w-]+", wrong[2]), n=1)
+            message = f"{wrong[0]}{f'; did you mean {near[0]}?' if near else ''}"
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        if unknown:
+            near = difflib.get_close_matches(unknown[1], re.findall(r"--[\w-]+", self.format_help()), n=1)
+            message += f"; did you mean {near[0]}?" if near else ""
+        super().error(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; what it returns names the command in `command`, "initrd plan" in full.
+
+    needs_all_files: whether the command must not go on when a file of the configuration cannot be used. boots: whether
+    the command decides itself what that means.
+    """
+    top = _Parser(
+        prog="cryptpilot",
+        description="Encrypts disks with LUKS2 and has them unlock themselves at boot.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"cryptpilot {cryptpilot_boot.__version__}")
+    top.add_argument(
+        "-c",
+        "--config-dir",
+        type=Path,
+        default=DEFAULT_DIRECTORY,
+        metavar="DIR",
+        help="read the configuration from DIR (default: %(default)s)",
+    )
+    top.set_defaults(needs_all_files=False, boots=False)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("show", help="show the volumes and where they stand")
+    one.add_argument("volumes", nargs="*", metavar="VOLUME", help="only these (default: all)")
+    one.add_argument("--json", action="store_true", help="print JSON for programs")
+    one.set_defaults(command="show")
+
+    one = commands.add_parser(
+        "init", help="initialize persistent volumes; the data on their devices is lost", description=_INIT
+    )
+    one.add_argument("volumes", nargs="+", metavar="VOLUME")
+    one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
+    one.add_argument(
+        "--force-reinit", action="store_true", help="even if a volume is initialized already: what it holds is lost"
+    )
+    one.add_argument(
+        "--overwrite",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="even if the device holds this: ext4, gpt, crypto_LUKS, ... as the refusal names it",
+    )
+    # it destroys data: no file may hide a volume that has the device already
+    one.set_defaults(command="init", needs_all_files=True)
+
+    one = commands.add_parser("open", help="open volumes as /dev/mapper/VOLUME", description=_OPEN)
+    one.add_argument("volumes", nargs="+", metavar="VOLUME")
+    one.add_argument(
+        "--check-fs",
+        action="store_true",
+        help="check the file system that makefs names first, and mend what needs no question",
+    )
+    one.set_defaults(command="open")
+
+    one = commands.add_parser("close", help="close volumes; what a temporary volume held is lost")
+    one.add_argument("volumes", nargs="+", metavar="VOLUME")
+    one.set_defaults(command="close")
+
+    one = commands.add_parser("config", help="the configuration")
+    actions = one.add_subparsers(required=True, metavar="ACTION")
+    one = actions.add_parser("check", help="check that every volume can be opened", description=_CHECK)
+    one.add_argument("--keep-checking", action="store_true", help="go on after the first error")
+    one.add_argument("--skip-check-passphrase", action="store_true", help="ask no key provider")
+    one.set_defaults(command="config check")
+
+    one = commands.add_parser("boot-service", help="open the auto_open volumes of a boot stage (run by systemd)")
+    one.add_argument("--stage", choices=STAGES, required=True, help="which stage of the boot this is")
+    one.set_defaults(command="boot-service", boots=True)
+
+    one = commands.add_parser("initrd", help="initrd images")
+    actions = one.add_subparsers(required=True, metavar="ACTION")
+    one = actions.add_parser("plan", help="print what the initrd must carry (for the dracut module)")
+    one.set_defaults(command="initrd plan", needs_all_files=True)  # an image has to be complete
+    return top

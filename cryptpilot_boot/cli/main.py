@@ -1,0 +1,133 @@
+"""From a command line to an exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from cryptpilot_boot.cli import terminal
+from cryptpilot_boot.cli.arguments import parser
+from cryptpilot_boot.commands import boot_service, check, initrd, show, volumes
+from cryptpilot_boot.config import load
+from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
+from cryptpilot_boot.system import process, run
+from cryptpilot_boot.volume import Force
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from cryptpilot_boot.config import Config
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2  # argparse's own, and a configuration that cannot be used
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    arguments = parser().parse_args(argv)
+    process.keep_memory_private()
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it
+            signal.signal(number, _interrupt)
+    try:
+        config = load(arguments.config_dir)
+        for problem in config.problems:
+            terminal.explain(problem)
+        if config.problems and arguments.needs_all_files:
+            return EXIT_USAGE
+        for warning in config.warnings:
+            terminal.complain(f"warning: {warning}")
+        if not _COMMANDS[arguments.command](config, arguments):
+            return EXIT_FAILED
+    except (KeyboardInterrupt, Interrupted):
+        terminal.complain("interrupted")
+        return EXIT_INTERRUPTED
+    except ConfigError as error:
+        terminal.explain(error)
+        return EXIT_USAGE
+    except CryptpilotError as error:
+        terminal.explain(error)
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # whoever read the output has seen enough; nothing more is said, at interpreter exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as bug:
+        terminal.explain(CryptpilotError(describe_bug(bug), "please report this, with the command you ran"))
+        return EXIT_FAILED
+    return EXIT_USAGE if config.problems and not arguments.boots else EXIT_OK
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """End what may be ended; what has to be finished is finished whatever else comes, but for SIGKILL."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    run.interrupt()
+    raise KeyboardInterrupt
+
+
+# What each command does with its arguments; True when all went well.
+
+
+def _show(config: Config, arguments: argparse.Namespace) -> bool:
+    paint = terminal.paint if terminal.colored() else None
+    _print_lines(show.show(config, arguments.volumes, as_json=arguments.json, paint=paint))
+    return True
+
+
+def _init(config: Config, arguments: argparse.Namespace) -> bool:
+    force = Force(arguments.force_reinit, frozenset(arguments.overwrite))
+    confirm = (lambda _: True) if arguments.yes else terminal.confirm
+    with terminal.progress():
+        return volumes.init(config, arguments.volumes, terminal.report, confirm, force)
+
+
+def _open(config: Config, arguments: argparse.Namespace) -> bool:
+    with terminal.progress():
+        return volumes.open_volumes(config, arguments.volumes, terminal.report, check_fs=arguments.check_fs)
+
+
+def _close(config: Config, arguments: argparse.Namespace) -> bool:
+    with terminal.progress():
+        return volumes.close(config, arguments.volumes, terminal.report)
+
+
+def _config_check(config: Config, arguments: argparse.Namespace) -> bool:
+    return check.check(
+        config,
+        keep_checking=arguments.keep_checking,
+        skip_passphrase=arguments.skip_check_passphrase,
+        say=terminal.say,
+    )
+
+
+def _boot_service(config: Config, arguments: argparse.Namespace) -> bool:
+    return boot_service.boot_service(config, arguments.stage, terminal.say)
+
+
+def _initrd_plan(config: Config, _: argparse.Namespace) -> bool:
+    _print_lines(initrd.plan(config))
+    return True
+
+
+_COMMANDS = {
+    "show": _show,
+    "init": _init,
+    "open": _open,
+    "close": _close,
+    "config check": _config_check,
+    "boot-service": _boot_service,
+    "initrd plan": _initrd_plan,
+}
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        terminal.say(line)

@@ -1,0 +1,69 @@
+"""`cryptpilot config check`: finds out by day what would fail at night."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot import volume
+from cryptpilot_boot.commands.key import passphrase_of
+from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.volume import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptpilot_boot.config import Config, Volume
+
+# How a volume may stand that is no error, and worth a look.
+_WARNINGS = {
+    State.DEVICE_NOT_FOUND: "its disk is not attached",
+    State.REQUIRES_INIT: "is not initialized",
+    State.INITIALIZING: "is half initialized",
+}
+
+
+def check(config: Config, *, keep_checking: bool, skip_passphrase: bool, say: Callable[[str], None]) -> bool:
+    """Check every volume: its device, its key provider, and whether the one opens the other.
+
+    keep_checking: go on after a volume with an error. skip_passphrase: ask no key provider. True when there was no
+    error; what is only worth a look is said and is none.
+    """
+    good = not config.problems
+    for one in config.volumes:
+        if not good and not keep_checking:
+            say("stopped at the first error; --keep-checking goes on")
+            break
+        said = False
+        try:
+            for warning in _warnings(one, config, skip_passphrase=skip_passphrase):
+                say(f"{one.volume}: warning: {warning}")
+                said = True
+        except CryptpilotError as error:
+            good = False
+            say(f"{one.volume}: error: {error.what}")
+            if error.hint:
+                say(f"{one.volume}:   {error.hint}")
+        else:
+            if not said:
+                say(f"{one.volume}: ok")
+    return good
+
+
+def _warnings(one: Volume, config: Config, *, skip_passphrase: bool) -> Iterator[str]:
+    """Yield what is worth a look. Raises CryptpilotError for what would keep the volume from being opened."""
+    status = volume.examine(one)
+    if status.state is State.CHECK_FAILED:
+        raise CryptpilotError(status.detail, "see what is on the device: lsblk --fs")
+    if status.state in _WARNINGS:
+        yield f"{_WARNINGS[status.state]}: {status.detail}" if status.detail else _WARNINGS[status.state]
+    if one.temporary or skip_passphrase:
+        return
+    with passphrase_of(one, config)() as passphrase:
+        if not passphrase.strong:
+            yield (
+                "its secret is weak: it is text, or shorter than 32 bytes, and so every open derives the key with"
+                " Argon2id, which takes seconds and up to 1 GiB of memory; better is the output of:"
+                " head -c 256 /dev/urandom | base64 -w 0"
+            )
+        if status.state in (State.READY_TO_OPEN, State.OPENED):
+            volume.verify(one, passphrase)

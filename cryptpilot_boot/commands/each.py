@@ -1,0 +1,66 @@
+"""Doing something to several volumes side by side."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Callable, Union
+
+from cryptpilot_boot import log
+from cryptpilot_boot.config import Volume
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, describe_bug
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Result = Union[str, CryptpilotError]
+"""What became of a volume: a sentence for the person, or what went wrong."""
+Report = Callable[[Volume, Result], None]
+
+_LOOK_AGAIN = 0.2  # seconds
+
+
+def each(volumes: Sequence[Volume], work: Callable[[Volume], str], report: Report) -> bool:
+    """Do `work` to every volume, each on a thread of its own; True when all went well.
+
+    report: called on this thread with what became of each, as soon as it is known. After a KeyboardInterrupt, and
+    `system.run.interrupt` that goes with it, what has to be finished is waited for, so that nothing stays half open;
+    then raises Interrupted.
+    """
+    results: dict[str, Result] = {}
+    something = threading.Event()
+    doing = log.latest()
+
+    def tend(one: Volume) -> None:
+        try:
+            results[one.volume] = work(one)
+        except CryptpilotError as error:
+            results[one.volume] = error
+        except Exception as bug:
+            results[one.volume] = CryptpilotError(describe_bug(bug), "please report this, with the command you ran")
+        something.set()
+
+    for one in volumes:
+        # daemon: one that waits for an answer must not keep an interrupted process from ending
+        threading.Thread(target=tend, args=[one], daemon=True).start()
+    pending = list(volumes)
+    interrupted = False
+    while pending and not (interrupted and all(_only_asks(doing.get(one.volume)) for one in pending)):
+        try:
+            something.wait(_LOOK_AGAIN)
+            something.clear()
+            for one in [one for one in pending if one.volume in results]:
+                pending.remove(one)
+                if isinstance(results[one.volume], Interrupted):
+                    interrupted = True
+                else:
+                    report(one, results[one.volume])
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
+        raise Interrupted
+    return not any(isinstance(result, CryptpilotError) for result in results.values())
+
+
+def _only_asks(last: log.Event | None) -> bool:
+    """Tell whether a volume's last word was that it asks for its key: nothing is open then, and nothing will be."""
+    return last is not None and last.step == log.FETCH_KEY and last.phase in ("begin", "wait")
