@@ -6,11 +6,14 @@ import argparse
 import difflib
 import re
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import cryptpilot_boot
 from cryptpilot_boot.boot.plan import STAGES
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 _EPILOG = """\
 exit status:
@@ -47,17 +50,27 @@ class _Parser(argparse.ArgumentParser):
         """Print the usage and the complaint; exit with status 2."""
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if wrong:
-            near = difflib.get_close_matches(wrong[1], re.findall(r"[\w-]+", wrong[2]), n=1)
-            message = f"{wrong[0]}{f'; did you mean {near[0]}?' if near else ''}"
-        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-        if unknown:
-            near = difflib.get_close_matches(unknown[1], re.findall(r"--[\w-]+", self.format_help()), n=1)
-            message += f"; did you mean {near[0]}?" if near else ""
+            message += _did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
         super().error(message)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser; what it returns names the command in `command`, "initrd plan" in full.
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return what a command line asks for; see `_parser`. Exits with status 2 and says why if that makes no sense."""
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        # by the command's own parser, which knows what it takes
+        known = re.findall(r"--[\w-]+", arguments.parser.format_help())
+        arguments.parser.error(f"unrecognized argument: {unknown[0]}{_did_you_mean(unknown[0], known)}")
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser; its result names the command in `command` ("initrd plan" in full), and its own parser.
 
     needs_all_files: whether the command must not go on when a file of the configuration cannot be used. boots: whether
     the command decides itself what that means.
@@ -83,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("show", help="show the volumes and where they stand")
     one.add_argument("volumes", nargs="*", metavar="VOLUME", help="only these (default: all)")
     one.add_argument("--json", action="store_true", help="print JSON for programs")
-    one.set_defaults(command="show")
+    one.set_defaults(parser=one, command="show")
 
     one = commands.add_parser(
         "init", help="initialize persistent volumes; the data on their devices is lost", description=_INIT
@@ -101,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
         help="even if the device holds this: ext4, gpt, crypto_LUKS, ... as the refusal names it",
     )
     # it destroys data: no file may hide a volume that has the device already
-    one.set_defaults(command="init", needs_all_files=True)
+    one.set_defaults(parser=one, command="init", needs_all_files=True)
 
     one = commands.add_parser("open", help="open volumes as /dev/mapper/VOLUME", description=_OPEN)
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
@@ -110,25 +123,25 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check the file system that makefs names first, and mend what needs no question",
     )
-    one.set_defaults(command="open")
+    one.set_defaults(parser=one, command="open")
 
     one = commands.add_parser("close", help="close volumes; what a temporary volume held is lost")
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
-    one.set_defaults(command="close")
+    one.set_defaults(parser=one, command="close")
 
     one = commands.add_parser("config", help="the configuration")
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser("check", help="check that every volume can be opened", description=_CHECK)
     one.add_argument("--keep-checking", action="store_true", help="go on after the first error")
     one.add_argument("--skip-check-passphrase", action="store_true", help="ask no key provider")
-    one.set_defaults(command="config check")
+    one.set_defaults(parser=one, command="config check")
 
     one = commands.add_parser("boot-service", help="open the auto_open volumes of a boot stage (run by systemd)")
     one.add_argument("--stage", choices=STAGES, required=True, help="which stage of the boot this is")
-    one.set_defaults(command="boot-service", boots=True)
+    one.set_defaults(parser=one, command="boot-service", boots=True)
 
     one = commands.add_parser("initrd", help="initrd images")
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser("plan", help="print what the initrd must carry (for the dracut module)")
-    one.set_defaults(command="initrd plan", needs_all_files=True)  # an image has to be complete
+    one.set_defaults(parser=one, command="initrd plan", needs_all_files=True)  # an image has to be complete
     return top

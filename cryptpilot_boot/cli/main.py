@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from cryptpilot_boot.cli import terminal
-from cryptpilot_boot.cli.arguments import parser
+from cryptpilot_boot.cli.arguments import parse
 from cryptpilot_boot.commands import boot_service, check, initrd, show, volumes
 from cryptpilot_boot.config import load
 from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
@@ -31,7 +31,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = parse(argv)
     process.keep_memory_private()
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it

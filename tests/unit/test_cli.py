@@ -242,3 +242,19 @@ def test_no_core_is_dumped_and_nobody_else_looks_in(capsys: pytest.CaptureFixtur
 
 
 PR_GET_DUMPABLE = 3  # <linux/prctl.h>
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["opne", "data0"], "did you mean open?"),
+        (["show", "--jsn"], "unrecognized argument: --jsn; did you mean --json?"),
+        (["config", "chek"], "did you mean check?"),
+        (["init", "data1", "--force-init"], "did you mean --force-reinit?"),
+        (["show", "--zzzzzz"], "unrecognized argument: --zzzzzz\n"),
+    ],
+)
+def test_what_was_meant_is_guessed(capsys: pytest.CaptureFixture[str], argv: list[str], said: str) -> None:
+    status, out, err = run(capsys, *argv)
+    assert (status, out) == (cli.EXIT_USAGE, "")
+    assert said in err
