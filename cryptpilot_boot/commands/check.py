@@ -20,6 +20,10 @@ _WARNINGS = {
     State.REQUIRES_INIT: "is not initialized",
     State.INITIALIZING: "is half initialized",
 }
+_WEAK = (
+    "its secret is weak (text, or shorter than 32 bytes): each open has to derive the key with Argon2id, which takes"
+    " seconds and up to 1 GiB of memory; better is the output of: head -c 256 /dev/urandom | base64 -w 0"
+)
 
 
 def check(config: Config, *, keep_checking: bool, skip_passphrase: bool, say: Callable[[str], None]) -> bool:
@@ -60,10 +64,6 @@ def _warnings(one: Volume, config: Config, *, skip_passphrase: bool) -> Iterator
         return
     with passphrase_of(one, config)() as passphrase:
         if not passphrase.strong:
-            yield (
-                "its secret is weak: it is text, or shorter than 32 bytes, and so every open derives the key with"
-                " Argon2id, which takes seconds and up to 1 GiB of memory; better is the output of:"
-                " head -c 256 /dev/urandom | base64 -w 0"
-            )
+            yield _WEAK
         if status.state in (State.READY_TO_OPEN, State.OPENED):
             volume.verify(one, passphrase)

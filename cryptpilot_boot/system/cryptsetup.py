@@ -28,6 +28,7 @@ _DERIVATION = {
 }
 _INTEGRITY = ["--integrity=hmac-sha256"]
 # The journal writes everything twice, and is what makes data and tags agree after a power cut.
+_LONGEST_FLUSH = 600.0  # seconds, until what a wipe that is cut short left in memory is on the disk
 _NO_JOURNAL = ["--integrity-no-journal"]
 
 
@@ -59,7 +60,8 @@ def luks_format(
         ],
         stdin=passphrase.reveal(),
         pass_fds=[header.descriptor],
-        finish=not wipe,  # which takes hours, and cryptsetup clears up after a wipe that is cut short
+        finish=not wipe,  # which takes hours, and of which cryptsetup makes a good end itself
+        patience=_LONGEST_FLUSH,
     )
     return header
 

@@ -63,18 +63,19 @@ def run(
     stdin: memoryview | None = None,
     accept: Sequence[int] = (0,),
     finish: bool = False,
+    patience: float = _PATIENCE,
     pass_fds: Sequence[int] = (),
 ) -> tuple[int, str]:
     """Run a program to its end and return its exit status and standard output.
 
     stdin: bytes for its standard input, through a pipe (a passphrase goes here and nowhere else); without it the
     program reads nothing. finish: run it to its end whatever happens, even after `interrupt`; for what would leave
-    something half done, and for clearing up. pass_fds: descriptors it inherits, under the same numbers. Raises
-    ProgramError, with what the program wrote to standard error, when the exit status is not among `accept`, and
-    Interrupted.
+    something half done, and for clearing up. patience: seconds it has to end in good order when it may be interrupted.
+    pass_fds: descriptors it inherits, under the same numbers. Raises ProgramError, with what the program wrote to
+    standard error, when the exit status is not among `accept`, and Interrupted.
     """
     output = _Collected()
-    ended = _conduct(argv, output.take, stdin=stdin, finish=finish, pass_fds=pass_fds)
+    ended = _conduct(argv, output.take, stdin=stdin, finish=finish, patience=patience, pass_fds=pass_fds)
     text = output.data.decode("utf-8", "replace")
     if ended.status not in accept:
         said = ended.said or _tail(text) or "failed without a word"
@@ -132,6 +133,7 @@ def _conduct(
     *,
     stdin: memoryview | None = None,
     finish: bool = False,
+    patience: float = _PATIENCE,
     pass_fds: Sequence[int] = (),
     timeout: float | None = None,
 ) -> Ended:
@@ -146,7 +148,7 @@ def _conduct(
         try:
             in_time = _attend(program, _feeder(stdin or memoryview(b"")), take, said.take, moment)
         except Interrupted:
-            program.ask_to_end(_PATIENCE)
+            program.ask_to_end(patience)
             raise
         if not in_time:
             program.signal(signal.SIGKILL)

@@ -1,0 +1,308 @@
+"""The commands as an administrator meets them: several volumes, mistakes, questions, interruptions.
+
+Keys come from a command here ([encrypt.exec]): it is the quickest provider, and all are opened alike.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab.disk import Disk, blank_disk, sha256
+from tests.lab.uml import run_uml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.lab.uml import UmlResult
+
+SIZE = 48 << 20
+KEY = bytes(range(1, 65)) + b"\n\0\n"
+"""A passphrase that is no text, and whose every byte counts."""
+
+
+class Machine:
+    """A machine with some disks, each the device of a volume of its name."""
+
+    def __init__(self, tree: Path, work: Path, names: str) -> None:
+        self.tree = tree
+        self.disks = {name: Disk(blank_disk(work / f"{name}.img", SIZE), name) for name in names.split()}
+
+    def run(self, script: str, volumes: Mapping[str, str] | None = None, timeout: float = 120) -> UmlResult:
+        """Run a script where the disks are exec volumes with ext4, or what `volumes` says in full of one of them."""
+        files = {name: exec_volume(disk) for name, disk in self.disks.items()}
+        lines = ["rm -f /etc/cryptpilot/volumes/*", "umask 077"]
+        for name, text in {**files, **(volumes or {})}.items():
+            lines += [f"cat > /etc/cryptpilot/volumes/{name}.toml << 'END OF FILE'", text, "END OF FILE"]
+        lines.append(f"base64 -d <<< {base64.b64encode(KEY).decode()} > /run/key")
+        # Runs what must fail, and shows what it said and its exit status.
+        lines.append('fails() { status=0; "$@" 2>&1 || status=$?; echo "status $status"; [ $status != 0 ]; }')
+        return run_uml(
+            self.tree,
+            "\n".join([*lines, script]),
+            disks=list(self.disks.values()),
+            modules=["dm-snapshot"],
+            timeout=timeout,
+        )
+
+
+def exec_volume(disk: Disk, command: str = "cat", args: str = '["/run/key"]', more: str = 'makefs = "ext4"') -> str:
+    return (
+        f'volume = "{disk.name}"\ndev = "{disk.device}"\n{more}\n'
+        f'[encrypt.exec]\ncommand = "{command}"\nargs = {args}\ntimeout = 20\n'
+    )
+
+
+def states(result: UmlResult) -> dict[str, str]:
+    """Return the states that the last `show --json` of a script printed."""
+    text = result.stdout[f"\n{result.stdout}".rindex("\n[\n") :]
+    return {record["volume"]: record["status"] for record in json.JSONDecoder().raw_decode(text)[0]}
+
+
+def test_several_volumes_each_reported_and_one_failing(tree: Path, tmp_path: Path) -> None:
+    machine = Machine(tree, tmp_path, "a b c")
+    broken = exec_volume(machine.disks["b"], "sh", '["-c", "echo no such key >&2; exit 3"]')
+    result = machine.run(
+        """
+cryptpilot init a c --yes
+fails cryptpilot init a b --yes
+fails cryptpilot open a b c
+cryptpilot open a c
+cryptpilot show --json
+cryptpilot close a c
+cryptpilot close a c
+""",
+        {"b": broken},
+    ).check()
+    assert {f"{name}: {machine.disks[name].device} is initialized" in result.stdout for name in "ac"} == {True}
+    assert f'cryptpilot: error: a: volume "a": {machine.disks["a"].device} is initialized already' in result.stdout
+    assert result.stdout.count("cryptpilot: error: b: sh failed with exit status 3: no such key\n") == 1
+    assert "cryptpilot: error: b: /dev/disk/by-id/virtio-b is not initialized" in result.stdout
+    assert result.stdout.count("status 1\n") == 2
+    assert {f"{name}: /dev/mapper/{name} was open already" in result.stdout for name in "ac"} == {True}
+    assert {f"{name}: /dev/mapper/{name} was closed already" in result.stdout for name in "ac"} == {True}
+    assert states(result) == {"a": "opened", "b": "requires-init", "c": "opened"}
+
+
+def test_the_key_is_the_output_of_the_command_byte_for_byte(tree: Path, tmp_path: Path) -> None:
+    machine = Machine(tree, tmp_path, "a")
+    machine.run("""
+cryptpilot init a --yes
+cryptsetup open --test-passphrase --key-file /run/key /dev/disk/by-id/virtio-a
+head -c -1 /run/key > /run/shorter
+! cryptsetup open --test-passphrase --key-file /run/shorter /dev/disk/by-id/virtio-a
+""").check()
+
+
+def test_config_check_finds_by_day_what_would_fail_at_night(tree: Path, tmp_path: Path) -> None:
+    machine = Machine(tree, tmp_path, "good wrong weak zero odd")
+    disks = machine.disks
+    result = machine.run(
+        """
+echo "correct horse battery staple" > /run/words
+cryptpilot init good wrong weak --yes
+echo other > /run/other
+sed -i s:/run/key:/run/other: /etc/cryptpilot/volumes/wrong.toml
+mkfs.ext4 -q /dev/disk/by-id/virtio-odd
+fails cryptpilot config check
+echo all:
+fails cryptpilot config check --keep-checking
+echo skipping:
+cryptpilot config check --skip-check-passphrase
+echo "voulme = 1" > /etc/cryptpilot/volumes/typo.toml
+echo broken:
+fails cryptpilot config check --skip-check-passphrase
+""",
+        {
+            "weak": exec_volume(disks["weak"], args='["/run/words"]'),
+            "far": exec_volume(Disk(disks["good"].path, "far")),
+            "odd": exec_volume(disks["odd"], more='makefs = "xfs"'),
+            "zero": f'volume = "zero"\ndev = "{disks["zero"].device}"\n[encrypt.otp]\n',
+        },
+        timeout=240,
+    ).check()
+    first, _, rest = result.stdout.partition("all:\n")
+    keep_checking, _, rest = rest.partition("skipping:\n")
+    skipping, _, broken = rest.partition("broken:\n")
+    wrong = f"wrong: error: the secret does not open {disks['wrong'].device}: no key slot takes it\n"
+    weak = "weak: warning: its secret is weak"
+    assert wrong in first
+    assert "stopped at the first error; --keep-checking goes on\nstatus 1\n" in first
+    assert "zero: ok" not in first
+    assert wrong in keep_checking
+    assert weak in keep_checking
+    assert "far: warning: its disk is not attached: /dev/disk/by-id/virtio-far" in keep_checking
+    assert f"odd: warning: is not initialized: {disks['odd'].device} holds data of type ext4\n" in keep_checking
+    assert keep_checking.endswith("zero: ok\nstatus 1\n")
+    assert {f"{name}: ok\n" in skipping for name in ("good", "weak", "wrong", "zero")} == {True}
+    assert 'typo.toml:1: unknown key "voulme" (did you mean "volume"?)' in broken
+    assert broken.endswith("status 1\n")
+
+
+def test_a_volume_is_made_anew_only_if_that_is_said(tree: Path, tmp_path: Path) -> None:
+    machine = Machine(tree, tmp_path, "a b c")
+    result = machine.run("""
+cryptpilot init a --yes
+cryptpilot open a
+mount /dev/mapper/a /mnt; touch /mnt/precious; umount /mnt
+fails cryptpilot init a --yes --force-reinit
+cryptpilot close a
+fails cryptpilot init a --yes --overwrite crypto_LUKS
+uuid() { cryptsetup luksUUID /dev/disk/by-id/virtio-a; }
+before=$(uuid)
+cryptpilot init a --yes --force-reinit
+[ $before != $(uuid) ]
+cryptpilot open a
+mount /dev/mapper/a /mnt; ls /mnt; umount /mnt
+
+mkfs.ext4 -q /dev/disk/by-id/virtio-b
+fails cryptpilot init b --yes
+fails cryptpilot init b --yes --overwrite swap
+cryptpilot init b --yes --overwrite ext4
+
+# a partition table is called by its name too
+printf '\\0\\2\\0\\0\\x83\\0\\0\\0\\0\\x08\\0\\0\\0\\x10\\0\\0' |
+    dd of=/dev/disk/by-id/virtio-c bs=1 seek=446 conv=notrunc status=none
+printf '\\x55\\xaa' | dd of=/dev/disk/by-id/virtio-c bs=1 seek=510 conv=notrunc status=none
+cryptpilot init c --yes --overwrite dos
+""").check()
+    assert 'volume "a" is open' in result.stdout
+    assert "precious" not in result.stdout
+    assert "lost+found" in result.stdout
+    assert "cryptpilot init a --force-reinit" in result.stdout
+    assert "virtio-b holds data of type ext4; init would destroy it" in result.stdout
+    assert "cryptpilot init b --overwrite ext4" in result.stdout
+    assert result.stdout.count("status 1\n") == 4
+
+
+def test_the_question_names_the_disk_and_what_is_lost(tree: Path, tmp_path: Path) -> None:
+    """On a terminal; where the states are in color, and what is at work can be seen."""
+    machine = Machine(tree, tmp_path, "a b")
+    before = sha256(machine.disks["b"].path)
+    result = machine.run("""
+mkfs.ext4 -q /dev/disk/by-id/virtio-a
+# a mkfs that takes its time
+printf '#!/bin/sh\\nsleep 2\\nexec /run/mkfs.real "$@"\\n' > /run/mkfs.ext4; chmod +x /run/mkfs.ext4
+target=$(readlink -f /usr/sbin/mkfs.ext4); cp $target /run/mkfs.real; mount --bind /run/mkfs.ext4 $target
+export TERM=linux
+# the second is declined
+printf 'y\\nn\\n' | script --quiet --return --command "stty cols 200; cryptpilot init a b --overwrite ext4" /dev/null ||
+    echo "status $?"
+script --quiet --command "cryptpilot show a" /dev/null
+NO_COLOR=1 script --quiet --command "cryptpilot show a" /dev/null
+cryptpilot show a
+""").check()
+    question = re.search(r"^.*Initialize it as volume a\?.*$", result.stdout, re.MULTILINE)
+    assert question
+    assert f"{machine.disks['a'].device} (/dev/ubda, 48 MiB), which holds data of type ext4" in question[0]
+    assert "b (/dev/ubdb, 48 MiB), which holds nothing" in result.stdout
+    assert "cryptpilot: error: b: not initialized: not confirmed" in result.stdout
+    assert "status 1" in result.stdout
+    assert sha256(machine.disks["b"].path) == before
+    assert re.search(r"a: making the file system, [0-9]+ s", result.stdout)
+    colored, plain, piped = [line for line in result.stdout.splitlines() if line.startswith("a  ")]
+    assert colored.rstrip().endswith("\x1b[36mready-to-open\x1b[0m")
+    assert plain.rstrip() == piped
+    assert piped.endswith("True         False   ready-to-open")
+
+
+def test_a_damaged_file_system_is_not_handed_over(tree: Path, tmp_path: Path) -> None:
+    machine = Machine(tree, tmp_path, "a")
+    result = machine.run(r"""
+cryptpilot init a --yes
+cryptpilot open a --check-fs
+cryptpilot close a
+cryptpilot open a
+# the root directory's inode, and the whole table it is in
+dd if=/dev/urandom of=/dev/mapper/a bs=4096 seek=$(
+    dumpe2fs /dev/mapper/a 2>/dev/null | sed -n 's/.*Inode table at \([0-9]*\)-.*/\1/p' | head -1
+) count=4 conv=notrunc status=none
+cryptpilot close a
+fails cryptpilot open a --check-fs
+ls /dev/mapper
+cryptpilot open a
+""").check()
+    assert "the ext4 file system of volume a is damaged: e2fsck:" in result.stdout
+    assert "status 1\ncontrol\n" in result.stdout
+    assert result.stdout.endswith("a: /dev/mapper/a is open\n")
+
+
+SLOW_MKFS = """
+printf '#!/bin/sh\\ntouch /run/begun\\nsleep 60\\n' > /run/mkfs.ext4; chmod +x /run/mkfs.ext4
+mount --bind /run/mkfs.ext4 $(readlink -f /usr/sbin/mkfs.ext4)
+"""
+# where init is when it is interrupted: configuration, preparation, and the sign that it has got so far
+STAGES = {
+    "asking for the key": (
+        {"command": "sh", "args": '["-c", "touch /run/begun; sleep 60"]'},
+        "",
+        "[ -e /run/begun ]",
+    ),
+    "making the file system": ({}, SLOW_MKFS, "[ -e /run/begun ]"),
+    "writing all of the device": (
+        {"more": "integrity = true"},
+        # so slow a device that it lasts for minutes
+        'dmsetup() { DM_DISABLE_UDEV=1 command dmsetup "$@"; }\n',
+        "ls /dev/mapper | grep --quiet temporary-cryptsetup",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ["INT", "TERM"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_init_leaves_nothing_open_and_can_be_run_again(
+    tree: Path, tmp_path: Path, stage: str, how: str
+) -> None:
+    configuration, prepare, reached = STAGES[stage]
+    machine = Machine(tree, tmp_path, "a")
+    if stage == "writing all of the device":
+        machine.disks["a"].path.open("r+b").truncate(2 << 30)
+    result = machine.run(
+        f"""{prepare}
+# as from a terminal: to the command alone, which is not ignoring it as a background job of a shell would
+perl -e '$SIG{{INT}} = "DEFAULT"; exec @ARGV' cryptpilot init a --yes > /run/said 2>&1 & pid=$!
+until {reached}; do sleep 0.1; done
+kill -{how} $pid
+status=0; wait $pid || status=$?; echo "status $status"; cat /run/said
+ls /dev/mapper
+ps -e -o comm= | grep -c -E "^(cryptsetup|mkfs|sleep)" || true
+cryptpilot show --json
+umount $(readlink -f /usr/sbin/mkfs.ext4) 2>/dev/null || true
+sed -i -e 's:^command.*:command = "cat":' -e 's:^args.*:args = ["/run/key"]:' -e 's/^integrity.*/makefs = "ext4"/' \\
+    /etc/cryptpilot/volumes/a.toml
+cryptpilot init a --yes
+cryptpilot open a
+""",
+        {"a": exec_volume(machine.disks["a"], **configuration)},
+    ).check()
+    assert "status 130\ncryptpilot: interrupted\ncontrol\n" in result.stdout
+    expected = "requires-init" if stage == "asking for the key" else "initializing"
+    assert states(result)["a"] in (expected, "requires-init")
+    assert result.stdout.endswith("a: /dev/mapper/a is open\n")
+
+
+def test_a_volume_of_the_rust_tool_opens(tree: Path, tmp_path: Path) -> None:
+    """It has the same marks and takes the same bytes for the passphrase; how the key is derived is in the header."""
+    machine = Machine(tree, tmp_path, "a b")
+    result = machine.run("""
+for name in a b; do
+    cryptsetup luksFormat --batch-mode --type luks2 --pbkdf-memory 65536 --pbkdf-force-iterations 4 \\
+        --subsystem cryptpilot --key-file /run/key /dev/disk/by-id/virtio-$name
+done
+cryptsetup config --subsystem cryptpilot-initializing /dev/disk/by-id/virtio-b
+cryptpilot show --json
+cryptpilot open a
+mkfs.ext4 -q /dev/mapper/a
+cryptpilot close a
+cryptpilot open a --check-fs
+cryptsetup status a
+fails cryptpilot open b
+""").check()
+    assert states(result) == {"a": "ready-to-open", "b": "initializing"}
+    assert "type:    LUKS2" in result.stdout
+    assert "init was interrupted" in result.stdout
