@@ -281,6 +281,43 @@ ls /dev/mapper
     assert rest.splitlines()[-2:] == ["control", "data1"]
 
 
+def test_an_interrupted_init_closes_what_it_opened(bench: Bench) -> None:
+    result = bench.run("""
+printf '#!/bin/sh\\nkill -INT $PPID; sleep 60\\n' > /run/mkfs.ext4; chmod +x /run/mkfs.ext4
+mount --bind /run/mkfs.ext4 $(readlink -f /usr/sbin/mkfs.ext4)
+cryptpilot init data1 --yes || echo "interrupted: $?"
+ls /dev/mapper
+umount $(readlink -f /usr/sbin/mkfs.ext4)
+cryptpilot show data1
+cryptpilot init data1 --yes
+""").check()
+    _, _, rest = result.stdout.partition("interrupted: 130\n")
+    assert rest.startswith("control\nVolume ")
+    assert "initializing: init was interrupted" in rest
+
+
+def test_what_a_command_writes_is_the_passphrase(bench: Bench) -> None:
+    """Beside a file that cannot be used, which keeps no volume from being opened."""
+    command = 'command = "cat"\nargs = ["/run/key"]\n'
+    result = bench.run(
+        """
+head -c 64 /dev/urandom > /run/key
+cryptpilot init data1 --yes
+echo 'volume = 3' > /etc/cryptpilot/volumes/broken.toml
+cryptpilot open data1 || echo "opened: $?"
+cryptpilot close data1 || echo "closed: $?"
+cryptsetup open --test-passphrase --key-file /run/key /dev/disk/by-id/virtio-d1
+"""
+        + DUMP,
+        data1=f'volume = "data1"\ndev = "{bench.disks[1].device}"\n[encrypt.exec]\n{command}',
+    ).check()
+    assert "data1: /dev/mapper/data1 is open\nopened: 2\n" in result.stdout
+    assert "data1: /dev/mapper/data1 is closed\nclosed: 2\n" in result.stdout
+    (slot,) = metadata(result)["keyslots"].values()
+    assert slot["kdf"]["type"] == "pbkdf2"
+    assert bench.site.requests() == []
+
+
 def test_a_mapping_that_is_none_of_ours_is_not_taken_for_the_open_volume(bench: Bench) -> None:
     """A plain mapping of the volume's own device would show everything written to it in clear."""
     result = bench.run("""
