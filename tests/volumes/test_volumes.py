@@ -281,21 +281,6 @@ ls /dev/mapper
     assert rest.splitlines()[-2:] == ["control", "data1"]
 
 
-def test_an_interrupted_init_closes_what_it_opened(bench: Bench) -> None:
-    result = bench.run("""
-printf '#!/bin/sh\\nkill -INT $PPID; sleep 60\\n' > /run/mkfs.ext4; chmod +x /run/mkfs.ext4
-mount --bind /run/mkfs.ext4 $(readlink -f /usr/sbin/mkfs.ext4)
-cryptpilot init data1 --yes || echo "interrupted: $?"
-ls /dev/mapper
-umount $(readlink -f /usr/sbin/mkfs.ext4)
-cryptpilot show data1
-cryptpilot init data1 --yes
-""").check()
-    _, _, rest = result.stdout.partition("interrupted: 130\n")
-    assert rest.startswith("control\nVolume ")
-    assert "initializing: init was interrupted" in rest
-
-
 def test_what_a_command_writes_is_the_passphrase(bench: Bench) -> None:
     """Beside a file that cannot be used, which keeps no volume from being opened."""
     command = 'command = "cat"\nargs = ["/run/key"]\n'
