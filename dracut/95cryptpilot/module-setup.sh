@@ -96,6 +96,7 @@ install() {
 
     inst_simple "$moddir/cryptpilot-initrd.service" "$systemdsystemunitdir/cryptpilot-initrd.service" \
         || _fail "cryptpilot-initrd.service is missing"
+    inst_rules 00-cryptpilot.rules
     # systemd passes over a wants entry that is no symbolic link; systemctl makes one
     $SYSTEMCTL -q --root "$initdir" add-wants initrd.target cryptpilot-initrd.service \
         || _fail "cryptpilot-initrd.service cannot be enabled"

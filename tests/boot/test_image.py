@@ -35,7 +35,7 @@ def test_an_image_holds_the_whole_agent(boot_tree: Path, image: machines.Image) 
     files = listing(boot_tree, image)
     bundle = (boot_tree / "usr/lib/cryptpilot/manifest.files").read_text().split()
     assert {f"usr/lib/cryptpilot/{file}" for file in bundle} <= files.keys()
-    assert {"usr/bin/cryptpilot", "usr/sbin/cryptsetup"} <= files.keys()
+    assert {"usr/bin/cryptpilot", "usr/sbin/cryptsetup", "usr/lib/udev/rules.d/00-cryptpilot.rules"} <= files.keys()
 
 
 OTP = 'volume = "data0"\ndev = "/dev/vdz"\nauto_open = true\nmakefs = "ext4"\n[encrypt.otp]\n'

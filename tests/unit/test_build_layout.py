@@ -56,6 +56,7 @@ def checkout(tmp_path: Path) -> Path:
     write(checkout / "dracut/dracut.conf.d/50-cryptpilot.conf")
     write(checkout / "dracut/dracut.conf.d/README")
     write(checkout / "systemd/cryptpilot.service")
+    write(checkout / "udev/00-cryptpilot.rules")
     write(checkout / "etc/cryptpilot/global.toml", "# [boot]\n")
     return checkout
 
@@ -82,6 +83,7 @@ def test_layout_and_modes_whatever_the_umask(bundle: Path, checkout: Path, tmp_p
         f"{MODULE}/cryptpilot-initrd.service": "0644",
         f"{MODULE}/module-setup.sh": "0755",
         "usr/lib/systemd/system/cryptpilot.service": "0644",
+        "usr/lib/udev/rules.d/00-cryptpilot.rules": "0644",
     }
     directories = {path: mode for path, mode in found.items() if (root / path).is_dir()}
     private = {path for path, mode in directories.items() if mode == "0700"}
