@@ -100,13 +100,13 @@ def require_formattable(volume: Volume, force: Force) -> Target:
     """Return what would be formatted; raise unless that is allowed: nothing is destroyed unproven."""
     if volume.temporary:
         raise CryptpilotError(
-            f'volume "{volume.volume}" needs no init: it is temporary and is made anew at each open',
+            "needs no init: it is temporary and is made anew at each open",
             f"open it: cryptpilot open {volume.volume}",
         )
     device = block.look_up(volume.dev)
     if state.is_open(volume):
         raise DeviceError(
-            f'volume "{volume.volume}" is open',
+            "is open",
             f"it is initialized already; close it: cryptpilot close {volume.volume}",
         )
     close_leftover(volume)
@@ -124,7 +124,7 @@ def _require_allowed(volume: Volume, found: block.Signature | None, force: Force
     if found.subsystem == state.COMPLETE:
         if not force.reinit:
             raise DeviceError(
-                f'volume "{volume.volume}": {volume.dev} is initialized already',
+                f"{volume.dev} is initialized already",
                 f"open it: cryptpilot open {volume.volume}; or, if all it holds may be lost:"
                 f" cryptpilot init {volume.volume} --force-reinit",
             )

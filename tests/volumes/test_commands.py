@@ -80,7 +80,7 @@ cryptpilot close a c
         {"b": broken},
     ).check()
     assert {f"{name}: {machine.disks[name].device} is initialized" in result.stdout for name in "ac"} == {True}
-    assert f'cryptpilot: error: a: volume "a": {machine.disks["a"].device} is initialized already' in result.stdout
+    assert f'cryptpilot: error: a: {machine.disks["a"].device} is initialized already' in result.stdout
     assert result.stdout.count("cryptpilot: error: b: sh failed with exit status 3: no such key\n") == 1
     assert "cryptpilot: error: b: /dev/disk/by-id/virtio-b is not initialized" in result.stdout
     assert result.stdout.count("status 1\n") == 2
@@ -171,7 +171,7 @@ printf '\\0\\2\\0\\0\\x83\\0\\0\\0\\0\\x08\\0\\0\\0\\x10\\0\\0' |
 printf '\\x55\\xaa' | dd of=/dev/disk/by-id/virtio-c bs=1 seek=510 conv=notrunc status=none
 cryptpilot init c --yes --overwrite dos
 """).check()
-    assert 'volume "a" is open' in result.stdout
+    assert "cryptpilot: error: a: is open\n" in result.stdout
     assert "precious" not in result.stdout
     assert "lost+found" in result.stdout
     assert "cryptpilot init a --force-reinit" in result.stdout

@@ -162,7 +162,7 @@ refused cryptpilot init data0 --yes
     assert "Not required  False   ready-to-open" in result.stdout
     assert result.stdout.count("scratch") == 1
     assert result.stdout.count("lost+found") == 2
-    assert 'volume "data0" needs no init: it is temporary' in result.stdout
+    assert "cryptpilot: error: data0: needs no init: it is temporary" in result.stdout
     assert bench.site.requests() == []
 
 
