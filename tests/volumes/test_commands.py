@@ -80,7 +80,7 @@ cryptpilot close a c
         {"b": broken},
     ).check()
     assert {f"{name}: {machine.disks[name].device} is initialized" in result.stdout for name in "ac"} == {True}
-    assert f'cryptpilot: error: a: {machine.disks["a"].device} is initialized already' in result.stdout
+    assert f"cryptpilot: error: a: {machine.disks['a'].device} is initialized already" in result.stdout
     assert result.stdout.count("cryptpilot: error: b: sh failed with exit status 3: no such key\n") == 1
     assert "cryptpilot: error: b: /dev/disk/by-id/virtio-b is not initialized" in result.stdout
     assert result.stdout.count("status 1\n") == 2
