@@ -3,7 +3,8 @@
 PYTHON ?= /usr/bin/python3
 PREFIX ?= /usr
 DESTDIR ?=
-PYTEST_ARGS ?=
+# Two at a time: most tests are machines with one processor. PYTEST_ARGS="-n0 -k NAME" runs one, as it comes.
+PYTEST_ARGS ?= -n2 --dist=loadgroup
 
 # A virtual environment from the hash-pinned locks, made on first use and kept outside the repository.
 DEV = "$$($(PYTHON) build.py venv dev)/bin"

@@ -47,6 +47,7 @@ def test_a_directory_that_is_not_there_yet_is_watched_for(tmp_path: Path) -> Non
     with Changes(directory=directory) as changes:
         threading.Timer(0.1, directory.mkdir).start()
         assert changes.sleep(LONG)
+        changes.sleep(0)  # looks for the directory; until then wait_for's look once a second has to do
         threading.Timer(0.1, (directory / "state").write_text, ["x"]).start()
         assert changes.sleep(LONG)
 
