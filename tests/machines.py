@@ -169,7 +169,8 @@ def install(tree: Path) -> Path:
     run(["cp", "-r", f"{guest}/.", tree])
     wants = tree / "etc/systemd/system/multi-user.target.wants"
     wants.mkdir(parents=True, exist_ok=True)
-    (wants / "lab-report.service").symlink_to("/etc/systemd/system/lab-report.service")
+    for unit in ("lab-steps.service", "lab-report.service"):
+        (wants / unit).symlink_to(f"/etc/systemd/system/{unit}")
     return tree
 
 

@@ -297,7 +297,7 @@ def _disk(machine: Machine, number: int, disk: Disk) -> list[str]:
     }
     return [
         *("-drive", ",".join(f"{name}={value}" for name, value in options.items())),
-        *("-device", f"virtio-blk-pci,drive=disk{number},serial={disk.name}"),
+        *("-device", f"{'nvme' if disk.nvme else 'virtio-blk-pci'},drive=disk{number},serial={disk.name}"),
     ]
 
 

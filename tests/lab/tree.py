@@ -34,6 +34,9 @@ PACKAGES = (
     "dosfstools",
     "iproute2",
     "util-linux",
+    # what a person at work on it types
+    "sudo",
+    "file",
     # what a person looking into a failed boot wants
     "login",
     "passwd",
