@@ -167,6 +167,37 @@ def moments(log: Log, count: int, *, seed: int, after: str = "", before: str = "
     return [first, *(chance.randrange(low, high) for low, high in zip(edges, edges[1:])), last]
 
 
+def moments_of_change(log: Log, count: int, *, seed: int, after: str = "", before: str = "") -> list[int]:
+    """Choose moments spread evenly over the stretches between flushes, however few writes one has; in order.
+
+    The very beginning and the end are among them. Where thousands of writes lead to one state and three more to the
+    next, `moments` would hardly meet the three.
+    after, before: the marks between which to choose, both exclusive; else the log's beginning and end.
+    """
+    first = moment_of(log, after) if after else 0
+    last = moment_of(log, before) - 1 if before else len(log.entries)
+    stretches: list[list[int]] = []
+    written: list[int] = []
+    for moment, entry in enumerate(log.entries[first:last], first):
+        written.append(moment)
+        if Flag.FLUSH in entry.flags and any(log.entries[one].length for one in written):
+            stretches.append(written)
+            written = []
+    stretches.append([*written, last])
+    if count < 2 or last - first + 1 < count:
+        raise LabError(f"{log.path}: {count} moments cannot be chosen from {first} to {last}.")
+    chance = random.Random(seed)  # noqa: S311
+    stretches[0].remove(first)
+    stretches[-1].remove(last)
+    for stretch in stretches:
+        chance.shuffle(stretch)
+    chosen = [first, last]
+    while len(chosen) < count:
+        left = sorted(filter(None, stretches), key=len)
+        chosen += [stretch.pop() for stretch in left[: count - len(chosen)]]
+    return sorted(chosen)
+
+
 def cut(log: Log, moment: int, destination: Path, *, seed: int, base: Path | None = None, size: int = 0) -> Path:
     """Make the image of the disk as a power cut at a moment may have left it; the same for the same seed.
 

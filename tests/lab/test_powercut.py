@@ -179,6 +179,22 @@ def test_moments_are_spread_from_the_beginning_to_the_end(tmp_path: Path) -> Non
             powercut.moments(log, count, seed=1)
 
 
+def test_moments_of_change_are_as_many_of_a_short_stretch_as_of_a_long_one(tmp_path: Path) -> None:
+    made = [*(write(0, "a") for _ in range(1000)), FLUSH, FLUSH, write(1, "b"), FLUSH, write(2, "c"), FLUSH]
+    log = make_log(tmp_path / "log", made)
+    chosen = powercut.moments_of_change(log, 12, seed=1)
+    # 1001 and 1002 lead up to the second write, and after the last flush there is nothing but the end
+    assert chosen[-6:] == [1001, 1002, 1003, 1004, 1005, 1006]
+    assert (len(set(chosen)), chosen[0]) == (12, 0)
+    assert chosen == sorted(chosen)
+    assert powercut.moments_of_change(log, 1007, seed=1) == list(range(1007))
+    for count in (1, 1008):
+        with pytest.raises(LabError, match=f"{count} moments cannot be chosen from 0 to 1006"):
+            powercut.moments_of_change(log, count, seed=1)
+    log = make_log(tmp_path / "log", [write(0, "a"), mark("begin"), write(1, "b"), FLUSH, mark("end"), FLUSH])
+    assert powercut.moments_of_change(log, 3, seed=1, after="begin", before="end") == [2, 3, 4]
+
+
 def test_moments_can_be_kept_between_two_marks(tmp_path: Path) -> None:
     made = [write(0, "a"), mark("begin"), write(1, "b"), write(2, "c"), mark("end"), write(3, "d")]
     log = make_log(tmp_path / "log", made)
