@@ -1,7 +1,8 @@
 """LUKS2 headers, held in memory.
 
 A header is written to the device only when it is complete, and a device is opened with a copy of its header that was
-looked at before: what cryptsetup then goes by is what was checked, whatever somebody does to the disk meanwhile.
+looked at before: what cryptsetup then goes by is what was checked, whatever somebody does to the disk meanwhile. The
+copy's JSON is written anew from what was read of it, so that no other reader can find anything else in it.
 
 Source of the format: the LUKS2 On-Disk Format Specification, version 1.1.
 """
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
 SIZE = 16 << 20
 """Bytes before the data: the room cryptsetup leaves for a header when nothing else is asked of it."""
 
-_MAGICS = (b"LUKS\xba\xbe", b"SKUL\xba\xbe")  # of the first and of the second copy
+_FIRST, _SECOND = b"LUKS\xba\xbe", b"SKUL\xba\xbe"  # how the two copies of the metadata begin
 _BINARY = 4096  # bytes before the JSON
 _SIZES = tuple(1 << shift for shift in range(14, 23))  # what a copy of the metadata may take: 16 KiB to 4 MiB
-_LONGEST = 2 * _SIZES[-1] + (128 << 20)  # both copies, and the most the key slots may take
+_SLOTS = 128 << 20  # the most that all key slots may take
 _FURTHEST = 1 << 40  # no data begin beyond
-_CHECKSUM = slice(0x1C0, 0x200)
+_LONGEST = 1 << 20  # bytes of JSON, of which cryptsetup writes some thousands: what is parsed takes room in memory
+_VERSION = slice(0x6, 0x8)
+_SIZE = slice(0x8, 0x10)
 _ALGORITHM = slice(0x48, 0x68)
-_BLOCK = 64 << 10
+_OFFSET = slice(0x100, 0x108)
+_CHECKSUM = slice(0x1C0, 0x200)
+_DIGITS = 20  # of a number of 64 bits
+_BLOCK = 1 << 20
 
 
 class Header:
@@ -65,6 +71,10 @@ class Header:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget the header."""
         self._file.close()
 
 
@@ -85,10 +95,14 @@ class Facts:
 def copy_from(device: str) -> tuple[Header, Facts]:
     """Copy a device's header into memory, and read the copy.
 
-    Only what was understood is copied, so that cryptsetup can go by nothing else. Raises DeviceError when there is no
-    header that could be used.
+    Only what was understood is copied, so that cryptsetup can go by nothing else; and no tokens, or else it would try
+    to open the device by them before it takes a passphrase. Raises DeviceError when there is no header that could be
+    used.
     """
-    source = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        source = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DeviceError(f"{device}: cannot be opened: {error.strerror}") from None
     try:
         copies = list(_copies(os.pread(source, 2 * _SIZES[-1], 0)))
         if not copies:
@@ -98,12 +112,14 @@ def copy_from(device: str) -> tuple[Header, Facts]:
             )
         try:
             return _copy(source, copies)
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             # not by chance: the checksum is right
             raise DeviceError(
                 f"{device}: the LUKS2 header makes no sense ({type(error).__name__})",
                 f"look at it: cryptsetup luksDump {device}",
             ) from None
+    except OSError as error:
+        raise DeviceError(f"{device}: its LUKS2 header cannot be read: {error.strerror}") from None
     finally:
         os.close(source)
 
@@ -116,36 +132,78 @@ class _Copy:
     content: bytes
 
     def metadata(self) -> dict[str, Any]:
-        """Return the JSON object. Raises ValueError when it is none."""
+        """Return the JSON object. Raises ValueError when it is none, and RecursionError."""
         text = self.content[_BINARY:].split(b"\0", 1)[0]
-        try:
-            found = json.loads(text)
-        except RecursionError:
-            raise ValueError from None
+        if len(text) > _LONGEST:
+            raise ValueError
+        found = json.loads(
+            text.decode(), object_pairs_hook=_unambiguous, parse_float=_no_number, parse_constant=_no_number
+        )
         if not isinstance(found, dict):
             raise TypeError
         return found
 
+    def with_metadata(self, metadata: dict[str, Any]) -> bytes:
+        """Return this copy with other JSON and the checksum for that. Raises ValueError if there is no room."""
+        text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode()
+        # where a string ends at its first NUL, "a" and "a\0b" are one
+        if b"\\u0000" in text or len(text) >= len(self.content) - _BINARY:
+            raise ValueError
+        content = bytearray(self.content[:_BINARY] + text.ljust(len(self.content) - _BINARY, b"\0"))
+        digest = _digest(content)
+        content[_CHECKSUM] = digest.ljust(_CHECKSUM.stop - _CHECKSUM.start, b"\0")
+        return bytes(content)
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its members: of two with one name, who knows which another reader takes."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
+def _no_number(_: str) -> None:
+    """Refuse what the format has no use for."""
+    raise ValueError
+
 
 def _copies(head: bytes) -> Iterator[_Copy]:
-    """Find the copies of the metadata whose checksum is right; cryptsetup uses the newer."""
-    for offset in (0, *_SIZES):
-        if head.startswith(_MAGICS, offset):
-            size = int.from_bytes(head[offset + 8 : offset + 16], "big")
-            copy = head[offset : offset + size]
-            if size in _SIZES and len(copy) == size and _intact(copy):
-                yield _Copy(offset, copy)
+    """Find the copies of the metadata whose checksum is right, where cryptsetup looks for them; it uses the newer."""
+    first = _intact(head, 0, _FIRST)
+    if first:
+        yield first
+    for offset in [len(first.content)] if first else _SIZES:
+        second = _intact(head, offset, _SECOND)
+        if second and len(second.content) == offset:
+            yield second
+            return
 
 
-def _intact(copy: bytes) -> bool:
-    """Tell whether a copy of the metadata has the checksum it says."""
+def _intact(head: bytes, offset: int, magic: bytes) -> _Copy | None:
+    """Return the copy of the metadata at a place, if there is one and it has the checksum it says."""
+    if not head.startswith(magic, offset):
+        return None
+    size = int.from_bytes(head[offset:][_SIZE], "big")
+    copy = head[offset : offset + size]
+    if size not in _SIZES or len(copy) != size:
+        return None
+    version, place = (int.from_bytes(copy[field], "big") for field in (_VERSION, _OFFSET))
+    digest = _digest(copy)
+    if (version, place) != (2, offset) or not digest or not copy[_CHECKSUM].startswith(digest):
+        return None
+    return _Copy(offset, copy)
+
+
+def _digest(copy: bytes | bytearray) -> bytes:
+    """Return the checksum that a copy of the metadata should have, b"" when it names none that there is."""
     algorithm = copy[_ALGORITHM].split(b"\0", 1)[0].decode("ascii", "replace")
     blank = bytes(_CHECKSUM.stop - _CHECKSUM.start)
     try:
         digest = hashlib.new(algorithm, copy[: _CHECKSUM.start] + blank + copy[_CHECKSUM.stop :]).digest()
     except (TypeError, ValueError):  # no digest of that name, or one without a length
-        return False
-    return copy[_CHECKSUM].startswith(digest)
+        return b""
+    return digest[: len(blank)]
 
 
 def _copy(source: int, copies: list[_Copy]) -> tuple[Header, Facts]:
@@ -154,18 +212,50 @@ def _copy(source: int, copies: list[_Copy]) -> tuple[Header, Facts]:
     segments = [segment for one in metadata for segment in one["segments"].values()]
     areas = [slot["area"] for one in metadata for slot in one["keyslots"].values()]
     facts = Facts(
-        segments=frozenset(str(segment["type"]) for segment in segments),
-        ciphers=frozenset(str(segment.get("encryption")) for segment in segments),
-        slot_ciphers=frozenset(str(area.get("encryption")) for area in areas),
-        integrity=frozenset(str(segment.get("integrity", {}).get("type", "")) for segment in segments),
+        segments=frozenset(_text(segment["type"]) for segment in segments),
+        ciphers=frozenset(_text(segment.get("encryption", "")) for segment in segments),
+        slot_ciphers=frozenset(_text(area.get("encryption", "")) for area in areas),
+        integrity=frozenset(_text(segment.get("integrity", {}).get("type", "")) for segment in segments),
     )
-    spans = {(int(area["offset"]), int(area["size"])) for area in areas}
-    room = max(int(segment["offset"]) for segment in segments)
-    if not 0 < room <= _FURTHEST or any(not 0 <= start < start + size <= _LONGEST for start, size in spans):
+    spans = {(_number(area["offset"]), _number(area["size"])) for area in areas}
+    room = max(_number(segment["offset"]) for segment in segments)
+    # Key slots are copied unread: none may come to lie where the metadata do, or where another copy is looked for.
+    begin = 2 * max(len(copy.content) for copy in copies)
+    if not 0 < room <= _FURTHEST or any(not begin <= start < start + size <= begin + _SLOTS for start, size in spans):
+        raise ValueError
+    if sum(size for _, size in spans) > _SLOTS:
         raise ValueError
     header = Header(room)
-    for copy in copies:
-        block.write(header.descriptor, copy.content, copy.offset)
-    for start, size in spans:
-        block.write(header.descriptor, os.pread(source, size, start), start)
+    try:
+        for copy, found in zip(copies, metadata):
+            block.write(header.descriptor, copy.with_metadata({**found, "tokens": {}}), copy.offset)
+        for start, size in spans:
+            _copy_span(source, header.descriptor, start, size)
+    except BaseException:
+        header.close()
+        raise
     return header, facts
+
+
+def _copy_span(source: int, target: int, start: int, size: int) -> None:
+    """Copy so many bytes. Raises ValueError when there are not so many."""
+    for done in range(0, size, _BLOCK):
+        wanted = min(_BLOCK, size - done)
+        data = os.pread(source, wanted, start + done)
+        if len(data) != wanted:
+            raise ValueError
+        block.write(target, data, start + done)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _number(value: object) -> int:
+    """Read a number as the format has them: in a string, as JSON's own are not good for 64 bits."""
+    text = _text(value)
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+        raise ValueError
+    return int(text)

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.errors import DeviceError
+from cryptpilot_boot.errors import DeviceError, printable
 from cryptpilot_boot.system import block, luks_header
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ TEMPORARY = "cryptpilot-otp"
 
 # Source: cryptsetup(8), "AUTHENTICATED DISK ENCRYPTION"; a mere checksum ("crc32c") is none.
 _AUTHENTICATED = ("hmac(", "cmac(", "aead", "poly1305")
+_LONGEST_NAME = 64  # characters of what a header says that are repeated
 
 
 class State(enum.Enum):
@@ -116,7 +117,7 @@ def distrust(volume: Volume, facts: luks_header.Facts) -> str:
         return "it has parts of the device used without encryption"
     for cipher in sorted(facts.ciphers | facts.slot_ciphers):
         if "-" not in cipher or "null" in cipher:
-            return f'it names "{cipher}" as a cipher, which encrypts nothing'
+            return f'it names "{printable(cipher)[:_LONGEST_NAME]}" as a cipher, which encrypts nothing'
     if volume.integrity and not all(tag.startswith(_AUTHENTICATED) for tag in facts.integrity):
         return "it has no integrity protection, and the configuration says integrity = true"
     return ""

@@ -1,0 +1,156 @@
+"""LUKS2 headers as no program writes them: a real one taken apart, changed, and put together with a right checksum.
+
+That is what somebody can do who has the disk, but not the passphrase.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Callable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BINARY = 4096
+SECOND = 16384
+"""Where the second copy of the metadata is in a header of the usual size."""
+SLOTS = 32768
+"""Where the key slots begin then."""
+DATA = 16 << 20
+
+Json = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """The binary fields of a copy of the metadata that tests change."""
+
+    size: int = SECOND
+    seqid: int = 10
+    version: int = 2
+    algorithm: bytes = b"sha256"
+    subsystem: bytes = b"cryptpilot"
+    label: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """A real header. image: the disk it is on; metadata: its JSON."""
+
+    image: Path
+    metadata: Json
+
+    @classmethod
+    def of(cls, image: Path) -> Template:
+        """Read a disk's header."""
+        with image.open("rb") as file:
+            text = file.read(SECOND)[BINARY:].split(b"\0", 1)[0]
+        return cls(image, json.loads(text))
+
+    def changed(self, change: Callable[[Json], object]) -> bytes:
+        """Return the JSON with something changed in it."""
+        metadata = copy.deepcopy(self.metadata)
+        change(metadata)
+        return json.dumps(metadata).encode()
+
+    def copy(self, text: bytes | None = None, *, second: bool = False, **fields: Any) -> bytes:
+        """Return one copy of the metadata with other JSON and other fields, and a checksum that is right.
+
+        fields: of `Fields`.
+        """
+        values = Fields(**fields)
+        with self.image.open("rb") as file:
+            content = bytearray(file.read(BINARY))
+        place = values.size if second else 0
+        content[:8] = (b"SKUL" if second else b"LUKS") + b"\xba\xbe" + values.version.to_bytes(2, "big")
+        content[0x8:0x10] = values.size.to_bytes(8, "big")
+        content[0x10:0x18] = values.seqid.to_bytes(8, "big")
+        content[0x18:0x48] = values.label.ljust(48, b"\0")
+        content[0x48:0x68] = values.algorithm.ljust(32, b"\0")
+        content[0xD0:0x100] = values.subsystem.ljust(48, b"\0")
+        content[0x100:0x108] = place.to_bytes(8, "big")
+        content += (json.dumps(self.metadata).encode() if text is None else text).ljust(values.size - BINARY, b"\0")
+        return bytes(with_checksum(content))
+
+    def both(self, text: bytes | None = None, **fields: Any) -> dict[int, bytes]:
+        """Return both copies of the metadata, by where they belong."""
+        first, second = (self.copy(text, second=second, **fields) for second in (False, True))
+        return {0: first, len(first): second}
+
+    def put(self, pieces: dict[int, bytes], path: Path, size: int = DATA + (1 << 20)) -> Path:
+        """Make a disk with the real header's key slots, and pieces of another header at their places."""
+        with self.image.open("rb") as source:
+            source.seek(SLOTS)
+            slots = source.read(512 << 10)
+        with path.open("wb") as target:
+            target.truncate(size)
+            for place, piece in {SLOTS: slots, **pieces}.items():
+                target.seek(place)
+                target.write(piece)
+            target.truncate(size)
+        return path
+
+
+def with_checksum(content: bytes | bytearray) -> bytearray:
+    """Set the checksum of a copy of the metadata, by the algorithm it names if there is such a one."""
+    content = bytearray(content)
+    content[0x1C0:0x200] = bytes(64)
+    algorithm = bytes(content[0x48:0x68]).split(b"\0", 1)[0].decode("ascii", "replace")
+    try:
+        digest = hashlib.new(algorithm, content).digest()
+    except (TypeError, ValueError):
+        digest = b""
+    content[0x1C0:0x200] = digest[:64].ljust(64, b"\0")
+    return content
+
+
+def segment(metadata: Json) -> Json:
+    """Return the data segment."""
+    found: Json = metadata["segments"]["0"]
+    return found
+
+
+def slot_area(metadata: Json) -> Json:
+    """Return the place of the key slot."""
+    found: Json = metadata["keyslots"]["0"]["area"]
+    return found
+
+
+def set_cipher(metadata: Json, cipher: object) -> None:
+    """Name another cipher for the data."""
+    segment(metadata)["encryption"] = cipher
+
+
+def set_slot_cipher(metadata: Json, cipher: object) -> None:
+    """Name another cipher for the key slot (CVE-2025-59054, when that is none)."""
+    slot_area(metadata)["encryption"] = cipher
+
+
+def make_linear(metadata: Json) -> None:
+    """Have the data taken as they are on the disk."""
+    metadata["segments"]["0"] = {"type": "linear", "offset": str(DATA), "size": "dynamic"}
+
+
+def add_linear(metadata: Json) -> None:
+    """Have a first part of the data encrypted, and the rest taken as it is on the disk."""
+    segment(metadata)["size"] = "4096"
+    metadata["segments"]["1"] = {"type": "linear", "offset": str(DATA + 4096), "size": "dynamic"}
+
+
+def hide_cipher(text: bytes) -> bytes:
+    """Name another cipher for the data by a key that ends at a NUL for those to whom strings end there."""
+    good = b'"encryption": "aes-xts-plain64", "sector_size"'
+    bad = b'"encryption": "aes-xts-plain64", "encryption\\u0000": "cipher_null-ecb", "sector_size"'
+    assert text.count(good) == 1
+    return text.replace(good, bad)
+
+
+def double_cipher(text: bytes) -> bytes:
+    """Name two ciphers for the data, by one key."""
+    good = b'"encryption": "aes-xts-plain64", "sector_size"'
+    bad = b'"encryption": "cipher_null-ecb", "encryption": "aes-xts-plain64", "sector_size"'
+    assert text.count(good) == 1
+    return text.replace(good, bad)

@@ -1,0 +1,500 @@
+"""Headers that somebody made to be read wrongly: each is understood as cryptsetup does, or refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cryptpilot_boot.config import Kms
+from cryptpilot_boot.config.model import Volume
+from cryptpilot_boot.errors import DeviceError
+from cryptpilot_boot.system import block, luks_header
+from cryptpilot_boot.volume import State, examine, state
+from tests import headers
+from tests.headers import BINARY, DATA, SECOND, SLOTS, Template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY = b"a key for a test"
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """A header as `cryptpilot init` has it made."""
+    image = tmp_path_factory.mktemp("header") / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    subprocess.run(
+        [
+            *("cryptsetup", "luksFormat", "--batch-mode", "--type=luks2", "--pbkdf=pbkdf2"),
+            *("--pbkdf-force-iterations=1000", "--cipher=aes-xts-plain64", "--key-size=512", "--sector-size=4096"),
+            *("--subsystem=cryptpilot", "--key-file=-", image),
+        ],
+        input=KEY,
+        check=True,
+    )
+    return Template.of(image)
+
+
+def volume(path: Path, *, integrity: bool = False) -> Volume:
+    kms = Kms("kst-1", "secret", "{}", "password", "pem")
+    return Volume("data1", str(path), kms, Path("data1.toml"), makefs="ext4", integrity=integrity)
+
+
+def as_cryptsetup_reads_it(header: luks_header.Header) -> dict[str, Any] | None:
+    """Return the JSON that cryptsetup finds in a copy; None if it finds no header."""
+    done = subprocess.run(
+        ["cryptsetup", "luksDump", "--dump-json-metadata", header.path],
+        capture_output=True,
+        pass_fds=[header.descriptor],
+        check=False,
+    )
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def opens(header: luks_header.Header, key: bytes) -> bool:
+    """Tell whether a key opens the volume by a copy of its header."""
+    command = ["cryptsetup", "open", "--type=luks2", "--test-passphrase", "--key-file=-", header.path]
+    done = subprocess.run(command, input=key, capture_output=True, pass_fds=[header.descriptor], check=False)
+    return done.returncode == 0
+
+
+def shown(text: str) -> str:
+    """Return what goes to a terminal, which must not obey it."""
+    assert text.isprintable()
+    return text
+
+
+def verdict(path: Path, *, integrity: bool = False) -> str:
+    """Return why a header is not gone by, whoever says so; "" for one that is.
+
+    What is gone by is what cryptsetup reads, to the letter.
+    """
+    try:
+        header, facts = luks_header.copy_from(str(path))
+    except DeviceError as error:
+        return shown(error.what)
+    with header:
+        reason = shown(state.distrust(volume(path, integrity=integrity), facts))
+        found = None if reason else as_cryptsetup_reads_it(header)
+        if found:
+            assert {segment["type"] for segment in found["segments"].values()} == {"crypt"}
+            assert {segment["encryption"] for segment in found["segments"].values()} == facts.ciphers
+            assert {slot["area"]["encryption"] for slot in found["keyslots"].values()} <= facts.slot_ciphers
+            assert found["tokens"] == {}
+    return reason
+
+
+def test_an_honest_header_is_copied_and_opens(template: Template) -> None:
+    header, facts = luks_header.copy_from(str(template.image))
+    with header:
+        assert facts.segments == {"crypt"}
+        assert facts.ciphers == facts.slot_ciphers == {"aes-xts-plain64"}
+        assert facts.integrity == {""}
+        assert as_cryptsetup_reads_it(header) == template.metadata
+        assert opens(header, KEY)
+        assert not opens(header, KEY + b"\n")
+    assert verdict(template.image) == ""
+
+
+def test_what_is_put_together_here_is_a_header(template: Template, tmp_path: Path) -> None:
+    """Or else all that follows would be refused for the wrong reason."""
+    for algorithm in (b"sha256", b"sha512", b"sha1"):
+        path = template.put(template.both(algorithm=algorithm), tmp_path / "disk.img")
+        header, _ = luks_header.copy_from(str(path))
+        with header:
+            assert opens(header, KEY)
+        assert verdict(path) == ""
+
+
+@pytest.mark.parametrize("size", [16 << 10, 32 << 10, 4 << 20])
+def test_either_copy_is_enough(template: Template, tmp_path: Path, size: int) -> None:
+    def move(metadata: headers.Json) -> None:
+        headers.slot_area(metadata)["offset"] = str(2 * size)
+        metadata["config"]["json_size"] = str(size - BINARY)
+        metadata["config"]["keyslots_size"] = str(DATA - 2 * size)
+
+    both = template.both(template.changed(move), size=size)
+    with template.image.open("rb") as source:
+        source.seek(SLOTS)
+        slots = source.read(512 << 10)
+    for missing in (None, 0, size):
+        pieces = {SLOTS: bytes(512 << 10), 2 * size: slots, **both}
+        if missing is not None:
+            pieces[missing] = bytes(size)
+        header, _ = luks_header.copy_from(str(template.put(pieces, tmp_path / "disk.img")))
+        with header:
+            assert opens(header, KEY), missing
+
+
+def nested(depth: int) -> bytes:
+    return b'{"segments": ' + b"[" * depth + b"]" * depth + b"}"
+
+
+DAMAGED = "no copy of it is whole"
+NONSENSE = "makes no sense"
+
+# By name: what is put where, and what is said to it.
+HOSTILE: dict[str, tuple[Callable[[Template], dict[int, bytes]], str]] = {
+    "neither copy": (lambda _: {}, DAMAGED),
+    "wrong checksums": (lambda t: {0: t.copy()[:-1] + b"x", SECOND: t.copy(second=True)[:-1] + b"x"}, DAMAGED),
+    "two first copies": (lambda t: {0: bytes(SECOND), SECOND: t.copy()}, DAMAGED),
+    "the second copy in place of the first": (lambda t: {0: t.copy(second=True)}, DAMAGED),
+    "the second copy where it does not belong": (lambda t: {2 * SECOND: t.copy(second=True)}, DAMAGED),
+    "version 1": (lambda t: t.both(version=1), DAMAGED),
+    "version 3": (lambda t: t.both(version=3), DAMAGED),
+    "a hash nobody knows": (lambda t: t.both(algorithm=b"sha257"), DAMAGED),
+    "a hash without a name": (lambda t: t.both(algorithm=b""), DAMAGED),
+    "a hash without a length": (lambda t: t.both(algorithm=b"shake_128"), DAMAGED),
+    "a hash that is none": (lambda t: t.both(algorithm=b"null"), DAMAGED),
+    "a hash that is no text": (lambda t: t.both(algorithm=b"\xff" * 32), DAMAGED),
+    "no JSON": (lambda t: t.both(b"nonsense"), NONSENSE),
+    "JSON of nothing": (lambda t: t.both(b""), NONSENSE),
+    "JSON that breaks off": (lambda t: t.both(json.dumps(t.metadata).encode()[:-1]), NONSENSE),
+    "JSON in UTF-8 with a mark": (lambda t: t.both(b"\xef\xbb\xbf" + json.dumps(t.metadata).encode()), NONSENSE),
+    "JSON in no encoding": (lambda t: t.both(b'{"segments": "\xff"}'), NONSENSE),
+    "a list": (lambda t: t.both(b"[]"), NONSENSE),
+    "a number": (lambda t: t.both(b"1"), NONSENSE),
+    "nothing in it": (lambda t: t.both(b"{}"), NONSENSE),
+    "deep nesting": (lambda t: t.both(nested(5000)), NONSENSE),
+    "deeper nesting": (lambda t: t.both(nested(2000000), size=4 << 20), NONSENSE),
+    "a crowd of objects": (lambda t: t.both(b"[" + b"{}," * 1300000 + b"{}]", size=4 << 20), NONSENSE),
+    "a long number": (lambda t: t.both(b'{"segments": ' + b"9" * 10000 + b"}"), NONSENSE),
+    "a cipher twice": (lambda t: t.both(headers.double_cipher(json.dumps(t.metadata).encode())), NONSENSE),
+    "a cipher hidden by a NUL": (lambda t: t.both(headers.hide_cipher(json.dumps(t.metadata).encode())), NONSENSE),
+    "half a character": (lambda t: t.both(t.changed(lambda m: m.update(more="\ud800"))), NONSENSE),
+    "infinity": (lambda t: t.both(t.changed(lambda m: m.update(more=float("inf")))), NONSENSE),
+    "an endless text": (lambda t: t.both(t.changed(lambda m: m.update(more="x" * (3 << 20))), size=4 << 20), NONSENSE),
+    "null cipher": (
+        lambda t: t.both(t.changed(lambda m: headers.set_cipher(m, "cipher_null-ecb"))),
+        'it names "cipher_null-ecb" as a cipher, which encrypts nothing',
+    ),
+    "null cipher by the kernel's name": (
+        lambda t: t.both(t.changed(lambda m: headers.set_cipher(m, "capi:ecb(cipher_null)-plain64"))),
+        'it names "capi:ecb(cipher_null)-plain64" as a cipher, which encrypts nothing',
+    ),
+    "null cipher in a key slot": (
+        lambda t: t.both(t.changed(lambda m: headers.set_slot_cipher(m, "cipher_null-ecb"))),
+        'it names "cipher_null-ecb" as a cipher, which encrypts nothing',
+    ),
+    "a cipher that is no text": (lambda t: t.both(t.changed(lambda m: headers.set_cipher(m, ["aes-xts"]))), NONSENSE),
+    "a cipher that a terminal obeys": (
+        lambda t: t.both(t.changed(lambda m: headers.set_cipher(m, "null\x1b[2J\n" + 5000 * "x"))),
+        'it names "null [2J ' + 55 * "x" + '" as a cipher, which encrypts nothing',
+    ),
+    "no cipher": (
+        lambda t: t.both(t.changed(lambda m: headers.segment(m).pop("encryption"))),
+        'it names "" as a cipher, which encrypts nothing',
+    ),
+    "a plain segment": (lambda t: t.both(t.changed(headers.make_linear)), "used without encryption"),
+    "a plain segment beside": (lambda t: t.both(t.changed(headers.add_linear)), "used without encryption"),
+    "a newer second copy with a null cipher": (
+        lambda t: {
+            0: t.copy(),
+            SECOND: t.copy(t.changed(lambda m: headers.set_cipher(m, "cipher_null-ecb")), second=True, seqid=99),
+        },
+        'it names "cipher_null-ecb" as a cipher, which encrypts nothing',
+    ),
+    "a newer second copy with a null cipher in a key slot": (
+        lambda t: {
+            0: t.copy(),
+            SECOND: t.copy(t.changed(lambda m: headers.set_slot_cipher(m, "cipher_null-ecb")), second=True, seqid=99),
+        },
+        'it names "cipher_null-ecb" as a cipher, which encrypts nothing',
+    ),
+    "a newer second copy with a plain segment": (
+        lambda t: {0: t.copy(), SECOND: t.copy(t.changed(headers.make_linear), second=True, seqid=99)},
+        "used without encryption",
+    ),
+    "no segments": (lambda t: t.both(t.changed(lambda m: m.update(segments={}))), NONSENSE),
+    "segments in a list": (lambda t: t.both(t.changed(lambda m: m.update(segments=[1]))), NONSENSE),
+    "a segment that is none": (lambda t: t.both(t.changed(lambda m: m.update(segments={"0": 1}))), NONSENSE),
+    "a key slot without a place": (
+        lambda t: t.both(t.changed(lambda m: m["keyslots"]["0"].pop("area"))),
+        NONSENSE,
+    ),
+}
+
+# Where key slots are said to be: (offset, size).
+AREAS = {
+    "negative": ("-32768", "258048"),
+    "of a negative size": ("32768", "-1"),
+    "of no size": ("32768", "0"),
+    "over the first copy": ("0", "4096"),
+    "over the second copy": (str(SECOND), "4096"),
+    "beyond the device": (str(1 << 50), "258048"),
+    "reaching beyond the device": (str(DATA), str(4 << 20)),
+    "gigantic": ("32768", str(1 << 62)),
+    "a gigabyte": ("32768", str(1 << 30)),
+    "beyond all numbers": ("9" * 5000, "258048"),
+    "numbers": (32768, 258048),
+    "in other digits": ("\N{ARABIC-INDIC DIGIT THREE}2768", "258048"),
+    "with a grouping": ("32_768", "258048"),
+    "with a space": (" 32768", "258048"),
+    "nothing": (None, None),
+}
+
+
+def put_area(offset: object, size: object) -> Callable[[Template], dict[int, bytes]]:
+    return lambda t: t.both(t.changed(lambda m: headers.slot_area(m).update(offset=offset, size=size)))
+
+
+def put_data(offset: object) -> Callable[[Template], dict[int, bytes]]:
+    return lambda t: t.both(t.changed(lambda m: headers.segment(m).update(offset=offset)))
+
+
+HOSTILE.update({f"a key slot {name}": (put_area(*area), NONSENSE) for name, area in AREAS.items()})
+HOSTILE.update(
+    {f"data at {offset!r:.20}": (put_data(offset), NONSENSE) for offset in ("0", "-1", str(1 << 62), "x", 1, None)}
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_header_is_not_gone_by(template: Template, tmp_path: Path, name: str) -> None:
+    make, said = HOSTILE[name]
+    path = template.put(make(template), tmp_path / "disk.img")
+    assert said in verdict(path)
+
+
+def test_integrity_that_is_wanted_must_be_in_every_copy(template: Template, tmp_path: Path) -> None:
+    def authenticate(metadata: headers.Json) -> None:
+        headers.segment(metadata)["integrity"] = {"type": "hmac(sha256)", "journal_encryption": "none"}
+
+    def checksum(metadata: headers.Json) -> None:
+        headers.segment(metadata)["integrity"] = {"type": "crc32c"}
+
+    protected = template.changed(authenticate)
+    assert verdict(template.put(template.both(protected), tmp_path / "disk.img"), integrity=True) == ""
+    for bad in (template.changed(lambda _: None), template.changed(checksum)):
+        for first, second in ((bad, bad), (protected, bad), (bad, protected)):
+            pieces = {0: template.copy(first), SECOND: template.copy(second, second=True, seqid=99)}
+            path = template.put(pieces, tmp_path / "disk.img")
+            assert "no integrity protection" in verdict(path, integrity=True)
+
+
+@pytest.mark.parametrize(
+    "length",
+    [0, 1, 6, 16, 511, 512, 4095, 4096, 4097, 16383, 16384, 16385, 20480, 32767, 32768, 32769, 290815, 290816, DATA],
+)
+def test_a_header_that_breaks_off_is_refused(template: Template, tmp_path: Path, length: int) -> None:
+    """Unless all there is to copy is there: the metadata, and the one key slot up to its end."""
+    path = tmp_path / "disk.img"
+    path.write_bytes(template.image.read_bytes()[:length])
+    reason = verdict(path)
+    if length < SECOND:
+        assert DAMAGED in reason
+    elif length < SLOTS + 258048:
+        assert NONSENSE in reason
+    else:
+        assert reason == ""
+
+
+def test_key_slots_that_would_take_more_than_all_room_are_refused(template: Template, tmp_path: Path) -> None:
+    def crowd(metadata: headers.Json) -> None:
+        (slot,) = metadata["keyslots"].values()
+        for number in range(30):
+            area = {**slot["area"], "offset": str(SLOTS + 4096 * number), "size": str(8 << 20)}
+            metadata["keyslots"][str(number)] = {**slot, "area": area}
+
+    path = template.put(template.both(template.changed(crowd), size=SECOND), tmp_path / "disk.img", size=64 << 20)
+    assert NONSENSE in verdict(path)
+
+
+def test_what_stands_in_a_key_slots_place_never_becomes_metadata(template: Template, tmp_path: Path) -> None:
+    """Only one copy is whole when it is looked at; what stands in the other's place may be another a moment later."""
+    path = template.put({0: template.copy(), SECOND: b"SKUL"}, tmp_path / "disk.img")
+    header, _ = luks_header.copy_from(str(path))
+    with header:
+        assert Path(f"/proc/self/fd/{header.descriptor}").read_bytes()[SECOND:SLOTS] == bytes(SECOND)
+
+
+def test_tokens_are_left_out(template: Template, tmp_path: Path) -> None:
+    """By them cryptsetup would open a volume before it takes the passphrase: somebody else's, with his own token."""
+
+    def add_token(metadata: headers.Json) -> None:
+        metadata["tokens"] = {"0": {"type": "luks2-keyring", "keyslots": ["0"], "key_description": "anything"}}
+
+    header, _ = luks_header.copy_from(str(template.put(template.both(template.changed(add_token)), tmp_path / "d.img")))
+    with header:
+        assert as_cryptsetup_reads_it(header) == template.metadata
+        assert opens(header, KEY)
+
+
+@pytest.mark.parametrize("name", ["no such file", "a directory", "an empty file"])
+def test_what_cannot_be_read_is_a_device_error(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "disk"
+    if name == "a directory":
+        path.mkdir()
+    elif name == "an empty file":
+        path.touch()
+    with pytest.raises(DeviceError):
+        luks_header.copy_from(str(path))
+
+
+TEXTS = [
+    b"cryptpilot\nTYPE=ext4",
+    b"cryptpilot\nSUBSYSTEM=cryptpilot",
+    b"x\nSUBSYSTEM=cryptpilot",
+    b"x\rSUBSYSTEM=cryptpilot",
+    "x\u2028SUBSYSTEM=cryptpilot".encode(),
+    b"x\x0bSUBSYSTEM=cryptpilot",
+    b"x\x85SUBSYSTEM=cryptpilot",
+    b"cryptpilot\\",
+    b'"cryptpilot"',
+    b"\x1b[2Jcryptpilot",
+    b"\xff\xfe",
+    b"x" * 48,
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_label_is_not_taken_for_anything_else(template: Template, tmp_path: Path, text: bytes) -> None:
+    """`blkid` writes what a header says onto lines of its own, and these are read."""
+    path = template.put(template.both(label=text, subsystem=text), tmp_path / "disk.img")
+    found = block.signature(str(path))
+    assert found is not None
+    assert found.kind == "crypto_LUKS"
+    assert found.subsystem not in (state.COMPLETE, state.INITIALIZING, state.TEMPORARY)
+    assert state.describe(found) == "a LUKS2 header of somebody else"
+    path = template.put(template.both(label=text), tmp_path / "disk.img")
+    assert block.signature(str(path)) == block.Signature("crypto_LUKS", "2", state.COMPLETE)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_show_says_that_something_is_wrong(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(block, "is_block_device", lambda _: True)
+    make, _ = HOSTILE[name]
+    path = template.put(make(template), tmp_path / "disk.img")
+    status = examine(volume(path))
+    assert status.state in (State.CHECK_FAILED, State.REQUIRES_INIT)
+    assert status.detail.isprintable()
+
+
+# A value that is not what belongs in its place.
+VALUES: list[Any] = [
+    *(None, True, 0, -1, 1 << 70, "", "x", "0", "-1", str(1 << 63), "4096", "16384", [], {}, [[]], {"0": {}}),
+    *("crypt", "linear", "cipher_null-ecb", "aes-xts-plain64", "hmac(sha256)", "luks2", "raw", "\u0000", "\x1b[0m"),
+]
+
+
+def places(value: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return the ways to everything in a JSON object."""
+    found = [path] if path else []
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            found += places(inner, (*path, key))
+    return found
+
+
+def replace(metadata: headers.Json, way: tuple[str, ...], value: object, *, drop: bool) -> None:
+    """Put another value in a place, or drop what is there."""
+    for key in way[:-1]:
+        metadata = metadata.get(key, {}) if isinstance(metadata, dict) else {}
+    if not isinstance(metadata, dict):
+        return
+    if drop:
+        metadata.pop(way[-1], None)
+    else:
+        metadata[way[-1]] = value
+
+
+@settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=120,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_a_changed_header_is_understood_as_cryptsetup_does_or_refused(
+    template: Template, tmp_path: Path, data: st.DataObject
+) -> None:
+    ways = places(template.metadata)
+
+    def change(metadata: headers.Json) -> None:
+        for _ in range(data.draw(st.integers(1, 3))):
+            replace(
+                metadata,
+                data.draw(st.sampled_from(ways)),
+                data.draw(st.sampled_from(VALUES)),
+                drop=data.draw(st.booleans()),
+            )
+
+    changed = template.changed(change)
+    honest = json.dumps(template.metadata).encode()
+    first, second = data.draw(st.sampled_from([(changed, changed), (changed, honest), (honest, changed)]))
+    newer = data.draw(st.integers(0, 20))
+    pieces = {0: template.copy(first), SECOND: template.copy(second, second=True, seqid=newer)}
+    verdict(template.put(pieces, tmp_path / "disk.img"), integrity=data.draw(st.booleans()))
+
+
+@settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=120,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    at=st.one_of(st.integers(0, 0x1BF), st.integers(BINARY, BINARY + 1100), st.integers(0, SECOND - 1)),
+    byte=st.integers(0, 255),
+    more=st.binary(max_size=4),
+    second=st.booleans(),
+    checked=st.booleans(),
+)
+def test_a_byte_that_differs_is_no_trouble(
+    template: Template, tmp_path: Path, at: int, byte: int, more: bytes, second: bool, checked: bool
+) -> None:
+    content = bytearray(template.copy(second=second))
+    piece = bytes([byte, *more])[: SECOND - at]
+    content[at : at + len(piece)] = piece
+    pieces = {SECOND if second else 0: bytes(headers.with_checksum(content) if checked else content)}
+    verdict(template.put(pieces, tmp_path / "disk.img"))
+
+
+MEASURE = """
+import os, resource, sys
+from cryptpilot_boot.errors import DeviceError
+from cryptpilot_boot.system import luks_header
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+before = peak()
+try:
+    header, _ = luks_header.copy_from(sys.argv[1])
+except DeviceError:
+    print("refused", peak() - before)
+else:
+    print("copied", peak() - before + (os.fstat(header.descriptor).st_blocks >> 11))
+"""
+
+
+@pytest.mark.parametrize("crowd", [b"{}", b"[]", b'{"a":{}}', b"10000000000"])
+def test_memory_is_bounded(template: Template, tmp_path: Path, crowd: bytes) -> None:
+    """In MiB: what reading the worst header may take, and what the copy of it takes."""
+
+    def inflate(limit: int) -> bytes:
+        text = json.dumps(template.metadata).encode()[:-1] + b', "more": ['
+        return text + (crowd + b",") * ((limit - len(text) - 100) // (len(crowd) + 1)) + crowd + b"]}"
+
+    def measure(text: bytes) -> tuple[str, int]:
+        path = template.put(template.both(text, size=4 << 20), tmp_path / "disk.img")
+        output = subprocess.run(
+            [sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True, cwd=CHECKOUT
+        ).stdout.split()
+        return output[0], int(output[1])
+
+    refused = measure(inflate((4 << 20) - BINARY))
+    assert refused[0] == "refused"
+    assert refused[1] < 64
+    assert measure(inflate(1 << 20))[1] < 160
