@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.errors import DeviceError
@@ -30,9 +31,11 @@ _SIZES = tuple(1 << shift for shift in range(14, 23))  # what a copy of the meta
 _SLOTS = 128 << 20  # the most that all key slots may take
 _FURTHEST = 1 << 40  # no data begin beyond
 _LONGEST = 1 << 20  # bytes of JSON, of which cryptsetup writes some thousands: what is parsed takes room in memory
+_LUKS2 = 2
 _VERSION = slice(0x6, 0x8)
 _SIZE = slice(0x8, 0x10)
 _ALGORITHM = slice(0x48, 0x68)
+_SUBSYSTEM = slice(0xD0, 0x100)
 _OFFSET = slice(0x100, 0x108)
 _CHECKSUM = slice(0x1C0, 0x200)
 _DIGITS = 20  # of a number of 64 bits
@@ -76,6 +79,21 @@ class Header:
     def close(self) -> None:
         """Forget the header."""
         self._file.close()
+
+
+def mark(device: str) -> str:
+    """Return the subsystem that the header at the beginning of a device names, "" when there is none.
+
+    It says whose header it is, not that the header is whole. Raises DeviceError when the device cannot be read.
+    """
+    try:
+        with Path(device).open("rb", buffering=0) as source:
+            head = source.read(_BINARY)
+    except OSError as error:
+        raise DeviceError(f"{device}: cannot be read: {error.strerror}") from None
+    if not head.startswith(_FIRST) or int.from_bytes(head[_VERSION], "big") != _LUKS2:
+        return ""
+    return head[_SUBSYSTEM].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +208,7 @@ def _intact(head: bytes, offset: int, magic: bytes) -> _Copy | None:
         return None
     version, place = (int.from_bytes(copy[field], "big") for field in (_VERSION, _OFFSET))
     digest = _digest(copy)
-    if (version, place) != (2, offset) or not digest or not copy[_CHECKSUM].startswith(digest):
+    if (version, place) != (_LUKS2, offset) or not digest or not copy[_CHECKSUM].startswith(digest):
         return None
     return _Copy(offset, copy)
 

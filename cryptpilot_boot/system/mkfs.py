@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 Regions = list[tuple[int, int]]
 """Parts of a device: where each begins, and how long it is, in bytes."""
 
-# What libblkid, mount(8) and file(1) read of a device to find out what is on it, and more.
-_HEAD = 16 << 20
-_TAIL = 4 << 20
-
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -93,8 +89,7 @@ def make(kind: str, device: str, *, integrity: bool, temporary: bool) -> None:
     one = KINDS[kind]
     command = [*one.command, *one.options(integrity, temporary)]
     if integrity:
-        size = block.look_up(device).size
-        block.clear(device, [(0, min(_HEAD, size)), (max(0, size - _TAIL), min(_TAIL, size))])
+        block.clear(device, block.probed(block.look_up(device).size))
         block.clear(device, one.layout(command, device))
     run([*command, device])
 

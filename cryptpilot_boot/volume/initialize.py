@@ -112,7 +112,7 @@ def require_formattable(volume: Volume, force: Force) -> Target:
     close_leftover(volume)
     block.require_unused(device.node)
     require_room(volume, device)
-    found = block.signature(device.node)
+    found = state.look(device.node)
     _require_allowed(volume, found, force)
     return Target(device, found)
 

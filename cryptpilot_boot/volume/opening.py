@@ -39,7 +39,7 @@ def open_volume(volume: Volume, ask_passphrase: Callable[[], Passphrase], *, che
 def require_openable(volume: Volume) -> block.Device:
     """Return the device; raise unless it holds what `open` needs: a sound volume, or for a temporary one nothing."""
     device = block.look_up(volume.dev)
-    found = block.signature(device.node)
+    found = state.look(device.node)
     if volume.temporary:
         close_leftover(volume)
         block.require_unused(device.node)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 INITIALIZING = "cryptpilot-initializing"
 COMPLETE = "cryptpilot"
 TEMPORARY = "cryptpilot-otp"
+_MARKS = (INITIALIZING, COMPLETE, TEMPORARY)
 
 # Source: cryptsetup(8), "AUTHENTICATED DISK ENCRYPTION"; a mere checksum ("crc32c") is none.
 _AUTHENTICATED = ("hmac(", "cmac(", "aead", "poly1305")
@@ -54,6 +55,18 @@ class Status:
         return self.state is State.OPENED
 
 
+def look(path: str) -> block.Signature | None:
+    """Find out what a device holds; None for nothing.
+
+    A header with a mark of ours says it, whatever the ciphertext behind it looks like: by chance one device in some
+    ten thousand looks like part of a RAID to libblkid, which would keep a machine from its root. Raises DeviceError.
+    """
+    mark = luks_header.mark(path)
+    if mark in _MARKS:
+        return block.Signature("crypto_LUKS", "2", mark)
+    return block.signature(path)
+
+
 def examine(volume: Volume) -> Status:
     """Find out the state of a volume. Trouble is a state too: this does not raise."""
     try:
@@ -67,7 +80,7 @@ def _examine(volume: Volume) -> Status:
         return Status(volume, State.OPENED)
     if not block.is_block_device(volume.dev):
         return Status(volume, State.DEVICE_NOT_FOUND, f"{volume.dev}: no such block device")
-    found = block.signature(volume.dev)
+    found = look(volume.dev)
     if volume.temporary:
         refusal = not_ours_to_overwrite(volume, found)
         return Status(volume, State.CHECK_FAILED if refusal else State.READY_TO_OPEN, refusal)

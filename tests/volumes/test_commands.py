@@ -306,3 +306,57 @@ fails cryptpilot open b
     assert states(result) == {"a": "ready-to-open", "b": "initializing"}
     assert "type:    LUKS2" in result.stdout
     assert "init was interrupted" in result.stdout
+
+
+def test_a_device_that_looks_blank_because_it_cannot_be_read_is_not_blank(tree: Path, tmp_path: Path) -> None:
+    """libblkid says "nothing" of a device it cannot read: neither init nor a temporary volume may believe it."""
+    machine = Machine(tree, tmp_path, "a b")
+    dev = "/dev/mapper/bad"
+    before = {name: sha256(disk.path) for name, disk in machine.disks.items()}
+    result = machine.run(
+        """
+# one sector cannot be read, where a superblock may be
+for disk in a b; do
+    DM_DISABLE_UDEV=1 dmsetup create bad-$disk << END
+0 2048 linear /dev/disk/by-id/virtio-$disk 0
+2048 8 error
+2056 96248 linear /dev/disk/by-id/virtio-$disk 2056
+END
+done
+blkid --probe /dev/mapper/bad-a || echo "blkid: $?"
+fails cryptpilot init a --yes
+fails cryptpilot open b
+cryptpilot show --json
+""",
+        {
+            "a": exec_volume(machine.disks["a"]).replace(machine.disks["a"].device, f"{dev}-a"),
+            "b": f'volume = "b"\ndev = "{dev}-b"\nmakefs = "ext4"\n[encrypt.otp]\n',
+        },
+    ).check()
+    assert "blkid: 2\n" in result.stdout
+    assert f"cryptpilot: error: a: {dev}-a: cannot be read: Input/output error" in result.stdout
+    assert f"cryptpilot: error: b: {dev}-b: cannot be read: Input/output error" in result.stdout
+    assert states(result) == {"a": "check-failed", "b": "check-failed"}
+    assert {name: sha256(disk.path) for name, disk in machine.disks.items()} == before
+
+
+def test_a_volume_stays_a_volume_whatever_its_ciphertext_looks_like(tree: Path, tmp_path: Path) -> None:
+    """By chance, libblkid takes one device in some ten thousand for part of a RAID."""
+    machine = Machine(tree, tmp_path, "a")
+    machine.run("cryptpilot init a --yes").check()
+    with machine.disks["a"].path.open("r+b") as image:
+        # libblkid: "JM", version 2, and 16-bit words that add up to 0 or 1, in the last sector
+        sector = bytearray(512)
+        sector[:8] = b"JM\0\0\0\0\2\0"
+        total = sum(int.from_bytes(sector[at : at + 2], "little") for at in range(0, 128, 2)) & 0xFFFF
+        sector[2:4] = ((0x10000 - total) & 0xFFFF).to_bytes(2, "little")
+        image.seek(-512, 2)
+        image.write(sector)
+    result = machine.run("""
+blkid --probe --output=value --match-tag=TYPE /dev/disk/by-id/virtio-a
+cryptpilot show --json
+cryptpilot open a
+""").check()
+    assert "jmicron_raid_member" in result.stdout
+    assert states(result) == {"a": "ready-to-open"}
+    assert result.stdout.endswith("a: /dev/mapper/a is open\n")
