@@ -60,19 +60,20 @@ SHARE = "/srv"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def root_tree(suite: str = "bookworm") -> Path:
+def root_tree(suite: str = "bookworm", extra: Sequence[str] = ()) -> Path:
     """Return the root tree of a Debian release, shared and cached: not to be changed, see `clone`.
 
     `suite` is bullseye, bookworm or trixie: dracut 051, 059 or 106. It has a kernel and dracut but no initrd, no DNS
-    server and no password for root. Making it takes half a minute. Host program: ``mmdebstrap``.
+    server and no password for root. `extra` are packages beside `PACKAGES`. Making it takes half a minute. Host
+    program: ``mmdebstrap``.
     """
-    command = _mmdebstrap(suite)
+    command = _mmdebstrap(suite, extra)
 
     def make(path: Path) -> None:
         # Or else the kernel's post-installation script would have dracut make an initrd.
         run([*command, path], env={**os.environ, "INITRD": "No"}, timeout=600)
 
-    return cached(f"tree-{suite}", command, make)
+    return cached(f"tree-{suite}{'-extra' if extra else ''}", command, make)
 
 
 def clone(tree: Path, destination: Path) -> Path:
@@ -131,14 +132,14 @@ def make_initrd(tree: Path, destination: Path, *options: str) -> str:
     return output
 
 
-def _mmdebstrap(suite: str) -> list[str]:
+def _mmdebstrap(suite: str, extra: Sequence[str]) -> list[str]:
     return [
         "mmdebstrap",
         "--mode=root",
         "--variant=minbase",
         "--components=main",
         "--format=directory",
-        "--include=" + ",".join(PACKAGES),
+        "--include=" + ",".join([*PACKAGES, *extra]),
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/info/*",
