@@ -46,11 +46,13 @@ BEHAVIOUR = "behaviour"
 class Site:
     """What the user of a KMS instance has: a secret in it, a client key, the instance's CA.
 
-    directory: where the stand-in keeps them, and its record of requests.
+    directory: where the stand-in keeps them, and its record of requests. secret_names: the secret under another name
+    is another secret, though of the same value.
     """
 
     directory: Path
     secret: str
+    secret_names: tuple[str, ...] = (SECRET_NAME,)
 
     @property
     def client_key(self) -> dict[str, str]:
@@ -101,12 +103,13 @@ def make_site(directory: Path, secret: str = "") -> Site:
 _MAKE_PKI = "import sys, pathlib, tests.kms.directory as d; d.open_directory(pathlib.Path(sys.argv[1]))"
 
 
-def kms_command(directory: str, ready_file: str) -> list[str]:
-    """Return the command line that runs the stand-in as the gateway of the instance kept in a site's directory."""
+def kms_command(site: Site, directory: str, ready_file: str) -> list[str]:
+    """Return the command line that runs the stand-in as a site's gateway; directory: where the site's is seen."""
     return [
         *(sys.executable, "-m", "tests.kms", "--dir", directory),
         *("--listen", "127.0.0.1:443", "--name", GATEWAY),
-        *("--secret", f"{SECRET_NAME}=@{directory}/secret", "--ready-file", ready_file),
+        *(argument for name in site.secret_names for argument in ("--secret", f"{name}=@{directory}/secret")),
+        *("--ready-file", ready_file),
     ]
 
 
@@ -116,7 +119,8 @@ def running_kms(site: Site, network: Namespace) -> Iterator[None]:
     ready = site.directory / "ready"
     ready.unlink(missing_ok=True)
     process = spawn(
-        network.command(kms_command(str(site.directory), str(ready))), env={**os.environ, "PYTHONPATH": str(CHECKOUT)}
+        network.command(kms_command(site, str(site.directory), str(ready))),
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )
     try:
         _wait_for(ready, process)
@@ -134,7 +138,12 @@ def _wait_for(ready: Path, process: Any) -> None:
 
 
 def volume_file(
-    site: Site, *, volume: str = ROOT, dev: str = f"/dev/disk/by-id/virtio-{ROOT}", makefs: str = "ext4"
+    site: Site,
+    *,
+    volume: str = ROOT,
+    dev: str = f"/dev/disk/by-id/virtio-{ROOT}",
+    makefs: str = "ext4",
+    secret_name: str = SECRET_NAME,
 ) -> str:
     """Write the configuration of a KMS volume as the guide prints it."""
     client_key = (site.directory / "client_key.json").read_text()
@@ -147,7 +156,7 @@ makefs = "{makefs}"
 
 [encrypt.kms]
 kms_instance_id = "{INSTANCE}"
-secret_name = "{SECRET_NAME}"
+secret_name = "{secret_name}"
 client_key = \'\'\'
 {client_key}
 \'\'\'
@@ -174,9 +183,9 @@ def install(tree: Path) -> Path:
     return tree
 
 
-def installed_tree(destination: Path) -> Path:
-    """Make a Debian 12 tree with the product installed."""
-    return install(clone(root_tree("bookworm"), destination))
+def installed_tree(destination: Path, extra: Sequence[str] = ()) -> Path:
+    """Make a Debian 12 tree with the product installed; `extra` are more packages in it."""
+    return install(clone(root_tree("bookworm", extra), destination))
 
 
 def configure(tree: Path, volumes: Mapping[str, str], global_file: str = "") -> None:
@@ -227,7 +236,7 @@ def run_with_kms(
     lines = f"""
 cd {CHECKOUT}
 echo "127.0.0.1 {GATEWAY}" >> /etc/hosts
-PYTHONDONTWRITEBYTECODE=1 {" ".join(kms_command(SHARE, "/run/kms-ready"))} &
+PYTHONDONTWRITEBYTECODE=1 {" ".join(kms_command(site, SHARE, "/run/kms-ready"))} &
 for point in dev proc sys run; do mount --rbind /$point {tree}/$point; done
 cp /etc/hosts {tree}/etc/hosts
 until [ -e /run/kms-ready ]; do sleep 0.05; done
