@@ -5,6 +5,7 @@ PREFIX ?= /usr
 DESTDIR ?=
 # Two at a time: most tests are machines with one processor. PYTEST_ARGS="-n0 -k NAME" runs one, as it comes.
 PYTEST_ARGS ?= -n2 --dist=loadgroup
+BENCH ?=
 
 # A virtual environment from the hash-pinned locks, made on first use and kept outside the repository.
 DEV = "$$($(PYTHON) build.py venv dev)/bin"
@@ -14,7 +15,7 @@ DEV = "$$($(PYTHON) build.py venv dev)/bin"
 help:
 	@echo "make demo      show a machine booting from a disk that unlocks itself with a secret from KMS"
 	@echo "make test      install what is needed and run everything: lint, unit tests, real volumes, real boots"
-	@echo "make bench     measure: time to an open volume, bytes in the image, memory"
+	@echo "make bench     measure: times to open volumes, bytes in the image, memory (BENCH=\"unlock several\": only these)"
 	@echo "make build     freeze the agent into build/dist/cryptpilot"
 	@echo "make install   lay it out below DESTDIR (PREFIX=$(PREFIX))"
 	@echo "make lint      ruff, mypy, shellcheck"
@@ -38,7 +39,7 @@ test: setup lint build
 	@CRYPTPILOT_SDK_PYTHON="$$($(PYTHON) build.py venv sdk)/bin/python" $(DEV)/python -m pytest tests $(PYTEST_ARGS)
 
 bench: setup build
-	@$(DEV)/python -m tests.bench
+	@$(DEV)/python -m tests.bench $(BENCH)
 
 lint:
 	@$(DEV)/ruff check .
