@@ -10,13 +10,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import boots, image, start
+from tests.bench import boots, image, start, unlock
 from tests.bench.workshop import Workshop
 
 QUESTIONS = {
     "image": image.measure,
     "start": start.measure,
     "boots": boots.measure,
+    "unlock": unlock.measure,
 }
 
 
