@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import boots, image, integrity, start, unlock
+from tests.bench import boots, image, integrity, several, start, unlock
 from tests.bench.workshop import Workshop
 
 QUESTIONS = {
@@ -18,6 +18,7 @@ QUESTIONS = {
     "start": start.measure,
     "boots": boots.measure,
     "unlock": unlock.measure,
+    "several": several.measure,
     "integrity": integrity.measure,
 }
 
