@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
 import ssl
+import threading
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -55,7 +57,7 @@ def prepare(kms: Kms) -> Ask:
         kms_sdk.Config(
             protocol="https",
             endpoint=kms.address,
-            credential=_open_client_key(kms),
+            credential=_signer(kms),
             ca_file_path=process.anonymous_file("kms-ca.pem", kms.kms_cert_pem.encode()),
         )
     )
@@ -88,12 +90,22 @@ def _require_certificates(kms: Kms) -> None:
         ) from None
 
 
-def _open_client_key(kms: Kms) -> _Signer:
+_opening = threading.Lock()
+
+
+def _signer(kms: Kms) -> _Signer:
+    """Open the client key, once for all volumes that have the same: it is 30 ms of arithmetic."""
+    with _opening:
+        return _open_client_key(kms.client_key, kms.client_key_password)
+
+
+@functools.lru_cache
+def _open_client_key(text: str, password: str) -> _Signer:
     """Open the PKCS#12 here rather than in the SDK, which would need releases with known vulnerabilities."""
-    client_key = json.loads(kms.client_key)
+    client_key = json.loads(text)
     try:
         data = base64.b64decode(client_key["PrivateKeyData"], validate=True)
-        key, _, _ = pkcs12.load_key_and_certificates(data, kms.client_key_password.encode())
+        key, _, _ = pkcs12.load_key_and_certificates(data, password.encode())
     except (ValueError, UnsupportedAlgorithm):
         # what the library says may quote its input
         raise KeyFetchError(

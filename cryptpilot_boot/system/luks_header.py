@@ -65,10 +65,10 @@ class Header:
         The first sector goes last: by it the device is known for what it is. Raises DeviceError.
         """
         with block.writing(device) as target:
-            content = os.pread(self.descriptor, SIZE, 0)
-            block.write(target, content[_BINARY:], _BINARY)
+            for start in range(_BINARY, SIZE, _BLOCK):
+                block.write(target, os.pread(self.descriptor, min(_BLOCK, SIZE - start), start), start)
             os.fsync(target)
-            block.write(target, content[:_BINARY], 0)
+            block.write(target, os.pread(self.descriptor, _BINARY, 0), 0)
 
     def __enter__(self) -> Header:
         return self
@@ -122,7 +122,7 @@ def copy_from(device: str) -> tuple[Header, Facts]:
     except OSError as error:
         raise DeviceError(f"{device}: cannot be opened: {error.strerror}") from None
     try:
-        copies = list(_copies(os.pread(source, 2 * _SIZES[-1], 0)))
+        copies = list(_copies(source))
         if not copies:
             raise DeviceError(
                 f"{device}: the LUKS2 header is damaged: no copy of it is whole",
@@ -186,25 +186,26 @@ def _no_number(_: str) -> None:
     raise ValueError
 
 
-def _copies(head: bytes) -> Iterator[_Copy]:
+def _copies(source: int) -> Iterator[_Copy]:
     """Find the copies of the metadata whose checksum is right, where cryptsetup looks for them; it uses the newer."""
-    first = _intact(head, 0, _FIRST)
+    first = _intact(source, 0, _FIRST)
     if first:
         yield first
     for offset in [len(first.content)] if first else _SIZES:
-        second = _intact(head, offset, _SECOND)
+        second = _intact(source, offset, _SECOND)
         if second and len(second.content) == offset:
             yield second
             return
 
 
-def _intact(head: bytes, offset: int, magic: bytes) -> _Copy | None:
+def _intact(source: int, offset: int, magic: bytes) -> _Copy | None:
     """Return the copy of the metadata at a place, if there is one and it has the checksum it says."""
-    if not head.startswith(magic, offset):
+    binary = os.pread(source, _BINARY, offset)
+    size = int.from_bytes(binary[_SIZE], "big")
+    if not binary.startswith(magic) or size not in _SIZES:
         return None
-    size = int.from_bytes(head[offset:][_SIZE], "big")
-    copy = head[offset : offset + size]
-    if size not in _SIZES or len(copy) != size:
+    copy = os.pread(source, size, offset)
+    if len(copy) != size:
         return None
     version, place = (int.from_bytes(copy[field], "big") for field in (_VERSION, _OFFSET))
     digest = _digest(copy)
