@@ -68,15 +68,15 @@ def _xfs_layout(command: Sequence[str], device: str) -> Regions:
 KINDS = {
     "ext4": Kind(
         ["mkfs.ext4", "-F"],
-        minimum=1 << 20,
+        minimum=8 << 20,  # in less, blocks of 4 KiB leave no room for a journal, and it is made without
         options=_ext4_options,
         layout=_ext4_layout,
         check=["e2fsck", "-f", "-p"],
         healthy=(0, 1),  # e2fsck(8): 1 is "errors corrected"
     ),
-    "xfs": Kind(["mkfs.xfs", "-f"], minimum=320 << 20, layout=_xfs_layout, check=["xfs_repair", "-n"]),
-    "vfat": Kind(["mkfs.vfat", "-I"], minimum=1 << 20, check=["fsck.vfat", "-a"], healthy=(0, 1)),
-    "swap": Kind(["mkswap", "-f"], minimum=1 << 20),
+    "xfs": Kind(["mkfs.xfs", "-f"], minimum=300 << 20, layout=_xfs_layout, check=["xfs_repair", "-n"]),
+    "vfat": Kind(["mkfs.vfat", "-I"], minimum=64 << 10, check=["fsck.vfat", "-a"], healthy=(0, 1)),
+    "swap": Kind(["mkswap", "-f"], minimum=40 << 10),
 }
 
 

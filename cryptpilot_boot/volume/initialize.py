@@ -19,7 +19,7 @@ _SECTOR = 4096
 _SMALL_SECTOR = 512
 # dm-integrity: 32 bytes of tag a sector, its superblock and its journal, and rounding.
 _INTEGRITY_SHARE = 50  # a fiftieth of the device, and
-_INTEGRITY_BYTES = 2 << 20
+_INTEGRITY_BYTES = 512 << 10
 
 
 @dataclasses.dataclass(frozen=True)
