@@ -1,6 +1,6 @@
 """Disks that somebody changed while the machine was off: none is opened by a header that does not protect it.
 
-The secret is right all along, and the KMS answers: what keeps a volume closed is what its header says.
+The passphrase is right all along: what keeps a volume closed is what its header says.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 from tests import headers, machines
 from tests.headers import SECOND, Template
 from tests.lab.disk import Disk, blank_disk
+from tests.lab.uml import run_uml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,31 +88,16 @@ done
 """
 
 
-def volume_file(site: machines.Site, name: str, disk: Disk, *, integrity: bool = False) -> str:
-    """Return the shell lines that configure a volume."""
-    text = machines.volume_file(site, volume=name, dev=disk.device)
-    if integrity:
-        text = text.replace("auto_open = true", "integrity = true")
-    return f"cat > /etc/cryptpilot/volumes/{name}.toml << 'EOF'\n{text}\nEOF\n"
-
-
-CLEAN = "rm -f /etc/cryptpilot/volumes/*; umask 077\n"
-
-
 @pytest.fixture(scope="module")
-def template(site: machines.Site, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Template:
+def template(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Template:
     """The header of a volume that the product made."""
-    site.behave("ok")
     disk = Disk(blank_disk(tmp_path_factory.mktemp("header") / "disk.img", SIZE), "disk")
-    script = f"{CLEAN}{volume_file(site, 'volume', disk)}\ncryptpilot init volume --yes"
-    machines.run_with_kms(site, tree, script, disks=[disk]).check()
+    script = f"{machines.NO_VOLUMES}{machines.exec_volume('volume', disk.device)}\ncryptpilot init volume --yes"
+    run_uml(tree, script, disks=[disk]).check()
     return Template.of(disk.path)
 
 
-def test_a_volume_that_was_tampered_with_stays_closed(
-    site: machines.Site, tree: Path, tmp_path: Path, template: Template
-) -> None:
-    site.behave("ok")
+def test_a_volume_that_was_tampered_with_stays_closed(tree: Path, tmp_path: Path, template: Template) -> None:
     makes = {**HONEST, **{name: make for name, (make, _, _) in HOSTILE.items()}}
     names = {f"v{number}": name for number, name in enumerate(makes)}
     disks = {
@@ -119,13 +105,13 @@ def test_a_volume_that_was_tampered_with_stays_closed(
         for short, name in names.items()
     }
     files = "".join(
-        volume_file(site, short, disk, integrity=names[short] == INTEGRITY) for short, disk in disks.items()
+        machines.exec_volume(short, disk.device, integrity=names[short] == INTEGRITY) for short, disk in disks.items()
     )
     (open_to_all,) = [disks[short].device for short, name in names.items() if name == OPEN_TO_ALL]
-    script = f"{CLEAN}{files}all='{' '.join(disks)}'\nopen_to_all={open_to_all}\n{LOOK}"
+    script = f"{machines.NO_VOLUMES}{files}all='{' '.join(disks)}'\nopen_to_all={open_to_all}\n{LOOK}"
     # by which cryptsetup has the kernel decrypt key slots
     modules = ["algif_skcipher"]
-    result = machines.run_with_kms(site, tree, script, disks=list(disks.values()), modules=modules, timeout=240).check()
+    result = run_uml(tree, script, disks=list(disks.values()), modules=modules, timeout=240).check()
     assert re.fullmatch(r"[^\x00-\x09\x0b-\x1f\x7f-\x9f]*", result.stdout)
     _, *parts = re.split(r"^=== (\w+)\n", result.stdout, flags=re.MULTILINE)
     said = dict(zip(parts[::2], parts[1::2]))

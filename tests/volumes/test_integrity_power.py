@@ -24,8 +24,8 @@ import pytest
 from tests import machines
 from tests.lab import powercut
 from tests.lab.disk import Disk, blank_disk
-from tests.lab.run import run
-from tests.lab.uml import DISK_LETTERS
+from tests.lab.tree import SHARE
+from tests.lab.uml import DISK_LETTERS, run_uml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 DISK_BYTES = 96 << 20
 LOG_BYTES = 1 << 30
-FOUND_BYTES = 1 << 30
 POOL_BYTES = 4 << 20
 BLOCK = 4096
 """What the volume, and the file system's cache of it, write as a whole."""
@@ -79,12 +78,12 @@ def make_workload() -> Workload:
     return Workload(chance.randbytes(POOL_BYTES), tuple(steps))
 
 
-def work_lines(workload: Workload, pool: Disk, mark_on: str) -> Iterator[str]:
-    """Return the lines that do the work with the pool on a disk; after a sync, a mark names the step completed."""
+def work_lines(workload: Workload, mark_on: str) -> Iterator[str]:
+    """Return the lines that do the work; after each sync, a mark names the step that it completed."""
     for number, step in enumerate(workload.steps):
         place = f"skip={step.begin} seek={step.offset} count={step.length}"
         flags = f"iflag=skip_bytes,count_bytes oflag=seek_bytes conv=notrunc{',fsync' if step.synced else ''}"
-        yield f"dd if={pool.device} of=/mnt/{step.name} bs=1M status=none {place} {flags}"
+        yield f"dd if={SHARE}/pool of=/mnt/{step.name} bs=1M status=none {place} {flags}"
         if step.synced:
             yield powercut.put_mark(mark_on, f"step={number}")
 
@@ -141,26 +140,11 @@ class Record:
     journal: bool
 
 
-class Place:
-    """Where the tests are at work: machines with the product on them, and a KMS."""
-
-    def __init__(self, site: machines.Site, tree: Path) -> None:
-        self.site = site
-        self.tree = tree
-
-    def run(self, script: str, volumes: Mapping[str, str], disks: Sequence[Disk], timeout: float = 120) -> str:
-        """Run a script where the volumes are configured, given as devices by name; return what it said."""
-        lines = [f"rm -f /etc/cryptpilot/volumes/*\numask 077\nbase64 -d <<< '{self.site.secret}' > /root/key\n"]
-        for name, dev in volumes.items():
-            text = machines.volume_file(self.site, volume=name, dev=dev)
-            text = text.replace("auto_open = true", "integrity = true")
-            lines.append(f"cat > /etc/cryptpilot/volumes/{name}.toml << 'EOF'\n{text}\nEOF\n")
-        lines += [FUNCTIONS, script]
-        modules = [powercut.MODULE]
-        result = machines.run_with_kms(
-            self.site, self.tree, "".join(lines), disks=disks, modules=modules, timeout=timeout
-        )
-        return result.check().stdout
+def run_product(tree: Path, script: str, volumes: Mapping[str, str], disks: Sequence[Disk], share: Path) -> str:
+    """Run a script where the volumes are configured, given as devices by name; return what it said."""
+    files = "".join(machines.exec_volume(name, dev, integrity=True) for name, dev in volumes.items())
+    lines = f"{machines.NO_VOLUMES}{files}{FUNCTIONS}{script}"
+    return run_uml(tree, lines, disks=disks, share=share, modules=[powercut.MODULE], timeout=300).check().stdout
 
 
 # The product opens a volume with its journal; without, which it never does to one that is to last, cryptsetup does.
@@ -168,13 +152,10 @@ class Place:
 FUNCTIONS = r"""
 open() {  # true|false VOLUME=DEVICE...
     local journal=$1 one; shift
-    if $journal; then
-        cryptpilot open "${@%%=*}" || for one in "$@"; do cryptpilot open ${one%%=*} || true; done
-    else
-        for one in "$@"; do
-            cryptsetup open --key-file /root/key --integrity-no-journal ${one#*=} ${one%%=*} || true
-        done
-    fi
+    if $journal; then cryptpilot open "${@%%=*}" || true; return; fi
+    for one in "$@"; do
+        cryptsetup open --key-file /run/key --integrity-no-journal ${one#*=} ${one%%=*} || true
+    done
 }
 unreadable() {
     perl -e '
@@ -204,15 +185,10 @@ def workload() -> Workload:
 
 
 @pytest.fixture(scope="module")
-def place(site: machines.Site, tree: Path) -> Place:
-    site.behave("ok")
-    return Place(site, tree)
-
-
-@pytest.fixture(scope="module")
-def formatted(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Formatted:
+def formatted(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Formatted:
     """A disk with a new volume, and in that a file system that was full once."""
-    disk = Disk(blank_disk(tmp_path_factory.mktemp("formatted") / "disk.img", DISK_BYTES), "disk")
+    work = tmp_path_factory.mktemp("formatted")
+    disk = Disk(blank_disk(work / "disk.img", DISK_BYTES), "disk")
     script = """
 cryptpilot init volume --yes
 cryptpilot open volume
@@ -221,23 +197,25 @@ mount /dev/mapper/volume /mnt
 sync
 rm /mnt/all
 umount /mnt
-echo unreadable
+echo unreadable:
 unreadable /dev/mapper/volume
 """
-    _, _, listed = place.run(script, {"volume": disk.device}, [disk]).partition("unreadable\n")
+    _, _, listed = run_product(tree, script, {"volume": disk.device}, [disk], work).partition("unreadable:\n")
     unreadable = frozenset(map(int, listed.split()))
+    print("UNREADABLE", len(unreadable), sorted(unreadable)[:40])
     assert len(unreadable) < DISK_BYTES // BLOCK // 100
     return Formatted(disk.path, unreadable)
 
 
-def record(place: Place, base: Formatted, work: Path, workload: Workload, *, journal: bool) -> Record:
+def record(tree: Path, base: Formatted, work: Path, workload: Workload, *, journal: bool) -> Record:
     """Have a machine do the work while all that reaches the disk is recorded."""
-    pool = Disk(work / "pool.img", "pool", readonly=True)
-    pool.path.write_bytes(workload.pool)
+    share = work / "share"
+    share.mkdir()
+    (share / "pool").write_bytes(workload.pool)
     disk = Disk(work / "disk.img", "disk")
     shutil.copy(base.disk, disk.path)
     log_disk = Disk(blank_disk(work / "log.img", LOG_BYTES), "log")
-    lines = "\n".join(work_lines(workload, pool, "logged"))
+    lines = "\n".join(work_lines(workload, "logged"))
     device = powercut.logged_device("logged")
     script = f"""
 {powercut.start_logging("logged", disk.device, log_disk.device)}
@@ -248,7 +226,7 @@ umount /mnt
 cryptpilot close volume
 {powercut.stop_logging("logged")}
 """
-    place.run(script, {"volume": device}, [disk, log_disk, pool])
+    run_product(tree, script, {"volume": device}, [disk, log_disk], share)
     log = powercut.read_log(log_disk.path)
     # The last thing done was a flush: nothing is uncertain, and the log tells all if it makes the very same disk.
     end = powercut.cut(log, len(log.entries), work / "end.img", seed=SEED, base=base.disk)
@@ -277,11 +255,10 @@ class Found:
     said: str
 
 
-# look VOLUME: what is found goes to a directory of its name.
-LOOK = """
-look() {
-    mkdir -p /run/found/$1
-    cd /run/found/$1
+# look VOLUME: what is found goes to the shared directory's directory of that name.
+LOOK = f"""
+look() {{
+    cd {SHARE}/$1
     exec 2> said
     [ -e /dev/mapper/$1 ] || return 0
     touch opened
@@ -292,26 +269,23 @@ look() {
         if e2fsck -fn /dev/mapper/$1 >> said; then touch clean; fi
     fi
     cryptpilot close $1
-}
+}}
 """
 
 
-def look_at(place: Place, made: Record, workload: Workload, moments: Sequence[int], work: Path) -> list[Found]:
+def look_at(tree: Path, made: Record, workload: Workload, moments: Sequence[int], work: Path) -> list[Found]:
     """Have a machine look at the disk as power cuts at some moments leave it."""
-    work.mkdir(parents=True)
-    left = Disk(blank_disk(work / "found.img", FOUND_BYTES), "found")
     disks = []
     for moment in moments:
+        (work / f"cut{moment}").mkdir(parents=True)
         image = powercut.cut(made.log, moment, work / f"{moment}.img", seed=SEED, base=made.base.disk)
         disks.append(Disk(image, f"cut{moment}"))
     script = f"""{LOOK}
 open {str(made.journal).lower()} {" ".join(f"{disk.name}={disk.device}" for disk in disks)}
 for name in {" ".join(disk.name for disk in disks)}; do look $name; done
-tar -C /run/found -c . > {left.device}
 """
-    place.run(script, {disk.name: disk.device for disk in disks}, [*disks, left], timeout=300)
-    run(["tar", "-C", work, "-xf", left.path])
-    for disk in (*disks, left):
+    run_product(tree, script, {disk.name: disk.device for disk in disks}, disks, work)
+    for disk in disks:
         disk.path.unlink()
     return [_found(made, workload, moment, work / f"cut{moment}") for moment in moments]
 
@@ -335,21 +309,21 @@ def _found(made: Record, workload: Workload, moment: int, left: Path) -> Found:
     return found
 
 
-def look_after_cuts(place: Place, made: Record, workload: Workload, count: int, work: Path) -> list[Found]:
+def look_after_cuts(tree: Path, made: Record, workload: Workload, count: int, work: Path) -> list[Found]:
     """Cut the power at so many moments of a record, and look at what is left; two machines at a time."""
     moments = powercut.moments(made.log, count, seed=SEED)
-    number = max(2, math.ceil(count / (len(DISK_LETTERS) - 1)))
+    number = max(2, math.ceil(count / len(DISK_LETTERS)))
     batches = [moments[n::number] for n in range(number)]
     with ThreadPoolExecutor(2) as pool:
-        found = pool.map(lambda batch: look_at(place, made, workload, batch, work / f"from{batch[0]}"), batches)
+        found = pool.map(lambda batch: look_at(tree, made, workload, batch, work / f"from{batch[0]}"), batches)
         return [one for batch in found for one in batch]
 
 
 def test_with_its_journal_a_power_cut_loses_nothing_that_was_synced(
-    place: Place, formatted: Formatted, workload: Workload, tmp_path: Path
+    tree: Path, formatted: Formatted, workload: Workload, tmp_path: Path
 ) -> None:
-    made = record(place, formatted, tmp_path, workload, journal=True)
-    found = look_after_cuts(place, made, workload, CUTS, tmp_path / "cuts")
+    made = record(tree, formatted, tmp_path, workload, journal=True)
+    found = look_after_cuts(tree, made, workload, CUTS, tmp_path / "cuts")
     bad = [one for one in found if not (one.opened and one.mounted and one.clean) or one.unreadable or one.wrong]
     assert not bad
     assert len(found) == CUTS
@@ -360,10 +334,10 @@ def test_with_its_journal_a_power_cut_loses_nothing_that_was_synced(
 
 
 def test_without_the_journal_a_power_cut_leaves_sectors_that_cannot_be_read(
-    place: Place, formatted: Formatted, workload: Workload, tmp_path: Path
+    tree: Path, formatted: Formatted, workload: Workload, tmp_path: Path
 ) -> None:
     """Which shows that the other test would have seen them."""
-    made = record(place, formatted, tmp_path, workload, journal=False)
-    found = look_after_cuts(place, made, workload, CUTS_WITHOUT_JOURNAL, tmp_path / "cuts")
+    made = record(tree, formatted, tmp_path, workload, journal=False)
+    found = look_after_cuts(tree, made, workload, CUTS_WITHOUT_JOURNAL, tmp_path / "cuts")
     assert all(one.opened for one in found)
     assert sum(one.unreadable > 0 for one in found) >= 2
