@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import cryptpilot_boot
 from cryptpilot_boot.boot.plan import STAGES
@@ -44,7 +44,10 @@ sound, its key provider answers, and whether the key opens it. Nothing is opened
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what may have been meant."""
+    """Says what may have been meant, and takes no option that is not written in full: some destroy data."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the complaint; exit with status 2."""

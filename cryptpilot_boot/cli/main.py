@@ -26,14 +26,13 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2  # argparse's own, and a configuration that cannot be used
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
+    terminal.require_streams()
     arguments = parse(argv)
     process.keep_memory_private()
-    for number in _SIGNALS:
+    for number in run.SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it
             signal.signal(number, _interrupt)
     try:
@@ -47,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _COMMANDS[arguments.command](config, arguments):
             return EXIT_FAILED
     except (KeyboardInterrupt, Interrupted):
+        _ignore_signals()
         terminal.complain("interrupted")
         return EXIT_INTERRUPTED
     except ConfigError as error:
@@ -67,10 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _interrupt(*_: object) -> NoReturn:
     """End what may be ended; what has to be finished is finished whatever else comes, but for SIGKILL."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    _ignore_signals()
     run.interrupt()
     raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for number in run.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 # What each command does with its arguments; True when all went well.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 import time
@@ -38,6 +39,14 @@ _speaking = threading.RLock()
 _status = ""
 
 
+def require_streams() -> None:
+    """Put /dev/null where a standard stream was closed, so that no other file takes its number."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
 def say(line: str) -> None:
     """Print a line to standard output."""
     _write(sys.stdout, line)
@@ -68,7 +77,10 @@ def confirm(question: str) -> bool:
     if not sys.stdin.isatty():
         raise CryptpilotError("there is no terminal to ask for confirmation on", "give --yes if you are sure")
     try:
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        # not on standard output, which may be a file
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
     except EOFError:
         return False
 
@@ -143,7 +155,7 @@ def _set_status(line: str) -> None:
     with _speaking:
         if not line and not _status:
             return
-        width = os.get_terminal_size(sys.stderr.fileno()).columns
+        width = shutil.get_terminal_size().columns
         _status = line[: width - 1]
         sys.stderr.write(_CLEAR_LINE + _status)
         sys.stderr.flush()

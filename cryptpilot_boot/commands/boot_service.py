@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
@@ -20,7 +19,7 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None]) ->
     In the initrd that is what the pivot needs: all else is left to the system stage, which needs everything, the
     volumes of files that cannot be used included.
     """
-    todo = plan.plan(config, stage_name, kernel_command_line())
+    todo = plan.plan(config, stage_name, init.kernel_command_line())
     log.subscribe(eventlog.writer(stage_name))
     for problem in config.problems:  # the console has been told already, whether it is verbose or not
         log.emit("config", "fail", facts={"error": problem.what})
@@ -38,8 +37,3 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None]) ->
     if failed & todo.needed and init.in_initrd():
         init.stop_boot()
     return not (failed & todo.needed if stage_name == "initrd" else failed or config.problems)
-
-
-def kernel_command_line() -> str:
-    """Return the kernel's command line."""
-    return Path("/proc/cmdline").read_text()

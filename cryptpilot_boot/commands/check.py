@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import volume
 from cryptpilot_boot.commands.key import passphrase_of
-from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.volume import State
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def check(config: Config, *, keep_checking: bool, skip_passphrase: bool, say: Ca
     keep_checking: go on after a volume with an error. skip_passphrase: ask no key provider. True when there was no
     error; what is only worth a look is said and is none.
     """
-    good = not config.problems
+    good = True
     for one in config.volumes:
         if not good and not keep_checking:
             say("stopped at the first error; --keep-checking goes on")
@@ -42,6 +42,8 @@ def check(config: Config, *, keep_checking: bool, skip_passphrase: bool, say: Ca
             for warning in _warnings(one, config, skip_passphrase=skip_passphrase):
                 say(f"{one.volume}: warning: {warning}")
                 said = True
+        except Interrupted:
+            raise
         except CryptpilotError as error:
             good = False
             say(f"{one.volume}: error: {error.what}")
@@ -60,6 +62,8 @@ def _warnings(one: Volume, config: Config, *, skip_passphrase: bool) -> Iterator
         raise CryptpilotError(status.detail, "see what is on the device: lsblk --fs")
     if status.state in _WARNINGS:
         yield f"{_WARNINGS[status.state]}: {status.detail}" if status.detail else _WARNINGS[status.state]
+    if status.state is State.READY_TO_OPEN:
+        volume.require_openable(one)
     if one.temporary or skip_passphrase:
         return
     with passphrase_of(one, config)() as passphrase:

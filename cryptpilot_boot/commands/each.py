@@ -39,13 +39,18 @@ def each(volumes: Sequence[Volume], work: Callable[[Volume], str], report: Repor
             results[one.volume] = CryptpilotError(describe_bug(bug), "please report this, with the command you ran")
         something.set()
 
-    for one in volumes:
-        # daemon: one that waits for an answer must not keep an interrupted process from ending
-        threading.Thread(target=tend, args=[one], daemon=True).start()
-    pending = list(volumes)
+    unstarted = list(volumes)
+    pending: list[Volume] = []
     interrupted = False
-    while pending and not (interrupted and all(_only_asks(doing.get(one.volume)) for one in pending)):
+    unsaid: OSError | None = None
+    while True:
         try:
+            while unstarted and not interrupted:
+                pending.append(unstarted.pop(0))
+                # daemon: one that waits for an answer must not keep an interrupted process from ending
+                threading.Thread(target=tend, args=[pending[-1]], daemon=True).start()
+            if not pending or (interrupted and all(_only_asks(doing.get(one.volume)) for one in pending)):
+                break
             something.wait(_LOOK_AGAIN)
             something.clear()
             for one in [one for one in pending if one.volume in results]:
@@ -56,8 +61,12 @@ def each(volumes: Sequence[Volume], work: Callable[[Volume], str], report: Repor
                     report(one, results[one.volume])
         except KeyboardInterrupt:
             interrupted = True
+        except OSError as error:
+            unsaid = error  # whoever listened has gone; the others are finished all the same
     if interrupted:
         raise Interrupted
+    if unsaid:
+        raise unsaid
     return not any(isinstance(result, CryptpilotError) for result in results.values())
 
 

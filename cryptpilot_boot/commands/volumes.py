@@ -8,7 +8,7 @@ from cryptpilot_boot import volume
 from cryptpilot_boot.commands.each import each
 from cryptpilot_boot.commands.key import passphrase_of
 from cryptpilot_boot.commands.select import select
-from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.errors import CryptpilotError, Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +31,13 @@ def init(config: Config, names: Sequence[str], report: Report, confirm: Confirm,
     for one in select(config, names):
         try:
             targets[one.volume] = target = volume.require_formattable(one, force)
-            if confirm(f"{target}: all that will be lost. Initialize it as volume {one.volume}?"):
+            lost = ": all that will be lost." if target.found else "."
+            if confirm(f"{target}{lost} Initialize it as volume {one.volume}?"):
                 agreed.append(one)
                 continue
             reason = CryptpilotError("not initialized: not confirmed", "nothing was changed")
+        except Interrupted:
+            raise
         except CryptpilotError as error:
             reason = error
         good = False

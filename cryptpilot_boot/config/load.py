@@ -29,9 +29,10 @@ def load(directory: Path = DEFAULT_DIRECTORY) -> Config:
     neither. A file that cannot be used is left out, and is one of the problems: the volumes of the others are none
     the worse for it. Raises ConfigError when a directory cannot be read, or there is none.
     """
-    if not os.access(directory, os.R_OK | os.X_OK) and directory.is_dir():
+    there = os.path.isdir(directory)  # noqa: PTH112 - Path.is_dir raises on a name that is too long
+    if there and not os.access(directory, os.R_OK | os.X_OK):
         raise ConfigError(f"{directory}: cannot be read", "run this as root")
-    if not directory.is_dir():
+    if not there:
         raise ConfigError(
             f"{directory}: no such configuration directory",
             "create it, or name another with --config-dir",

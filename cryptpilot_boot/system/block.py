@@ -89,7 +89,7 @@ def is_block_device(path: str) -> bool:
 def look_up(path: str) -> Device:
     """Find out which device `path` leads to now. Raises DeviceError unless it is a block device."""
     if not is_block_device(path):
-        if not Path(path).exists():
+        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on a name that is too long
             raise DeviceError(f"{path}: no such device", 'check "dev" in the configuration against the output of lsblk')
         raise DeviceError(f"{path}: is not a block device", "see what there is: lsblk")
     node = os.path.realpath(path)
@@ -151,7 +151,10 @@ def signature(path: str) -> Signature | None:
     except ProgramError as error:
         raise DeviceError(f"{path}: cannot tell what is on it: {error.what}") from None
     if status == _BLKID_AMBIVALENT:
-        raise DeviceError(f"{path}: holds signatures of several kinds", f"look at them: wipefs --no-act {path}")
+        raise DeviceError(
+            f"{path}: holds signatures of several kinds",
+            f"look at them: wipefs --no-act {path}; if nobody needs them any more: wipefs --all {path}",
+        )
     tags = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
     kind = tags.get("TYPE") or tags.get("PTTYPE")
     if status == _BLKID_NOTHING or not kind:
@@ -246,16 +249,21 @@ def mapping(name: str) -> Mapping | None:
 
 def encrypts(top: Mapping, path: str) -> bool:
     """Tell whether a mapping is one of cryptsetup and lies, through any number of layers, on the device `path`."""
-    device = Path(path).stat().st_rdev
+    try:
+        device = Path(path).stat().st_rdev
+    except OSError:
+        return False  # it has just gone
     wanted = f"{os.major(device)}:{os.minor(device)}"
     return top.uuid.startswith("CRYPT-") and any(_reaches(below, wanted) for below in _below(top.node))
 
 
 def _reaches(node: Path, wanted: str) -> bool:
-    return (node / "dev").read_text().strip() == wanted or any(_reaches(below, wanted) for below in _below(node))
+    return _attribute(node / "dev") == wanted or any(_reaches(below, wanted) for below in _below(node))
 
 
 def _below(node: Path) -> list[Path]:
     """Return the devices that a device is made of; a partition has no such list."""
-    slaves = node / "slaves"
-    return [Path("/sys/class/block") / below.name for below in slaves.iterdir()] if slaves.is_dir() else []
+    try:
+        return [Path("/sys/class/block") / below.name for below in (node / "slaves").iterdir()]
+    except OSError:
+        return []

@@ -7,6 +7,8 @@ a mark is not left half made: what makes it, or takes it away, is finished whate
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import Interrupted
@@ -27,8 +29,11 @@ _DERIVATION = {
     False: ["--pbkdf=argon2id"],
 }
 _INTEGRITY = ["--integrity=hmac-sha256"]
-# The journal writes everything twice, and is what makes data and tags agree after a power cut.
 _LONGEST_FLUSH = 600.0  # seconds, until what a wipe that is cut short left in memory is on the disk
+# Argon2id takes up to half of the memory there is: of several at once, one would be killed for want of it.
+_ONE_BY_ONE = ["--serialize-memory-hard-pbkdf"]
+_formatting_memory_hard = threading.Lock()  # luksFormat heeds no such option
+# The journal writes everything twice, and is what makes data and tags agree after a power cut.
 _NO_JOURNAL = ["--integrity-no-journal"]
 
 
@@ -41,28 +46,29 @@ def luks_format(
     were never written cannot be read then, unless `wipe` has every one written. sector_size: in bytes.
     """
     header = luks_header.Header()
-    run(
-        [
-            "cryptsetup",
-            "luksFormat",
-            "--type=luks2",
-            "--batch-mode",
-            f"--header={header.path}",
-            f"--offset={luks_header.SIZE // 512}",
-            *_CIPHER,
-            f"--sector-size={sector_size}",
-            *(_INTEGRITY if integrity else []),
-            *(["--integrity-no-wipe"] if integrity and not wipe else []),
-            *_DERIVATION[passphrase.strong],
-            f"--subsystem={subsystem}",
-            "--key-file=-",
-            device,
-        ],
-        stdin=passphrase.reveal(),
-        pass_fds=[header.descriptor],
-        finish=not wipe,  # which takes hours, and of which cryptsetup makes a good end itself
-        patience=_LONGEST_FLUSH,
-    )
+    with contextlib.nullcontext() if passphrase.strong else _formatting_memory_hard:
+        run(
+            [
+                "cryptsetup",
+                "luksFormat",
+                "--type=luks2",
+                "--batch-mode",
+                f"--header={header.path}",
+                f"--offset={luks_header.SIZE // 512}",
+                *_CIPHER,
+                f"--sector-size={sector_size}",
+                *(_INTEGRITY if integrity else []),
+                *(["--integrity-no-wipe"] if integrity and not wipe else []),
+                *_DERIVATION[passphrase.strong],
+                f"--subsystem={subsystem}",
+                "--key-file=-",
+                device,
+            ],
+            stdin=passphrase.reveal(),
+            pass_fds=[header.descriptor],
+            finish=not wipe,  # which takes hours, and of which cryptsetup makes a good end itself
+            patience=_LONGEST_FLUSH,
+        )
     return header
 
 
@@ -78,6 +84,7 @@ def luks_open(device: str, name: str, passphrase: Passphrase, header: Header, *,
             "open",
             "--type=luks2",
             f"--header={header.path}",
+            *_ONE_BY_ONE,
             *([] if journal else _NO_JOURNAL),
             "--key-file=-",
             device,
@@ -97,7 +104,16 @@ def luks_open(device: str, name: str, passphrase: Passphrase, header: Header, *,
 def verify(device: str, passphrase: Passphrase, header: Header) -> None:
     """Try the passphrase without opening anything."""
     run(
-        ["cryptsetup", "open", "--type=luks2", f"--header={header.path}", "--test-passphrase", "--key-file=-", device],
+        [
+            "cryptsetup",
+            "open",
+            "--type=luks2",
+            f"--header={header.path}",
+            *_ONE_BY_ONE,
+            "--test-passphrase",
+            "--key-file=-",
+            device,
+        ],
         stdin=passphrase.reveal(),
         pass_fds=[header.descriptor],
     )

@@ -20,3 +20,8 @@ def stop_boot() -> None:
     The same job as OnFailure=emergency.target would start, but only when it is known that the boot cannot go on.
     """
     run(["systemctl", "--no-block", "--job-mode=replace-irreversibly", "start", "emergency.target"])
+
+
+def kernel_command_line() -> str:
+    """Return the kernel's command line."""
+    return Path("/proc/cmdline").read_text()

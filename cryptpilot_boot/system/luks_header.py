@@ -205,7 +205,7 @@ def _intact(source: int, offset: int, magic: bytes) -> _Copy | None:
     if not binary.startswith(magic) or size not in _SIZES:
         return None
     copy = os.pread(source, size, offset)
-    if len(copy) != size:
+    if len(copy) != size or copy[: _SIZE.stop] != binary[: _SIZE.stop]:
         return None
     version, place = (int.from_bytes(copy[field], "big") for field in (_VERSION, _OFFSET))
     digest = _digest(copy)

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.errors import printable
+from cryptpilot_boot.errors import ProgramError
 from cryptpilot_boot.system import block
 from cryptpilot_boot.system.run import run
 
@@ -29,7 +29,8 @@ class Kind:
     the command, for a volume with integrity (first argument) and for a temporary one (second). layout: which parts
     the file system's own tools read before they were ever written, by what the command (first argument) would do to
     the device (second). check: finds damage, and mends what needs no question, () if there is nothing to check;
-    healthy: its exit statuses when all is well.
+    healthy: its exit statuses when all is well. journal: shows whether there is one to replay, where the checker
+    cannot do that and takes what is missing for damage; mount(8) replays it.
     """
 
     command: Sequence[str]
@@ -38,6 +39,7 @@ class Kind:
     layout: Callable[[Sequence[str], str], Regions] = lambda _, __: []
     check: Sequence[str] = ()
     healthy: Sequence[int] = (0,)
+    journal: Sequence[str] = ()
 
 
 def _ext4_options(integrity: bool, temporary: bool) -> Sequence[str]:
@@ -65,6 +67,9 @@ def _xfs_layout(command: Sequence[str], device: str) -> Regions:
     return [(number * size, min(size, 1 << 20)) for number in range(int(facts["agcount"]))]
 
 
+_UNREPLAYED = "<DIRTY>"  # as xfs_logprint has it
+
+
 KINDS = {
     "ext4": Kind(
         ["mkfs.ext4", "-F"],
@@ -74,7 +79,13 @@ KINDS = {
         check=["e2fsck", "-f", "-p"],
         healthy=(0, 1),  # e2fsck(8): 1 is "errors corrected"
     ),
-    "xfs": Kind(["mkfs.xfs", "-f"], minimum=300 << 20, layout=_xfs_layout, check=["xfs_repair", "-n"]),
+    "xfs": Kind(
+        ["mkfs.xfs", "-f"],
+        minimum=300 << 20,
+        layout=_xfs_layout,
+        check=["xfs_repair", "-n"],
+        journal=["xfs_logprint", "-t"],
+    ),
     "vfat": Kind(["mkfs.vfat", "-I"], minimum=64 << 10, check=["fsck.vfat", "-a"], healthy=(0, 1)),
     "swap": Kind(["mkswap", "-f"], minimum=40 << 10),
 }
@@ -97,11 +108,18 @@ def make(kind: str, device: str, *, integrity: bool, temporary: bool) -> None:
 def check(kind: str, device: str) -> str:
     """Look a file system over, and mend what can be mended without a question.
 
-    Returns what the checker says of damage that is left, "" when there is none.
+    Returns what the checker says of damage that is left, "" when there is none. Raises ProgramError when there is no
+    checker.
     """
     one = KINDS[kind]
     if not one.check:
         return ""
-    status, output = run([*one.check, device], accept=range(256))
-    last = (output.strip().splitlines() or ["it does not say why"])[-1]
-    return "" if status in one.healthy else f"{one.check[0]}: {printable(last)} (exit status {status})"
+    if one.journal and _UNREPLAYED in run([*one.journal, device])[1]:
+        return ""
+    try:
+        run([*one.check, device], accept=one.healthy)
+    except ProgramError as error:
+        if error.hint:  # it could not even be run
+            raise
+        return error.what
+    return ""

@@ -34,6 +34,9 @@ _CHUNK = 65536  # bytes read at once
 _KEEP = 4096  # bytes of standard error, from its end
 _LONGEST_QUOTE = 300  # characters
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Those by which a person or systemd wants this process to end."""
+
 # What wakes the thread that waits for a program.
 _ENDED = b"e"
 _INTERRUPT = b"i"
@@ -79,7 +82,8 @@ def run(
     text = output.data.decode("utf-8", "replace")
     if ended.status not in accept:
         said = ended.said or _tail(text) or "failed without a word"
-        raise ProgramError(f"{argv[0]}: {said} (exit status {ended.status})", status=ended.status)
+        how = f"exit status {ended.status}" if ended.status >= 0 else f"killed by signal {-ended.status}"
+        raise ProgramError(f"{argv[0]}: {said} ({how})", status=ended.status)
     return ended.status, text
 
 
@@ -114,7 +118,7 @@ def raise_if_interrupted() -> None:
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
     """Have a signal that raises an exception, on the main thread and anywhere in it, `interrupt` instead."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     raising = {number: handler for number, handler in handlers.items() if callable(handler)}
     if threading.current_thread() is not threading.main_thread():
         raising = {}

@@ -1,7 +1,7 @@
 """The domain: what a volume is, what state it is in, how it is initialized, opened and closed."""
 
 from cryptpilot_boot.volume.initialize import Force, Target, initialize, require_formattable
-from cryptpilot_boot.volume.opening import close, open_volume, verify
+from cryptpilot_boot.volume.opening import close, open_volume, require_openable, verify
 from cryptpilot_boot.volume.state import State, Status, examine
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "initialize",
     "open_volume",
     "require_formattable",
+    "require_openable",
     "verify",
 ]

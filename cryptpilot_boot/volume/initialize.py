@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.system import block, cryptsetup, luks_header, mkfs
 from cryptpilot_boot.volume import state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.passphrase import Passphrase
 
@@ -59,10 +62,12 @@ def initialize(volume: Volume, target: Target, force: Force, ask_passphrase: Cal
             )
         if target.found:
             block.erase_signatures(target.device.node)
+            # no old copy of a header may be found once a new one is half written
             block.clear(target.device.node, [(0, luks_header.SIZE)])
         with make(volume, target.device, passphrase, mark=state.INITIALIZING):
             pass
-    cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
+    with telling(volume, "cannot be marked as complete"):
+        cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
 
 
 def make(volume: Volume, device: block.Device, passphrase: Passphrase, *, mark: str) -> luks_header.Header:
@@ -70,7 +75,7 @@ def make(volume: Volume, device: block.Device, passphrase: Passphrase, *, mark: 
 
     Returns the header.
     """
-    with log.timed("format", volume.volume, device=volume.dev):
+    with log.timed("format", volume.volume, device=volume.dev), telling(volume, "cannot be formatted"):
         header = cryptsetup.luks_format(
             device.node,
             passphrase,
@@ -85,7 +90,8 @@ def make(volume: Volume, device: block.Device, passphrase: Passphrase, *, mark: 
         return header
     # Under a name of its own: whoever waits for the real one (fstab, say) shall find it complete.
     name = working_name(volume)
-    with log.timed("makefs", volume.volume, kind=volume.makefs, device=volume.dev):
+    facts = {"kind": volume.makefs, "device": volume.dev}
+    with log.timed("makefs", volume.volume, **facts), telling(volume, f"cannot be given its {volume.makefs}"):
         # What is made here is made anew after a power cut: there is no need for the journal yet.
         cryptsetup.luks_open(device.node, name, passphrase, header, journal=not volume.integrity)
         try:
@@ -94,6 +100,19 @@ def make(volume: Volume, device: block.Device, passphrase: Passphrase, *, mark: 
         finally:
             cryptsetup.close(name)
     return header
+
+
+@contextmanager
+def telling(volume: Volume, what: str) -> Iterator[None]:
+    """Say of a program that failed what it was to do with the volume's device, and how to go on."""
+    try:
+        yield
+    except ProgramError as error:
+        verb = "open" if volume.temporary else "init"
+        raise CryptpilotError(
+            f"{volume.dev} {what}: {error.what}",
+            error.hint or f"see what the kernel says of it (dmesg); then again: cryptpilot {verb} {volume.volume}",
+        ) from None
 
 
 def require_formattable(volume: Volume, force: Force) -> Target:

@@ -26,6 +26,7 @@ def open_volume(volume: Volume, ask_passphrase: Callable[[], Passphrase], *, che
     """
     if state.is_open(volume):
         return False
+    close_leftover(volume)
     device = require_openable(volume)
     with ask_passphrase() as passphrase:
         if require_openable(volume) != device:
@@ -39,10 +40,9 @@ def open_volume(volume: Volume, ask_passphrase: Callable[[], Passphrase], *, che
 def require_openable(volume: Volume) -> block.Device:
     """Return the device; raise unless it holds what `open` needs: a sound volume, or for a temporary one nothing."""
     device = block.look_up(volume.dev)
+    block.require_unused(device.node)
     found = state.look(device.node)
     if volume.temporary:
-        close_leftover(volume)
-        block.require_unused(device.node)
         require_room(volume, device)
         refusal = state.not_ours_to_overwrite(volume, found)
         if refusal:
@@ -63,8 +63,8 @@ def require_openable(volume: Volume) -> block.Device:
             f"{volume.dev} holds {state.describe(found)}",
             'check "dev" in the configuration: this is no volume made by cryptpilot init',
         )
-    _sound_header(volume, device)
-    return device
+    with _sound_header(volume, device):
+        return device
 
 
 def _sound_header(volume: Volume, device: block.Device) -> luks_header.Header:
@@ -72,6 +72,7 @@ def _sound_header(volume: Volume, device: block.Device) -> luks_header.Header:
     header, facts = luks_header.copy_from(device.node)
     reason = state.distrust(volume, facts)
     if reason:
+        header.close()
         raise DeviceError(
             f"the LUKS2 header of {volume.dev} is not to be trusted: {reason}",
             "unless you know who changed it, take this disk as tampered with; look at it:"
@@ -94,7 +95,7 @@ def _unlock(volume: Volume, device: block.Device, passphrase: Passphrase, *, che
     else:
         header = _sound_header(volume, device)
     with header:
-        if check_fs and volume.makefs and not volume.temporary:
+        if check_fs and volume.makefs and mkfs.KINDS[volume.makefs].check and not volume.temporary:
             _check_fs(volume, volume.makefs, device, passphrase, header)
         with log.timed("open", volume.volume, device=volume.dev):
             # nothing of a temporary volume is ever read again after a power cut
@@ -109,7 +110,10 @@ def _telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
         yield
     except ProgramError as error:
         if error.status != cryptsetup.WRONG_PASSPHRASE:
-            raise
+            raise CryptpilotError(
+                f"{volume.dev} cannot be opened: {error.what}",
+                error.hint or "see what the kernel says of it (dmesg)",
+            ) from None
         raise CryptpilotError(
             f"the secret does not open {volume.dev}: no key slot takes it",
             f"check that {keys.describe(volume.encrypt)['provider']} is what the volume was initialized with, and"

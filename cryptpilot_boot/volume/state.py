@@ -104,7 +104,11 @@ def is_open(volume: Volume) -> bool:
     mapping = block.mapping(volume.volume)
     if mapping is None:
         return False
-    if not block.is_block_device(volume.dev) or block.encrypts(mapping, volume.dev):
+    if block.is_block_device(volume.dev):
+        ours = block.encrypts(mapping, volume.dev)
+    else:
+        ours = mapping.uuid.startswith("CRYPT-LUKS2-")  # the disk it is on has gone, or its name
+    if ours:
         return True
     raise DeviceError(
         f"{volume.mapper_path} exists, but is no encrypted mapping of {volume.dev}",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import json
 import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,11 +18,24 @@ from cryptpilot_boot import keys, log, volume
 from cryptpilot_boot.boot import eventlog, stage
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.cli import main as cli
-from cryptpilot_boot.commands import boot_service, initrd, volumes
+from cryptpilot_boot.commands import initrd, volumes
 from cryptpilot_boot.config import load
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
-from cryptpilot_boot.system import process
+from cryptpilot_boot.system import init, process
+from cryptpilot_boot.system.run import SIGNALS
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, configure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Give the test runner its signals back, which a command takes."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -110,7 +126,7 @@ def boot(
     writer = eventlog.writer
     monkeypatch.setattr(eventlog, "writer", lambda name: writer(name, events))
     monkeypatch.setattr(log, "_sinks", [])
-    monkeypatch.setattr(boot_service, "kernel_command_line", lambda: "root=/dev/mapper/data0")
+    monkeypatch.setattr(init, "kernel_command_line", lambda: "root=/dev/mapper/data0")
     monkeypatch.setattr(stage, "_wait_for_device", lambda *_: None)
     monkeypatch.setattr(volume, "open_volume", lambda *_, **__: True)
     monkeypatch.setattr(process, "lock_memory", lambda: None)
@@ -258,3 +274,24 @@ def test_what_was_meant_is_guessed(capsys: pytest.CaptureFixture[str], argv: lis
     status, out, err = run(capsys, *argv)
     assert (status, out) == (cli.EXIT_USAGE, "")
     assert said in err
+
+
+@pytest.mark.parametrize("option", ["--force", "--over=ext4", "--y"])
+def test_no_option_is_taken_for_another_that_begins_so(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    status, _, err = run(capsys, "init", "data1", option)
+    assert status == cli.EXIT_USAGE
+    assert f"unrecognized argument: {option}" in err
+
+
+def test_names_that_are_too_long_are_no_bugs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    configure(tmp_path, GUIDE_OTP.replace("/dev/nvme1n1p1", "/dev/" + 300 * "x"))
+    assert "xxx: no such device" in run(capsys, "-c", str(tmp_path), "open", "data0")[2]
+    assert "no such configuration directory" in run(capsys, "-c", f"/{300 * 'x'}", "show")[2]
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_closed_standard_stream_fails_no_command(tmp_path: Path, closed: str) -> None:
+    """Nor may another file get its number, which a program that is run would take for its own stream."""
+    configure(tmp_path, GUIDE_OTP)
+    command = f"exec {sys.executable} -m cryptpilot_boot -c {tmp_path} close data0 {closed}"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == cli.EXIT_OK

@@ -360,3 +360,89 @@ cryptpilot open a
     assert "jmicron_raid_member" in result.stdout
     assert states(result) == {"a": "ready-to-open"}
     assert result.stdout.endswith("a: /dev/mapper/a is open\n")
+
+
+def test_who_stops_listening_stops_nothing(tree: Path, tmp_path: Path) -> None:
+    machine = Machine(tree, tmp_path, "a b c")
+    result = machine.run("""
+# reads nothing, and is gone when the first is done
+{ status=0; cryptpilot init a b c --yes || status=$?; echo "status $status" >&2; } | true
+ls /dev/mapper
+cryptpilot show --json
+""").check()
+    assert "status 1\n" in result.stderr
+    assert result.stdout.startswith("control\n[")
+    assert set(states(result).values()) == {"ready-to-open"}
+
+
+def test_a_mapping_of_that_name_is_not_the_volume_even_when_the_disk_is_gone(tree: Path, tmp_path: Path) -> None:
+    machine = Machine(tree, tmp_path, "a")
+    gone = exec_volume(Disk(machine.disks["a"].path, "gone")).replace('volume = "gone"', 'volume = "a"')
+    result = machine.run(
+        """
+DM_DISABLE_UDEV=1 dmsetup create a --table "0 2048 linear /dev/disk/by-id/virtio-a 0"
+fails cryptpilot open a
+fails cryptpilot close a
+cryptpilot show --json
+ls /dev/mapper
+""",
+        {"a": gone},
+    ).check()
+    assert result.stdout.count("/dev/mapper/a exists, but is no encrypted mapping of") == 3
+    assert states(result) == {"a": "check-failed"}
+    assert result.stdout.endswith("\na\ncontrol\n")
+
+
+def test_what_a_killed_check_left_open_is_closed_by_the_next_open(tree: Path, tmp_path: Path) -> None:
+    machine = Machine(tree, tmp_path, "a")
+    result = machine.run("""
+cryptpilot init a --yes
+printf '#!/bin/sh\\nkill -9 $PPID\\n' > /run/e2fsck; chmod +x /run/e2fsck
+mount --bind /run/e2fsck $(readlink -f /usr/sbin/e2fsck)
+cryptpilot open a --check-fs || echo "killed: $?"
+ls /dev/mapper
+cryptpilot open a
+ls /dev/mapper
+""").check()
+    _, _, rest = result.stdout.partition("killed: 137\n")
+    assert rest.split() == ["a-initializing", "control", "a:", "/dev/mapper/a", "is", "open", "a", "control"]
+
+
+def test_an_xfs_that_was_not_unmounted_is_not_damaged(tree: Path, tmp_path: Path) -> None:
+    machine = Machine(tree, tmp_path, "")
+    machine.disks["x"] = disk = Disk(blank_disk(tmp_path / "x.img", 340 << 20), "x")
+    result = machine.run(
+        """
+cryptpilot init x --yes
+cryptpilot open x --check-fs
+mount /dev/mapper/x /mnt
+echo kept > /mnt/file; sync
+xfs_io -x -c "shutdown -f" /mnt
+umount /mnt
+cryptpilot close x
+cryptpilot open x --check-fs
+mount /dev/mapper/x /mnt
+cat /mnt/file
+umount /mnt
+# what stands behind the first superblock
+dd if=/dev/urandom of=/dev/mapper/x bs=4096 seek=1 count=60 conv=notrunc status=none
+cryptpilot close x
+fails cryptpilot open x --check-fs
+""",
+        {"x": exec_volume(disk, more='makefs = "xfs"')},
+    ).check()
+    assert "\nkept\n" in result.stdout
+    assert "the xfs file system of volume x is damaged: xfs_repair: " in result.stdout
+
+
+def test_weak_secrets_of_several_volumes_are_stretched_one_after_the_other(tree: Path, tmp_path: Path) -> None:
+    """Argon2id takes up to half of the memory there is: of two at once one would be killed for want of it."""
+    machine = Machine(tree, tmp_path, "a b")
+    machine.run("""
+for name in a b; do
+    cryptsetup luksFormat --batch-mode --type luks2 --pbkdf argon2id --pbkdf-memory 450000 --pbkdf-force-iterations 4 \\
+        --pbkdf-parallel 1 --subsystem cryptpilot --key-file /run/key /dev/disk/by-id/virtio-$name
+done
+cryptpilot open a b
+ls /dev/mapper/a /dev/mapper/b
+""").check()
