@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _TOGETHER = ("boot",)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks when it is its turn
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests one worker runs, for pytest-xdist: those of a file, and those that share expensive fixtures."""
     for item in items:
