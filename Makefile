@@ -3,8 +3,7 @@
 PYTHON ?= /usr/bin/python3
 PREFIX ?= /usr
 DESTDIR ?=
-# Two at a time: most tests are machines with one processor. PYTEST_ARGS="-n0 -k NAME" runs one, as it comes.
-PYTEST_ARGS ?= -n2 --dist=loadgroup
+PYTEST_ARGS ?=
 BENCH ?=
 
 # A virtual environment from the hash-pinned locks, made on first use and kept outside the repository.
@@ -36,7 +35,10 @@ demo: setup build
 	@$(DEV)/python -m tests.demo
 
 test: setup lint build
-	@CRYPTPILOT_SDK_PYTHON="$$($(PYTHON) build.py venv sdk)/bin/python" $(DEV)/python -m pytest tests $(PYTEST_ARGS)
+	@# Machines with one processor two at a time; whole boots have both processors to themselves.
+	@CRYPTPILOT_SDK_PYTHON="$$($(PYTHON) build.py venv sdk)/bin/python" \
+		$(DEV)/python -m pytest tests --ignore=tests/boot -n2 --dist=loadfile $(PYTEST_ARGS)
+	@$(DEV)/python -m pytest tests/boot $(PYTEST_ARGS)
 
 bench: setup build
 	@$(DEV)/python -m tests.bench $(BENCH)

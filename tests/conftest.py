@@ -11,17 +11,6 @@ from tests import machines
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What shares disks and images that take long to make.
-_TOGETHER = ("boot",)
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks when it is its turn
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests one worker runs, for pytest-xdist: those of a file, and those that share expensive fixtures."""
-    for item in items:
-        room = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(room if room in _TOGETHER else str(item.path)))
-
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> machines.Site:
