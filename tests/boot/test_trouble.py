@@ -52,7 +52,7 @@ def require_message(result: qemu.BootResult, *said: str) -> None:
         ),
         (
             "wrong-secret",
-            ["failed:   the secret does not open /dev/disk/by-id/virtio-root", "is what the volume was initialized with"],
+            ["failed:   the secret does not open /dev/disk/by-id/virtio-root: no key slot", "is what the volume was"],
         ),
     ],
 )
