@@ -166,20 +166,24 @@ kms_cert_pem = """
 '''
 
 
-def exec_volume(volume: str, dev: str, *, integrity: bool = False) -> str:
-    """Return the shell lines that configure a volume whose passphrase is what `cat /run/key` says: the quickest."""
-    return f'''\
-umask 077
-cat > /etc/cryptpilot/volumes/{volume}.toml << 'END OF FILE'
+def exec_file(volume: str, dev: str, *, key: str = "/run/key", makefs: str = "ext4", integrity: bool = False) -> str:
+    """Write the configuration of a volume whose passphrase is what `cat` says of a file: the quickest."""
+    return f"""\
 volume = "{volume}"
 dev = "{dev}"
-makefs = "ext4"
+makefs = "{makefs}"
 integrity = {str(integrity).lower()}
+
 [encrypt.exec]
 command = "cat"
-args = ["/run/key"]
-END OF FILE
-'''
+args = ["{key}"]
+"""
+
+
+def exec_volume(volume: str, dev: str, *, integrity: bool = False) -> str:
+    """Return the shell lines that configure such a volume."""
+    text = exec_file(volume, dev, integrity=integrity)
+    return f"umask 077\ncat > /etc/cryptpilot/volumes/{volume}.toml << 'END OF FILE'\n{text}END OF FILE\n"
 
 
 EXEC_KEY = bytes(range(64))

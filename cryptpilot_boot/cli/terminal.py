@@ -76,13 +76,10 @@ def confirm(question: str) -> bool:
     """Ask on the terminal; True for yes. Raises CryptpilotError when there is none."""
     if not sys.stdin.isatty():
         raise CryptpilotError("there is no terminal to ask for confirmation on", "give --yes if you are sure")
-    try:
-        # not on standard output, which may be a file
-        sys.stderr.write(f"{question} [y/N] ")
-        sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+    # not on standard output, which may be a file
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def colored() -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.errors import ConfigError
+from cryptpilot_boot.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +25,8 @@ def select(config: Config, names: Sequence[str]) -> list[Volume]:
 
 def _hint(config: Config, name: str) -> str:
     known = [volume.volume for volume in config.volumes]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f'did you mean "{near[0]}"?' if near else f"configured volumes: {', '.join(known) or 'none'}"
+    near = nearest(name, known)
+    hint = f'did you mean "{near}"?' if near else f"configured volumes: {', '.join(known) or 'none'}"
     if config.problems:
         hint += "; or one of the files that cannot be used defines it"
     return hint

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 from typing import TYPE_CHECKING, Any, Callable
 
 from cryptpilot_boot.config.model import FILE_SYSTEMS, Boot, Encrypt, Exec, Kms, Otp, Volume
-from cryptpilot_boot.errors import ConfigError
+from cryptpilot_boot.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -222,8 +221,8 @@ def _checked(document: Document, section: str, keys: Mapping[str, _Key], data: M
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f' (did you mean "{near[0]}"?)' if near else ""
+    near = nearest(name, known)
+    return f' (did you mean "{near}"?)' if near else ""
 
 
 def _line_of(text: str, section: str, name: str) -> str:

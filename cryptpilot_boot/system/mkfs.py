@@ -108,12 +108,10 @@ def make(kind: str, device: str, *, integrity: bool, temporary: bool) -> None:
 def check(kind: str, device: str) -> str:
     """Look a file system over, and mend what can be mended without a question.
 
-    Returns what the checker says of damage that is left, "" when there is none. Raises ProgramError when there is no
-    checker.
+    kind: one that has a `check`. Returns what that says of damage that is left, "" when there is none. Raises
+    ProgramError when the program is not there.
     """
     one = KINDS[kind]
-    if not one.check:
-        return ""
     if one.journal and _UNREPLAYED in run([*one.journal, device])[1]:
         return ""
     try:

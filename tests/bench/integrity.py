@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from tests import machines
 from tests.bench.table import GIB, MIB, columns, row, title
-from tests.bench.workshop import exec_volume
 from tests.lab.disk import Disk, blank_disk
 from tests.lab.tree import clone
 from tests.lab.uml import run_uml
@@ -63,7 +62,7 @@ def measure(shop: Workshop) -> None:
     machines.configure(
         tree,
         {
-            kind: exec_volume(kind, f"/dev/disk/by-id/virtio-{kind}", key=KEY, makefs=kind, integrity=True)
+            kind: machines.exec_file(kind, f"/dev/disk/by-id/virtio-{kind}", key=KEY, makefs=kind, integrity=True)
             for kind in ROOM
         },
     )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from tests import machines
 from tests.bench.table import columns, row, title
 from tests.bench.timing import TIMED, Timing, medians
-from tests.bench.workshop import exec_volume
 from tests.lab import net, qemu
 from tests.lab.disk import Disk, blank_disk
 from tests.lab.image import make_ext4, prune
@@ -72,7 +71,7 @@ def _configure(tree: Path, site: machines.Site, disks: Sequence[Disk]) -> None:
         name, dev = f"v{number}", disk.device
         volumes["shared"][name] = machines.volume_file(site, volume=name, dev=dev)
         volumes["own"][name] = machines.volume_file(site, volume=name, dev=dev, secret_name=f"secret{number}")
-        volumes["exec"][name] = exec_volume(name, dev, key=KEY)
+        volumes["exec"][name] = machines.exec_file(name, dev, key=KEY)
     for kind, files in volumes.items():
         directory = tree / CONFIGURATIONS / kind
         (directory / "volumes").mkdir(parents=True)

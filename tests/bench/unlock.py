@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from tests import machines
 from tests.bench.table import columns, row, title
 from tests.bench.timing import TIMED, medians
-from tests.bench.workshop import exec_volume
 from tests.lab.disk import Disk, blank_disk
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def measure(shop: Workshop) -> None:
         tree,
         {
             "kms": machines.volume_file(shop.site, volume="kms", dev=disks["kms"].device),
-            "exec": exec_volume("exec", disks["exec"].device, key="/run/key"),
+            "exec": machines.exec_file("exec", disks["exec"].device, key="/run/key"),
             "otp": f'volume = "otp"\ndev = "{disks["otp"].device}"\nmakefs = "ext4"\n[encrypt.otp]\n',
         },
     )

@@ -44,17 +44,3 @@ class Workshop:
     def bare_image(self) -> machines.Image:
         """The initrd of the same tree without the product."""
         return machines.make_image(self.tree, self._directory / "without.img", "--omit", "cryptpilot")
-
-
-def exec_volume(volume: str, dev: str, *, key: str, makefs: str = "ext4", integrity: bool = False) -> str:
-    """Write the configuration of a volume whose key is a file's content."""
-    return f"""\
-volume = "{volume}"
-dev = "{dev}"
-makefs = "{makefs}"
-integrity = {str(integrity).lower()}
-
-[encrypt.exec]
-command = "cat"
-args = ["{key}"]
-"""

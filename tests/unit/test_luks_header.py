@@ -409,13 +409,16 @@ def replace(metadata: headers.Json, way: tuple[str, ...], value: object, *, drop
         metadata[way[-1]] = value
 
 
-@settings(
+MANY = settings(
     derandomize=True,
     deadline=None,
     max_examples=120,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+
+
+@MANY
 @given(data=st.data())
 def test_a_changed_header_is_understood_as_cryptsetup_does_or_refused(
     template: Template, tmp_path: Path, data: st.DataObject
@@ -439,13 +442,7 @@ def test_a_changed_header_is_understood_as_cryptsetup_does_or_refused(
     verdict(template.put(pieces, tmp_path / "disk.img"), integrity=data.draw(st.booleans()))
 
 
-@settings(
-    derandomize=True,
-    deadline=None,
-    max_examples=120,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@MANY
 @given(
     at=st.one_of(st.integers(0, 0x1BF), st.integers(BINARY, BINARY + 1100), st.integers(0, SECOND - 1)),
     byte=st.integers(0, 255),

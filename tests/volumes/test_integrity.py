@@ -168,7 +168,6 @@ errors "used"
 
 
 BLOCK = 4096
-LARGE = 8 << 20
 # Reads a file block by block: how many are as they were written, how many differ, how many give an error.
 READ_BLOCKS = r"""
 perl -e '
