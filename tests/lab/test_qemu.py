@@ -28,6 +28,7 @@ MARKER = """\
 [Unit]
 After=systemd-networkd-wait-online.service
 Wants=systemd-networkd-wait-online.service
+Before=serial-getty@ttyS0.service
 SuccessAction=poweroff
 [Service]
 Type=oneshot
