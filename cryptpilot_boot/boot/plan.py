@@ -6,10 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.boot import parameters
 from cryptpilot_boot.config import Exec
 from cryptpilot_boot.system import mkfs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cryptpilot_boot.config import Config, Volume
 
 STAGES = ("initrd", "system")
@@ -32,13 +35,17 @@ _MODULES = (
 )
 _INTEGRITY_MODULES = ("dm_integrity", "authenc", "hmac")
 _PROGRAMS = ("cryptsetup", "blkid")
+_MAPPER = "/dev/mapper/"
+_FSTAB_FIELDS = 4  # source, where, type, options; the two after them may be left out
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """One stage's work.
 
-    needed: names of the volumes without which the stage's boot cannot go on.
+    needed: names of the volumes without which the stage's boot cannot go on. timeout: seconds for all of it.
+    late_after: seconds after which a volume that is not needed is left to the next stage; None when there is none.
+    complaints: what on the kernel command line makes no sense, a sentence each.
     """
 
     stage: str
@@ -46,6 +53,8 @@ class Plan:
     needed: frozenset[str]
     timeout: int
     verbose: bool
+    late_after: int | None = None
+    complaints: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +70,22 @@ class ImageNeeds:
     network: bool
 
 
-def plan(config: Config, stage: str, kernel_command_line: str) -> Plan:
-    """Decide what a stage opens."""
-    volumes = auto_open(config)
+def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[str] = ()) -> Plan:
+    """Decide what a stage opens. only: names of volumes in place of those that the kernel command line may name."""
+    said = parameters.parse(kernel_command_line, initrd=stage == "initrd")
+    only = only or said.volumes
+    volumes = tuple(volume for volume in auto_open(config) if not only or volume.volume in only) if said.on else ()
     names = {volume.volume for volume in volumes}
-    needed = pivot_volumes(kernel_command_line) & names if stage == "initrd" else frozenset()
-    return Plan(stage, volumes, frozenset(needed), config.boot.timeout, config.boot.verbose)
+    late_after = config.boot.late_after if said.late_after is None else said.late_after
+    return Plan(
+        stage=stage,
+        volumes=volumes,
+        needed=frozenset(pivot_volumes(kernel_command_line) & names if stage == "initrd" else ()),
+        timeout=config.boot.timeout if said.timeout is None else said.timeout,
+        verbose=config.boot.verbose if said.verbose is None else said.verbose,
+        late_after=late_after if stage == "initrd" else None,
+        complaints=said.complaints,
+    )
 
 
 def auto_open(config: Config) -> tuple[Volume, ...]:
@@ -79,15 +98,35 @@ def pivot_volumes(kernel_command_line: str) -> frozenset[str]:
 
     Of several such words the last one counts, as it does to dracut.
     """
-    prefix = "/dev/mapper/"
-    last = dict(word.partition("=")[::2] for word in kernel_command_line.split())
-    values = (last.get(key, "").strip('"') for key in ("root", "mount.usr"))
-    return frozenset(value[len(prefix) :] for value in values if value.startswith(prefix))
+    last = dict(word.partition("=")[::2] for word in parameters.words(kernel_command_line))
+    names = (mapper_name(last.get(key, "")) for key in ("root", "mount.usr"))
+    return frozenset(name for name in names if name)
+
+
+def mapper_name(device: str) -> str:
+    """Return the name of a device below /dev/mapper, "" for any other."""
+    prefix, name = device[: len(_MAPPER)], device[len(_MAPPER) :]
+    return name if prefix == _MAPPER else ""
+
+
+def fstab_volumes(fstab: str) -> frozenset[str]:
+    """Return the names below /dev/mapper of what is mounted before the pivot, though the command line does not say so.
+
+    fstab: the root's, as fstab(5) has it; systemd and dracut look there for /usr and for x-initrd.mount.
+    """
+    lines = (line.split() for line in fstab.splitlines())
+    entries = (fields for fields in lines if len(fields) >= _FSTAB_FIELDS and not fields[0].startswith("#"))
+    names = (
+        mapper_name(source)
+        for source, where, _, options, *_ in entries
+        if where == "/usr" or "x-initrd.mount" in options.split(",")
+    )
+    return frozenset(name for name in names if name)
 
 
 def image_needs(config: Config) -> ImageNeeds:
     """Decide what goes into the initrd: for the volumes it opens, and for no others."""
-    volumes = auto_open(config)
+    volumes = tuple(volume for volume in auto_open(config) if volume.initrd)
     global_file = config.directory / "global.toml"
     makers = sorted({mkfs.KINDS[v.makefs].command[0] for v in volumes if v.temporary and v.makefs})
     commands = sorted({v.encrypt.command for v in volumes if isinstance(v.encrypt, Exec)})

@@ -3,67 +3,160 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import threading
-import time
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, log, volume
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, describe_bug
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted, describe_bug
 from cryptpilot_boot.system import block, network, process
+from cryptpilot_boot.system.run import interrupt
 from cryptpilot_boot.system.wait import Deadline, device_changes, network_changes, wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cryptpilot_boot.boot.plan import Plan
     from cryptpilot_boot.config import Volume
 
 # A thread whose deadline is over may still be within the key provider's own timeout, or within cryptsetup.
 _GRACE = 2.0  # seconds
+_LOOK_AGAIN = 1.0
+# Steps in which nothing has been done to a device yet: who is in one of them can be left where he is.
+_ONLY_WAITS = ("prepare", "wait-device", log.FETCH_KEY)
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a volume fared. error: None when it is open. seconds: from the start of the stage."""
+    """How a volume fared.
+
+    error: None when it is open. seconds: from the start of the stage. late: it was left to the next stage, where it
+    may yet succeed; the error says what it was waiting for. needed: the boot cannot go on without it.
+    """
 
     volume: Volume
     stage: str
     seconds: float
     error: CryptpilotError | None = None
     was_open: bool = False
+    late: bool = False
+    needed: bool = False
+
+    @property
+    def result(self) -> str:
+        """Say it in a word or two."""
+        if self.error is None:
+            return "was open already" if self.was_open else "opened"
+        return "left to the system stage" if self.late else "failed"
 
 
-def run(plan: Plan, on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
+def run(
+    plan: Plan, on_outcome: Callable[[Outcome], None], pivot: Callable[[], Collection[str] | None] = lambda: None
+) -> list[Outcome]:
     """Open the volumes of a stage; one that fails, hangs or is not there delays and fails no other.
 
-    on_outcome: called for each volume as soon as it is known how it fared.
+    on_outcome: called for each volume as soon as it is known how it fared. pivot: asked what else the pivot waits for
+    now, as names of volumes; None while that is not known. Once it is, and `plan.late_after` is over, volumes that are
+    not needed and still wait for something are left to the next stage.
     """
-    deadline = Deadline(plan.timeout)
+    stage = _Stage(plan, on_outcome, pivot)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
-    last = log.latest()
-    prepared = threading.Semaphore(0)
-    outcomes: dict[str, Outcome] = {}
-
-    def bring_up(one: Volume) -> None:
-        outcomes[one.volume] = outcome = _fate(one, plan.stage, deadline, prepared.release)
-        on_outcome(outcome)
-
     if any(one.needs_network for one in plan.volumes):
-        _in_background(lambda: _watch_network(deadline))
-    threads = [_in_background(functools.partial(bring_up, one)) for one in plan.volumes]
-    for _ in threads:
-        prepared.acquire()
-    log.emit("ready", facts=_costs())
-    patience = Deadline(deadline.left() + _GRACE)
-    for thread in threads:
-        thread.join(patience.left())
-    for one in plan.volumes:
-        if one.volume not in outcomes:
-            outcomes[one.volume] = stuck = Outcome(
-                one, plan.stage, plan.timeout, _stuck(deadline, last.get(one.volume))
-            )
-            on_outcome(stuck)
+        _in_background(lambda: _watch_network(stage.deadline))
+    with keys.Answers() as answers:
+        for one in plan.volumes:
+            stage.begin(one, answers)
+        stage.wait()
     log.emit("done", facts={**_costs(), "peak_memory": process.peak_memory()})
-    return [outcomes[one.volume] for one in plan.volumes]
+    return [stage.outcomes[one.volume] for one in plan.volumes]
+
+
+class _Stage:
+    """The volumes at work, and what became of the others."""
+
+    def __init__(
+        self, plan: Plan, on_outcome: Callable[[Outcome], None], pivot: Callable[[], Collection[str] | None]
+    ) -> None:
+        self.deadline = Deadline(plan.timeout)
+        self.outcomes: dict[str, Outcome] = {}
+        self._plan = plan
+        self._pivot = pivot
+        self._on_outcome = on_outcome
+        self._patience = Deadline(plan.timeout if plan.late_after is None else min(plan.late_after, plan.timeout))
+        self._last = log.latest()
+        self._unprepared = len(plan.volumes)
+        self._changed = threading.Condition(threading.RLock())
+
+    def begin(self, one: Volume, answers: keys.Answers) -> None:
+        """Bring a volume up, on a thread of its own."""
+
+        def bring_up() -> None:
+            error: CryptpilotError | None = None
+            was_open = False
+            try:
+                was_open = not _bring_up(one, self.deadline, answers, self._prepared)
+            except CryptpilotError as failure:
+                error = failure
+            except Exception as bug:
+                error = CryptpilotError(describe_bug(bug), "please report this")
+            self._settle(one, error, was_open=was_open)
+
+        _in_background(bring_up)
+
+    def wait(self) -> None:
+        """Wait until it is known of every volume what became of it."""
+        grace = Deadline(self.deadline.left() + _GRACE)
+        with self._changed:
+            while self._pending() and not grace.over:
+                if self._patience.over and self._pivot_is_ready():
+                    self._leave_to_the_next_stage()
+                left = grace.left() if self._patience.over else min(grace.left(), self._patience.left())
+                self._changed.wait(min(left, _LOOK_AGAIN))
+            for one in self._pending():
+                self._settle(one, _stuck(self.deadline, self._last.get(one.volume)))
+
+    def _pivot_is_ready(self) -> bool:
+        """Tell whether there is another stage, and no volume that has to be open before it is still at work."""
+        at_work = {one.volume for one in self._pending()}
+        return self._plan.late_after is not None and self._pivot() is not None and not self._needed() & at_work
+
+    def _pending(self) -> list[Volume]:
+        return [one for one in self._plan.volumes if one.volume not in self.outcomes]
+
+    def _needed(self) -> frozenset[str]:
+        return self._plan.needed | frozenset(self._pivot() or ())
+
+    def _leave_to_the_next_stage(self) -> None:
+        """Give up on volumes that still wait, and have those at work end in good order; what must be finished is."""
+        interrupt()
+        for one in self._pending():
+            last = self._last.get(one.volume)
+            if last is None or (last.step in _ONLY_WAITS and last.phase in ("begin", "wait")):
+                error = CryptpilotError(f"not open after {self._patience.total:.0f} s ({_doing(last)})")
+                self._settle(one, error, late=True)
+
+    def _settle(
+        self, one: Volume, error: CryptpilotError | None, *, was_open: bool = False, late: bool = False
+    ) -> None:
+        with self._changed:
+            if one.volume in self.outcomes:
+                return  # it was given up meanwhile
+            late = late or isinstance(error, Interrupted)
+            seconds = self.deadline.total - self.deadline.left()
+            needed = one.volume in self._needed()
+            outcome = Outcome(one, self._plan.stage, seconds, error, was_open, late, needed)
+            self.outcomes[one.volume] = outcome
+            self._changed.notify_all()
+            facts = {"result": outcome.result, "needed": needed, "device": one.dev, **keys.describe(one.encrypt)}
+            if error:
+                facts.update(error=error.what, hint=error.hint)
+            log.emit("outcome", "fail" if error else "end", volume=one.volume, seconds=round(seconds, 3), facts=facts)
+            self._on_outcome(outcome)
+
+    def _prepared(self) -> None:
+        with self._changed:
+            self._unprepared -= 1
+            if not self._unprepared:
+                log.emit("ready", facts=_costs())
 
 
 def _costs() -> dict[str, object]:
@@ -78,22 +171,11 @@ def _in_background(work: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def _fate(one: Volume, stage: str, deadline: Deadline, on_prepared: Callable[[], object]) -> Outcome:
-    started = time.monotonic()
-    error: CryptpilotError | None = None
-    was_open = False
-    try:
-        was_open = not _bring_up(one, deadline, on_prepared)
-    except CryptpilotError as failure:
-        error = failure
-    except Exception as bug:
-        error = CryptpilotError(describe_bug(bug), "please report this")
-    return Outcome(one, stage, time.monotonic() - started, error, was_open)
-
-
-def _bring_up(one: Volume, deadline: Deadline, on_prepared: Callable[[], object]) -> bool:
+def _bring_up(one: Volume, deadline: Deadline, answers: keys.Answers, on_prepared: Callable[[], None]) -> bool:
     """Prepare, wait for the device, ask for the key, open. False when the volume was open already."""
     try:
+        if volume.is_open(one):
+            return False
         with log.timed("prepare", one.volume):
             process.lock_memory()
             ask = keys.prepare(one.encrypt)
@@ -103,7 +185,7 @@ def _bring_up(one: Volume, deadline: Deadline, on_prepared: Callable[[], object]
 
     def ask_passphrase() -> keys.Passphrase:
         with log.timed(log.FETCH_KEY, one.volume, **keys.describe(one.encrypt)):
-            return keys.ask_until(ask, deadline, one.volume)
+            return answers.ask(one.encrypt, ask, deadline, one.volume)
 
     return volume.open_volume(one, ask_passphrase)
 
@@ -131,7 +213,13 @@ def _watch_network(deadline: Deadline) -> None:
 
 def _stuck(deadline: Deadline, last: log.Event | None) -> CryptpilotError:
     """Say where a volume hangs: in which step, and what that step last said it was waiting for."""
-    step = f"{last.step}: {last.facts.get('waiting_for') or last.facts.get('error') or 'at work'}" if last else "start"
     return CryptpilotError(
-        f"not done within {deadline.total:.0f} s ({step})", "see what it did: cat /run/cryptpilot/events.jsonl"
+        f"not done within {deadline.total:.0f} s ({_doing(last)})", "see what it did: cryptpilot boot report"
     )
+
+
+def _doing(last: log.Event | None) -> str:
+    if last is None:
+        return "start"
+    what = (last.facts.get(fact) for fact in ("waiting_for", "error", "device"))
+    return f"{last.step}: {next(filter(None, what), 'at work')}"

@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("boot-service", help="open the auto_open volumes of a boot stage (run by systemd)")
     one.add_argument("--stage", choices=STAGES, required=True, help="which stage of the boot this is")
+    one.add_argument("volumes", nargs="*", metavar="VOLUME", help="only these (default: all that say auto_open)")
     one.set_defaults(parser=one, command="boot-service", boots=True)
 
     one = commands.add_parser("initrd", help="initrd images")

@@ -113,7 +113,7 @@ def _config_check(config: Config, arguments: argparse.Namespace) -> bool:
 
 
 def _boot_service(config: Config, arguments: argparse.Namespace) -> bool:
-    return boot_service.boot_service(config, arguments.stage, terminal.say)
+    return boot_service.boot_service(config, arguments.stage, terminal.say, arguments.volumes)
 
 
 def _initrd_plan(config: Config, _: argparse.Namespace) -> bool:

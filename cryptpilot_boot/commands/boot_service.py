@@ -7,33 +7,44 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.boot import console, eventlog, plan, stage
+from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.system import init
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from cryptpilot_boot.config import Config
 
 
-def boot_service(config: Config, stage_name: str, say: Callable[[str], None]) -> bool:
+def boot_service(config: Config, stage_name: str, say: Callable[[str], None], only: Sequence[str] = ()) -> bool:
     """Open what this stage opens; False when something is not open that has to be.
 
     In the initrd that is what the pivot needs: all else is left to the system stage, which needs everything, the
-    volumes of files that cannot be used included.
+    volumes of files that cannot be used included. only: names of volumes, all others are left alone.
     """
-    todo = plan.plan(config, stage_name, init.kernel_command_line())
+    names = [one.volume for one in select(config, only)] if only else []
+    todo = plan.plan(config, stage_name, init.kernel_command_line(), names)
     log.subscribe(eventlog.writer(stage_name))
     for problem in config.problems:  # the console has been told already, whether it is verbose or not
         log.emit("config", "fail", facts={"error": problem.what})
+    for complaint in todo.complaints:
+        say(f"{complaint}; it is passed over")
     log.subscribe(console.verbose(say) if todo.verbose else console.brief(say))
     speaking = threading.Lock()
 
     def tell(outcome: stage.Outcome) -> None:
-        needed = outcome.volume.volume in todo.needed
         with speaking:
-            for line in console.result(outcome, needed=needed):
+            for line in console.result(outcome):
                 say(line)
 
-    outcomes = stage.run(todo, tell)
-    failed = {outcome.volume.volume for outcome in outcomes if outcome.error}
-    if failed & todo.needed and init.in_initrd():
+    def pivot() -> Collection[str] | None:
+        fstab = init.next_fstab() if stage_name == "initrd" else None
+        return None if fstab is None else plan.fstab_volumes(fstab)
+
+    outcomes = stage.run(todo, tell, pivot)
+    stops = any(outcome.error and outcome.needed for outcome in outcomes)
+    if stops and init.in_initrd():
         init.stop_boot()
-    return not (failed & todo.needed if stage_name == "initrd" else failed or config.problems)
+    if stage_name == "initrd":
+        return not stops
+    return not (config.problems or any(outcome.error for outcome in outcomes))

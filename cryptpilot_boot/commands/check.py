@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import volume
+from cryptpilot_boot import keys, volume
 from cryptpilot_boot.commands.key import passphrase_of
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.volume import State
@@ -32,6 +32,13 @@ def check(config: Config, *, keep_checking: bool, skip_passphrase: bool, say: Ca
     keep_checking: go on after a volume with an error. skip_passphrase: ask no key provider. True when there was no
     error; what is only worth a look is said and is none.
     """
+    with keys.Answers() as answers:
+        return _check(config, answers, keep_checking=keep_checking, skip_passphrase=skip_passphrase, say=say)
+
+
+def _check(
+    config: Config, answers: keys.Answers, *, keep_checking: bool, skip_passphrase: bool, say: Callable[[str], None]
+) -> bool:
     good = True
     for one in config.volumes:
         if not good and not keep_checking:
@@ -39,7 +46,7 @@ def check(config: Config, *, keep_checking: bool, skip_passphrase: bool, say: Ca
             break
         said = False
         try:
-            for warning in _warnings(one, config, skip_passphrase=skip_passphrase):
+            for warning in _warnings(one, config, answers, skip_passphrase=skip_passphrase):
                 say(f"{one.volume}: warning: {warning}")
                 said = True
         except Interrupted:
@@ -55,7 +62,7 @@ def check(config: Config, *, keep_checking: bool, skip_passphrase: bool, say: Ca
     return good
 
 
-def _warnings(one: Volume, config: Config, *, skip_passphrase: bool) -> Iterator[str]:
+def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passphrase: bool) -> Iterator[str]:
     """Yield what is worth a look. Raises CryptpilotError for what would keep the volume from being opened."""
     status = volume.examine(one)
     if status.state is State.CHECK_FAILED:
@@ -66,7 +73,7 @@ def _warnings(one: Volume, config: Config, *, skip_passphrase: bool) -> Iterator
         volume.require_openable(one)
     if one.temporary or skip_passphrase:
         return
-    with passphrase_of(one, config)() as passphrase:
+    with passphrase_of(one, config, answers)() as passphrase:
         if not passphrase.strong:
             yield _WEAK
         if status.state in (State.READY_TO_OPEN, State.OPENED):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import volume
+from cryptpilot_boot import keys, volume
 from cryptpilot_boot.commands.each import each
 from cryptpilot_boot.commands.key import passphrase_of
 from cryptpilot_boot.commands.select import select
@@ -44,20 +44,22 @@ def init(config: Config, names: Sequence[str], report: Report, confirm: Confirm,
         report(one, reason)
 
     def initialize(one: Volume) -> str:
-        volume.initialize(one, targets[one.volume], force, passphrase_of(one, config))
+        volume.initialize(one, targets[one.volume], force, passphrase_of(one, config, answers))
         return f"{one.dev} is initialized; open it with: cryptpilot open {one.volume}"
 
-    return each(agreed, initialize, report) and good
+    with keys.Answers() as answers:
+        return each(agreed, initialize, report) and good
 
 
 def open_volumes(config: Config, names: Sequence[str], report: Report, *, check_fs: bool) -> bool:
     """Open volumes; True when all are open, whoever opened them. check_fs: look their file systems over first."""
 
     def open_one(one: Volume) -> str:
-        opened = volume.open_volume(one, passphrase_of(one, config), check_fs=check_fs)
+        opened = volume.open_volume(one, passphrase_of(one, config, answers), check_fs=check_fs)
         return f"{one.mapper_path} {'is open' if opened else 'was open already'}"
 
-    return each(select(config, names), open_one, report)
+    with keys.Answers() as answers:
+        return each(select(config, names), open_one, report)
 
 
 def close(config: Config, names: Sequence[str], report: Report) -> bool:

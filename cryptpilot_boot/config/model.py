@@ -70,7 +70,8 @@ class Volume:
     """One encrypted volume.
 
     volume: name below /dev/mapper. dev: path of the underlying block device. makefs: file system made on a new
-    volume, None for none. source: the file it was read from.
+    volume, None for none. initrd: whether the initrd may have it, its credentials included. source: the file it was
+    read from.
     """
 
     volume: str
@@ -80,6 +81,7 @@ class Volume:
     auto_open: bool = False
     makefs: str | None = None
     integrity: bool = False
+    initrd: bool = True
 
     @property
     def mapper_path(self) -> str:
@@ -101,11 +103,13 @@ class Volume:
 class Boot:
     """`[boot]` of global.toml.
 
-    verbose: time every step on the console. timeout: seconds a boot stage may take to open its volumes.
+    verbose: time every step on the console. timeout: seconds a boot stage may take to open its volumes. late_after:
+    seconds after which the initrd leaves a volume that the pivot does not need to the booted system.
     """
 
     verbose: bool = False
     timeout: int = 90
+    late_after: int = 30
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,6 +91,10 @@ def _timeout(seconds: int) -> str:
     return "" if 1 <= seconds <= 3600 else "must be between 1 and 3600 seconds"
 
 
+def _patience(seconds: int) -> str:
+    return "" if 0 <= seconds <= 3600 else "must be between 0 and 3600 seconds"
+
+
 def _any(_: object) -> str:
     return ""
 
@@ -126,11 +130,12 @@ class _Key:
 
 
 _GLOBAL = {"boot": _Key(_TABLE)}
-_BOOT = {"verbose": _Key(_BOOL), "timeout": _Key(_NUMBER, _timeout)}
+_BOOT = {"verbose": _Key(_BOOL), "timeout": _Key(_NUMBER, _timeout), "late_after": _Key(_NUMBER, _patience)}
 _VOLUME = {
     "volume": _Key(_STRING, _volume_name, required=True),
     "dev": _Key(_STRING, _device_path, required=True),
     "auto_open": _Key(_BOOL),
+    "initrd": _Key(_BOOL),
     "makefs": _Key(_STRING, _file_system),
     "integrity": _Key(_BOOL),
     "encrypt": _Key(_TABLE, required=True),

@@ -12,9 +12,10 @@ from typing import Any, Callable
 from cryptpilot_boot.config import Encrypt, Exec, Kms
 from cryptpilot_boot.keys import execute, otp
 from cryptpilot_boot.keys.retry import Ask, ask_until
+from cryptpilot_boot.keys.shared import Answers
 from cryptpilot_boot.passphrase import Passphrase
 
-__all__ = ["Ask", "Passphrase", "ask_until", "describe", "prepare"]
+__all__ = ["Answers", "Ask", "Passphrase", "ask_until", "describe", "prepare"]
 
 
 def prepare(encrypt: Encrypt) -> Ask:

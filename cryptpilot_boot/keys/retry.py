@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.passphrase import Passphrase
-from cryptpilot_boot.system.network import adopt_name_servers
+from cryptpilot_boot.system.network import adopt_name_servers, has_route
 from cryptpilot_boot.system.wait import Deadline, network_changes
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
             except KeyFetchError as error:
                 if not error.retryable or deadline.over:
                     raise _with_tries(error, tries, deadline) from None
-                log.emit("fetch-key", "wait", volume=volume, facts={"waiting_for": error.what, "tries": tries})
+                waiting_for = "the network: there is no route yet" if _without_network(error) else error.what
+                log.emit(log.FETCH_KEY, "wait", volume=volume, facts={"waiting_for": waiting_for, "tries": tries})
                 if _rest(changes, pause, deadline, wake=error.unreachable):
                     pause = _FIRST_PAUSE
                 else:
@@ -62,6 +63,10 @@ def _rest(changes: Changes, pause: float, deadline: Deadline, *, wake: bool) -> 
         if changes.sleep(rest.left()) and wake:
             return True
     return False
+
+
+def _without_network(error: KeyFetchError) -> bool:
+    return error.unreachable and not has_route()
 
 
 def _with_tries(error: KeyFetchError, tries: int, deadline: Deadline) -> KeyFetchError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from cryptpilot_boot.system.run import run
 
 _INITRD = Path("/etc/initrd-release")
+_NEXT_ROOT = Path("/sysroot")
 
 
 def in_initrd() -> bool:
@@ -19,9 +20,24 @@ def stop_boot() -> None:
 
     The same job as OnFailure=emergency.target would start, but only when it is known that the boot cannot go on.
     """
-    run(["systemctl", "--no-block", "--job-mode=replace-irreversibly", "start", "emergency.target"])
+    run(["systemctl", "--no-block", "--job-mode=replace-irreversibly", "start", "emergency.target"], finish=True)
 
 
 def kernel_command_line() -> str:
-    """Return the kernel's command line."""
-    return Path("/proc/cmdline").read_text()
+    """Return the kernel's command line; in an initrd after what dracut has in its image, as dracut reads it.
+
+    A host-only image may have `root=` there. See dracut.cmdline(7).
+    """
+    files = [*sorted(Path("/etc/cmdline.d").glob("*.conf")), Path("/etc/cmdline")] if in_initrd() else []
+    texts = [path.read_text(errors="replace") for path in files if path.exists()]
+    return " ".join([*texts, Path("/proc/cmdline").read_text()])
+
+
+def next_fstab() -> str | None:
+    """In an initrd, return the fstab of the system that comes next; None while its root is not mounted."""
+    if not _NEXT_ROOT.is_mount():
+        return None
+    try:
+        return (_NEXT_ROOT / "etc/fstab").read_text(errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -2,7 +2,7 @@
 
 from cryptpilot_boot.volume.initialize import Force, Target, initialize, require_formattable
 from cryptpilot_boot.volume.opening import close, open_volume, require_openable, verify
-from cryptpilot_boot.volume.state import State, Status, examine
+from cryptpilot_boot.volume.state import State, Status, examine, is_open
 
 __all__ = [
     "Force",
@@ -12,6 +12,7 @@ __all__ = [
     "close",
     "examine",
     "initialize",
+    "is_open",
     "open_volume",
     "require_formattable",
     "require_openable",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot.plan import image_needs, pivot_volumes, plan
+from cryptpilot_boot.boot.plan import fstab_volumes, image_needs, pivot_volumes, plan
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, Otp, Volume
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
@@ -46,6 +46,42 @@ def test_only_a_volume_of_ours_can_stop_the_boot_and_only_in_the_initrd() -> Non
     assert plan(both, "initrd", "root=/dev/mapper/root").needed == {"root"}
     assert plan(both, "initrd", "root=/dev/mapper/vg-root").needed == frozenset()
     assert plan(both, "system", "root=/dev/mapper/root").needed == frozenset()
+
+
+def test_the_kernel_command_line_goes_before_the_configuration() -> None:
+    both = Config(Path("/etc/cryptpilot"), Boot(timeout=10, late_after=3), (volume("a"), volume("b")))
+    todo = plan(both, "initrd", "rd.cryptpilot.timeout=20 rd.cryptpilot.volume=b rd.cryptpilot.verbose cryptpilot.x")
+    assert [one.volume for one in todo.volumes] == ["b"]
+    assert (todo.timeout, todo.late_after, todo.verbose) == (20, 3, True)
+    assert todo.complaints == ("kernel parameter cryptpilot.x is unknown",)
+    assert plan(both, "initrd", "cryptpilot=0").volumes == ()
+    assert plan(both, "system", "rd.cryptpilot=0 rd.cryptpilot.late_after=5").late_after is None
+
+
+def test_a_volume_named_by_hand_is_opened_whatever_the_command_line_names() -> None:
+    both = config(volume("a"), volume("b"))
+    assert [one.volume for one in plan(both, "system", "cryptpilot.volume=b", ["a"]).volumes] == ["a"]
+
+
+def test_the_root_has_more_to_mount_before_the_pivot() -> None:
+    fstab = """
+# /dev/mapper/comment /usr ext4 defaults
+/dev/mapper/root / ext4 defaults 0 1
+/dev/mapper/programs /usr ext4 defaults 0 2
+/dev/mapper/early /early xfs noatime,x-initrd.mount
+/dev/mapper/data /data ext4 defaults 0 2
+UUID=1234 /usr ext4 defaults
+/dev/mapper/broken /usr
+"""
+    assert fstab_volumes(fstab) == {"programs", "early"}
+
+
+def test_a_volume_can_be_kept_out_of_the_image() -> None:
+    out = Volume("a", "/dev/a", KMS, Path("/etc/cryptpilot/volumes/a.toml"), auto_open=True, initrd=False)
+    needs = image_needs(config(out, volume("b")))
+    assert [path.name for path in needs.configuration] == ["global.toml", "b.toml"]
+    assert not needs.network
+    assert [one.volume for one in plan(config(out), "system", "").volumes] == ["a"]
 
 
 def test_an_image_without_volumes_needs_nothing() -> None:

@@ -1,0 +1,87 @@
+"""What the kernel command line says to a boot stage; see docs/kernel-parameters.md.
+
+A parameter that makes no sense is complained of and passed over: a slip of the finger at the boot loader must not keep
+a machine from booting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Callable
+
+_YES = ("1", "yes", "y", "true", "t", "on")
+_NO = ("0", "no", "n", "false", "f", "off")
+_LONGEST = 3600  # seconds, as in the configuration
+# A word may have its value in quotes, blanks included, as the kernel takes it apart.
+_WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """What was said; None, or nothing, where the configuration holds."""
+
+    on: bool = True
+    verbose: bool | None = None
+    timeout: int | None = None
+    late_after: int | None = None
+    volumes: tuple[str, ...] = ()
+    complaints: tuple[str, ...] = ()
+
+
+def parse(command_line: str, *, initrd: bool) -> Parameters:
+    """Take out what concerns a stage.
+
+    `cryptpilot.*` is for both stages, `rd.cryptpilot.*` for the initrd alone, where it goes before the other. Of
+    several words with one name the last one counts; `volume` may be repeated.
+    """
+    values: dict[str, object] = {}
+    volumes: dict[str, list[str]] = {}
+    complaints = []
+    for prefix in ("cryptpilot", "rd.cryptpilot") if initrd else ("cryptpilot",):
+        for word in words(command_line):
+            name, _, text = word.partition("=")
+            if name != prefix and not name.startswith(f"{prefix}."):
+                continue
+            key = name[len(prefix) + 1 :]
+            if key == "volume" and text:
+                volumes.setdefault(prefix, []).append(text)
+            elif key in _KINDS:
+                try:
+                    values[key] = _KINDS[key](text)
+                except ValueError as error:
+                    complaints.append(f"kernel parameter {name}={text} {error}")
+            else:
+                complaints.append(f"kernel parameter {name} is unknown")
+    named = volumes.get("rd.cryptpilot") or volumes.get("cryptpilot") or []
+    return Parameters(on=values.pop("", True), **values, volumes=tuple(named), complaints=tuple(complaints))  # type: ignore[arg-type]
+
+
+def words(command_line: str) -> list[str]:
+    """Take a kernel command line apart; quotes are left out."""
+    return [word.replace('"', "") for word in _WORD.findall(command_line)]
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in (*_YES, ""):
+        return True
+    if text.lower() in _NO:
+        return False
+    raise ValueError("is neither yes nor no")
+
+
+def _seconds(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if re.fullmatch("[0-9]{1,4}", text) and least <= int(text) <= _LONGEST:
+            return int(text)
+        raise ValueError(f"is no number of seconds between {least} and {_LONGEST}")
+
+    return parse
+
+
+_KINDS: dict[str, Callable[[str], object]] = {
+    "": _boolean,
+    "verbose": _boolean,
+    "timeout": _seconds(1),
+    "late_after": _seconds(0),
+}

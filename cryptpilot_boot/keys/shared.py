@@ -1,0 +1,79 @@
+"""One secret is asked for once, however many volumes share it."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot import log
+from cryptpilot_boot.config import Otp
+from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
+from cryptpilot_boot.keys.retry import ask_until
+from cryptpilot_boot.passphrase import Passphrase
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from cryptpilot_boot.config import Encrypt
+    from cryptpilot_boot.keys.retry import Ask
+    from cryptpilot_boot.system.wait import Deadline
+
+
+@dataclasses.dataclass
+class _Answer:
+    """What a key provider said, as soon as it is `there`; first: the volume for which it was asked."""
+
+    first: str
+    there: threading.Event = dataclasses.field(default_factory=threading.Event)
+    passphrase: Passphrase | None = None
+    error: CryptpilotError | None = None
+
+
+class Answers:
+    """What key providers said, kept for the volumes that share a secret until a `with` block ends.
+
+    Volumes share a secret when their `[encrypt]` sections are equal. A one-time password is nobody else's.
+    """
+
+    def __init__(self) -> None:
+        self._answers: dict[Encrypt, _Answer] = {}
+        self._lock = threading.Lock()
+
+    def ask(self, encrypt: Encrypt, ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
+        """Ask as `keys.ask_until` does, or wait for the answer to the one who asked first.
+
+        The passphrase is the caller's, to be wiped by him. Raises what the asking raised.
+        """
+        if isinstance(encrypt, Otp):
+            return ask_until(ask, deadline, volume)
+        with self._lock:
+            mine = encrypt not in self._answers
+            answer = self._answers.setdefault(encrypt, _Answer(volume))
+        if mine:
+            self._obtain(answer, ask, deadline)
+        elif not answer.there.is_set():
+            log.emit(log.FETCH_KEY, "wait", volume=volume, facts={"waiting_for": f"the key, with {answer.first}"})
+            answer.there.wait()
+        if answer.passphrase is None:
+            raise answer.error or KeyFetchError("the key provider gave no answer")
+        return Passphrase(answer.passphrase.reveal(), strong=answer.passphrase.strong)
+
+    def _obtain(self, answer: _Answer, ask: Ask, deadline: Deadline) -> None:
+        try:
+            answer.passphrase = ask_until(ask, deadline, answer.first)
+        except CryptpilotError as error:
+            answer.error = error
+        finally:
+            answer.there.set()  # after a bug too: nobody may wait for what never comes
+
+    def __enter__(self) -> Answers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            for answer in self._answers.values():
+                if answer.passphrase is not None:
+                    answer.passphrase.wipe()

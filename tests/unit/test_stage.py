@@ -1,0 +1,135 @@
+"""How a stage treats its volumes, without devices: which it waits for, and which it leaves to the next stage."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+import pytest
+
+from cryptpilot_boot import log, volume
+from cryptpilot_boot.boot import console, stage
+from cryptpilot_boot.boot.plan import Plan
+from cryptpilot_boot.config import Otp, Volume
+from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system import block, process, run
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+THERE = "/dev/there"
+
+
+@pytest.fixture(autouse=True)
+def own_interruption(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what leaving volumes to the next stage does to the process."""
+    monkeypatch.setattr(run, "_interrupted", False)
+    yield
+    monkeypatch.setattr(run, "_interrupted", False)
+
+
+@pytest.fixture(autouse=True)
+def devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One device is there, nothing is open, and memory need not be locked."""
+    monkeypatch.setattr(volume, "is_open", lambda _: False)
+    monkeypatch.setattr(block, "is_block_device", lambda path: path == THERE)
+    monkeypatch.setattr(process, "lock_memory", lambda: None)
+
+
+def one(name: str, dev: str = "/dev/absent") -> Volume:
+    return Volume(name, dev, Otp(), Path(f"/etc/cryptpilot/volumes/{name}.toml"), auto_open=True)
+
+
+def fates(plan: Plan, pivot: Callable[[], Collection[str] | None] = lambda: None) -> dict[str, stage.Outcome]:
+    return {outcome.volume.volume: outcome for outcome in stage.run(plan, lambda _: None, pivot)}
+
+
+def initrd(*volumes: Volume, needed: set[str] | None = None, timeout: int = 2, late_after: int = 0) -> Plan:
+    return Plan("initrd", volumes, frozenset(needed or ()), timeout, verbose=False, late_after=late_after)
+
+
+def opens(_: Volume, ask: Callable[[], object], **__: object) -> bool:
+    ask()
+    return True
+
+
+def test_what_is_absent_and_not_needed_is_left_to_the_next_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volume, "open_volume", opens)
+    outcomes = fates(initrd(one("a", THERE), one("b"), timeout=600), pivot=tuple)
+    assert outcomes["a"].result == "opened"
+    assert outcomes["b"].result == "left to the system stage"
+    assert "wait-device: /dev/absent" in str(outcomes["b"].error)
+    (line,) = console.result(outcomes["b"])
+    assert line.startswith("b: not open after 0 s (wait-device: /dev/absent")
+    assert line.endswith("left to cryptpilot.service")
+
+
+@pytest.mark.parametrize(
+    ("needed", "pivot"),
+    [({"a"}, tuple), (set(), lambda: ("a",)), (set(), lambda: None)],
+    ids=["named by root=", "named by fstab", "root not mounted yet"],
+)
+def test_what_the_pivot_may_need_is_waited_for_until_the_deadline(
+    needed: set[str], pivot: Callable[[], Collection[str] | None]
+) -> None:
+    outcome = fates(initrd(one("a"), needed=needed, timeout=1), pivot)["a"]
+    assert outcome.result == "failed"
+    assert "did not appear within 1 s" in str(outcome.error)
+    assert outcome.needed is (pivot() == ("a",) or needed == {"a"})
+
+
+def test_the_booted_system_waits_until_the_deadline() -> None:
+    plan = Plan("system", (one("a"),), frozenset(), 1, verbose=False)
+    assert fates(plan, pivot=tuple)["a"].result == "failed"
+
+
+def test_what_is_being_opened_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left neither half open, nor to the next stage."""
+    opening = threading.Event()
+
+    def open_slowly(_: Volume, ask: Callable[[], object], **__: object) -> bool:
+        ask()
+        with log.timed("open", "a"):
+            opening.set()
+            assert given_up.wait(20)
+        return True
+
+    given_up = threading.Event()
+    monkeypatch.setattr(volume, "open_volume", open_slowly)
+    outcomes: dict[str, stage.Outcome] = {}
+
+    def take(outcome: stage.Outcome) -> None:
+        outcomes[outcome.volume.volume] = outcome
+        if outcome.late:
+            given_up.set()
+
+    stage.run(initrd(one("a", THERE), one("b"), timeout=600), take, lambda: () if opening.is_set() else None)
+    assert {name: outcome.result for name, outcome in outcomes.items()} == {
+        "a": "opened",
+        "b": "left to the system stage",
+    }
+
+
+def test_what_hangs_is_told_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_: object, **__: object) -> bool:
+        with log.timed("open", "a"):
+            threading.Event().wait(30)
+        return True
+
+    monkeypatch.setattr(volume, "open_volume", hang)
+    outcome = fates(initrd(one("a", THERE), needed={"a"}, timeout=1))["a"]
+    assert str(outcome.error) == "not done within 1 s (open: at work)"
+
+
+def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        raise CryptpilotError("no way", "mend it")
+
+    monkeypatch.setattr(volume, "open_volume", fail)
+    outcomes = fates(initrd(one("a", THERE), one("b", THERE), needed={"a"}))
+    needed, other = ("\n".join(console.result(outcomes[name])) for name in ("a", "b"))
+    assert "stops here" in needed
+    assert "again:    cryptpilot open a; exit" in needed
+    assert "cryptpilot.service tries again" in other
+    assert "again:" not in other
