@@ -34,6 +34,8 @@ _COPIED = (
     Copied("initrd_hooks/*", _DRACUT_MODULE),
     Copied("dracut/dracut.conf.d/*.conf", "lib/dracut/dracut.conf.d"),
     Copied("systemd/*.service", "lib/systemd/system"),
+    Copied("systemd/cryptpilot-generator", "lib/systemd/system-generators"),
+    Copied("systemd/cryptpilot-volume", "libexec"),
     Copied("udev/*.rules", "lib/udev/rules.d"),
     Copied("etc/cryptpilot/*.toml", _CONFIGURATION, configuration=True),
 )

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import parameters
+from cryptpilot_boot.boot import fstab, parameters
 from cryptpilot_boot.config import Exec
 from cryptpilot_boot.system import mkfs
 
@@ -35,8 +35,6 @@ _MODULES = (
 )
 _INTEGRITY_MODULES = ("dm_integrity", "authenc", "hmac")
 _PROGRAMS = ("cryptsetup", "blkid")
-_MAPPER = "/dev/mapper/"
-_FSTAB_FIELDS = 4  # source, where, type, options; the two after them may be left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,29 +97,17 @@ def pivot_volumes(kernel_command_line: str) -> frozenset[str]:
     Of several such words the last one counts, as it does to dracut.
     """
     last = dict(word.partition("=")[::2] for word in parameters.words(kernel_command_line))
-    names = (mapper_name(last.get(key, "")) for key in ("root", "mount.usr"))
+    names = (fstab.mapper_name(last.get(key, "")) for key in ("root", "mount.usr"))
     return frozenset(name for name in names if name)
 
 
-def mapper_name(device: str) -> str:
-    """Return the name of a device below /dev/mapper, "" for any other."""
-    prefix, name = device[: len(_MAPPER)], device[len(_MAPPER) :]
-    return name if prefix == _MAPPER else ""
-
-
-def fstab_volumes(fstab: str) -> frozenset[str]:
+def fstab_volumes(text: str) -> frozenset[str]:
     """Return the names below /dev/mapper of what is mounted before the pivot, though the command line does not say so.
 
-    fstab: the root's, as fstab(5) has it; systemd and dracut look there for /usr and for x-initrd.mount.
+    text: the root's fstab; systemd and dracut look there for /usr and for x-initrd.mount.
     """
-    lines = (line.split() for line in fstab.splitlines())
-    entries = (fields for fields in lines if len(fields) >= _FSTAB_FIELDS and not fields[0].startswith("#"))
-    names = (
-        mapper_name(source)
-        for source, where, _, options, *_ in entries
-        if where == "/usr" or "x-initrd.mount" in options.split(",")
-    )
-    return frozenset(name for name in names if name)
+    early = (entry for entry in fstab.parse(text) if entry.where == "/usr" or "x-initrd.mount" in entry.options)
+    return frozenset(entry.mapper_name for entry in early if entry.mapper_name)
 
 
 def image_needs(config: Config) -> ImageNeeds:

@@ -144,6 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("volumes", nargs="*", metavar="VOLUME", help="only these (default: all that say auto_open)")
     one.set_defaults(parser=one, command="boot-service", boots=True)
 
+    one = commands.add_parser(
+        "generator", help="write units for the volumes (run by systemd, see systemd.generator(7))"
+    )
+    for name in ("normal", "early", "late"):
+        one.add_argument(name, type=Path, metavar=f"{name.upper()}-DIR")
+    one.set_defaults(parser=one, command="generator", boots=True)
+
     one = commands.add_parser("initrd", help="initrd images")
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser("plan", help="print what the initrd must carry (for the dracut module)")

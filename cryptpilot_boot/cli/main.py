@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cryptpilot_boot.cli import terminal
 from cryptpilot_boot.cli.arguments import parse
-from cryptpilot_boot.commands import boot_service, check, initrd, show, volumes
+from cryptpilot_boot.commands import boot_service, check, generator, initrd, show, volumes
 from cryptpilot_boot.config import load
 from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
 from cryptpilot_boot.system import process, run
@@ -116,6 +116,11 @@ def _boot_service(config: Config, arguments: argparse.Namespace) -> bool:
     return boot_service.boot_service(config, arguments.stage, terminal.say, arguments.volumes)
 
 
+def _generator(config: Config, arguments: argparse.Namespace) -> bool:
+    generator.generate(config, arguments.normal, arguments.early)
+    return True
+
+
 def _initrd_plan(config: Config, _: argparse.Namespace) -> bool:
     _print_lines(initrd.plan(config))
     return True
@@ -128,6 +133,7 @@ _COMMANDS = {
     "close": _close,
     "config check": _config_check,
     "boot-service": _boot_service,
+    "generator": _generator,
     "initrd plan": _initrd_plan,
 }
 

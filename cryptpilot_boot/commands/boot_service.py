@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.boot import console, eventlog, plan, stage
+from cryptpilot_boot.boot import console, eventlog, failures, plan, stage
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.system import init
 
@@ -34,8 +34,11 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None], on
 
     def tell(outcome: stage.Outcome) -> None:
         with speaking:
-            for line in console.result(outcome):
+            lines = console.result(outcome)
+            for line in lines:
                 say(line)
+            if stage_name == "system" and not only:  # the volume's unit comes after this, and repeats it
+                failures.record(outcome.volume.volume, lines if outcome.error else [])
 
     def pivot() -> Collection[str] | None:
         fstab = init.next_fstab() if stage_name == "initrd" else None

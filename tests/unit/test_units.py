@@ -1,0 +1,112 @@
+"""What systemd is told of the volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cryptpilot_boot.boot.units import escape, escape_path, units
+from cryptpilot_boot.config import Kms, Otp, Volume
+
+KMS = Kms("kst-1", "secret", "{}", "password", "pem")
+
+
+def volume(name: str, *, kms: bool = False, dev: str = "") -> Volume:
+    source = Path(f"/etc/cryptpilot/volumes/{name}.toml")
+    return Volume(name, dev or f"/dev/{name}", KMS if kms else Otp(), source, auto_open=True)
+
+
+# as systemd-escape has them
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("data0", "data0"),
+        ("my-data", "my\\x2ddata"),
+        (".hidden.x", "\\x2ehidden.x"),
+        ("a#+=@:_", "a\\x23\\x2b\\x3d\\x40:_"),
+        ("ä", "\\xc3\\xa4"),
+        ("a/b", "a-b"),
+    ],
+)
+def test_a_name_is_escaped_as_systemd_does(text: str, escaped: str) -> None:
+    assert escape(text) == escaped
+
+
+@pytest.mark.parametrize(
+    ("path", "escaped"),
+    [
+        ("/", "-"),
+        ("/dev/disk/by-id/virtio-a", "dev-disk-by\\x2did-virtio\\x2da"),
+        ("//dev/./vda1/", "dev-vda1"),
+        ("/.snapshots", "\\x2esnapshots"),
+        ("/my dir", "my\\x20dir"),
+    ],
+)
+def test_a_path_is_escaped_as_systemd_does(path: str, escaped: str) -> None:
+    assert escape_path(path) == escaped
+
+
+def test_a_volume_is_wired_to_its_devices_and_the_helper() -> None:
+    made = units([volume("my-data", dev="/dev/disk/by-id/x")], "", [])
+    service = "cryptpilot@my\\x2ddata.service"
+    assert set(made.links) == {
+        f"dev-mapper-my\\x2ddata.device.requires/{service}",
+        f"cryptpilot.service.wants/{service}",
+        f"dev-disk-by\\x2did-x.device.wants/{service}",
+    }
+    assert set(made.files) == {"dev-mapper-my\\x2ddata.device.d/40-cryptpilot.conf"}
+    assert made.masks == made.netdev == []
+
+
+def test_a_mount_that_fails_fails_alone() -> None:
+    made = units([volume("data")], "/dev/mapper/data /srv/my\\040data ext4 defaults 0 2\n", [])
+    assert made.masks == ["local-fs.target.requires/srv-my\\x20data.mount"]
+    assert made.links["local-fs.target.wants/srv-my\\x20data.mount"] == "../srv-my\\x20data.mount"
+    assert made.netdev == []
+
+
+def test_swap_too() -> None:
+    made = units([volume("swap0")], "/dev/mapper/swap0 none swap sw 0 0\n", [])
+    assert made.masks == ["swap.target.requires/dev-mapper-swap0.swap"]
+    assert "swap.target.wants/dev-mapper-swap0.swap" in made.links
+
+
+def test_a_mount_that_waits_for_the_network_is_a_remote_one() -> None:
+    line = "/dev/mapper/data  /data ext4 noatime 0 2"
+    made = units([volume("data", kms=True)], f"{line}\n", [])
+    assert made.netdev == ["/dev/mapper/data  /data ext4 noatime,_netdev 0 2"]
+    assert set(made.masks) == {"local-fs.target.requires/data.mount", "remote-fs.target.requires/data.mount"}
+    assert "remote-fs.target.wants/data.mount" in made.links
+    assert "local-fs.target.wants/data.mount" not in made.links
+
+
+def test_what_is_open_already_waits_for_no_network() -> None:
+    made = units([volume("data", kms=True)], "/dev/mapper/data /data ext4 defaults\n", ["data"])
+    assert made.netdev == []
+    assert "local-fs.target.wants/data.mount" in made.links
+
+
+def test_what_says_netdev_itself_is_left_a_remote_one() -> None:
+    made = units([volume("data", kms=True)], "/dev/mapper/data /data ext4 _netdev\n", [])
+    assert made.netdev == []
+    assert made.masks == ["remote-fs.target.requires/data.mount"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/dev/mapper/other /data ext4 defaults",
+        "/dev/mapper/data /data ext4 nofail",
+        "/dev/mapper/data /data ext4 noatime,noauto",
+        "/dev/mapper/data /data ext4 x-systemd.automount",
+        "/dev/mapper/data / ext4 defaults",
+        "/dev/mapper/data /usr ext4 defaults",
+        "# /dev/mapper/data /data ext4 defaults",
+        "/dev/mapper/data /data",
+    ],
+)
+def test_all_other_lines_are_left_alone(line: str) -> None:
+    made = units([volume("data", kms=True)], line, [])
+    assert made.masks == made.netdev == []
+    assert not any(target.startswith(("local-fs", "remote-fs")) for target in made.links)
