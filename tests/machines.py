@@ -286,7 +286,7 @@ def make_image(tree: Path, path: Path, *options: str) -> Image:
     return Image(path, make_initrd(tree, path, *options))
 
 
-def machine(tree: Path, image: Image, disks: tuple[Disk, ...], network: Namespace) -> Machine:
+def machine(tree: Path, image: Image, disks: tuple[Disk, ...], network: Namespace | None) -> Machine:
     """Put a machine together. It may write to its disks: give it copies."""
     return Machine(
         kernel=kernel(tree),

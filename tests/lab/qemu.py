@@ -29,8 +29,13 @@ if TYPE_CHECKING:
 CONSOLE = "console=ttyS0 panic=-1 rd.shell=0 rd.emergency=poweroff"
 """To be on every kernel command line: talk on the serial port, and never wait for a person."""
 
+ATTENDED = "console=ttyS0 panic=-1 rd.shell=1"
+"""The same, where a person is at the console."""
+
 CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f]")
 """Terminal control sequences and characters, all but tab and line feed."""
+
+_FREE_SLOT = "free"
 
 PANIC = "Kernel panic - not syncing"
 
@@ -139,11 +144,14 @@ class Guest:
             command = _command(machine, theirs.fileno())
             self._process = spawn(
                 machine.netns.command(command) if machine.netns else command,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
             )
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._keyboard = self._process.stdin
         self._console = self._process.stdout
         self._plug_in_after = machine.link_up_after
         self.started = time.monotonic()
@@ -196,6 +204,17 @@ class Guest:
         """Plug the network cable in or out."""
         self.qmp("set_link", name="net", up=up)
 
+    def type(self, line: str) -> None:
+        """Type a line on the console."""
+        self._keyboard.write(f"{line}\r".encode())
+        self._keyboard.flush()
+
+    def plug_in(self, disk: Disk) -> None:
+        """Attach a disk to the machine at work."""
+        image = {"driver": "file", "filename": str(disk.path)}
+        self.qmp("blockdev-add", **{"node-name": "plugged", "driver": "raw", "file": image})
+        self.qmp("device_add", driver="virtio-blk-pci", bus=_FREE_SLOT, drive="plugged", serial=disk.name)
+
     def qmp(self, command: str, **arguments: object) -> Any:
         """Give QEMU's monitor a command of its machine protocol and return its answer."""
         self._qmp.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
@@ -211,6 +230,7 @@ class Guest:
         end(self._process)
         self._log.close()
         self._console.close()
+        self._keyboard.close()
         self._qmp_file.close()
         self._qmp.close()
 
@@ -282,6 +302,8 @@ def _command(machine: Machine, qmp: int) -> list[str]:
         *("-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random"),
         *(argument for number, disk in enumerate(machine.disks) for argument in _disk(machine, number, disk)),
         *(_network() if machine.netns else ()),
+        # The machine's own bus takes nothing while it runs.
+        *("-device", f"pcie-root-port,id={_FREE_SLOT}"),
     ]
 
 
