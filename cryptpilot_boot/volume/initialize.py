@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
-from cryptpilot_boot.system import block, cryptsetup, luks_header, mkfs
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
 from cryptpilot_boot.volume import state
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def initialize(volume: Volume, target: Target, force: Force, ask_passphrase: Cal
     device is written to. After a power cut the header says `cryptpilot-initializing`, or there is none, and this can
     be run again.
     """
-    with ask_passphrase() as passphrase:
-        if require_formattable(volume, force) != target:
+    with lock.held(volume.volume), ask_passphrase() as passphrase:
+        if _require_formattable(volume, force) != target:
             raise DeviceError(
                 f"{volume.dev} is not what it was a moment ago: another device, or other content",
                 f"nothing was changed; see what it is now: lsblk --fs {volume.dev}",
@@ -66,8 +66,8 @@ def initialize(volume: Volume, target: Target, force: Force, ask_passphrase: Cal
             block.clear(target.device.node, [(0, luks_header.SIZE)])
         with make(volume, target.device, passphrase, mark=state.INITIALIZING):
             pass
-    with telling(volume, "cannot be marked as complete"):
-        cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
+        with telling(volume, "cannot be marked as complete"):
+            cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
 
 
 def make(volume: Volume, device: block.Device, passphrase: Passphrase, *, mark: str) -> luks_header.Header:
@@ -117,6 +117,11 @@ def telling(volume: Volume, what: str) -> Iterator[None]:
 
 def require_formattable(volume: Volume, force: Force) -> Target:
     """Return what would be formatted; raise unless that is allowed: nothing is destroyed unproven."""
+    with lock.held(volume.volume):
+        return _require_formattable(volume, force)
+
+
+def _require_formattable(volume: Volume, force: Force) -> Target:
     if volume.temporary:
         raise CryptpilotError(
             "needs no init: it is temporary and is made anew at each open",
@@ -175,7 +180,7 @@ def require_room(volume: Volume, device: block.Device) -> None:
 
 
 def close_leftover(volume: Volume) -> None:
-    """Remove the mapping that a run which was killed left behind; it fails if that run is still at work."""
+    """Remove the mapping that a run which was killed left behind; the caller holds the lock, so none is at work."""
     mapping = block.mapping(working_name(volume))
     if mapping and block.encrypts(mapping, volume.dev):
         cryptsetup.close(mapping.name)

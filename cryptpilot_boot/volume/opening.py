@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
-from cryptpilot_boot.system import block, cryptsetup, luks_header, mkfs
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
 from cryptpilot_boot.volume import state
 from cryptpilot_boot.volume.initialize import close_leftover, make, require_room, working_name
 
@@ -24,17 +24,18 @@ def open_volume(volume: Volume, ask_passphrase: Callable[[], Passphrase], *, che
     The device is looked at first, so that the key provider is not asked in vain. check_fs: look the file system over
     before anybody can mount it.
     """
-    if state.is_open(volume):
-        return False
-    close_leftover(volume)
-    device = require_openable(volume)
-    with ask_passphrase() as passphrase:
-        if require_openable(volume) != device:
-            raise DeviceError(
-                f"{volume.dev} leads to another device than a moment ago", f"see where: readlink -f {volume.dev}"
-            )
-        _unlock(volume, device, passphrase, check_fs=check_fs)
-    return True
+    with lock.held(volume.volume):
+        if state.is_open(volume):
+            return False
+        close_leftover(volume)
+        device = require_openable(volume)
+        with ask_passphrase() as passphrase:
+            if require_openable(volume) != device:
+                raise DeviceError(
+                    f"{volume.dev} leads to another device than a moment ago", f"see where: readlink -f {volume.dev}"
+                )
+            _unlock(volume, device, passphrase, check_fs=check_fs)
+        return True
 
 
 def require_openable(volume: Volume) -> block.Device:
@@ -144,7 +145,7 @@ def close(volume: Volume) -> bool:
     """Close a volume; False when it was closed already."""
     if not state.is_open(volume):
         return False
-    with log.timed("close", volume.volume):
+    with lock.held(volume.volume), log.timed("close", volume.volume):
         try:
             cryptsetup.close(volume.volume)
         except ProgramError as error:

@@ -1,0 +1,38 @@
+"""A volume is worked on by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import CryptpilotError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DIRECTORY = Path("/run/cryptpilot/lock")
+
+
+@contextlib.contextmanager
+def held(volume: str, directory: Path = DIRECTORY) -> Iterator[None]:
+    """Hold a volume's lock; it ends with the process at the latest. See flock(2).
+
+    Raises CryptpilotError when another process holds it: who waits for a key may hold it for long.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = directory / volume
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CryptpilotError(
+                f"another cryptpilot process is at work on volume {volume}",
+                f"wait until it is done; see which one it is: fuser --verbose {path}",
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
