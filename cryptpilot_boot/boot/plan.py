@@ -72,7 +72,8 @@ def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[st
     """Decide what a stage opens. only: names of volumes in place of those that the kernel command line may name."""
     said = parameters.parse(kernel_command_line, initrd=stage == "initrd")
     only = only or said.volumes
-    volumes = tuple(volume for volume in auto_open(config) if not only or volume.volume in only) if said.on else ()
+    mine = initrd_volumes(config) if stage == "initrd" else auto_open(config)
+    volumes = tuple(volume for volume in mine if not only or volume.volume in only) if said.on else ()
     names = {volume.volume for volume in volumes}
     late_after = config.boot.late_after if said.late_after is None else said.late_after
     return Plan(
@@ -89,6 +90,11 @@ def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[st
 def auto_open(config: Config) -> tuple[Volume, ...]:
     """Return the volumes that are opened at boot."""
     return tuple(volume for volume in config.volumes if volume.auto_open)
+
+
+def initrd_volumes(config: Config) -> tuple[Volume, ...]:
+    """Return the volumes that are opened in the initrd, and that its image has to carry."""
+    return tuple(volume for volume in auto_open(config) if volume.initrd)
 
 
 def pivot_volumes(kernel_command_line: str) -> frozenset[str]:
@@ -112,7 +118,7 @@ def fstab_volumes(text: str) -> frozenset[str]:
 
 def image_needs(config: Config) -> ImageNeeds:
     """Decide what goes into the initrd: for the volumes it opens, and for no others."""
-    volumes = tuple(volume for volume in auto_open(config) if volume.initrd)
+    volumes = initrd_volumes(config)
     global_file = config.directory / "global.toml"
     makers = sorted({mkfs.KINDS[v.makefs].command[0] for v in volumes if v.temporary and v.makefs})
     commands = sorted({v.encrypt.command for v in volumes if isinstance(v.encrypt, Exec)})

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, volume
+from cryptpilot_boot.boot.plan import initrd_volumes, pivot_volumes
 from cryptpilot_boot.commands.key import passphrase_of
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.system import init
 from cryptpilot_boot.volume import State
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ def _check(
 
 def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passphrase: bool) -> Iterator[str]:
     """Yield what is worth a look. Raises CryptpilotError for what would keep the volume from being opened."""
+    if one.volume in pivot_volumes(init.kernel_command_line()) and one not in initrd_volumes(config):
+        yield "this machine's root is on it, and no image has it: it needs auto_open = true, and initrd = false not"
     status = volume.examine(one)
     if status.state is State.CHECK_FAILED:
         raise CryptpilotError(status.detail, "see what is on the device: lsblk --fs")

@@ -295,3 +295,13 @@ def test_a_closed_standard_stream_fails_no_command(tmp_path: Path, closed: str) 
     configure(tmp_path, GUIDE_OTP)
     command = f"exec {sys.executable} -m cryptpilot_boot -c {tmp_path} close data0 {closed}"
     assert subprocess.run(["sh", "-c", command], check=False).returncode == cli.EXIT_OK
+
+
+def test_check_says_that_no_image_has_the_root(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(init, "kernel_command_line", lambda: "root=/dev/mapper/data0 ro")
+    warning = "this machine's root is on it, and no image has it"
+    for setting, warned in (("true", False), ("false", True), ("true\ninitrd = false", True)):
+        configure(tmp_path, GUIDE_OTP.replace("auto_open = true", f"auto_open = {setting}"))
+        assert (warning in run(capsys, "-c", str(tmp_path), "config", "check")[1]) is warned, setting

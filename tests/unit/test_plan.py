@@ -82,6 +82,7 @@ def test_a_volume_can_be_kept_out_of_the_image() -> None:
     assert [path.name for path in needs.configuration] == ["global.toml", "b.toml"]
     assert not needs.network
     assert [one.volume for one in plan(config(out), "system", "").volumes] == ["a"]
+    assert plan(config(out), "initrd", "").volumes == ()
 
 
 def test_an_image_without_volumes_needs_nothing() -> None:
