@@ -53,7 +53,9 @@ class Answers:
         if mine:
             self._obtain(answer, ask, deadline)
         elif not answer.there.is_set():
-            log.emit(log.FETCH_KEY, "wait", volume=volume, facts={"waiting_for": f"the key, with {answer.first}"})
+            log.emit(
+                log.FETCH_KEY, "wait", volume=volume, facts={"waiting_for": f"the secret it shares with {answer.first}"}
+            )
             answer.there.wait()
         if answer.passphrase is None:
             raise answer.error or KeyFetchError("the key provider gave no answer")

@@ -409,6 +409,28 @@ ls /dev/mapper
     assert rest.split() == ["a-initializing", "control", "a:", "/dev/mapper/a", "is", "open", "a", "control"]
 
 
+def test_two_processes_at_one_volume_do_not_spoil_each_others_work(tree: Path, tmp_path: Path) -> None:
+    """The first is held in the middle of its work by a mkfs that waits; the second is told, and touches nothing."""
+    machine = Machine(tree, tmp_path, "a")
+    result = machine.run("""
+mkfs=$(readlink -f /usr/sbin/mkfs.ext4); cp $mkfs /run/mkfs.real; mkfifo /run/at-work /run/go-on
+printf '#!/bin/sh\\necho > /run/at-work; cat /run/go-on; exec -a mkfs.ext4 /run/mkfs.real "$@"\\n' > /run/mkfs
+sed -i 1s/sh/bash/ /run/mkfs; chmod +x /run/mkfs; mount --bind /run/mkfs $mkfs
+cryptpilot init a --yes &
+cat /run/at-work
+for command in "init a --yes" "open a"; do fails cryptpilot $command; done
+ls /dev/mapper
+echo > /run/go-on
+wait %1
+umount $mkfs
+cryptpilot open a
+""").check()
+    busy = "cryptpilot: error: a: another cryptpilot process is at work on volume a\n"
+    assert result.stdout.count(busy) == 2
+    assert "\na-initializing\ncontrol\n" in result.stdout
+    assert result.stdout.endswith("a: /dev/mapper/a is open\n")
+
+
 def test_an_xfs_that_was_not_unmounted_is_not_damaged(tree: Path, tmp_path: Path) -> None:
     machine = Machine(tree, tmp_path, "")
     machine.disks["x"] = disk = Disk(blank_disk(tmp_path / "x.img", 340 << 20), "x")
