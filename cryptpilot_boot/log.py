@@ -26,7 +26,7 @@ class Event:
     boot: seconds since power-on (CLOCK_BOOTTIME: comparable with the kernel's and systemd's own times).
     utc: wall clock, ISO 8601; it may jump, `boot` does not.
     step: what was being done ("fetch the key", see the callers for the words in use).
-    phase: "begin", "end", "wait", "fail" or "note".
+    phase: one of PHASES.
     volume: the volume's name, or "" for the agent as a whole.
     seconds: duration of the step, for "end" and "fail".
     facts: whatever else a reader wants to know; JSON values only.
@@ -40,6 +40,9 @@ class Event:
     seconds: float | None = None
     facts: dict[str, object] = dataclasses.field(default_factory=dict)
 
+
+PHASES = ("begin", "end", "wait", "fail", "note")
+"""Of a step, but for "note": that is a moment."""
 
 FETCH_KEY = "fetch-key"
 """The step in which a key provider is asked: nothing is open yet, and it may last until the deadline."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from tests import machines
 from tests.lab import net, qemu
-from tests.timeline import table, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,20 +59,20 @@ def demo(work: Path) -> int:
 def tell(report: dict[str, str], site: machines.Site) -> int:
     """Print what happened and leave it in report.json."""
     root_source = report["root_source"].strip()
-    rows = timeline(machines.events(report))
     requests = site.requests()
     summary = {
         "root_source": root_source,
         "volumes": json.loads(report["show.json"]),
         "kms_requests": requests,
-        "timeline": rows,
+        "boot": json.loads(report["boot-report.json"]),
     }
     (OUTPUT / "report.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (OUTPUT / "boot.svg").write_text(report["boot-report.svg"])
 
-    print("\nThe machine's event log, in seconds since power-on:\n")
-    print("\n".join(table(rows)))
-    print(f"\n/ is {root_source}; the KMS served {len(requests)} request for a secret.")
-    print(f"Left behind: {OUTPUT}/console.log and {OUTPUT}/report.json")
+    print("\nWhat `cryptpilot boot report` says in the machine:\n")
+    print(report["boot-report"])
+    print(f"/ is {root_source}; the KMS served {len(requests)} request for a secret.")
+    print(f"Left behind in {OUTPUT}: console.log, report.json and boot.svg, a picture of this boot")
     return 0 if root_source == f"/dev/mapper/{machines.ROOT}" else 1
 
 

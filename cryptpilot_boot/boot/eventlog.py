@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.log import PHASES, Event
+
 if TYPE_CHECKING:
-    from cryptpilot_boot.log import Event, Sink
+    from collections.abc import Mapping
+
+    from cryptpilot_boot.log import Sink
 
 PATH = Path("/run/cryptpilot/events.jsonl")
+
+_LONGEST_LOG = 64 << 20  # bytes; an hour of waiting, the longest there is, makes some hundred kB for each volume
+_LONGEST_TIME = 1e9  # seconds: 30 years
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A line of the log: an event, and the stage it is of."""
+
+    stage: str
+    event: Event
 
 
 def writer(stage: str, path: Path = PATH) -> Sink:
@@ -26,3 +43,81 @@ def writer(stage: str, path: Path = PATH) -> Sink:
         os.write(descriptor, line.encode("utf-8", "backslashreplace"))  # a file's name may be no text
 
     return write
+
+
+def read(path: Path = PATH) -> tuple[list[Record], list[str]]:
+    """Return the log's records in their order, and what is wrong with it, if anything.
+
+    A line that is damaged is passed over. Raises CryptpilotError when there is no log, or nothing in it can be used.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LONGEST_LOG + 1)
+    except FileNotFoundError:
+        raise CryptpilotError(f"{path}: there is no event log", _NOT_WRITTEN) from None
+    except OSError as error:
+        hint = "run this as root" if isinstance(error, PermissionError) else ""
+        raise CryptpilotError(f"{path}: cannot be read: {error.strerror}", hint) from None
+    if len(data) > _LONGEST_LOG:
+        raise CryptpilotError(f"{path}: is larger than {_LONGEST_LOG >> 20} MiB", "this is no log of a boot")
+    if not data.strip():
+        raise CryptpilotError(f"{path}: the event log is empty", _NOT_WRITTEN)
+    records, damaged = parse(data)
+    if not records:
+        raise CryptpilotError(f"{path}: no line of it is an event", "see what is in it; the agent writes JSON lines")
+    return records, [f"{path}: {_told(damaged)}"] if damaged else []
+
+
+def parse(data: bytes) -> tuple[list[Record], list[int]]:
+    """Return the records of a log in their order, and the numbers of the lines that are none."""
+    records = []
+    damaged = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        record = _record(line)
+        if record:
+            records.append(record)
+        elif line.strip():
+            damaged.append(number)
+    return records, damaged
+
+
+_NOT_WRITTEN = (
+    "the agent writes it when it runs at boot; see whether it did: journalctl -b -t cryptpilot;"
+    " systemctl status cryptpilot.service"
+)
+
+
+def _told(damaged: list[int]) -> str:
+    if len(damaged) == 1:
+        return f"line {damaged[0]} is damaged and was passed over"
+    return f"{len(damaged)} lines are damaged and were passed over, the first of them line {damaged[0]}"
+
+
+def _record(line: bytes) -> Record | None:
+    """Return the record a line holds, None when it is damaged or not of an event."""
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):  # no UTF-8, no JSON, more digits than Python takes; nested too deeply
+        return None
+    if not isinstance(value, dict):
+        return None
+    found = {**_DEFAULTS, **value}
+    texts = all(isinstance(found.get(name), str) for name in ("stage", "step", "phase", "volume", "utc"))
+    if not texts or not found["step"] or found["phase"] not in PHASES or not isinstance(found["facts"], dict):
+        return None
+    boot, seconds = _time(found, "boot"), _time(found, "seconds")
+    if boot is None or (seconds is None and found["seconds"] is not None):
+        return None
+    event = Event(boot, found["utc"], found["step"], found["phase"], found["volume"], seconds, found["facts"])
+    return Record(found["stage"], event)
+
+
+_DEFAULTS: dict[str, object] = {"utc": "", "volume": "", "seconds": None, "facts": {}}
+
+
+def _time(found: Mapping[str, object], name: str) -> float | None:
+    value = found.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    # an integer may be too long for a float
+    return float(value) if 0 <= value <= _LONGEST_TIME and math.isfinite(value) else None

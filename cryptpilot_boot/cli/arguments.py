@@ -42,6 +42,12 @@ Finds out by day what would fail at night: for each volume whether its files can
 sound, its key provider answers, and whether the key opens it. Nothing is opened or changed.
 """
 
+_REPORT = """\
+Shows what the boot agent did in this boot, in the initrd and after it: each step with when it began and how long it
+took, with waits and failures marked; then for each volume which stage opened it and when, or why it is not open and
+what to do. It needs no configuration, and runs in the initrd's emergency shell too. The event log it reads is root's.
+"""
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what may have been meant, and takes no option that is not written in full: some destroy data."""
@@ -76,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     """Return the parser; its result names the command in `command` ("initrd plan" in full), and its own parser.
 
     needs_all_files: whether the command must not go on when a file of the configuration cannot be used. boots: whether
-    the command decides itself what that means.
+    the command decides itself what that means. needs_configuration: False when it has no use for one.
     """
     top = _Parser(
         prog="cryptpilot",
@@ -93,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="read the configuration from DIR (default: %(default)s)",
     )
-    top.set_defaults(needs_all_files=False, boots=False)
+    top.set_defaults(needs_configuration=True, needs_all_files=False, boots=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     one = commands.add_parser("show", help="show the volumes and where they stand")
@@ -150,6 +156,20 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("normal", "early", "late"):
         one.add_argument(name, type=Path, metavar=f"{name.upper()}-DIR")
     one.set_defaults(parser=one, command="generator", boots=True)
+
+    one = commands.add_parser("boot", help="what happened at boot")
+    actions = one.add_subparsers(required=True, metavar="ACTION")
+    one = actions.add_parser("report", help="show the timeline of this boot", description=_REPORT)
+    form = one.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON for programs")
+    form.add_argument("--svg", metavar="FILE", help="write a picture to FILE, which is replaced; - for standard output")
+    one.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="read this event log, say of another machine (default: /run/cryptpilot/events.jsonl, this boot's)",
+    )
+    one.set_defaults(parser=one, command="boot report", needs_configuration=False)
 
     one = commands.add_parser("initrd", help="initrd images")
     actions = one.add_subparsers(required=True, metavar="ACTION")

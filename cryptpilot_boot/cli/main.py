@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cryptpilot_boot.cli import terminal
 from cryptpilot_boot.cli.arguments import parse
 from cryptpilot_boot.commands import boot_service, check, generator, initrd, show, volumes
-from cryptpilot_boot.config import load
+from cryptpilot_boot.config import Boot, Config, load
+from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
 from cryptpilot_boot.system import process, run
 from cryptpilot_boot.volume import Force
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from cryptpilot_boot.config import Config
+_NO_CONFIGURATION = Config(DEFAULT_DIRECTORY, Boot(), ())
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it
             signal.signal(number, _interrupt)
     try:
-        config = load(arguments.config_dir)
+        config = load(arguments.config_dir) if arguments.needs_configuration else _NO_CONFIGURATION
         for problem in config.problems:
             terminal.explain(problem)
         if config.problems and arguments.needs_all_files:
@@ -121,6 +123,21 @@ def _generator(config: Config, arguments: argparse.Namespace) -> bool:
     return True
 
 
+def _boot_report(_: Config, arguments: argparse.Namespace) -> bool:
+    # no other command, and no boot, is to take the time to load it
+    from cryptpilot_boot.commands import boot_report
+
+    whole = boot_report.make(arguments.log)
+    if arguments.json:
+        lines = boot_report.as_json(whole)
+    elif arguments.svg:
+        lines = boot_report.as_picture(whole, None if arguments.svg == "-" else Path(arguments.svg))
+    else:
+        lines = boot_report.as_table(whole, terminal.width())
+    _print_lines(lines)
+    return True
+
+
 def _initrd_plan(config: Config, _: argparse.Namespace) -> bool:
     _print_lines(initrd.plan(config))
     return True
@@ -134,6 +151,7 @@ _COMMANDS = {
     "config check": _config_check,
     "boot-service": _boot_service,
     "generator": _generator,
+    "boot report": _boot_report,
     "initrd plan": _initrd_plan,
 }
 

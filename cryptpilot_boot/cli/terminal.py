@@ -32,6 +32,7 @@ _STEPS = {
     "open": "opening",
     "close": "closing",
 }
+_WIDTH = 72  # characters, where no terminal says otherwise
 _TICK = 0.5  # seconds
 _SILENT_FOR = 1.0  # seconds a step may take before it is worth a word
 
@@ -90,6 +91,11 @@ def colored() -> bool:
 def paint(text: str, color: str) -> str:
     """Return text in a color (a key of the table above)."""
     return f"\x1b[{_COLORS[color]}m{text}\x1b[0m"
+
+
+def width() -> int:
+    """Return how many characters a line of standard output may have: as many as the terminal's, else 72."""
+    return shutil.get_terminal_size((_WIDTH, 0)).columns if sys.stdout.isatty() else _WIDTH
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryptpilot_boot.errors import ProgramError
 from cryptpilot_boot.system import process
 from cryptpilot_boot.system.run import run
 
@@ -63,3 +64,33 @@ def next_fstab() -> str | None:
         return (_NEXT_ROOT / "etc/fstab").read_text(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def milestones() -> dict[str, float]:
+    """Return when the parts of this boot began, by name, in seconds since power-on; see org.freedesktop.systemd1(5).
+
+    "kernel"; "initrd"; "pivot", when systemd starts anew from the root file system ("userspace" where there was no
+    initrd); "finished", when the last job of the boot was done. What did not happen yet is left out. Empty where the
+    init system cannot be asked: it is another, as in some initrds, or does not answer.
+    """
+    try:
+        _, text = run(["systemctl", "show", *(f"--property={name}" for name in _MILESTONES)])
+    except ProgramError:
+        return {}  # they adorn a report that says the rest without them
+    values = dict(line.partition("=")[::2] for line in text.splitlines())
+    times = {name: int(values[key]) / 1e6 for key, name in _MILESTONES.items() if values.get(key, "").isdecimal()}
+    # systemd's clock here is CLOCK_MONOTONIC, which is the log's until a machine is suspended; the kernel begins at 0
+    found = {name: seconds for name, seconds in times.items() if seconds or name == "kernel"}
+    if "initrd" not in found and "pivot" in found:
+        found["userspace"] = found.pop("pivot")
+    elif found.get("pivot") == found.get("initrd"):
+        found.pop("pivot", None)  # this is the initrd's systemd, to which its own start is both
+    return found
+
+
+_MILESTONES = {
+    "KernelTimestampMonotonic": "kernel",
+    "InitRDTimestampMonotonic": "initrd",
+    "UserspaceTimestampMonotonic": "pivot",
+    "FinishTimestampMonotonic": "finished",
+}
