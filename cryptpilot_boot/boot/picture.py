@@ -9,7 +9,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Callable, TypeVar
 
 from cryptpilot_boot.boot import report
-from cryptpilot_boot.boot.story import stage_name, stories
+from cryptpilot_boot.boot.story import full_name, short_name, stories
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -82,7 +82,9 @@ def draw(whole: Report) -> list[str]:
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}">',
         "<title>cryptpilot boot report</title>",
-        f"<style>\n{_STYLE}\n</style>",
+        "<style>",
+        *_STYLE.splitlines(),
+        "</style>",
         f"<defs>{_PATTERN}</defs>",
         # whatever is behind the picture: a viewer's dark page would swallow the text
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
@@ -119,7 +121,7 @@ def _panel(section: Section, top: float) -> tuple[list[str], float]:
     over: list[str] = []
     for (stage, run), of_stage in _grouped(section.steps, lambda step: (step.stage, step.run)):
         under.append(_rect(_MARGIN, y, _WIDTH - 2 * _MARGIN, _ROW, "band"))
-        over.append(_text(_MARGIN + _GAP, y + 14, f"{stage_name(stage, run)} stage", "stage"))
+        over.append(_text(_MARGIN + _GAP, y + 14, full_name(stage, run), "stage"))
         y += _ROW
         for volume, steps in _grouped(of_stage, lambda step: step.volume):
             over.append(_text(_LEFT - 2 * _GAP, y + 14, _shortened(volume, _LEFT - _MARGIN - 2 * _GAP), "volume"))
@@ -193,7 +195,7 @@ def _labels(marks: Sequence[Mark], axis: _Axis) -> list[_Label]:
     """
     labels: list[_Label] = []
     for mark in marks:
-        name = ": ".join(filter(None, (stage_name(mark.stage, mark.run), mark.volume, mark.name)))
+        name = ": ".join(filter(None, (short_name(mark.stage, mark.run), mark.volume, mark.name)))
         x = axis.x(mark.at)
         touched = (label.line + 1 for label in labels if label.x + 2 * _GAP + _width(label.name) > x)
         labels.append(_Label(mark, name, x, max(touched, default=0)))
@@ -256,6 +258,6 @@ def _text(x: float, y: float, text: str, kind: str = "") -> str:
 
 def _escape(text: str) -> str:
     """Make a text safe in XML; what XML cannot hold at all, the report has taken out already."""
-    for char, name in (("&", "amp"), ("<", "lt"), (">", "gt"), ('"', "quot")):
+    for char, name in (("&", "amp"), ("<", "lt"), (">", "gt"), ('"', "quot"), ("\n", "#10")):
         text = text.replace(char, f"&{name};")
     return text

@@ -171,8 +171,13 @@ class _Run:
     number: int
     events: list[Event] = dataclasses.field(default_factory=list)
 
-    def has(self, step: str) -> bool:
-        return any(event.step == step and event.phase == "note" for event in self.events)
+    @property
+    def has_started(self) -> bool:
+        return any(event.step != "config" for event in self.events)
+
+    @property
+    def is_done(self) -> bool:
+        return any(event.step == "done" for event in self.events)
 
     @property
     def last(self) -> float:
@@ -191,15 +196,13 @@ class _Run:
 
 
 def _runs(records: Sequence[Record]) -> list[_Run]:
-    """Tell apart the processes that wrote a log: each notes its start, and its end if it comes so far."""
+    """Tell apart the processes that wrote a log: each begins with the files it cannot use, and its start."""
     runs: list[_Run] = []
     latest: dict[str, _Run] = {}
     for record in records:
         stage, event = printable(record.stage), record.event
         run = latest.get(stage)
-        # a file that cannot be used is told before the start
-        anew = run and ((event.step == "start" and run.has("start")) or (event.step == "config" and run.has("done")))
-        if run is None or anew:
+        if run is None or (event.step in ("config", "start") and run.has_started):
             latest[stage] = run = _Run(stage, run.number + 1 if run else 1)
             runs.append(run)
         run.events.append(event)
@@ -323,14 +326,14 @@ def _by_steps(run: _Run, steps: Sequence[Step], was_opened: bool) -> tuple[str, 
     if failed:
         return FAILED, failed.end, failed.error, ""
     unfinished = next((step for step in reversed(steps) if step.result == UNFINISHED), None)
-    if unfinished or not run.has("done"):
+    if unfinished or not run.is_done:
         where = f"{unfinished.step} has not ended" if unfinished else "the agent has not ended"
         reason = f"; it waits for: {unfinished.waits[-1].waiting_for}" if unfinished and unfinished.waits else ""
         return UNFINISHED, run.last, where + reason, _HINT_UNFINISHED
     # an agent without outcomes looks whether a volume is open, and what is on its device, in no step
     if was_opened:
         return ALREADY_OPEN, run.last, "", ""
-    return UNKNOWN, run.last, "the log does not say", "see what the agent said: journalctl -b -t cryptpilot"
+    return UNKNOWN, run.last, "", "see what the agent said: journalctl -b -t cryptpilot"
 
 
 _HINT_UNFINISHED = (

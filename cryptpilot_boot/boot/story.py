@@ -16,18 +16,23 @@ _SHORTEST_WAIT = 0.1  # seconds that are worth a line
 _MOST_WAITS = 5  # lines
 
 _TOLD = {
-    report.OPENED: "opened by the {stage} stage at {at:.3f} s",
-    report.ALREADY_OPEN: "was open already when the {stage} stage came, at {at:.3f} s",
-    report.LEFT: "not opened by the {stage} stage, given up at {at:.3f} s and left to the system stage",
-    report.FAILED: "could not be opened by the {stage} stage, given up at {at:.3f} s",
-    report.UNFINISHED: "not opened by the {stage} stage when the log ends, at {at:.3f} s",
-    report.UNKNOWN: "nobody knows how it fared in the {stage} stage, which ended at {at:.3f} s",
+    report.OPENED: "opened by the {stage} at {at:.3f} s",
+    report.ALREADY_OPEN: "was open already when the {stage} came, at {at:.3f} s",
+    report.LEFT: "not opened by the {stage}, given up at {at:.3f} s and left to the system stage",
+    report.FAILED: "could not be opened by the {stage}, given up at {at:.3f} s",
+    report.UNFINISHED: "not opened by the {stage} so far: its log ends at {at:.3f} s",
+    report.UNKNOWN: "the log does not say how it fared in the {stage}, which ended at {at:.3f} s",
 }
 
 
-def stage_name(stage: str, run: int) -> str:
+def short_name(stage: str, run: int) -> str:
     """Return what a stage is called; its runs after the first have a number."""
     return f"{stage} {run}" if run > 1 else stage
+
+
+def full_name(stage: str, run: int) -> str:
+    """Return the same for where there is room."""
+    return f"{stage} stage (run {run})" if run > 1 else f"{stage} stage"
 
 
 def stories(whole: Report) -> list[str]:
@@ -48,14 +53,14 @@ def _where(fate: Fate) -> tuple[str, int]:
 
 
 def _told(fate: Fate) -> str:
-    known = _TOLD.get(fate.result, "{result} by the {stage} stage, at {at:.3f} s")
-    told = known.format(result=fate.result, stage=stage_name(*_where(fate)), at=fate.at)
+    known = _TOLD.get(fate.result, "{result} by the {stage}, at {at:.3f} s")
+    told = known.format(result=fate.result, stage=full_name(*_where(fate)), at=fate.at)
     return f"{told}; the boot cannot go on without it" if fate.needed and fate.error else told
 
 
 def _details(fate: Fate) -> Iterator[tuple[str, str]]:
     """Give what matters to whoever has to mend it, in the words of the console."""
-    if fate.error:
+    if fate.error or fate.hint:
         yield "device", fate.device
         yield "provider", fate.provider
         yield "endpoint", fate.endpoint

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.boot import eventlog, report
 from cryptpilot_boot.boot.picture import draw
-from cryptpilot_boot.boot.story import stage_name, stories
+from cryptpilot_boot.boot.story import short_name, stories
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import init
 
@@ -92,7 +92,7 @@ def _timeline(section: Section, width: int) -> list[str]:
 def _cells(thing: Step | Mark) -> list[str]:
     took, name = (f"{thing.seconds:.3f}", thing.step) if isinstance(thing, report.Step) else ("", thing.name)
     volume = thing.volume if len(thing.volume) <= _LONGEST_NAME else f"{thing.volume[: _LONGEST_NAME - 2]}.."
-    return [f"{thing.at:.3f}", took, stage_name(thing.stage, thing.run), volume, name]
+    return [f"{thing.at:.3f}", took, short_name(thing.stage, thing.run), volume, name]
 
 
 def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
