@@ -55,6 +55,13 @@ def test_a_machine_boots_from_a_root_volume_unlocked_from_kms(
     assert {("initrd", "root", step) for step in ("prepare", "wait-device", "fetch-key", "open")} <= set(log)
     assert {("system", "scratch", step) for step in ("wait-device", "format", "makefs", "open")} <= set(log)
     assert ("initrd", "", "network-up") in log
+    told = json.loads(report["boot-report.json"])
+    assert [(one["volume"], one["result"], one["stage"]) for one in told["volumes"]] == [
+        ("root", "opened", "initrd"),
+        ("scratch", "opened", "system"),
+    ]
+    assert {"kernel", "initrd", "pivot"} <= {mark["name"] for mark in told["marks"] if not mark["stage"]}
+    assert told["problems"] == []
     opened = {volume["volume"]: volume["opened"] for volume in json.loads(report["show.json"])}
     assert opened == {"root": True, "scratch": True, "later": False}
     require_no_secret(kms, {**report, "console": console})

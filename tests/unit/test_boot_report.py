@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -595,6 +597,13 @@ def test_a_report_needs_no_configuration(capsys: pytest.CaptureFixture[str], tmp
         status, out, err = run(capsys, "-c", str(directory), "boot", "report", "--log", str(LOGS / "good.jsonl"))
         assert (status, err) == (0, "")
         assert "root: opened by the initrd stage" in out
+
+
+def test_no_other_command_and_no_boot_loads_it() -> None:
+    loaded = "import cryptpilot_boot.cli.main, sys; print(*sys.modules)"
+    names = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
+    assert "cryptpilot_boot.boot.eventlog" in names
+    assert not {"cryptpilot_boot.boot.report", "cryptpilot_boot.boot.picture"} & set(names)
 
 
 def test_this_boots_report_has_the_machines_moments_another_machines_has_not(
