@@ -45,6 +45,8 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None], on
         return None if fstab is None else plan.fstab_volumes(fstab)
 
     outcomes = stage.run(todo, tell, pivot)
+    if init.in_initrd() and any(not outcome.error for outcome in outcomes):
+        init.need_shutdown()
     stops = any(outcome.error and outcome.needed for outcome in outcomes)
     if stops and init.in_initrd():
         init.stop_boot()

@@ -10,6 +10,7 @@ from cryptpilot_boot.system.run import run
 
 _INITRD = Path("/etc/initrd-release")
 _NEXT_ROOT = Path("/sysroot")
+_NEED_SHUTDOWN = Path("/run/initramfs/.need_shutdown")
 _FSTAB = Path("/etc/fstab")
 _FSTAB_GENERATOR = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
 
@@ -25,6 +26,15 @@ def stop_boot() -> None:
     The same job as OnFailure=emergency.target would start, but only when it is known that the boot cannot go on.
     """
     run(["systemctl", "--no-block", "--job-mode=replace-irreversibly", "start", "emergency.target"], finish=True)
+
+
+def need_shutdown() -> None:
+    """In an initrd, have dracut come back when the machine is turned off, and take apart what the root is on.
+
+    As `need_shutdown` of dracut-lib.sh does; dracut-shutdown.service looks for the file.
+    """
+    _NEED_SHUTDOWN.parent.mkdir(parents=True, exist_ok=True)
+    _NEED_SHUTDOWN.touch()
 
 
 def kernel_command_line() -> str:
