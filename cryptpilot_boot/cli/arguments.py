@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -48,6 +49,28 @@ took, with waits and failures marked; then for each volume which stage opened it
 what to do. It needs no configuration, and runs in the initrd's emergency shell too. The event log it reads is root's.
 """
 
+_INITRD = """\
+The initrd has its own copy of the agent and of the configuration of the volumes it opens, so it has to be made anew
+after a change. status tells whether it has to be, rebuild does it, check looks whether an image would do its work.
+"""
+
+_STATUS = """\
+Shows for each installed kernel where its image is, whether cryptpilot is in it, whether the configuration and the
+agent in it are those of this machine, which volumes it opens, and how many bytes all that adds to it, plain and as
+the image is compressed. Exit status 1 when an image is stale or lacks what it needs.
+"""
+
+_CHECK_IMAGE = """\
+Finds out before a reboot whether an image would do its work: unpacks it, runs its agent there, and looks for its
+programs, libraries, kernel modules, what starts the agent, and the network if it is needed; and whether it was made
+from the configuration and the agent of this machine. An IMAGE from elsewhere is run as well: check what you trust.
+"""
+
+_REBUILD = """\
+Has dracut make the image anew, beside the old one; checks it as "check" does, and only then puts it in place of the
+old one. Whatever fails or interrupts that, the old image stays as it was. Says what has changed.
+"""
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what may have been meant, and takes no option that is not written in full: some destroy data."""
@@ -70,7 +93,13 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return what a command line asks for; see `_parser`. Exits with status 2 and says why if that makes no sense."""
-    arguments, unknown = _parser().parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index("--") if "--" in words else len(words)
+    arguments, unknown = _parser().parse_known_args(words[:end])
+    if arguments.command == "initrd rebuild":
+        arguments.options = words[end + 1 :]  # dracut's: argparse would mix them with ours
+    else:
+        arguments, unknown = _parser().parse_known_args(words)
     if unknown:
         # by the command's own parser, which knows what it takes
         known = re.findall(r"--[\w-]+", arguments.parser.format_help())
@@ -171,8 +200,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(parser=one, command="boot report", needs_configuration=False)
 
-    one = commands.add_parser("initrd", help="initrd images")
+    one = commands.add_parser("initrd", help="initrd images: where they stand, make them anew", description=_INITRD)
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser("plan", help="print what the initrd must carry (for the dracut module)")
     one.set_defaults(parser=one, command="initrd plan", needs_all_files=True)  # an image has to be complete
+    one = actions.add_parser("record", help="print what the initrd is made from (for the dracut module)")
+    one.set_defaults(parser=one, command="initrd record", needs_all_files=True)
+    _add_image_commands(actions)
     return top
+
+
+def _add_image_commands(actions: argparse._SubParsersAction[_Parser]) -> None:
+    one = actions.add_parser("status", help="show whether each kernel's image is current", description=_STATUS)
+    one.add_argument("--json", action="store_true", help="print JSON for programs")
+    one.set_defaults(parser=one, command="initrd status")
+
+    one = actions.add_parser("check", help="check that an image would do its work", description=_CHECK_IMAGE)
+    which = one.add_mutually_exclusive_group()
+    which.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="this file")
+    which.add_argument("--kernel", metavar="VERSION", help="the image of this kernel (default: of the one that runs)")
+    one.set_defaults(parser=one, command="initrd check")
+
+    one = actions.add_parser(
+        "rebuild",
+        help="make an image anew; the old one stays until the new one is checked",
+        description=_REBUILD,
+        usage="%(prog)s [-h] [--kernel VERSION | --all] [-- DRACUT-OPTIONS...]",
+    )
+    which = one.add_mutually_exclusive_group()
+    which.add_argument("--kernel", metavar="VERSION", help="of this kernel (default: of the one that runs)")
+    which.add_argument("--all", action="store_true", help="of every kernel that has one")
+    one.set_defaults(parser=one, command="initrd rebuild", needs_all_files=True, options=[])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cryptpilot_boot.cli import terminal
 from cryptpilot_boot.cli.arguments import parse
-from cryptpilot_boot.commands import boot_service, check, generator, initrd, show, volumes
+from cryptpilot_boot.commands import boot_service, check, generator, show, volumes
 from cryptpilot_boot.config import Boot, Config, load
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
@@ -85,6 +85,7 @@ def _ignore_signals() -> None:
 def _show(config: Config, arguments: argparse.Namespace) -> bool:
     paint = terminal.paint if terminal.colored() else None
     _print_lines(show.show(config, arguments.volumes, as_json=arguments.json, paint=paint))
+    _warn_of_stale_images(config)
     return True
 
 
@@ -106,12 +107,14 @@ def _close(config: Config, arguments: argparse.Namespace) -> bool:
 
 
 def _config_check(config: Config, arguments: argparse.Namespace) -> bool:
-    return check.check(
+    good = check.check(
         config,
         keep_checking=arguments.keep_checking,
         skip_passphrase=arguments.skip_check_passphrase,
         say=terminal.say,
     )
+    _warn_of_stale_images(config)
+    return good
 
 
 def _boot_service(config: Config, arguments: argparse.Namespace) -> bool:
@@ -139,8 +142,50 @@ def _boot_report(_: Config, arguments: argparse.Namespace) -> bool:
 
 
 def _initrd_plan(config: Config, _: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import initrd
+
     _print_lines(initrd.plan(config))
     return True
+
+
+# What is about images is imported when it is asked for: the agent in an initrd does without.
+
+
+def _initrd_record(config: Config, _: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import initrd
+
+    _print_lines(initrd.record(config))
+    return True
+
+
+def _initrd_status(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import image_status
+
+    with terminal.progress():
+        return image_status.status(config, as_json=arguments.json, say=terminal.say)
+
+
+def _initrd_check(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import image_check
+
+    with terminal.progress():
+        return image_check.check(config, arguments.image, arguments.kernel, terminal.say, terminal.explain)
+
+
+def _initrd_rebuild(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import image_rebuild
+
+    with terminal.progress():
+        return image_rebuild.rebuild(
+            config, kernel=arguments.kernel, every=arguments.all, options=arguments.options, say=terminal.say
+        )
+
+
+def _warn_of_stale_images(config: Config) -> None:
+    from cryptpilot_boot.commands import image_check
+
+    for warning in image_check.stale(config):
+        terminal.complain(f"warning: {warning}")
 
 
 _COMMANDS = {
@@ -153,6 +198,10 @@ _COMMANDS = {
     "generator": _generator,
     "boot report": _boot_report,
     "initrd plan": _initrd_plan,
+    "initrd record": _initrd_record,
+    "initrd status": _initrd_status,
+    "initrd check": _initrd_check,
+    "initrd rebuild": _initrd_rebuild,
 }
 
 

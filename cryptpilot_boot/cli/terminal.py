@@ -31,6 +31,8 @@ _STEPS = {
     "check-fs": "checking the file system",
     "open": "opening",
     "close": "closing",
+    "make-image": "dracut makes the image",
+    "check-image": "checking the image",
 }
 _WIDTH = 72  # characters, where no terminal says otherwise
 _TICK = 0.5  # seconds

@@ -1,9 +1,10 @@
-"""`cryptpilot initrd plan`: what the dracut module asks at image build time."""
+"""`cryptpilot initrd plan` and `record`: what the dracut module asks at image build time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.boot import record as records
 from cryptpilot_boot.boot.plan import image_needs
 
 if TYPE_CHECKING:
@@ -17,3 +18,8 @@ def plan(config: Config) -> list[str]:
     lines += [f"program {name}" for name in needs.programs]
     lines += [f"module {name}" for name in needs.modules]
     return lines + (["network yes"] if needs.network else [])
+
+
+def record(config: Config) -> list[str]:
+    """Return what the image is made from, as it is written down in it."""
+    return records.make(config).as_json.splitlines()

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Callable, cast
 from cryptpilot_boot.errors import Interrupted, ProgramError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cryptpilot_boot.passphrase import SecretBuffer
 
@@ -68,17 +68,22 @@ def run(
     finish: bool = False,
     patience: float = _PATIENCE,
     pass_fds: Sequence[int] = (),
+    cwd: str = "/",
+    env: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
     """Run a program to its end and return its exit status and standard output.
 
     stdin: bytes for its standard input, through a pipe (a passphrase goes here and nowhere else); without it the
     program reads nothing. finish: run it to its end whatever happens, even after `interrupt`; for what would leave
     something half done, and for clearing up. patience: seconds it has to end in good order when it may be interrupted.
-    pass_fds: descriptors it inherits, under the same numbers. Raises ProgramError, with what the program wrote to
-    standard error, when the exit status is not among `accept`, and Interrupted.
+    pass_fds: descriptors it inherits, under the same numbers. cwd: where it runs. env: what its environment holds
+    beside PATH and LC_ALL. Raises ProgramError, with what the program wrote to standard error, when the exit status is
+    not among `accept`, and Interrupted.
     """
     output = _Collected()
-    ended = _conduct(argv, output.take, stdin=stdin, finish=finish, patience=patience, pass_fds=pass_fds)
+    ended = _conduct(
+        argv, output.take, stdin=stdin, finish=finish, patience=patience, pass_fds=pass_fds, cwd=cwd, env=env
+    )
     text = output.data.decode("utf-8", "replace")
     if ended.status not in accept:
         said = ended.said or _tail(text) or "failed without a word"
@@ -94,6 +99,11 @@ def read_secret(argv: Sequence[str], buffer: SecretBuffer, *, timeout: float) ->
     loses the other end of its pipe. Raises ProgramError when there is no such program, and Interrupted.
     """
     return _conduct(argv, buffer.fill, timeout=timeout)
+
+
+def is_there(program: str) -> bool:
+    """Tell whether there is a program to run."""
+    return any(os.access(path, os.X_OK) for path in _paths(program))
 
 
 def interrupt() -> None:
@@ -140,6 +150,8 @@ def _conduct(
     patience: float = _PATIENCE,
     pass_fds: Sequence[int] = (),
     timeout: float | None = None,
+    cwd: str = "/",
+    env: Mapping[str, str] | None = None,
 ) -> Ended:
     """Run a program until it has ended and its standard output has.
 
@@ -148,7 +160,10 @@ def _conduct(
     """
     said = _Collected(_KEEP)
     moment = None if timeout is None else time.monotonic() + timeout
-    with _signals_interrupt(), _Program(argv, stdin=stdin is not None, finish=finish, pass_fds=pass_fds) as program:
+    with (
+        _signals_interrupt(),
+        _Program(argv, stdin=stdin is not None, finish=finish, pass_fds=pass_fds, cwd=cwd, env=env) as program,
+    ):
         try:
             in_time = _attend(program, _feeder(stdin or memoryview(b"")), take, said.take, moment)
         except Interrupted:
@@ -166,7 +181,16 @@ class _Program:
     however many threads there are; pidfd_open(2) would do the same, but only from Linux 5.3 on.
     """
 
-    def __init__(self, argv: Sequence[str], *, stdin: bool, finish: bool, pass_fds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bool,
+        finish: bool,
+        pass_fds: Sequence[int],
+        cwd: str,
+        env: Mapping[str, str] | None,
+    ) -> None:
         self.finish = finish
         self.ended = False
         self._wake, self._waker = os.pipe()
@@ -182,8 +206,8 @@ class _Program:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     bufsize=0,
-                    env=_ENVIRONMENT,
-                    cwd="/",  # where it was called from makes no difference
+                    env={**_ENVIRONMENT, **(env or {})},
+                    cwd=cwd,  # where this process was called from makes no difference
                     pass_fds=tuple(pass_fds),
                     start_new_session=True,
                 )
@@ -309,11 +333,15 @@ class _Collected:
 
 def _find(program: str) -> str:
     """Return the path of a program, which is named as a shell has it: with a slash it is a path already."""
-    for path in [program] if "/" in program else [f"{directory}/{program}" for directory in _SEARCH]:
+    for path in _paths(program):
         if os.access(path, os.X_OK):
             return path
     where = "" if "/" in program else f" in {_ENVIRONMENT['PATH']}"
     raise ProgramError(f"{program}: program not found{where}", f"install {program}")
+
+
+def _paths(program: str) -> list[str]:
+    return [program] if "/" in program else [f"{directory}/{program}" for directory in _SEARCH]
 
 
 def _tail(output: str) -> str:

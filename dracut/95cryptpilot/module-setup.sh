@@ -27,9 +27,9 @@ _fail() {
 
 _plan() {
     if [[ $dracutsysrootdir ]]; then
-        chroot "$dracutsysrootdir" "$_agent/cryptpilot" initrd plan
+        chroot "$dracutsysrootdir" "$_agent/cryptpilot" initrd "${1:-plan}"
     else
-        "$_agent/cryptpilot" initrd plan
+        "$_agent/cryptpilot" initrd "${1:-plan}"
     fi
 }
 
@@ -74,6 +74,8 @@ install() {
         inst_libdir_file "$file" || :
     done < "$dracutsysrootdir$_agent/manifest.libraries-optional"
     inst_simple /usr/bin/cryptpilot || _fail "/usr/bin/cryptpilot is missing"
+    # what the image is made from, for `cryptpilot initrd status`
+    _plan record > "$initdir$_agent/image.json" || _fail "what the image is made from cannot be written down"
 
     while read -r kind value; do
         case $kind in

@@ -1,0 +1,262 @@
+"""Whether an image is whole: all that is to open its volumes is in it, and runs.
+
+An image is looked at unpacked, below a directory. What is wrong is a CryptpilotError each, in words for a person.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.boot import record
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
+from cryptpilot_boot.system import dracut, mkfs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptpilot_boot.boot.record import Record
+
+REMAKE = "make it anew"
+"""The hint that is enough for most of what may be wrong. How that is done is for the caller to say."""
+# The paths of all that is put into an image for cryptpilot and for nobody else, as cpio(1) has it.
+_OURS = "*cryptpilot*"
+_OUR_SIZE = 128 << 20  # bytes that will do for them
+_EXPANSION = 6  # times an image may grow when it is unpacked: xz and the like leave a quarter
+_PRIVATE = 0o600  # a file may hold a client key
+_COMMAND = "/usr/bin/cryptpilot"
+_UNIT = "cryptpilot-initrd.service"
+_WANTS = f"etc/systemd/system/initrd.target.wants/{_UNIT}"
+_UNIT_PLACES = ("usr/lib/systemd/system", "lib/systemd/system", "etc/systemd/system")
+_SYSTEMD_PLACES = ("usr/lib/systemd/systemd", "lib/systemd/systemd")
+_HOOKS = "lib/dracut/hooks/*/*cryptpilot*"
+_LIBRARY_PLACES = ("usr/lib*", "usr/lib*/*", "lib*", "lib*/*")
+_PROGRAM_PLACES = ("usr/sbin", "usr/bin", "sbin", "bin")
+_NETWORK_MODULES = ("network", "systemd-networkd")
+# What no volume can be opened without, should the kernel's own modules not be here to be asked.
+_ESSENTIAL = ("dm_crypt", "dm_integrity")
+# Programs that are known to be nothing but programs: the loader may be asked about them.
+_OPENERS = {"cryptsetup", "blkid", *(str(kind.command[0]) for kind in mkfs.KINDS.values())}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the agent in an image says the image must have: `cryptpilot initrd plan`, run there."""
+
+    configuration: tuple[str, ...]
+    programs: tuple[str, ...]
+    modules: tuple[str, ...]
+    network: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What an image has of ours, unpacked at `tree`.
+
+    record: None when it was left by no version of cryptpilot that leaves one. size: bytes, uncompressed.
+    """
+
+    tree: Path
+    has_agent: bool
+    record: Record | None
+    size: int
+
+
+def rebuild_command(kernel: str) -> str:
+    """Return what to type to have the image of a kernel made anew."""
+    option = "" if kernel == dracut.running_kernel() else f" --kernel {kernel}"
+    return f"cryptpilot initrd rebuild{option}"
+
+
+@contextlib.contextmanager
+def unpacked(image: Path, *, everything: bool) -> Iterator[Content]:
+    """Unpack an image for as long as it takes to look at it; everything: not only what is ours.
+
+    Raises CryptpilotError when it cannot be unpacked, or its record cannot be read.
+    """
+    needed = image.stat().st_size * _EXPANSION if everything else _OUR_SIZE
+    with dracut.private_directory(needed, in_memory=True) as place:
+        tree = place / "tree"
+        tree.mkdir()
+        dracut.unpack(image, tree, "" if everything else _OURS)
+        bundle = _below(tree, record.BUNDLE)
+        text = bundle / record.RECORD
+        yield Content(
+            tree,
+            has_agent=(bundle / "cryptpilot").exists(),
+            record=record.parse(text.read_text(encoding="utf-8")) if text.exists() else None,
+            size=sum(path.stat().st_size for path in _ours(tree)),
+        )
+
+
+def _ours(tree: Path) -> Iterator[Path]:
+    for path in tree.rglob("*"):
+        if "cryptpilot" in str(path.relative_to(tree)) and path.is_file() and not path.is_symlink():
+            yield path
+
+
+def findings(content: Content) -> Iterator[CryptpilotError]:
+    """Yield what is wrong with an image that was unpacked as a whole and has the agent.
+
+    Their hints end with "make it anew". What only a running agent can tell is left out when it does not run. Raises
+    Interrupted.
+    """
+    tree = content.tree
+    yield from bundle_findings(_below(tree, record.BUNDLE), f"{record.BUNDLE} in the image")
+    yield from _libraries_missing(tree)
+    try:
+        dracut.run_within(tree, [_COMMAND, "--version"])
+    except Interrupted:
+        raise
+    except ProgramError as error:
+        yield CryptpilotError(f"the agent does not run in it: {error.what}", REMAKE)
+        return
+    try:
+        plan = _parse_plan(dracut.run_within(tree, [_COMMAND, "initrd", "plan"]))
+    except Interrupted:
+        raise
+    except ProgramError as error:
+        yield CryptpilotError(
+            f"the agent in it cannot use the configuration in it: {error.what}",
+            f"see what is wrong with this machine's: cryptpilot config check; then {REMAKE}",
+        )
+        return
+    if not plan.programs:
+        yield CryptpilotError("the agent is in it, and the configuration of no volume it is to open", REMAKE)
+    yield from _programs_missing(tree, plan)
+    yield from _modules_missing(tree, plan)
+    yield from _exposed(tree, plan)
+    yield from _not_started(tree)
+    if plan.network:
+        yield from _network_missing(tree)
+
+
+def bundle_findings(bundle: Path, name: str) -> Iterator[CryptpilotError]:
+    """Yield what in a frozen agent is not as its manifest has it; name: what to call it."""
+    try:
+        entries = json.loads((bundle / record.MANIFEST).read_text(encoding="utf-8"))["files"]
+        wanted = {str(entry["path"]): str(entry["sha256"]) for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError):
+        yield CryptpilotError(
+            f"{name}/{record.MANIFEST} is missing or damaged", f"install cryptpilot again, then {REMAKE}"
+        )
+        return
+    for path, value in wanted.items():
+        found = record.digest(bundle / path)
+        if found != value:
+            yield CryptpilotError(f"{name}/{path} {'was changed' if found else 'is missing'}", REMAKE)
+
+
+def dracut_modules(tree: Path) -> set[str]:
+    """Return the names of the dracut modules an image was made of."""
+    lists = (tree / place / "lib/dracut/modules.txt" for place in ("usr", ""))
+    return {line.strip() for path in lists if path.exists() for line in path.read_text().splitlines() if line.strip()}
+
+
+def _below(tree: Path, path: Path | str) -> Path:
+    return tree / str(path).lstrip("/")
+
+
+def _parse_plan(text: str) -> Plan:
+    pairs = [line.partition(" ")[::2] for line in text.splitlines()]
+    values = {kind: tuple(value for key, value in pairs if key == kind) for kind in ("config", "program", "module")}
+    return Plan(values["config"], values["program"], values["module"], ("network", "yes") in pairs)
+
+
+def _libraries_missing(tree: Path) -> Iterator[CryptpilotError]:
+    """Look for what the agent has from the system: only what it imports in the end would show it by running."""
+    try:
+        needed = (_below(tree, record.BUNDLE) / "manifest.libraries").read_text().split()
+    except OSError:
+        return  # has been said: it is a file of the bundle
+    for name in needed:
+        if not any(True for place in _LIBRARY_PLACES for _ in tree.glob(f"{place}/{name}")):
+            yield CryptpilotError(f"the library {name} is missing, which the agent needs", REMAKE)
+
+
+def _programs_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
+    for program in plan.programs:
+        places = [program] if program.startswith("/") else [f"/{place}/{program}" for place in _PROGRAM_PLACES]
+        # a link may lead anywhere in the image: whether it leads to something is for the loader to find out
+        if not any(_below(tree, place).is_symlink() or _below(tree, place).exists() for place in places):
+            yield CryptpilotError(f"the program {program} is missing", f"install it, then {REMAKE}")
+        elif program in _OPENERS:
+            try:
+                dracut.require_libraries(tree, program)
+            except Interrupted:
+                raise
+            except ProgramError as error:
+                yield CryptpilotError(f"the program {program} does not start in it: {error.what}", REMAKE)
+
+
+def _modules_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
+    """Hold the kernel modules of an image against those the kernel has: what it does not have at all is none's fault.
+
+    The plan names the modules of several architectures and kernels; those the volumes cannot do without must be there.
+    """
+    kernels = sorted(tree.glob("lib/modules/*")) or sorted(tree.glob("usr/lib/modules/*"))
+    if not kernels:
+        yield CryptpilotError("it has no kernel modules", REMAKE)
+    for within in kernels:
+        there = {_module(path.name) for path in within.rglob("*.ko*")} | _builtin(within)
+        installed = dracut.modules_directory(within.name)
+        there |= _builtin(installed)
+        known = _dependencies(installed) or _dependencies(within)
+        wanted = {
+            name
+            for module in plan.modules
+            if module in known or (module in _ESSENTIAL and module not in there)
+            for name in (module, *known.get(module, ()))
+        }
+        for name in sorted(wanted - there):
+            yield CryptpilotError(f"the kernel module {name} of {within.name} is missing", REMAKE)
+
+
+def _module(file: str) -> str:
+    """Return the name of a kernel module from that of its file, which may be compressed and spelt with hyphens."""
+    return file.partition(".ko")[0].replace("-", "_")
+
+
+def _builtin(directory: Path) -> set[str]:
+    path = directory / "modules.builtin"
+    return {_module(Path(line).name) for line in path.read_text().splitlines()} if path.exists() else set()
+
+
+def _dependencies(directory: Path) -> dict[str, list[str]]:
+    """Return what each module of a kernel needs loaded before it, as depmod(8) wrote it down."""
+    path = directory / "modules.dep"
+    lines = [line.partition(":")[::2] for line in path.read_text().splitlines()] if path.exists() else []
+    return {_module(Path(of).name): [_module(Path(word).name) for word in words.split()] for of, words in lines}
+
+
+def _exposed(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
+    for path in plan.configuration:
+        mode = stat.S_IMODE(_below(tree, path).stat().st_mode)
+        if mode != _PRIVATE:
+            yield CryptpilotError(f"{path} in the image has mode {mode:04o}, not {_PRIVATE:04o}", REMAKE)
+
+
+def _not_started(tree: Path) -> Iterator[CryptpilotError]:
+    """Look for what starts the agent at boot: a unit, or one of dracut's hooks where the image has no systemd."""
+    if any((tree / place).exists() for place in _SYSTEMD_PLACES):
+        if not any((tree / place / _UNIT).exists() for place in _UNIT_PLACES):
+            yield CryptpilotError(f"{_UNIT} is missing, so nothing starts the agent", REMAKE)
+        elif not (tree / _WANTS).is_symlink():
+            yield CryptpilotError(f"{_UNIT} is not enabled, so nothing starts the agent", REMAKE)
+    elif not any(True for place in ("", "usr/", "var/") for _ in tree.glob(place + _HOOKS)):
+        yield CryptpilotError("it has neither systemd nor a hook of cryptpilot, so nothing starts the agent", REMAKE)
+
+
+def _network_missing(tree: Path) -> Iterator[CryptpilotError]:
+    words = {word for path in tree.glob("etc/cmdline.d/*.conf") for word in path.read_text().split()}
+    if "rd.neednet=1" not in words:
+        yield CryptpilotError("a volume has its key in KMS, and the network is not asked for", REMAKE)
+    if not any(name.startswith(_NETWORK_MODULES) for name in dracut_modules(tree)):
+        yield CryptpilotError(
+            "a volume has its key in KMS, and nothing in the image brings a network up",
+            f"install dracut's network module (Debian: dracut-network), then {REMAKE}",
+        )

@@ -1,0 +1,137 @@
+"""What an initrd image was made from, as written down in it, and whether that is still so.
+
+There is no secret in a record: of the configuration it holds digests. A file with a client key could be guessed from
+its digest no more than the key itself, which is random; and whoever can read the record can read the image, where the
+file itself is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cryptpilot_boot
+from cryptpilot_boot.boot.plan import image_needs
+from cryptpilot_boot.errors import CryptpilotError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cryptpilot_boot.config import Config
+
+BUNDLE = Path("/usr/lib/cryptpilot")
+"""Where the frozen agent is, in the system and in an image."""
+MANIFEST = "manifest.json"
+RECORD = "image.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What an image is made from.
+
+    version: of cryptpilot. agent: SHA-256 of the manifest of the frozen agent, "" if there is none. configuration:
+    SHA-256 by path. volumes: what the image opens, providers by name. programs, modules, network: as in ImageNeeds.
+    """
+
+    version: str
+    agent: str
+    configuration: Mapping[str, str]
+    volumes: Mapping[str, str]
+    programs: tuple[str, ...]
+    modules: tuple[str, ...]
+    network: bool
+
+    @property
+    def as_json(self) -> str:
+        """Return the record as it is written into an image."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What is not as it was when an image was made: sentences, none if all is."""
+
+    configuration: tuple[str, ...] = ()
+    agent: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Return them in one list."""
+        return (*self.agent, *self.configuration)
+
+
+def make(config: Config, bundle: Path = BUNDLE) -> Record:
+    """Return what an image made now is made from."""
+    needs = image_needs(config)
+    return Record(
+        version=cryptpilot_boot.__version__,
+        agent=digest(bundle / MANIFEST),
+        configuration=digests(str(path) for path in needs.configuration),
+        volumes={one.volume: one.encrypt.provider for one in config.volumes if one.source in needs.configuration},
+        programs=needs.programs,
+        modules=needs.modules,
+        network=needs.network,
+    )
+
+
+def parse(text: str) -> Record:
+    """Read a record. Raises CryptpilotError when it is not one this version knows."""
+    try:
+        table: dict[str, Any] = json.loads(text)
+        for name in ("programs", "modules"):
+            table[name] = tuple(table[name])
+        return Record(**{field.name: table[field.name] for field in dataclasses.fields(Record)})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise CryptpilotError(
+            f"{BUNDLE / RECORD} in the image is damaged, or another version's",
+            "make the image anew: cryptpilot initrd rebuild",
+        ) from None
+
+
+def changes(record: Record, now: Record, on_disk: Mapping[str, str]) -> Changes:
+    """Compare what an image was made from with what it would be made from now.
+
+    on_disk: the digests of those files of the record that are still there; one may be there and of no more use.
+    """
+    said = []
+    for path in sorted({*record.configuration, *now.configuration}):
+        before = record.configuration.get(path)
+        if before is None:
+            said.append(f"{path} is new")
+        elif path not in on_disk:
+            said.append(f"{path} is gone")
+        elif on_disk[path] != before:
+            said.append(f"{path} has changed")
+        elif path not in now.configuration:
+            said.append(f"{path} is not for the initrd any more")
+    agent = f"cryptpilot {record.version} is in it, and {now.version} is installed"
+    if record.version == now.version:
+        agent = f"another build of cryptpilot {now.version} is installed"
+    return Changes(tuple(said), (agent,) if record.agent != now.agent else ())
+
+
+def since(record: Record | None, now: Record) -> Changes:
+    """Compare what an image was made from with what is on this machine; None if the image has no record."""
+    if record is None:
+        return Changes(agent=("it was made by a version of cryptpilot that did not write down from what",))
+    return changes(record, now, digests(record.configuration))
+
+
+def digests(paths: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of those files that are there, by path."""
+    return {path: value for path in paths if (value := digest(Path(path)))}
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; "" if there is none."""
+    value = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                value.update(block)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ""
+    return value.hexdigest()

@@ -1,0 +1,112 @@
+"""`cryptpilot initrd check`: finds out before a reboot whether an image would do its work."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot import log
+from cryptpilot_boot.boot import image, record
+from cryptpilot_boot.boot.plan import image_needs
+from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
+from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.system import dracut
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptpilot_boot.boot.image import Content
+    from cryptpilot_boot.boot.record import Record
+    from cryptpilot_boot.config import Config
+
+_REBUILD = "cryptpilot initrd rebuild"
+Say = Callable[[str], None]
+Explain = Callable[[CryptpilotError, str], None]
+"""Tells what went wrong (first argument) with what (second)."""
+
+
+def check(config: Config, path: Path | None, kernel: str | None, say: Say, explain: Explain) -> bool:
+    """Check that an image is whole, runs, and is made from the configuration and the agent of this machine.
+
+    path: the image; without one, those of a kernel, by default of the one that runs. True when all is well.
+    """
+    dracut.require_usable()
+    if path and not path.is_file():
+        raise CryptpilotError(f"{path}: no such image", "see which there are: cryptpilot initrd status")
+    now = record.make(config)
+    release = kernel or (_kernel_of(path) if path else "") or dracut.running_kernel()
+    remake = image.rebuild_command(release)
+    good = True
+    for one in [path] if path else dracut.require_images(release):
+        with log.timed("check-image", str(one)), image.unpacked(one, everything=True) as content:
+            problems = list(problems_of(content, now))
+        for problem in problems:
+            explain(CryptpilotError(problem.what, f"{problem.hint}: {remake}"), str(one))
+        if not problems:
+            say(f"{one}: {_well(content)}")
+        good = good and not problems
+    return good
+
+
+def _kernel_of(path: Path) -> str:
+    """Return the kernel that an image is installed for, "" if it is for none."""
+    return next(
+        (kernel for kernel in dracut.kernels() if path.resolve() in map(Path.resolve, dracut.images(kernel))), ""
+    )
+
+
+def problems_of(content: Content, now: Record) -> Iterator[CryptpilotError]:
+    """Yield what keeps an image from opening what it should; the hints end with "make it anew". Raises Interrupted."""
+    if content.has_agent:
+        yield from image.findings(content)
+        for change in record.since(content.record, now).all:
+            yield CryptpilotError(f"it is stale: {change}", "make it anew")
+    elif now.volumes:
+        yield CryptpilotError(f"cryptpilot is not in it, and would not open {', '.join(now.volumes)}", "make it anew")
+
+
+def _well(content: Content) -> str:
+    if not content.has_agent or not content.record:
+        return "ok: cryptpilot is not in it, and no volume is configured to be opened in the initrd"
+    opens = ", ".join(f"{name} ({provider})" for name, provider in content.record.volumes.items())
+    return f"ok: cryptpilot {content.record.version} is whole, runs in it, and opens {opens}"
+
+
+def stale(config: Config) -> list[str]:
+    """Return a warning for each image of the running kernel that is not made from what is configured now.
+
+    Images are unpacked only when something was changed after they were made. Says nothing where there is nothing to
+    say: no dracut, no image, no volume for the initrd, another configuration than the one images are made from.
+    """
+    if config.directory != DEFAULT_DIRECTORY or not image_needs(config).configuration or not dracut.is_usable():
+        return []
+    said = []
+    for path in dracut.images(dracut.running_kernel()):
+        with suppress(OSError):  # only root may look
+            if _newest(config) > path.stat().st_mtime:
+                said += [f"{path} is stale: {reason}; run: {_REBUILD}" for reason in _outdated(config, path)]
+    return said
+
+
+def _newest(config: Config) -> float:
+    """Return when what an image is made from was last changed.
+
+    By the change time, which nobody sets back: package managers give files the time they were built at. A file that was
+    removed leaves its mark on its directory.
+    """
+    directories = [config.directory, config.directory / "volumes"]
+    paths = [*directories, *image_needs(config).configuration, record.BUNDLE / record.MANIFEST]
+    return max(path.stat().st_ctime for path in paths if path.exists())
+
+
+def _outdated(config: Config, path: Path) -> tuple[str, ...]:
+    try:
+        with image.unpacked(path, everything=False) as content:
+            if not content.has_agent:
+                return ("cryptpilot is not in it",)
+            return record.since(content.record, record.make(config)).all
+    except Interrupted:
+        raise
+    except CryptpilotError as error:
+        return (error.what,)

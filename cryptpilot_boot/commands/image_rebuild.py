@@ -1,0 +1,150 @@
+"""`cryptpilot initrd rebuild`: makes images anew, and has none replaced by one that is not whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot import log
+from cryptpilot_boot.boot import image, record
+from cryptpilot_boot.commands.image_check import problems_of
+from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.system import dracut
+from cryptpilot_boot.system.block import readable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from cryptpilot_boot.boot.record import Record
+    from cryptpilot_boot.config import Config
+
+_MARGIN = 8 << 20  # bytes a file system keeps free beside a new image
+_SUFFIX = ".cryptpilot-new"
+
+
+def rebuild(
+    config: Config, *, kernel: str | None, every: bool, options: Sequence[str], say: Callable[[str], None]
+) -> bool:
+    """Make images anew; each takes the place of the old one when it has been checked. True when all have been.
+
+    kernel: whose, by default that of the kernel that runs; every: those of all kernels that have one. options: more of
+    dracut's. Raises CryptpilotError when one fails: the old image is there still, and the next is not tried.
+    """
+    dracut.require_usable()
+    release = kernel or dracut.running_kernel()
+    todo = [(one, path) for one in dracut.kernels() for path in dracut.images(one)] if every else []
+    for one, path in todo or [(release, path) for path in dracut.require_images(release)]:
+        for line in _rebuild(config, one, path.resolve(), options):
+            say(f"{path}: {line}")
+    return True
+
+
+def _rebuild(config: Config, kernel: str, old: Path, options: Sequence[str]) -> list[str]:
+    now = record.make(config)
+    new = old.with_name(old.name + _SUFFIX)
+    with _alone(old):
+        before = _summary(old)
+        _require_room(old, before)
+        try:
+            with log.timed("make-image", kernel), dracut.private_directory(0, in_memory=False) as workplace:
+                dracut.make_image(new, kernel, options, workplace)
+            with suppress(PermissionError):  # vfat has no modes but those it is mounted with
+                new.chmod(0o600)
+            with log.timed("check-image", kernel):
+                lines = _what_changed(before, _checked(new, now))
+            dracut.replace(old, new)
+        except Interrupted:
+            raise
+        except CryptpilotError as error:
+            raise CryptpilotError(
+                f"{old} was not made anew, and is as it was: {error.what}",
+                error.hint or f"see all that dracut says: dracut --force --verbose /tmp/initrd.img {kernel}",
+            ) from None
+        finally:
+            new.unlink(missing_ok=True)
+    return lines
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep a second rebuild of an image from writing where the first does."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CryptpilotError(f"{path} is being made anew already", "wait until that is done") from None
+        yield
+
+
+def _require_room(old: Path, before: _Summary | None) -> None:
+    """Raise CryptpilotError when an image of this size, with what cryptpilot adds, does not fit beside the old one."""
+    needed = old.stat().st_size + _MARGIN
+    if before is None or "cryptpilot" not in before.modules:
+        needed += sum(path.stat().st_size for path in record.BUNDLE.rglob("*") if path.is_file()) // 2
+    left = dracut.room(old.parent)
+    if left < needed:
+        raise CryptpilotError(
+            f"{old} was not made anew: the new one is made beside it, which takes {readable(needed)}, and"
+            f" {old.parent} has {readable(left)} left",
+            "remove the images of kernels you do not boot any more",
+        )
+
+
+def _checked(new: Path, now: Record) -> _Summary:
+    """Return what is in a new image. Raises CryptpilotError when the image is not whole."""
+    with image.unpacked(new, everything=True) as content:
+        problems = list(problems_of(content, now))
+        if problems:
+            raise CryptpilotError("; ".join(problem.what for problem in problems), _next(problems))
+        return _Summary(content.record, image.dracut_modules(content.tree), new.stat().st_size)
+
+
+def _next(problems: Sequence[CryptpilotError]) -> str:
+    """Say what to do about a new image that is not whole: made once more, it would be the same."""
+    if list(image.bundle_findings(record.BUNDLE, str(record.BUNDLE))):
+        return f"what is installed in {record.BUNDLE} is damaged: install cryptpilot again"
+    other = next((problem.hint for problem in problems if problem.hint != image.REMAKE), "")
+    return other or "see what dracut was told: the options given here, /etc/dracut.conf and /etc/dracut.conf.d"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Summary:
+    """What is worth comparing of two images. modules: dracut's. size: of the image, in bytes."""
+
+    record: Record | None
+    modules: set[str]
+    size: int
+
+
+def _summary(path: Path) -> _Summary | None:
+    """Look at an image that may be damaged; None if it is."""
+    try:
+        with image.unpacked(path, everything=True) as content:
+            return _Summary(content.record, image.dracut_modules(content.tree), path.stat().st_size)
+    except Interrupted:
+        raise
+    except CryptpilotError:
+        return None
+
+
+def _what_changed(before: _Summary | None, after: _Summary) -> list[str]:
+    """Say what a new image has that the old one had not, and the other way round."""
+    if before is None:
+        return [f"made anew ({readable(after.size)}); the old image could not be read"]
+    lines = []
+    old, new = before.record, after.record
+    if old and new:
+        if old.agent != new.agent:
+            lines.append(f"cryptpilot {old.version} -> {new.version}")
+        lines += record.changes(old, new, record.digests(old.configuration)).configuration
+    for what, had, has in (
+        ("volume", set(old.volumes) if old else set(), set(new.volumes) if new else set()),
+        ("dracut module", before.modules, after.modules),
+    ):
+        lines += [f"{what} {name} is in it now" for name in sorted(has - had)]
+        lines += [f"{what} {name} is not in it any more" for name in sorted(had - has)]
+    sizes = f"{readable(before.size)} -> {readable(after.size)}"
+    return [*lines, f"made anew and checked ({sizes})" + ("" if lines else "; nothing of cryptpilot's has changed")]

@@ -1,0 +1,245 @@
+"""Initrd images and the kernels they are for.
+
+Uses: dracut, lsinitrd (dracut 051 or newer), chroot (coreutils), find (findutils), cpio, and what compressed an image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from cryptpilot_boot.errors import CryptpilotError, ProgramError, nearest
+from cryptpilot_boot.system.block import readable
+from cryptpilot_boot.system.run import is_there, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_KERNELS = Path("/lib/modules")
+_IN_MEMORY = "/run"
+_ON_DISK = "/var/tmp"  # noqa: S108 - a directory of this process's own is made in it
+# Where dracut and the distributions put the image of a kernel; {machine}: the directory the boot loader
+# specification names after the machine, or "Default".
+_PLACES = (
+    "/efi/{machine}/{kernel}/initrd",
+    "/boot/{machine}/{kernel}/initrd",
+    "/boot/efi/{machine}/{kernel}/initrd",
+    "/boot/initrd.img-{kernel}",
+    "/boot/initramfs-{kernel}.img",
+    "/boot/initrd-{kernel}",
+    "/lib/modules/{kernel}/initrd",
+    "/lib/modules/{kernel}/initramfs.img",
+)
+# How an archive begins that a program has compressed, and the program with the options dracut gives it.
+_COMPRESSORS = {
+    b"\x1f\x8b": ("gzip", "gzip -n -9"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "zstd -15 -q -T0 -c"),
+    b"\xfd7zXZ": ("xz", "xz --check=crc32 --lzma2=dict=1MiB -T0"),
+    b"BZh": ("bzip2", "bzip2 -9"),
+    b"\x02\x21": ("lz4", "lz4 -l -9"),
+    b"\x89LZO": ("lzop", "lzop -9"),
+}
+_NOT_COMPRESSED = "nothing"
+_CPIO = b"070701"  # cpio(5), "newc"
+_CPIO_HEADER = 110  # bytes: the magic number and 13 fields of 8 hexadecimal digits
+_HINT = "make it anew: cryptpilot initrd rebuild"
+_SQUASHED = ("squash-root.img", "squashfs-root.img", "erofs-root.img", "squash/root.img")
+
+
+def is_usable() -> bool:
+    """Tell whether this machine makes its images with dracut, and this process may look into them."""
+    return os.geteuid() == 0 and is_there("lsinitrd") and is_there("dracut")
+
+
+def require_usable() -> None:
+    """Raise CryptpilotError where there is no dracut, or when this process may not look into images."""
+    if os.geteuid() != 0:
+        raise CryptpilotError("only root can look into initrd images: they hold client keys", "run this as root")
+    if not is_usable():
+        raise CryptpilotError(
+            "dracut is not installed, so this machine has no initrd images that cryptpilot could be in",
+            "install dracut: the initrd is made by it, with cryptpilot in it",
+        )
+
+
+def running_kernel() -> str:
+    """Return the release of the kernel that runs."""
+    return os.uname().release
+
+
+def kernels(directory: Path = _KERNELS) -> list[str]:
+    """Return the releases of the kernels that are installed, oldest first."""
+    found = (
+        path.name
+        for path in (directory.iterdir() if directory.is_dir() else ())
+        if (path / "modules.dep").exists() or (path / "vmlinuz").exists()
+    )
+    return sorted(found, key=lambda name: [(not part.isdigit(), part.zfill(20)) for part in re.split(r"(\d+)", name)])
+
+
+def images(kernel: str, root: Path = Path("/")) -> list[Path]:
+    """Return the images of a kernel: none, one, or several, when it is not known which the boot loader takes."""
+    try:
+        machine = (root / "etc/machine-id").read_text().strip()
+    except OSError:
+        machine = ""
+    places = [place.format(machine=name, kernel=kernel) for place in _PLACES for name in (machine, "Default") if name]
+    found = [path for place in dict.fromkeys(places) if (path := root / place[1:]).is_file()]
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+
+
+def require_images(kernel: str) -> list[Path]:
+    """Return the images of a kernel. Raises CryptpilotError when there are none."""
+    found = images(kernel)
+    if not found:
+        known = kernels()
+        near = nearest(kernel, known)
+        hint = f"did you mean --kernel {near}?" if near else f"installed kernels: {', '.join(known) or 'none'}"
+        raise CryptpilotError(
+            f"there is no image of kernel {kernel}", f"make one: dracut --kver {kernel}" if kernel in known else hint
+        )
+    return found
+
+
+def modules_directory(kernel: str) -> Path:
+    """Return where a kernel's modules are."""
+    return _KERNELS / kernel
+
+
+@contextlib.contextmanager
+def private_directory(needed: int, *, in_memory: bool) -> Iterator[Path]:
+    """Give an empty directory that nobody else looks into, with `needed` bytes to spare.
+
+    It goes with all it holds, whatever happens: what is unpacked there holds client keys. in_memory: best there, where
+    a power cut ends it too, and where it is quick; but /run is only a part of the memory, may be full, and may be
+    mounted so that nothing runs from it. Then, and else, it is where large files are put that are soon gone. Raises
+    CryptpilotError when there is no room.
+    """
+    places = [_IN_MEMORY, _ON_DISK] if in_memory else [_ON_DISK]
+    place = next((place for place in places if _fits(place, needed)), None)
+    if place is None:
+        raise CryptpilotError(f"{' and '.join(places)} have no room for {readable(needed)}", f"make room in {_ON_DISK}")
+    directory = Path(place) / f"cryptpilot-{os.urandom(8).hex()}"
+    directory.mkdir(mode=0o700)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _fits(place: str, needed: int) -> bool:
+    with contextlib.suppress(OSError):
+        status = os.statvfs(place)
+        return room(place) >= needed and not status.f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
+    return False
+
+
+def room(place: str | Path) -> int:
+    """Return the bytes a file system has left for root."""
+    status = os.statvfs(place)
+    return status.f_bfree * status.f_frsize
+
+
+def unpack(image: Path, directory: Path, pattern: str = "") -> None:
+    """Unpack an image into an empty directory; pattern: only the paths that match it, as cpio(1) has it.
+
+    Raises ProgramError when it cannot be read to its end, CryptpilotError when it holds an image of a kind that is not
+    looked into.
+    """
+    workplace = directory.with_name(f"{directory.name}.work")
+    workplace.mkdir(mode=0o700)
+    argv = ["lsinitrd", "--unpack", str(image.absolute()), *([pattern] if pattern else [])]
+    try:
+        # an image that is part of an EFI program is cut out of it first, into TMPDIR
+        run(argv, cwd=str(directory), env={"TMPDIR": str(workplace)})
+    except ProgramError as error:
+        raise ProgramError(f"{image} cannot be unpacked: {error.what}", _HINT, status=error.status) from None
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+    if any((directory / name).exists() for name in _SQUASHED):
+        raise CryptpilotError(
+            f"{image} holds a squashed image, into which cryptpilot does not look",
+            "make it without dracut's module squash",
+        )
+
+
+def run_within(tree: Path, argv: Sequence[str]) -> str:
+    """Run a program in an unpacked image as if that was all there is, and return its standard output.
+
+    Raises ProgramError, the program's own words in it.
+    """
+    return run(["chroot", str(tree), *argv])[1]
+
+
+def require_libraries(tree: Path, program: str) -> None:
+    """Have the loader of an unpacked image find the libraries of a program in it. Raises ProgramError.
+
+    The loader then lists what it would load, and does not start the program; see ld.so(8).
+    """
+    listing = run_within(
+        tree, ["/bin/sh", "-c", 'PATH=/usr/sbin:/usr/bin:/sbin:/bin LD_TRACE_LOADED_OBJECTS=1 exec "$1"', "sh", program]
+    )
+    missing = re.findall(r"^\s*(\S+) => not found", listing, re.MULTILINE)
+    if missing:
+        raise ProgramError(f"{program} lacks {', '.join(missing)}")
+
+
+def make_image(image: Path, kernel: str, options: Sequence[str], workplace: Path) -> None:
+    """Have dracut make the image of a kernel, in `workplace` until it is complete. Raises ProgramError."""
+    run(["dracut", "--force", "--tmpdir", str(workplace), *options, str(image), kernel])
+
+
+def compressor(image: Path) -> str:
+    """Return the name of the program that compressed an image; "nothing" if it is not compressed."""
+    with image.open("rb") as file:
+        start = file.read(6)
+        if start == _CPIO:
+            # microcode, which the kernel reads early, is put in front as an archive of its own
+            _skip_archive(file)
+            start = file.read(6)
+    names = [name for magic, (name, _) in _COMPRESSORS.items() if start.startswith(magic)]
+    return names[0] if names else _NOT_COMPRESSED
+
+
+def _skip_archive(file: IO[bytes]) -> None:
+    """Go to the first byte after a cpio archive and the zeros that fill it up."""
+    file.seek(0)
+    name = b""
+    while name != b"TRAILER!!!\0":
+        header = file.read(_CPIO_HEADER)
+        if header[:6] != _CPIO:
+            return
+        size, length = int(header[54:62], 16), int(header[94:102], 16)
+        name = file.read(length)
+        file.seek(-(_CPIO_HEADER + length) % 4 + size + -size % 4, os.SEEK_CUR)
+    while (byte := file.read(1)) == b"\0":
+        pass
+    file.seek(-len(byte), os.SEEK_CUR)
+
+
+def compressed_size(tree: Path, by: str) -> int | None:
+    """Return how many bytes the files below `tree` take in an image compressed `by`; None if that is not here."""
+    command = dict(_COMPRESSORS.values()).get(by, "cat")
+    if not is_there(command.split()[0]):
+        return None
+    pipeline = f"find . | LC_ALL=C sort | cpio --quiet -o -H newc | {command} | wc -c"
+    return int(run(["sh", "-c", pipeline], cwd=str(tree))[1])
+
+
+def replace(old: Path, new: Path) -> None:
+    """Put a complete file into the place of another: after a power cut the one or the other is there, whole."""
+    _write_out(new)
+    new.replace(old)
+    _write_out(old.parent)
+
+
+def _write_out(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
