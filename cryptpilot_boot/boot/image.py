@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.boot import record
-from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
+from cryptpilot_boot.errors import CryptpilotError, ProgramError
 from cryptpilot_boot.system import dracut, mkfs
 
 if TYPE_CHECKING:
@@ -106,19 +106,16 @@ def findings(content: Content) -> Iterator[CryptpilotError]:
     Interrupted.
     """
     tree = content.tree
-    yield from bundle_findings(_below(tree, record.BUNDLE), f"{record.BUNDLE} in the image")
+    yield from bundle_findings(_below(tree, record.BUNDLE))
     yield from _libraries_missing(tree)
+    yield from _other_configuration(content)
     try:
         dracut.run_within(tree, [_COMMAND, "--version"])
-    except Interrupted:
-        raise
     except ProgramError as error:
         yield CryptpilotError(f"the agent does not run in it: {error.what}", REMAKE)
         return
     try:
         plan = _parse_plan(dracut.run_within(tree, [_COMMAND, "initrd", "plan"]))
-    except Interrupted:
-        raise
     except ProgramError as error:
         yield CryptpilotError(
             f"the agent in it cannot use the configuration in it: {error.what}",
@@ -135,20 +132,20 @@ def findings(content: Content) -> Iterator[CryptpilotError]:
         yield from _network_missing(tree)
 
 
-def bundle_findings(bundle: Path, name: str) -> Iterator[CryptpilotError]:
-    """Yield what in a frozen agent is not as its manifest has it; name: what to call it."""
+def bundle_findings(bundle: Path = record.BUNDLE) -> Iterator[CryptpilotError]:
+    """Yield what in a frozen agent, by default the installed one, is not as its manifest has it."""
     try:
         entries = json.loads((bundle / record.MANIFEST).read_text(encoding="utf-8"))["files"]
         wanted = {str(entry["path"]): str(entry["sha256"]) for entry in entries}
     except (OSError, ValueError, KeyError, TypeError):
         yield CryptpilotError(
-            f"{name}/{record.MANIFEST} is missing or damaged", f"install cryptpilot again, then {REMAKE}"
+            f"{record.BUNDLE / record.MANIFEST} is missing or damaged", f"install cryptpilot again, then {REMAKE}"
         )
         return
     for path, value in wanted.items():
         found = record.digest(bundle / path)
         if found != value:
-            yield CryptpilotError(f"{name}/{path} {'was changed' if found else 'is missing'}", REMAKE)
+            yield CryptpilotError(f"{record.BUNDLE / path} {'was changed' if found else 'is missing'}", REMAKE)
 
 
 def dracut_modules(tree: Path) -> set[str]:
@@ -165,6 +162,13 @@ def _parse_plan(text: str) -> Plan:
     pairs = [line.partition(" ")[::2] for line in text.splitlines()]
     values = {kind: tuple(value for key, value in pairs if key == kind) for kind in ("config", "program", "module")}
     return Plan(values["config"], values["program"], values["module"], ("network", "yes") in pairs)
+
+
+def _other_configuration(content: Content) -> Iterator[CryptpilotError]:
+    for path, value in content.record.configuration.items() if content.record else ():
+        found = record.digest(_below(content.tree, path))
+        if found != value:
+            yield CryptpilotError(f"{path} {'in it was changed' if found else 'is missing'}", REMAKE)
 
 
 def _libraries_missing(tree: Path) -> Iterator[CryptpilotError]:
@@ -187,8 +191,6 @@ def _programs_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
         elif program in _OPENERS:
             try:
                 dracut.require_libraries(tree, program)
-            except Interrupted:
-                raise
             except ProgramError as error:
                 yield CryptpilotError(f"the program {program} does not start in it: {error.what}", REMAKE)
 

@@ -94,11 +94,12 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return what a command line asks for; see `_parser`. Exits with status 2 and says why if that makes no sense."""
     words = list(sys.argv[1:] if argv is None else argv)
-    end = words.index("--") if "--" in words else len(words)
+    # what follows is dracut's, and argparse would mix it with ours
+    end = words.index("--") if "--" in words and "rebuild" in words else len(words)
     arguments, unknown = _parser().parse_known_args(words[:end])
     if arguments.command == "initrd rebuild":
-        arguments.options = words[end + 1 :]  # dracut's: argparse would mix them with ours
-    else:
+        arguments.options = words[end + 1 :]
+    elif end < len(words):  # something else is called that
         arguments, unknown = _parser().parse_known_args(words)
     if unknown:
         # by the command's own parser, which knows what it takes

@@ -98,13 +98,13 @@ def _checked(new: Path, now: Record) -> _Summary:
     with image.unpacked(new, everything=True) as content:
         problems = list(problems_of(content, now))
         if problems:
-            raise CryptpilotError("; ".join(problem.what for problem in problems), _next(problems))
+            raise CryptpilotError(f"in the new image {'; '.join(one.what for one in problems)}", _next(problems))
         return _Summary(content.record, image.dracut_modules(content.tree), new.stat().st_size)
 
 
 def _next(problems: Sequence[CryptpilotError]) -> str:
     """Say what to do about a new image that is not whole: made once more, it would be the same."""
-    if list(image.bundle_findings(record.BUNDLE, str(record.BUNDLE))):
+    if list(image.bundle_findings()):
         return f"what is installed in {record.BUNDLE} is damaged: install cryptpilot again"
     other = next((problem.hint for problem in problems if problem.hint != image.REMAKE), "")
     return other or "see what dracut was told: the options given here, /etc/dracut.conf and /etc/dracut.conf.d"
@@ -141,10 +141,10 @@ def _what_changed(before: _Summary | None, after: _Summary) -> list[str]:
             lines.append(f"cryptpilot {old.version} -> {new.version}")
         lines += record.changes(old, new, record.digests(old.configuration)).configuration
     for what, had, has in (
-        ("volume", set(old.volumes) if old else set(), set(new.volumes) if new else set()),
-        ("dracut module", before.modules, after.modules),
+        ("volumes", set(old.volumes) if old else set(), set(new.volumes) if new else set()),
+        ("dracut modules", before.modules, after.modules),
     ):
-        lines += [f"{what} {name} is in it now" for name in sorted(has - had)]
-        lines += [f"{what} {name} is not in it any more" for name in sorted(had - has)]
+        for names, said in ((has - had, "now in it"), (had - has, "not in it any more")):
+            lines += [f"{said}: {what} {', '.join(sorted(names))}"] if names else []
     sizes = f"{readable(before.size)} -> {readable(after.size)}"
     return [*lines, f"made anew and checked ({sizes})" + ("" if lines else "; nothing of cryptpilot's has changed")]

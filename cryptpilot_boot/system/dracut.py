@@ -199,7 +199,8 @@ def compressor(image: Path) -> str:
         start = file.read(6)
         if start == _CPIO:
             # microcode, which the kernel reads early, is put in front as an archive of its own
-            _skip_archive(file)
+            with contextlib.suppress(ValueError):  # damaged, which is for others to find out
+                _skip_archive(file)
             start = file.read(6)
     names = [name for magic, (name, _) in _COMPRESSORS.items() if start.startswith(magic)]
     return names[0] if names else _NOT_COMPRESSED
@@ -211,7 +212,7 @@ def _skip_archive(file: IO[bytes]) -> None:
     name = b""
     while name != b"TRAILER!!!\0":
         header = file.read(_CPIO_HEADER)
-        if header[:6] != _CPIO:
+        if header[:6] != _CPIO or len(header) < _CPIO_HEADER:
             return
         size, length = int(header[54:62], 16), int(header[94:102], 16)
         name = file.read(length)

@@ -1,0 +1,239 @@
+"""Images without an image: where they are, what they were made from, what is said of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from cryptpilot_boot.boot import image, record
+from cryptpilot_boot.boot.record import Record
+from cryptpilot_boot.cli.arguments import parse
+from cryptpilot_boot.commands import image_check, image_status
+from cryptpilot_boot.commands.image_status import Status
+from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system import dracut
+from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, configure
+
+ROOT = "/etc/cryptpilot/volumes/root.toml"
+DATA = "/etc/cryptpilot/volumes/data.toml"
+RECORD = Record("1.0", "aa", {ROOT: "11", DATA: "22"}, {"root": "kms", "data": "otp"}, ("cryptsetup",), ("xts",), True)
+
+
+@pytest.mark.parametrize(
+    ("now", "on_disk", "said"),
+    [
+        ({ROOT: "11", DATA: "22"}, {ROOT: "11", DATA: "22"}, ()),
+        ({ROOT: "33", DATA: "22"}, {ROOT: "33", DATA: "22"}, (f"{ROOT} has changed",)),
+        ({ROOT: "11"}, {ROOT: "11"}, (f"{DATA} is gone",)),
+        ({ROOT: "11"}, {ROOT: "11", DATA: "22"}, (f"{DATA} is not for the initrd any more",)),
+        # a file that cannot be used just now is none of `now`, and has been changed all the same
+        ({ROOT: "11"}, {ROOT: "11", DATA: "44"}, (f"{DATA} has changed",)),
+        ({ROOT: "11", DATA: "22", "/new": "55"}, {ROOT: "11", DATA: "22"}, ("/new is new",)),
+    ],
+    ids=["nothing", "changed", "gone", "of no more use", "unusable", "new"],
+)
+def test_what_has_changed_since_an_image_was_made(
+    now: dict[str, str], on_disk: dict[str, str], said: tuple[str, ...]
+) -> None:
+    found = record.changes(RECORD, dataclasses.replace(RECORD, configuration=now), on_disk)
+    assert (found.configuration, found.agent) == (said, ())
+
+
+def test_another_agent_is_told_by_its_version_or_as_another_build() -> None:
+    on_disk = RECORD.configuration
+    newer = dataclasses.replace(RECORD, version="2.0", agent="bb")
+    assert record.changes(RECORD, newer, on_disk).all == ("cryptpilot 1.0 is in it, and 2.0 is installed",)
+    rebuilt = dataclasses.replace(RECORD, agent="bb")
+    assert record.changes(RECORD, rebuilt, on_disk).all == ("another build of cryptpilot 1.0 is installed",)
+
+
+def test_an_image_without_a_record_is_stale() -> None:
+    assert record.since(None, RECORD).agent
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    assert record.parse(RECORD.as_json) == RECORD
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '"x"', '{"programs": 3}', RECORD.as_json.replace("volumes", "x")])
+def test_a_damaged_record_is_told_of(text: str) -> None:
+    with pytest.raises(CryptpilotError, match="damaged, or another version's"):
+        record.parse(text)
+
+
+def test_a_record_names_the_volumes_of_the_initrd_and_digests_of_their_files(tmp_path: Path) -> None:
+    late = GUIDE_KMS.replace("data0", "late").replace("/dev/", "/dev/other").replace("auto_open = true", "")
+    config = configure(tmp_path, GUIDE_OTP, late, settings="[boot]\n")
+    assert [one.auto_open for one in config.volumes] == [True, False]
+    (tmp_path / "manifest.json").write_text("{}")
+    made = record.make(config, tmp_path)
+    assert made.volumes == {"data0": "otp"}
+    files = [tmp_path / "global.toml", tmp_path / "volumes/v0.toml"]
+    assert made.configuration == {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    assert made.agent == hashlib.sha256(b"{}").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["boot/initrd.img-6.1"], ["boot/initrd.img-6.1"]),
+        (["boot/initramfs-6.1.img", "boot/initramfs-6.1kdump.img"], ["boot/initramfs-6.1.img"]),
+        (["boot/4dd/6.1/initrd", "boot/other/6.1/initrd"], ["boot/4dd/6.1/initrd"]),
+        (["efi/Default/6.1/initrd"], ["efi/Default/6.1/initrd"]),
+        (["boot/efi/4dd/6.1/initrd", "boot/initrd.img-6.1"], ["boot/efi/4dd/6.1/initrd", "boot/initrd.img-6.1"]),
+        (["boot/initrd.img-6.10", "boot/initrd.img-6.1.old"], []),
+    ],
+)
+def test_images_are_found_where_distributions_put_them(tmp_path: Path, files: list[str], found: list[str]) -> None:
+    for name in (*files, "etc/machine-id"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("4dd\n")
+    assert [str(path.relative_to(tmp_path)) for path in dracut.images("6.1", tmp_path)] == found
+
+
+def test_one_image_by_two_names_is_one(tmp_path: Path) -> None:
+    (tmp_path / "boot").mkdir()
+    (tmp_path / "boot/initramfs-6.1.img").write_text("")
+    (tmp_path / "boot/initrd.img-6.1").symlink_to("initramfs-6.1.img")
+    assert len(dracut.images("6.1", tmp_path)) == 1
+
+
+def test_kernels_are_listed_oldest_first_if_they_are_there(tmp_path: Path) -> None:
+    for name in ("6.1.0-9-cloud", "6.1.0-10-cloud", "5.10.0", "leftover"):
+        (tmp_path / name).mkdir()
+        if name != "leftover":
+            (tmp_path / name / "modules.dep").write_text("")
+    assert dracut.kernels(tmp_path) == ["5.10.0", "6.1.0-9-cloud", "6.1.0-10-cloud"]
+
+
+def cpio(*names: str) -> bytes:
+    """Return a cpio archive of files that hold their own names."""
+
+    def entry(name: str, data: bytes) -> bytes:
+        fields = [0] * 13
+        fields[6], fields[11] = len(data), len(name) + 1
+        head = b"070701" + "".join(f"{field:08X}" for field in fields).encode() + name.encode() + b"\0"
+        head += b"\0" * (-len(head) % 4)
+        return head + data + b"\0" * (-len(data) % 4)
+
+    return b"".join(entry(name, name.encode()) for name in names) + entry("TRAILER!!!", b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (gzip.compress(b"x"), "gzip"),
+        (b"\x28\xb5\x2f\xfd....", "zstd"),
+        (cpio("init"), "nothing"),
+        (cpio("early_cpio", "kernel/x86/microcode/GenuineIntel.bin") + b"\0" * 700 + gzip.compress(b"x"), "gzip"),
+        (cpio("early_cpio") + b"\0" * 512 + cpio("init"), "nothing"),
+        (b"070701 and no more", "nothing"),
+        (b"", "nothing"),
+    ],
+    ids=["gzip", "zstd", "plain", "microcode first", "microcode and plain", "damaged", "empty"],
+)
+def test_what_compressed_an_image_is_seen_behind_the_microcode(tmp_path: Path, content: bytes, name: str) -> None:
+    (tmp_path / "image").write_bytes(content)
+    assert dracut.compressor(tmp_path / "image") == name
+
+
+def test_a_private_directory_is_private_and_gone_afterwards() -> None:
+    seen = []
+
+    def work() -> None:
+        with dracut.private_directory(1, in_memory=True) as directory:
+            (directory / "below").mkdir()
+            seen.append((directory, directory.stat().st_mode & 0o777))
+            raise CryptpilotError("went wrong")
+
+    with pytest.raises(CryptpilotError):
+        work()
+    [(directory, mode)] = seen
+    assert mode == 0o700
+    assert not directory.exists()
+
+
+def test_too_little_room_is_told() -> None:
+    with pytest.raises(CryptpilotError, match="have no room for 1 PiB"):
+        dracut.private_directory(1 << 50, in_memory=True).__enter__()
+
+
+def test_kernel_modules_are_known_by_name_however_their_file_is_called(tmp_path: Path) -> None:
+    (tmp_path / "modules.dep").write_text(
+        "kernel/drivers/md/dm-crypt.ko.xz: kernel/drivers/md/dm-mod.ko.xz\nkernel/drivers/md/dm-mod.ko.xz:\n"
+    )
+    assert image._dependencies(tmp_path) == {"dm_crypt": ["dm_mod"], "dm_mod": []}
+
+
+STALE = record.Changes((f"{ROOT} has changed",))
+ROWS = [
+    Status("6.1", running=True, path=Path("/boot/initrd.img-6.1"), good=True, in_image=True, volumes=("root", "data"),
+           size=3 << 20, compressed=1 << 20, compressor="zstd"),
+    Status("6.2", running=False, path=Path("/boot/initrd.img-6.2"), good=False, in_image=True, changes=STALE,
+           volumes=("root",), size=3 << 20),
+    Status("6.3", running=False, path=Path("/boot/initrd.img-6.3"), good=False),
+    Status("6.4", running=False, path=None, good=False, problem="no image"),
+    Status("6.5", running=False, path=Path("/boot/initrd.img-6.5"), good=False, problem="it cannot be unpacked"),
+]  # fmt: skip
+TABLE = """\
+Kernel  Image                 In Image  Configuration  Agent    Volumes     Adds   Compressed
+------  --------------------  --------  -------------  -------  ----------  -----  ------------
+6.1 *   /boot/initrd.img-6.1  yes       current        current  root, data  3 MiB  1 MiB (zstd)
+6.2     /boot/initrd.img-6.2  yes       stale          current  root        3 MiB  -
+6.3     /boot/initrd.img-6.3  no        -              -        -           -      -
+6.4     -                     no        -              -        -           -      -
+6.5     /boot/initrd.img-6.5  ?         -              -        -           -      -
+* is the kernel that runs.
+/boot/initrd.img-6.2: /etc/cryptpilot/volumes/root.toml has changed
+/boot/initrd.img-6.2: make it anew: cryptpilot initrd rebuild --kernel 6.2
+/boot/initrd.img-6.3: does not open root, data; make it anew: cryptpilot initrd rebuild --kernel 6.3
+6.4: there is no image; make one: dracut --kver 6.4
+/boot/initrd.img-6.5: it cannot be unpacked"""
+
+
+def test_the_table_says_where_each_image_stands_and_what_to_do() -> None:
+    assert "\n".join(image_status._lines(ROWS, RECORD)) == TABLE
+
+
+def test_the_json_of_an_image_can_be_told_by_programs() -> None:
+    rows = json.loads(json.dumps([image_status._record(row) for row in ROWS]))
+    assert [row["good"] for row in rows] == [True, False, False, False, False]
+    assert [row["configuration_current"] for row in rows] == [True, False, None, None, None]
+    assert rows[1]["changes"] == [f"{ROOT} has changed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "kernel", "every", "options"),
+    [
+        ([], None, False, []),
+        (["--all"], None, True, []),
+        (["--kernel", "6.1", "--", "--no-hostonly", "--add", "lvm"], "6.1", False, ["--no-hostonly", "--add", "lvm"]),
+        (["--", "--", "x"], None, False, ["--", "x"]),
+    ],
+)
+def test_what_stands_behind_two_hyphens_is_dracuts(
+    words: list[str], kernel: str | None, every: bool, options: list[str]
+) -> None:
+    arguments = parse(["initrd", "rebuild", *words])
+    assert (arguments.kernel, arguments.all, arguments.options) == (kernel, every, options)
+
+
+@pytest.mark.parametrize("words", [["rebuild", "--no-hostonly"], ["rebuild", "6.1"], ["check", "a", "--kernel", "b"]])
+def test_an_option_of_dracuts_is_not_taken_for_ours(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(["initrd", *words])
+    assert end.value.code == 2
+    assert "usage: cryptpilot initrd" in capsys.readouterr().err
+
+
+def test_two_hyphens_mean_to_other_commands_what_they_always_do() -> None:
+    assert parse(["open", "--", "-x"]).volumes == ["-x"]
+
+
+def test_another_configuration_than_the_images_is_none_of_their_business(tmp_path: Path) -> None:
+    assert image_check.stale(configure(tmp_path, GUIDE_OTP)) == []
