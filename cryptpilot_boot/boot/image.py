@@ -10,7 +10,7 @@ import dataclasses
 import json
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.boot import record
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
@@ -134,18 +134,26 @@ def findings(content: Content) -> Iterator[CryptpilotError]:
 
 def bundle_findings(bundle: Path = record.BUNDLE) -> Iterator[CryptpilotError]:
     """Yield what in a frozen agent, by default the installed one, is not as its manifest has it."""
-    try:
-        entries = json.loads((bundle / record.MANIFEST).read_text(encoding="utf-8"))["files"]
-        wanted = {str(entry["path"]): str(entry["sha256"]) for entry in entries}
-    except (OSError, ValueError, KeyError, TypeError):
+    entries = _manifest(bundle).get("files")
+    if not entries:
         yield CryptpilotError(
             f"{record.BUNDLE / record.MANIFEST} is missing or damaged", f"install cryptpilot again, then {REMAKE}"
         )
         return
-    for path, value in wanted.items():
-        found = record.digest(bundle / path)
-        if found != value:
-            yield CryptpilotError(f"{record.BUNDLE / path} {'was changed' if found else 'is missing'}", REMAKE)
+    for entry in entries:
+        found = record.digest(bundle / entry["path"])
+        if found != entry["sha256"]:
+            what = "was changed" if found else "is missing"
+            yield CryptpilotError(f"{record.BUNDLE / entry['path']} {what}", REMAKE)
+
+
+def _manifest(bundle: Path) -> dict[str, Any]:
+    """Return what the build wrote down of a frozen agent; nothing when that cannot be read."""
+    try:
+        table: dict[str, Any] = json.loads((bundle / record.MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return table
 
 
 def dracut_modules(tree: Path) -> set[str]:
@@ -173,11 +181,7 @@ def _other_configuration(content: Content) -> Iterator[CryptpilotError]:
 
 def _libraries_missing(tree: Path) -> Iterator[CryptpilotError]:
     """Look for what the agent has from the system: only what it imports in the end would show it by running."""
-    try:
-        needed = (_below(tree, record.BUNDLE) / "manifest.libraries").read_text().split()
-    except OSError:
-        return  # has been said: it is a file of the bundle
-    for name in needed:
+    for name in _manifest(_below(tree, record.BUNDLE)).get("system_libraries", ()):
         if not any(True for place in _LIBRARY_PLACES for _ in tree.glob(f"{place}/{name}")):
             yield CryptpilotError(f"the library {name} is missing, which the agent needs", REMAKE)
 

@@ -296,6 +296,11 @@ cat /run/lab-said
     assert said == "cryptpilot: interrupted"
 
 
+def test_two_rebuilds_of_one_image_do_not_get_into_each_others_way(made: Path) -> None:
+    said = kept(made, f"flock {image_of(made, inside=True)} cryptpilot initrd rebuild --kernel {kernel_release(made)}")
+    assert "is being made anew already" in said
+
+
 def test_a_rebuild_without_room_is_refused_before_it_begins(made: Path) -> None:
     image = image_of(made, inside=True)
     size = image_of(made).stat().st_size

@@ -170,6 +170,69 @@ def test_kernel_modules_are_known_by_name_however_their_file_is_called(tmp_path:
     assert image._dependencies(tmp_path) == {"dm_crypt": ["dm_mod"], "dm_mod": []}
 
 
+def tree(directory: Path, **files: str) -> Path:
+    """Make an unpacked image of empty files, and of some with content."""
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return directory
+
+
+UNIT = "usr/lib/systemd/system/cryptpilot-initrd.service"
+HOOK = "lib/dracut/hooks/pre-trigger/10-cryptpilot.sh"
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        ([], "neither systemd nor a hook of cryptpilot"),
+        ([f"usr/{HOOK}"], ""),
+        ([HOOK], ""),
+        ([f"var/{HOOK}"], ""),
+        (["usr/lib/dracut/hooks/pre-trigger/10-other.sh"], "neither systemd nor a hook of cryptpilot"),
+        (["usr/lib/systemd/systemd", HOOK], "cryptpilot-initrd.service is missing"),
+        (["usr/lib/systemd/systemd", UNIT], "cryptpilot-initrd.service is not enabled"),
+    ],
+)
+def test_what_starts_the_agent_is_a_unit_or_a_hook(tmp_path: Path, files: list[str], complaint: str) -> None:
+    found = list(image._not_started(tree(tmp_path, **dict.fromkeys(files, ""))))
+    assert len(found) == bool(complaint)
+    assert all(complaint in one.what for one in found)
+
+
+MODULES = "usr/lib/modules/6.1"
+INSTALLED = """\
+kernel/md/dm-crypt.ko.xz: kernel/md/dm-mod.ko.xz
+kernel/md/dm-mod.ko.xz:
+kernel/crypto/xts.ko.xz:
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "installed", "missing"),
+    [
+        ({"kernel/dm-crypt.ko": "", "kernel/dm-mod.ko": "", "kernel/xts.ko": ""}, INSTALLED, []),
+        ({"kernel/dm-crypt.ko": "", "kernel/dm-mod.ko": ""}, INSTALLED, ["xts"]),
+        ({"kernel/dm-crypt.ko": "", "kernel/xts.ko": ""}, INSTALLED, ["dm_mod"]),
+        ({"modules.builtin": "kernel/dm-mod.ko\nkernel/dm-crypt.ko\nkernel/xts.ko\n"}, INSTALLED, []),
+        # another machine's image: its own list of modules, and what no volume can do without
+        ({"modules.dep": INSTALLED, "kernel/dm-crypt.ko": "", "kernel/dm-mod.ko": ""}, "", ["xts"]),
+        ({"kernel/xts.ko": ""}, "", ["dm_crypt"]),
+    ],
+    ids=["whole", "module", "dependency", "built in", "another machine", "essential"],
+)
+def test_kernel_modules_must_be_there_if_the_kernel_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], installed: str, missing: list[str]
+) -> None:
+    here = tree(tmp_path / "installed", **{"modules.dep": installed})
+    monkeypatch.setattr(dracut, "modules_directory", lambda _: here)
+    unpacked = tree(tmp_path / "image", **{f"{MODULES}/{name}": text for name, text in files.items()})
+    plan = image.Plan((), (), ("dm_crypt", "aes_arm64", "xts"), network=False)
+    names = [f"the kernel module {name} of 6.1 is missing" for name in missing]
+    assert [one.what for one in image._modules_missing(unpacked, plan)] == names
+
+
 STALE = record.Changes((f"{ROOT} has changed",))
 ROWS = [
     Status("6.1", running=True, path=Path("/boot/initrd.img-6.1"), good=True, in_image=True, volumes=("root", "data"),
