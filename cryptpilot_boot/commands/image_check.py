@@ -31,10 +31,9 @@ def check(config: Config, path: Path | None, kernel: str | None, say: Say, expla
 
     path: the image; without one, those of a kernel, by default of the one that runs. True when all is well.
     """
-    dracut.require_usable()
+    now = required(config)
     if path and not path.is_file():
         raise CryptpilotError(f"{path}: no such image", "see which there are: cryptpilot initrd status")
-    now = record.make(config)
     release = kernel or (_kernel_of(path) if path else "") or dracut.running_kernel()
     remake = image.rebuild_command(release)
     good = True
@@ -47,6 +46,16 @@ def check(config: Config, path: Path | None, kernel: str | None, say: Say, expla
             say(f"{one}: {_well(content)}")
         good = good and not problems
     return good
+
+
+def required(config: Config) -> Record:
+    """Return what images have to be made from. Raises CryptpilotError when they cannot be looked into or compared."""
+    dracut.require_usable()
+    if config.directory != DEFAULT_DIRECTORY:
+        raise CryptpilotError(
+            f"images are made from {DEFAULT_DIRECTORY}, and not from {config.directory}", "leave out --config-dir"
+        )
+    return record.make(config)
 
 
 def _kernel_of(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.boot import image, record
-from cryptpilot_boot.commands.image_check import problems_of
+from cryptpilot_boot.commands.image_check import problems_of, required
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.system import dracut
 from cryptpilot_boot.system.block import readable
@@ -33,17 +33,16 @@ def rebuild(
     kernel: whose, by default that of the kernel that runs; every: those of all kernels that have one. options: more of
     dracut's. Raises CryptpilotError when one fails: the old image is there still, and the next is not tried.
     """
-    dracut.require_usable()
+    now = required(config)
     release = kernel or dracut.running_kernel()
     todo = [(one, path) for one in dracut.kernels() for path in dracut.images(one)] if every else []
     for one, path in todo or [(release, path) for path in dracut.require_images(release)]:
-        for line in _rebuild(config, one, path.resolve(), options):
+        for line in _rebuild(now, one, path.resolve(), options):
             say(f"{path}: {line}")
     return True
 
 
-def _rebuild(config: Config, kernel: str, old: Path, options: Sequence[str]) -> list[str]:
-    now = record.make(config)
+def _rebuild(now: Record, kernel: str, old: Path, options: Sequence[str]) -> list[str]:
     new = old.with_name(old.name + _SUFFIX)
     with _alone(old):
         before = _summary(old)
@@ -61,8 +60,10 @@ def _rebuild(config: Config, kernel: str, old: Path, options: Sequence[str]) -> 
         except CryptpilotError as error:
             raise CryptpilotError(
                 f"{old} was not made anew, and is as it was: {error.what}",
-                error.hint or f"see all that dracut says: dracut --force --verbose /tmp/initrd.img {kernel}",
+                error.hint or f"see all that dracut says: dracut --force --verbose /root/initrd.img {kernel}",
             ) from None
+        except OSError as error:
+            raise CryptpilotError(f"{old} was not made anew, and is as it was: {error}") from None
         finally:
             new.unlink(missing_ok=True)
     return lines
@@ -81,6 +82,8 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _require_room(old: Path, before: _Summary | None) -> None:
     """Raise CryptpilotError when an image of this size, with what cryptpilot adds, does not fit beside the old one."""
+    if not dracut.is_writable(old.parent):
+        raise CryptpilotError(f"{old} was not made anew: {old.parent} cannot be written to", "is it mounted read-only?")
     needed = old.stat().st_size + _MARGIN
     if before is None or "cryptpilot" not in before.modules:
         needed += sum(path.stat().st_size for path in record.BUNDLE.rglob("*") if path.is_file()) // 2
@@ -138,7 +141,8 @@ def _what_changed(before: _Summary | None, after: _Summary) -> list[str]:
     old, new = before.record, after.record
     if old and new:
         if old.agent != new.agent:
-            lines.append(f"cryptpilot {old.version} -> {new.version}")
+            other = old.version != new.version
+            lines.append(f"cryptpilot {old.version} -> {new.version}" if other else "another build of cryptpilot")
         lines += record.changes(old, new, record.digests(old.configuration)).configuration
     for what, had, has in (
         ("volumes", set(old.volumes) if old else set(), set(new.volumes) if new else set()),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.boot import image, record
 from cryptpilot_boot.boot.record import Changes
+from cryptpilot_boot.commands.image_check import required
 from cryptpilot_boot.commands.show import table
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.system import dracut
@@ -44,8 +45,7 @@ class Status:
 
 def status(config: Config, *, as_json: bool, say: Callable[[str], None]) -> bool:
     """Say where the images of all installed kernels stand; True when none is stale or lacks what it needs."""
-    dracut.require_usable()
-    now = record.make(config)
+    now = required(config)
     sizes: dict[tuple[str, str], int | None] = {}
     images = [(kernel, path) for kernel in dracut.kernels() for path in (*dracut.images(kernel), None)]
     known = {kernel for kernel, path in images if path}

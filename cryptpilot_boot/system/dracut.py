@@ -144,6 +144,11 @@ def room(place: str | Path) -> int:
     return status.f_bfree * status.f_frsize
 
 
+def is_writable(directory: Path) -> bool:
+    """Tell whether files can be made in a directory: root can, but on a file system that is read-only."""
+    return os.access(directory, os.W_OK)
+
+
 def unpack(image: Path, directory: Path, pattern: str = "") -> None:
     """Unpack an image into an empty directory; pattern: only the paths that match it, as cpio(1) has it.
 

@@ -296,6 +296,12 @@ cat /run/lab-said
     assert said == "cryptpilot: interrupted"
 
 
+def test_a_rebuild_on_a_read_only_file_system_is_refused(made: Path) -> None:
+    script = "mount --bind /boot /boot; mount -o remount,bind,ro /boot; cryptpilot initrd rebuild"
+    said = kept(made, f"{script} --kernel {kernel_release(made)}")
+    assert "was not made anew: /boot cannot be written to" in said
+
+
 def test_two_rebuilds_of_one_image_do_not_get_into_each_others_way(made: Path) -> None:
     said = kept(made, f"flock {image_of(made, inside=True)} cryptpilot initrd rebuild --kernel {kernel_release(made)}")
     assert "is being made anew already" in said

@@ -300,3 +300,11 @@ def test_two_hyphens_mean_to_other_commands_what_they_always_do() -> None:
 
 def test_another_configuration_than_the_images_is_none_of_their_business(tmp_path: Path) -> None:
     assert image_check.stale(configure(tmp_path, GUIDE_OTP)) == []
+
+
+def test_images_are_not_compared_with_a_configuration_they_are_not_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dracut, "require_usable", lambda: None)
+    with pytest.raises(CryptpilotError, match="images are made from /etc/cryptpilot"):
+        image_check.required(configure(tmp_path, GUIDE_OTP))
