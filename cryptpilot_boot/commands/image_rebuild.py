@@ -60,7 +60,7 @@ def _rebuild(now: Record, kernel: str, old: Path, options: Sequence[str]) -> lis
         except CryptpilotError as error:
             raise CryptpilotError(
                 f"{old} was not made anew, and is as it was: {error.what}",
-                error.hint or f"see all that dracut says: dracut --force --verbose /root/initrd.img {kernel}",
+                error.hint or f"see all that dracut says: dracut --verbose try.img {kernel}",
             ) from None
         except OSError as error:
             raise CryptpilotError(f"{old} was not made anew, and is as it was: {error}") from None
