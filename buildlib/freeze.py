@@ -27,15 +27,19 @@ _KEPT = 4
 _EPOCH = "1704067200"  # 2024-01-01, for whatever wants to know the time; what comes out holds no time
 
 
-def origin(python: Python) -> manifest.Origin:
-    """Say what a bundle made now would be made from."""
-    sources = [
+def sources() -> list[Path]:
+    """Return the files of the checkout that decide what is in a bundle."""
+    return [
         *sorted((ROOT / "cryptpilot_boot").rglob("*.py")),
         *sorted((ROOT / "buildlib").glob("*.py")),
         *sorted((ROOT / "buildlib").glob("*.spec")),
         *venv.locks("build"),
     ]
-    parts = [part for path in sources for part in (str(path.relative_to(ROOT)).encode(), path.read_bytes())]
+
+
+def origin(python: Python) -> manifest.Origin:
+    """Say what a bundle made now would be made from."""
+    parts = [part for path in sources() for part in (str(path.relative_to(ROOT)).encode(), path.read_bytes())]
     parts += [digest_of_file(path).encode() for path in python.libraries]
     version = re.search(r'^__version__ = "(.+)"$', (ROOT / "cryptpilot_boot/__init__.py").read_text(), re.MULTILINE)
     if version is None:

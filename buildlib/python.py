@@ -14,12 +14,15 @@ from buildlib.base import BuildError, run
 
 # Asked of the interpreter itself: it need not be the one that runs build.py. In an environment it names the
 # interpreter the environment was made from. The libraries are those its extension modules bring into the process:
-# a bundle holds copies of them, so it is out of date when one of them changes.
+# a bundle holds copies of them, so it is out of date when one of them changes. Debian 11's Python calls /usr/lib its
+# LIBDIR and keeps the shared library in the directory of the architecture below.
 _QUESTION = """
 import importlib, json, os, pathlib, platform, sys, sysconfig
 for name in ("ctypes", "hashlib", "pyexpat", "ssl", "zlib"):
     importlib.import_module(name)
-libpython = pathlib.Path(sysconfig.get_config_var("LIBDIR") or "", sysconfig.get_config_var("INSTSONAME") or "")
+var = lambda name: sysconfig.get_config_var(name) or ""
+candidates = [pathlib.Path(var("LIBDIR"), directory, var("INSTSONAME")) for directory in ("", var("MULTIARCH"))]
+libpython = next((path for path in candidates if path.is_file()), candidates[0])
 mapped = {line.split(None, 5)[5].strip() for line in open("/proc/self/maps") if line.count("/") and ".so" in line}
 print(json.dumps({
     "path": os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable),

@@ -24,9 +24,9 @@ LOCK_SETS = {
     "sdk": ("sdk",),
 }
 
-# Source archives are built with these. They go in first: pip's own way would fetch them anew for each build, of any
-# version and without a hash.
-_BUILDERS = frozenset({"flit-core", "packaging", "setuptools", "wheel"})
+# Source archives are built with these, and by this pip. They go in first: pip's own way would fetch them anew for each
+# build, of any version and without a hash.
+_BUILDERS = frozenset({"flit-core", "packaging", "pip", "setuptools", "wheel"})
 
 # Another checkout may just be using the one before.
 _KEPT = 2

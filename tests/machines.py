@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.lab.bundle import frozen
 from tests.lab.disk import Disk, blank_disk
 from tests.lab.image import fill_script, make_archive, prune
 from tests.lab.qemu import CONSOLE, Machine
@@ -197,9 +198,14 @@ def settings(*, verbose: bool = False, timeout: int = 60) -> str:
     return f"[boot]\nverbose = {str(verbose).lower()}\ntimeout = {timeout}\n"
 
 
-def install(tree: Path) -> Path:
-    """Install the product into a tree with `build.py install`, and what the lab wants to know of a booted system."""
-    run([os.environ.get("PYTHON", "/usr/bin/python3"), CHECKOUT / "build.py", "install", "--destdir", tree])
+def install(tree: Path, bundle: Path | None = None) -> Path:
+    """Install the product into a tree with `build.py install`, and what the lab wants to know of a booted system.
+
+    bundle: the frozen agent, by default the one that was made on this machine.
+    """
+    python = os.environ.get("PYTHON", "/usr/bin/python3")
+    chosen: list[str | Path] = ["--bundle", bundle] if bundle else []
+    run([python, CHECKOUT / "build.py", "install", "--destdir", tree, *chosen])
     guest = Path(__file__).with_name("guest")
     run(["cp", "-r", f"{guest}/.", tree])
     wants = tree / "etc/systemd/system/multi-user.target.wants"
@@ -209,9 +215,13 @@ def install(tree: Path) -> Path:
     return tree
 
 
-def installed_tree(destination: Path, extra: Sequence[str] = ()) -> Path:
-    """Make a Debian 12 tree with the product installed; `extra` are more packages in it."""
-    return install(clone(root_tree("bookworm", extra), destination))
+def installed_tree(destination: Path, extra: Sequence[str] = (), release: str = "") -> Path:
+    """Make a tree with the product installed; `extra` are more packages in it.
+
+    release: the Debian release, and then the agent is built there; without it Debian 12, and the agent built here.
+    """
+    bundle = frozen(release) if release else None
+    return install(clone(root_tree(release or "bookworm", extra), destination), bundle)
 
 
 def configure(tree: Path, volumes: Mapping[str, str], global_file: str = "") -> None:

@@ -1,9 +1,9 @@
 #!/bin/sh
-# chroot.sh ROOT POINT SHARE PROGRAM [ARGUMENT...]: run a program in a tree. See tree.py, which starts it in
+# chroot.sh ROOT POINT SHARE MOUNTS PROGRAM [ARGUMENT...]: run a program in a tree. See tree.py, which starts it in
 # a mount namespace of its own: nothing here is undone, it vanishes.
 set -eu
-root=$1 point=$2 share=$3
-shift 3
+root=$1 point=$2 share=$3 mounts=$4
+shift 4
 
 # No block device of the host gets in: nothing that runs here can harm a disk.
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
@@ -24,5 +24,16 @@ mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 [ -z "$share" ] || mount --bind "$share" "$root$point"
+for path in $mounts; do
+    if [ -d "$path" ]; then
+        mkdir -p "$root$path"
+    else
+        mkdir -p "$root${path%/*}"
+        rm -f "$root$path" # it may be a link to nowhere
+        touch "$root$path"
+    fi
+    mount --bind "$path" "$root$path"
+    mount -o remount,bind,ro "$root$path"
+done
 
 exec chroot "$root" "$@"

@@ -44,6 +44,12 @@ PACKAGES = (
     "strace",
 )
 
+BUILD_PACKAGES = ("python3", "python3-venv", "binutils")
+"""What freezing the agent takes, beside Python as a shared library."""
+
+PYTHONS = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13"}
+"""The releases there are trees of, and their Python."""
+
 SUITE_OPTIONS = {
     "bullseye": (
         # Its security archive names packages that it no longer holds.
@@ -67,13 +73,22 @@ def root_tree(suite: str = "bookworm", extra: Sequence[str] = ()) -> Path:
     server and no password for root. `extra` are packages beside `PACKAGES`. Making it takes half a minute. Host
     program: ``mmdebstrap``.
     """
-    command = _mmdebstrap(suite, extra)
+    return _tree(f"tree-{suite}{'-extra' if extra else ''}", suite, [*PACKAGES, *extra])
+
+
+def build_tree(suite: str) -> Path:
+    """Return a tree of a Debian release in which the agent can be frozen, shared and cached: not to be changed."""
+    return _tree(f"build-tree-{suite}", suite, [*BUILD_PACKAGES, f"libpython{PYTHONS[suite]}"])
+
+
+def _tree(name: str, suite: str, packages: Sequence[str]) -> Path:
+    command = _mmdebstrap(suite, packages)
 
     def make(path: Path) -> None:
         # Or else the kernel's post-installation script would have dracut make an initrd.
         run([*command, path], env={**os.environ, "INITRD": "No"}, timeout=600)
 
-    return cached(f"tree-{suite}{'-extra' if extra else ''}", command, make)
+    return cached(name, command, make)
 
 
 def clone(tree: Path, destination: Path) -> Path:
@@ -87,17 +102,21 @@ def in_chroot(
     argv: Sequence[Argument],
     *,
     share: Path | None = None,
+    mounts: Sequence[Path] = (),
+    network: bool = False,
     env: Mapping[str, str] | None = None,
     timeout: float = 300,
 ) -> str:
-    """Run a program in a tree, without network, and return its output; `share` is seen there at `SHARE`.
+    """Run a program in a tree and return its output; `share` is seen there at `SHARE`.
 
-    Mounts, processes and network are the program's own and vanish with it, whatever happens.
+    Mounts and processes are the program's own and vanish with it, whatever happens; so is its network, which reaches
+    nothing, unless it is to have this machine's. `mounts` are files and directories of this machine that are seen at
+    the same place there, not to be written to.
     """
     return run(
         contained(
-            ["sh", Path(__file__).with_name("chroot.sh"), tree, SHARE, share or "", *argv],
-            *("--mount", "--net"),
+            ["sh", Path(__file__).with_name("chroot.sh"), tree, SHARE, share or "", " ".join(map(str, mounts)), *argv],
+            *("--mount", *([] if network else ["--net"])),
         ),
         env={"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", **(env or {})},
         timeout=timeout,
@@ -132,14 +151,14 @@ def make_initrd(tree: Path, destination: Path, *options: str) -> str:
     return output
 
 
-def _mmdebstrap(suite: str, extra: Sequence[str]) -> list[str]:
+def _mmdebstrap(suite: str, packages: Sequence[str]) -> list[str]:
     return [
         "mmdebstrap",
         "--mode=root",
         "--variant=minbase",
         "--components=main",
         "--format=directory",
-        "--include=" + ",".join([*PACKAGES, *extra]),
+        "--include=" + ",".join(packages),
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/info/*",
