@@ -8,10 +8,11 @@ a mark is not left half made: what makes it, or takes it away, is finished whate
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.errors import Interrupted
+from cryptpilot_boot.errors import Interrupted, ProgramError
 from cryptpilot_boot.system import luks_header
 from cryptpilot_boot.system.run import raise_if_interrupted, run
 
@@ -29,12 +30,26 @@ _DERIVATION = {
     False: ["--pbkdf=argon2id"],
 }
 _INTEGRITY = ["--integrity=hmac-sha256"]
+# Before, cryptsetup looks for the tags of a device whose header it is given as a file in that file.
+_INTEGRITY_SINCE = (2, 4)
 _LONGEST_FLUSH = 600.0  # seconds, until what a wipe that is cut short left in memory is on the disk
 # Argon2id takes up to half of the memory there is: of several at once, one would be killed for want of it.
 _ONE_BY_ONE = ["--serialize-memory-hard-pbkdf"]
 _formatting_memory_hard = threading.Lock()  # luksFormat heeds no such option
 # The journal writes everything twice, and is what makes data and tags agree after a power cut.
 _NO_JOURNAL = ["--integrity-no-journal"]
+
+
+def require_integrity() -> None:
+    """Raise ProgramError unless this cryptsetup can make and open devices with integrity."""
+    _, text = run(["cryptsetup", "--version"])
+    version = re.search(r"(\d+)\.(\d+)\S*", text)
+    if version and (int(version[1]), int(version[2])) < _INTEGRITY_SINCE:
+        least = ".".join(map(str, _INTEGRITY_SINCE))
+        raise ProgramError(
+            f"cryptsetup {version[0]} is too old for a volume with integrity",
+            f"use a distribution with cryptsetup {least} or newer, or a volume without integrity",
+        )
 
 
 def luks_format(

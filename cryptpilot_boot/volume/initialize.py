@@ -135,7 +135,7 @@ def _require_formattable(volume: Volume, force: Force) -> Target:
         )
     close_leftover(volume)
     block.require_unused(device.node)
-    require_room(volume, device)
+    require_makable(volume, device)
     found = state.look(device.node)
     _require_allowed(volume, found, force)
     return Target(device, found)
@@ -165,8 +165,10 @@ def _require_allowed(volume: Volume, found: block.Signature | None, force: Force
         )
 
 
-def require_room(volume: Volume, device: block.Device) -> None:
-    """Raise DeviceError when the device is too small for what is to be made on it."""
+def require_makable(volume: Volume, device: block.Device) -> None:
+    """Raise CryptpilotError when what is to be made on the device needs more room, or more of cryptsetup."""
+    if volume.integrity:
+        cryptsetup.require_integrity()
     needed = luks_header.SIZE + (mkfs.KINDS[volume.makefs].minimum if volume.makefs else _SECTOR)
     if volume.integrity:
         needed += needed // _INTEGRITY_SHARE + _INTEGRITY_BYTES

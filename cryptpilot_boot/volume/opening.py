@@ -9,7 +9,7 @@ from cryptpilot_boot import keys, log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
 from cryptpilot_boot.volume import state
-from cryptpilot_boot.volume.initialize import close_leftover, make, require_room, working_name
+from cryptpilot_boot.volume.initialize import close_leftover, make, require_makable, working_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ def require_openable(volume: Volume) -> block.Device:
     block.require_unused(device.node)
     found = state.look(device.node)
     if volume.temporary:
-        require_room(volume, device)
+        require_makable(volume, device)
         refusal = state.not_ours_to_overwrite(volume, found)
         if refusal:
             raise DeviceError(refusal, f"if nobody needs that any more: wipefs --all {volume.dev}")
@@ -111,6 +111,8 @@ def _telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
         yield
     except ProgramError as error:
         if error.status != cryptsetup.WRONG_PASSPHRASE:
+            if volume.integrity:
+                cryptsetup.require_integrity()  # it says so better than cryptsetup did
             raise CryptpilotError(
                 f"{volume.dev} cannot be opened: {error.what}",
                 error.hint or "see what the kernel says of it (dmesg)",
