@@ -13,6 +13,8 @@ _NEXT_ROOT = Path("/sysroot")
 _NEED_SHUTDOWN = Path("/run/initramfs/.need_shutdown")
 _FSTAB = Path("/etc/fstab")
 _FSTAB_GENERATOR = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
+_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
+_STOP_BOOT = Path("/run/cryptpilot/stop-boot")
 
 
 def in_initrd() -> bool:
@@ -23,8 +25,12 @@ def in_initrd() -> bool:
 def stop_boot() -> None:
     """Give up on this boot: what dracut does then (a shell, or rd.emergency=) is the administrator's choice.
 
-    The same job as OnFailure=emergency.target would start, but only when it is known that the boot cannot go on.
+    The same job as OnFailure=emergency.target would start, but only when it is known that the boot cannot go on. In an
+    initrd without systemd our hook for dracut's main loop does it, once this process has ended.
     """
+    if not _SYSTEMD.exists():
+        _STOP_BOOT.touch()
+        return
     run(["systemctl", "--no-block", "--job-mode=replace-irreversibly", "start", "emergency.target"], finish=True)
 
 

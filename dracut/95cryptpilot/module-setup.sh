@@ -5,7 +5,8 @@
 # carries it out. A configuration that cannot be used fails the image: without the agent's part it would be made
 # all the same, and nobody would know before the next boot.
 
-# shellcheck disable=SC2154  # dracut sets dracutbasedir, dracutsysrootdir, initdir, moddir, systemdsystemunitdir
+# shellcheck disable=SC2154  # dracut sets dracutbasedir, dracutsysrootdir, initdir, moddir, omit_dracutmodules,
+# systemdsystemunitdir, systemdutildir
 
 _agent=/usr/lib/cryptpilot
 
@@ -17,7 +18,28 @@ check() {
     if _plan 2> /dev/null | grep -q '^network ' && ! compgen -G "$dracutbasedir/modules.d/??network" > /dev/null; then
         _fail "a volume has its key in KMS, and dracut has no network module (Debian: install dracut-network)"
     fi
+    if ! _may_have_systemd && _plan 2> /dev/null | grep -q '^network ' && [[ ! $(_network_without_systemd) ]]; then
+        _fail "a volume has its key in KMS, and dracut's network without systemd takes dhclient and arping \
+(Debian: install isc-dhcp-client and iputils-arping)"
+    fi
     return 0
+}
+
+# Whether systemd may be in the image: when dependencies are asked for, dracut does not know yet whether it will be.
+_may_have_systemd() {
+    [[ " $omit_dracutmodules " != *" systemd "* && " $omit_dracutmodules " != *" systemd-initrd "* ]] \
+        && [[ -x $dracutsysrootdir$systemdutildir/systemd ]]
+}
+
+# Which network module to take where there is no systemd. Left to itself, dracut 059 takes systemd-networkd even then.
+_network_without_systemd() {
+    local module
+    for module in network-wicked connman network-manager network-legacy; do
+        dracut_module_included "$module" && echo "$module" && return
+    done
+    if find_binary dhclient > /dev/null && { find_binary arping || find_binary arping2; } > /dev/null; then
+        echo network-legacy
+    fi
 }
 
 _fail() {
@@ -38,8 +60,14 @@ depends() {
     local kind
     _plan 2> /dev/null | while read -r kind _; do
         case $kind in
-            program) echo systemd-initrd dm rootfs-block ;;
-            network) echo network ;;
+            program)
+                echo dm rootfs-block
+                ! _may_have_systemd || echo systemd-initrd
+                ;;
+            network)
+                _may_have_systemd || _network_without_systemd
+                echo network
+                ;;
         esac
     done
     return 0
@@ -96,10 +124,28 @@ install() {
         esac
     done <<< "$plan"
 
+    inst_rules 00-cryptpilot.rules
+    if dracut_module_included systemd-initrd; then
+        _start_by_systemd
+    else
+        _start_by_hooks
+    fi
+}
+
+_start_by_systemd() {
     inst_simple "$moddir/cryptpilot-initrd.service" "$systemdsystemunitdir/cryptpilot-initrd.service" \
         || _fail "cryptpilot-initrd.service is missing"
-    inst_rules 00-cryptpilot.rules
-    # systemd passes over a wants entry that is no symbolic link; systemctl makes one
-    $SYSTEMCTL -q --root "$initdir" add-wants initrd.target cryptpilot-initrd.service \
+    # systemd passes over a wants entry that is no symbolic link; systemctl makes one. dracut 051 has no $SYSTEMCTL.
+    ${SYSTEMCTL:-systemctl} -q --root "$initdir" add-wants initrd.target cryptpilot-initrd.service \
         || _fail "cryptpilot-initrd.service cannot be enabled"
+}
+
+_start_by_hooks() {
+    inst_script "$moddir/cryptpilot-initrd.sh" /usr/bin/cryptpilot-initrd || _fail "cryptpilot-initrd.sh is missing"
+    inst_hook pre-trigger 10 "$moddir/cryptpilot-start.sh"
+    inst_hook initqueue 10 "$moddir/cryptpilot-give-up.sh"
+    inst_hook initqueue/finished 10 "$moddir/cryptpilot-finished.sh"
+    inst_hook initqueue/timeout 10 "$moddir/cryptpilot-timeout.sh"
+    # what tells the agent where it is; dracut 106 leaves it to systemd's modules
+    [[ -e $initdir/etc/initrd-release ]] || ln -s ../usr/lib/initrd-release "$initdir/etc/initrd-release"
 }

@@ -43,7 +43,7 @@ def frozen(suite: str) -> Path:
                 clone(tree, Path(name, "tree")),
                 ["/usr/bin/python3", ROOT / "build.py", "freeze", "--output", f"{SHARE}/dist"],
                 share=kept,
-                mounts=[ROOT, *_packages()],
+                mounts=[ROOT, *packages()],
                 network=True,
                 env={
                     **{key: value for key, value in os.environ.items() if _VARIABLE.fullmatch(key)},
@@ -58,7 +58,7 @@ def frozen(suite: str) -> Path:
     return cached(f"bundle-{suite}", [tree.name, *parts], make)
 
 
-def _packages() -> list[Path]:
+def packages() -> list[Path]:
     """Return what this machine's pip goes by, and where it finds packages on this machine."""
     configuration = run([sys.executable, "-m", "pip", "config", "list"])
     paths = [
