@@ -75,3 +75,11 @@ def test_an_image_that_could_not_reach_kms_is_not_made(tree: Path, tmp_path: Pat
     with pytest.raises(LabError, match="dracut has no network module"):
         machines.make_image(copy, tmp_path / "initrd.img")
     assert not (tmp_path / "initrd.img").exists()
+
+
+def test_an_image_without_systemd_that_would_have_no_network_is_not_made(tree: Path, tmp_path: Path) -> None:
+    copy = clone(tree, tmp_path / "tree")
+    (copy / "usr/sbin/dhclient").unlink()
+    with pytest.raises(LabError, match="network without systemd takes dhclient and arping"):
+        machines.make_image(copy, tmp_path / "initrd.img", "--omit", "systemd systemd-initrd dracut-systemd")
+    assert not (tmp_path / "initrd.img").exists()
