@@ -38,8 +38,8 @@ test: setup lint build
 	@# Machines with one processor two at a time; those with two have them to themselves.
 	@CRYPTPILOT_SDK_PYTHON="$$($(PYTHON) build.py venv sdk)/bin/python" \
 		$(DEV)/python -m pytest tests --ignore=tests/boot -n2 --dist=loadfile $(PYTEST_ARGS)
-	@$(DEV)/python -m pytest tests/boot --ignore=tests/boot/test_matrix.py $(PYTEST_ARGS)
-	@$(DEV)/python -m pytest tests/boot/test_matrix.py -n2 --dist=loadgroup $(PYTEST_ARGS)
+	@$(DEV)/python -m pytest tests/boot --ignore-glob="*/test_debian*" $(PYTEST_ARGS)
+	@$(DEV)/python -m pytest tests/boot/test_debian*.py -n2 --dist=loadfile $(PYTEST_ARGS)
 
 bench: setup build
 	@$(DEV)/python -m tests.bench $(BENCH)

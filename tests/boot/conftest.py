@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Callable
 import pytest
 
 from tests import machines
+from tests.boot.matrix import Bench, Release
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk
 from tests.lab.run import run
@@ -103,6 +104,25 @@ def scratch_disk(tmp_path: Path) -> Disk:
 @pytest.fixture
 def report_disk(tmp_path: Path) -> Disk:
     return machines.report_disk(tmp_path / "report.img")
+
+
+@pytest.fixture(scope="module")
+def release(
+    lab: None,  # noqa: ARG001
+    request: pytest.FixtureRequest,
+    site: machines.Site,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Release:
+    """The release that a test's file names."""
+    site.behave("ok")
+    name = request.module.RELEASE
+    return Release(site, tmp_path_factory.mktemp(name), name)
+
+
+@pytest.fixture
+def bench(site: machines.Site, network: Namespace, tmp_path: Path) -> Bench:
+    site.behave("ok")
+    return Bench(site, network, tmp_path)
 
 
 SCRATCH = """\

@@ -1,0 +1,135 @@
+"""The initrds that distributions offer: releases, network stacks, with systemd and without, and what the root lies on.
+
+A row is a boot; docs/boot.md has them as a table. Each release has a file of its own, `test_debian*.py`: what is in one
+file shares a root disk, and two files are run at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests import machines
+from tests.lab import qemu
+from tests.lab.bundle import frozen
+from tests.lab.disk import Disk
+from tests.lab.image import make_archive, prune
+from tests.lab.run import run
+from tests.lab.tree import SHARE, in_chroot, root_tree
+
+if TYPE_CHECKING:
+    from tests.lab.net import Namespace
+
+PACKAGES = ("network-manager", "lvm2", "isc-dhcp-client")
+"""What a tree has beside the usual ones, so that its dracut can make every kind of image."""
+
+STACKS = frozenset({"systemd-networkd", "network-manager", "network-legacy"})
+SYSTEMD = frozenset({"systemd", "systemd-initrd", "dracut-systemd"})
+WORDS = {
+    # Or else it loads a BPF program, and that kernel first looks through all its types: half a minute of emulation.
+    "bullseye": "systemd.unified_cgroup_hierarchy=0",
+}
+"""What a release has on its kernel's command line."""
+# The machine that makes the image is not the one it is for.
+DRIVERS = "virtio_pci virtio_blk virtio_net virtio_rng ext4"
+PATIENCE = 120
+"""Seconds the agent has: nothing here is to fail for want of time."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kind of image."""
+
+    network: str
+    systemd: bool = True
+    hostonly: bool = False
+
+    def __str__(self) -> str:
+        words = [self.network, "" if self.systemd else "no-systemd", "hostonly" if self.hostonly else ""]
+        return "-".join(word for word in words if word)
+
+    @property
+    def options(self) -> list[str]:
+        """What dracut is told."""
+        return [
+            *("--add", self.network),
+            *([] if self.systemd else ["--omit", " ".join(sorted(SYSTEMD))]),
+            *(["--hostonly", "--add-drivers", DRIVERS, "--filesystems", "ext4"] if self.hostonly else []),
+        ]
+
+
+class Release:
+    """A Debian release: a tree that makes images of every kind, and a root disk with a smaller system on it."""
+
+    def __init__(self, site: machines.Site, work: Path, name: str) -> None:
+        volumes = {machines.ROOT: machines.volume_file(site)}
+        self.tree = machines.installed_tree(work / "tree", PACKAGES, name)
+        machines.configure(self.tree, volumes, machines.settings(timeout=PATIENCE))
+        self.system = machines.install(prune(root_tree(name), work / "system"), frozen(name))
+        machines.configure(self.system, volumes)
+        in_chroot(self.system, ["systemctl", "enable", "cryptpilot.service"])
+        make_archive(work / "root.tar", self.system)
+        self.disk = machines.make_root_disk(site, self.tree, work)
+        self.words = WORDS.get(name, "")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Puts machines together and boots them."""
+
+    site: machines.Site
+    network: Namespace
+    work: Path
+
+    def image(self, tree: Path, row: Row, *options: str) -> machines.Image:
+        """Make the image of a row, and see that it is of the kind that was meant."""
+        image = machines.make_image(tree, self.work / "initrd.img", *row.options, *options)
+        listing = in_chroot(tree, ["lsinitrd", "--mod", f"{SHARE}/{image.path.name}"], share=self.work)
+        modules = set(listing.split())
+        assert "cryptpilot" in modules
+        assert modules & STACKS == {row.network}
+        assert modules & SYSTEMD == (SYSTEMD if row.systemd else set())
+        return image
+
+    def boot(self, tree: Path, image: machines.Image, disks: list[Disk], words: str = "") -> dict[str, str]:
+        """Boot from copies of the disks, with an honest KMS; return the report."""
+        report = machines.report_disk(self.work / "report.img")
+        self.start(tree, image, [*map(self.copy, disks), report], words).check()
+        return machines.read_report(report)
+
+    def start(self, tree: Path, image: machines.Image, disks: list[Disk], words: str = "") -> qemu.BootResult:
+        """Boot until the machine ends by itself. words: more for the kernel's command line, where the last counts."""
+        machine = machines.machine(tree, image, tuple(disks), self.network)
+        # Two machines with a processor each take half the time of two with two, one after the other.
+        machine = replace(machine, cmdline=f"{machine.cmdline} {words}", smp=1)
+        self.site.forget_requests()
+        with machines.running_kms(self.site, self.network):
+            return qemu.boot(machine, timeout=400, log=self.work / "console.log")
+
+    def copy(self, disk: Disk) -> Disk:
+        """Copy a disk, for a machine that may write to it."""
+        path = self.work / f"own-{disk.path.name}"
+        run(["cp", "--sparse=always", disk.path, path])
+        return replace(disk, path=path)
+
+
+def require_boot(row: Row, release: Release, bench: Bench) -> None:
+    """Boot the release's root disk with an image of a kind; fail unless all went as it should."""
+    report = bench.boot(release.tree, bench.image(release.tree, row), [release.disk], release.words)
+    assert report["root_source"].strip() == "/dev/mapper/root"
+    assert answers(bench.site) == [("GetSecretValue", "ok")]
+    require_history(report, "root")
+
+
+def require_history(report: dict[str, str], *volumes: str) -> None:
+    """Fail unless the event log was carried across the pivot, and has these volumes opened before it."""
+    log = [(event["stage"], event["volume"], event["step"]) for event in machines.events(report)]
+    assert log[0] == ("initrd", "", "start")
+    assert {("initrd", volume, "open") for volume in volumes} <= set(log)
+    assert log[-1] == ("system", "", "done")
+
+
+def answers(site: machines.Site) -> list[tuple[str, str]]:
+    """Return the requests the KMS was asked, and how each ended."""
+    return [(request["api"], request["outcome"]) for request in site.requests()]

@@ -1,0 +1,19 @@
+"""Debian 11: the initrds its dracut 051 makes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.boot.matrix import Bench, Release, Row, require_boot
+
+RELEASE = "bullseye"
+
+ROWS = [
+    Row("network-legacy"),
+    Row("network-legacy", systemd=False),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_machine_boots(row: Row, release: Release, bench: Bench) -> None:
+    require_boot(row, release, bench)

@@ -1,0 +1,131 @@
+"""Debian 12: the initrds its dracut 059 makes, and what the root may lie on."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests import machines
+from tests.boot.matrix import Bench, Release, Row, answers, require_boot, require_history
+from tests.lab import qemu
+from tests.lab.disk import Disk, blank_disk, sha256
+from tests.lab.image import fill_script, make_archive
+from tests.lab.tree import clone
+
+RELEASE = "bookworm"
+
+ROWS = [
+    Row("systemd-networkd"),
+    Row("network-manager", hostonly=True),
+    Row("network-legacy", systemd=False),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_machine_boots(row: Row, release: Release, bench: Bench) -> None:
+    require_boot(row, release, bench)
+
+
+def test_without_systemd_a_boot_that_cannot_go_on_says_so_and_stops_at_once(release: Release, bench: Bench) -> None:
+    image = bench.image(release.tree, WITHOUT_SYSTEMD)
+    before = sha256(release.disk.path)
+    bench.site.behave("refuse")
+    result = bench.start(release.tree, image, [release.disk])
+    console = result.console
+    assert result.ending in (qemu.Ending.POWERED_OFF, qemu.Ending.PANICKED, qemu.Ending.REBOOTED), str(result)
+    for said in (
+        r"cryptpilot\[\d+\]: volume \"root\" could not be opened",
+        r"cryptpilot\[\d+\]:   failed:   KMS says Forbidden.NoPermission",
+        r"cryptpilot\[\d+\]:   now:      the kernel command line names this volume, so the boot stops here",
+        r"\] dracut Warning: cryptpilot: a volume that this boot cannot do without is not open",
+    ):
+        assert len(re.findall(said, console)) == 1, f"{said}\n{result}"
+    assert answers(bench.site) == [("GetSecretValue", "refuse")]
+    assert sha256(release.disk.path) == before
+
+
+def test_root_on_lvm_within_the_volume(release: Release, bench: Bench) -> None:
+    tree = clone(release.tree, bench.work / "tree")
+    file = machines.volume_file(bench.site).replace('makefs = "ext4"\n', "")
+    machines.configure(tree, {machines.ROOT: file})
+    disk = Disk(blank_disk(bench.work / "root.img", machines.ROOT_DISK_BYTES), machines.ROOT)
+    system = clone(release.system, bench.work / "system")
+    machines.configure(system, {machines.ROOT: file})
+    archive = Disk(make_archive(bench.work / "root.tar", system), "archive", readonly=True)
+    script = f"""
+export LVM_SUPPRESS_FD_WARNINGS=1
+# nobody is there to make the nodes
+config='activation {{ udev_sync=0 udev_rules=0 }} devices {{ obtain_device_list_from_udev=0 }}'
+lvm() {{ command lvm "$1" --config "$config" "${{@:2}}"; }}
+cryptpilot init root --yes
+cryptpilot open root
+lvm pvcreate /dev/mapper/root
+lvm vgcreate vg0 /dev/mapper/root
+lvm lvcreate --yes --name root --extents 100%FREE vg0
+mkfs.ext4 -q /dev/mapper/vg0-root
+{fill_script(archive.device, "/dev/mapper/vg0-root")}
+lvm vgchange --activate n vg0
+cryptpilot close root
+"""
+    machines.run_with_kms(bench.site, tree, script, disks=[disk, archive], timeout=240).check()
+    row = Row("network-manager", hostonly=True)
+    image = bench.image(tree, row, "--add", "lvm")
+    report = bench.boot(tree, image, [disk], "root=/dev/mapper/vg0-root")
+    assert report["root_source"].strip() == "/dev/mapper/vg0-root"
+    assert answers(bench.site) == [("GetSecretValue", "ok")]
+    require_history(report, "root")
+
+
+def test_usr_and_var_on_volumes_of_their_own_swap_and_integrity(release: Release, bench: Bench) -> None:
+    tree = clone(release.tree, bench.work / "tree")
+    sizes = {"root": 128 << 20, "usr": machines.ROOT_DISK_BYTES, "var": 128 << 20, "data": 128 << 20, "swap": 64 << 20}
+    disks = [Disk(blank_disk(bench.work / f"{name}.img", size), name) for name, size in sizes.items()]
+    files = {disk.name: machines.volume_file(bench.site, volume=disk.name, dev=disk.device) for disk in disks}
+    files["data"] = files["data"].replace("auto_open = true\n", "auto_open = true\nintegrity = true\n")
+    files["swap"] = SWAP
+    system = clone(release.system, bench.work / "system")
+    for one in (tree, system):
+        machines.configure(one, files)
+        (one / "etc/fstab").write_text(FSTAB)
+    archive = Disk(make_archive(bench.work / "root.tar", system), "archive", readonly=True)
+    script = f"""
+cryptpilot init root usr var data --yes
+cryptpilot open root usr var
+mount /dev/mapper/root /mnt
+mkdir /mnt/usr /mnt/var
+mount /dev/mapper/usr /mnt/usr
+mount /dev/mapper/var /mnt/var
+tar -C /mnt --numeric-owner --xattrs --xattrs-include='*' -xf {archive.device}
+umount /mnt/usr /mnt/var /mnt
+cryptpilot close root usr var
+"""
+    machines.run_with_kms(bench.site, tree, script, disks=[*disks, archive], timeout=240).check()
+    image = bench.image(tree, Row("systemd-networkd"))
+    report = bench.boot(tree, image, disks)
+    mounts = {fields[1]: fields[0] for fields in map(str.split, report["mounts"].splitlines())}
+    wanted = {"/": "root", "/usr": "usr", "/var": "var", "/srv": "data"}
+    assert {place: mounts[place] for place in wanted} == {p: f"/dev/mapper/{name}" for p, name in wanted.items()}
+    assert re.search(r"^/dev/dm-\d+\s+partition", report["swaps"], re.MULTILINE)
+    assert not re.search(r"cryptpilot|mapper|srv|swap", report["failed"])
+    assert answers(bench.site) == [("GetSecretValue", "ok")] * 4
+    require_history(report, *sizes)
+
+
+WITHOUT_SYSTEMD = Row("network-legacy", systemd=False)
+
+SWAP = """\
+volume = "swap"
+dev = "/dev/disk/by-id/virtio-swap"
+auto_open = true
+makefs = "swap"
+[encrypt.otp]
+"""
+
+FSTAB = """\
+/dev/mapper/root / ext4 defaults 0 0
+/dev/mapper/usr /usr ext4 defaults 0 0
+/dev/mapper/var /var ext4 defaults 0 0
+/dev/mapper/data /srv ext4 defaults 0 0
+/dev/mapper/swap none swap sw 0 0
+"""

@@ -1,0 +1,20 @@
+"""Debian 13: the initrds its dracut 106 makes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.boot.matrix import Bench, Release, Row, require_boot
+
+RELEASE = "trixie"
+
+ROWS = [
+    Row("systemd-networkd"),
+    Row("network-manager", hostonly=True),
+    Row("network-legacy", systemd=False),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_machine_boots(row: Row, release: Release, bench: Bench) -> None:
+    require_boot(row, release, bench)
