@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def demo(work: Path) -> int:
     report_disk = machines.report_disk(work / "report.img")
     with step("boot it (QEMU, software emulation)"), net.namespace() as network, machines.running_kms(site, network):
         result = qemu.boot(
-            machines.machine(tree, image, (root, report_disk), network),
+            replace(machines.machine(tree, image, (root, report_disk), network), smp=2),
             timeout=180,
             log=OUTPUT / "console.log",
             on_line=lambda line: print(f"    {line.seconds:6.2f}  {line.text}", flush=True),

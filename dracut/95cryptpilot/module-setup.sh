@@ -146,6 +146,8 @@ _start_by_hooks() {
     inst_hook initqueue 10 "$moddir/cryptpilot-give-up.sh"
     inst_hook initqueue/finished 10 "$moddir/cryptpilot-finished.sh"
     inst_hook initqueue/timeout 10 "$moddir/cryptpilot-timeout.sh"
+    # before dracut mounts /usr
+    inst_hook pre-pivot 10 "$moddir/cryptpilot-pivot.sh"
     # what tells the agent where it is; dracut 106 leaves it to systemd's modules
     [[ -e $initdir/etc/initrd-release ]] || ln -s ../usr/lib/initrd-release "$initdir/etc/initrd-release"
 }

@@ -126,6 +126,7 @@ echo "{net.LOOPBACK_IN_GUEST} {machines.GATEWAY}" >> /etc/hosts
         machine = replace(
             machines.machine(shop.tree, shop.bare_image, (root, report, *disks), network),
             cmdline=f"{qemu.CONSOLE} root={root.device} rw",
+            smp=2,
         )
         qemu.boot(machine, timeout=1800, log=work / "console.log").check()
     left = machines.read_report(report)

@@ -101,8 +101,7 @@ class Bench:
     def start(self, tree: Path, image: machines.Image, disks: list[Disk], words: str = "") -> qemu.BootResult:
         """Boot until the machine ends by itself. words: more for the kernel's command line, where the last counts."""
         machine = machines.machine(tree, image, tuple(disks), self.network)
-        # Two machines with a processor each take half the time of two with two, one after the other.
-        machine = replace(machine, cmdline=f"{machine.cmdline} {words}", smp=1)
+        machine = replace(machine, cmdline=f"{machine.cmdline} {words}")
         self.site.forget_requests()
         with machines.running_kms(self.site, self.network):
             return qemu.boot(machine, timeout=400, log=self.work / "console.log")

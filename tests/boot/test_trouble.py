@@ -30,7 +30,7 @@ def require_message(result: qemu.BootResult, *said: str) -> None:
         "device:   /dev/disk/by-id/virtio-root",
         f"provider: KMS instance {machines.INSTANCE}, secret {machines.SECRET_NAME}",
         f"endpoint: {machines.GATEWAY}:443",
-        "the kernel command line names this volume, so the boot stops here",
+        "the boot needs this volume and stops here",
         *said,
     ):
         assert fact in console, f"{fact!r} is not on the console:\n{result}"
