@@ -42,7 +42,7 @@ def test_without_systemd_a_boot_that_cannot_go_on_says_so_and_stops_at_once(rele
         r"\] dracut Warning: cryptpilot: a volume that this boot cannot do without is not open",
     ):
         assert len(re.findall(said, console)) == 1, f"{said}\n{result}"
-    assert answers(bench.site) == [("GetSecretValue", "refuse")]
+    assert answers(bench.site) == [("GetSecretValue", "Forbidden.NoPermission")]
     assert sha256(release.disk.path) == before
 
 
