@@ -25,10 +25,11 @@ _LONGEST_TIME = 1e9  # seconds: 30 years
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A line of the log: an event, and the stage it is of."""
+    """A line of the log: an event, the stage it is of, and the process that wrote it (0: it does not say)."""
 
     stage: str
     event: Event
+    pid: int = 0
 
 
 def writer(stage: str, path: Path = PATH) -> Sink:
@@ -37,7 +38,7 @@ def writer(stage: str, path: Path = PATH) -> Sink:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(event: Event) -> None:
-        record = {"stage": stage, **dataclasses.asdict(event)}
+        record = {"stage": stage, "pid": os.getpid(), **dataclasses.asdict(event)}
         # one write a line: a reader or a second writer never sees half of one
         line = json.dumps(record, ensure_ascii=False) + "\n"
         os.write(descriptor, line.encode("utf-8", "backslashreplace"))  # a file's name may be no text
@@ -109,10 +110,10 @@ def _record(line: bytes) -> Record | None:
     if boot is None or (seconds is None and found["seconds"] is not None):
         return None
     event = Event(boot, found["utc"], found["step"], found["phase"], found["volume"], seconds, found["facts"])
-    return Record(found["stage"], event)
+    return Record(found["stage"], event, found["pid"] if isinstance(found["pid"], int) else 0)
 
 
-_DEFAULTS: dict[str, object] = {"utc": "", "volume": "", "seconds": None, "facts": {}}
+_DEFAULTS: dict[str, object] = {"utc": "", "volume": "", "seconds": None, "facts": {}, "pid": 0}
 
 
 def _time(found: Mapping[str, object], name: str) -> float | None:

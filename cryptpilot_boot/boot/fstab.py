@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 
 _MAPPER = "/dev/mapper/"
@@ -28,11 +29,17 @@ class Entry:
 def parse(text: str) -> list[Entry]:
     """Return the lines that can be read; the others are for mount(8) to complain of."""
     entries = []
-    for line in text.splitlines():
-        fields = [re.sub(r"\\([0-3][0-7]{2})", lambda code: chr(int(code[1], 8)), field) for field in line.split()]
+    for line in text.split("\n"):
+        fields = [_decoded(field) for field in re.findall(r"[^ \t]+", line)]
         if len(fields) >= _FIELDS and not fields[0].startswith("#"):
             entries.append(Entry(fields[0], fields[1], fields[2], tuple(fields[3].split(",")), line))
     return entries
+
+
+def _decoded(field: str) -> str:
+    """Put the bytes in that stand there in octal, as a blank has to."""
+    data = re.sub(rb"\\([0-3][0-7]{2})", lambda code: bytes([int(code[1], 8)]), os.fsencode(field))
+    return os.fsdecode(data)
 
 
 def mapper_name(device: str) -> str:

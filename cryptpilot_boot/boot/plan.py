@@ -71,8 +71,10 @@ class ImageNeeds:
 def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[str] = ()) -> Plan:
     """Decide what a stage opens. only: names of volumes in place of those that the kernel command line may name."""
     said = parameters.parse(kernel_command_line, initrd=stage == "initrd")
-    only = only or said.volumes
     mine = initrd_volumes(config) if stage == "initrd" else auto_open(config)
+    unknown = [name for name in said.volumes if name not in {volume.volume for volume in mine}]
+    # a name nobody has must not keep a machine from booting
+    only = only or [name for name in said.volumes if name not in unknown]
     volumes = tuple(volume for volume in mine if not only or volume.volume in only) if said.on else ()
     names = {volume.volume for volume in volumes}
     late_after = config.boot.late_after if said.late_after is None else said.late_after
@@ -83,7 +85,7 @@ def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[st
         timeout=config.boot.timeout if said.timeout is None else said.timeout,
         verbose=config.boot.verbose if said.verbose is None else said.verbose,
         late_after=late_after if stage == "initrd" else None,
-        complaints=said.complaints,
+        complaints=(*said.complaints, *(f'kernel parameter names "{name}", no auto_open volume' for name in unknown)),
     )
 
 
@@ -107,13 +109,16 @@ def pivot_volumes(kernel_command_line: str) -> frozenset[str]:
     return frozenset(name for name in names if name)
 
 
-def fstab_volumes(text: str) -> frozenset[str]:
-    """Return the names below /dev/mapper of what is mounted before the pivot, though the command line does not say so.
+def early_mounts(text: str, kernel_command_line: str) -> dict[str, str]:
+    """Return what is mounted before the pivot beside the root: sources by mount point.
 
     text: the root's fstab; systemd and dracut look there for /usr and for x-initrd.mount.
     """
-    early = (entry for entry in fstab.parse(text) if entry.where == "/usr" or "x-initrd.mount" in entry.options)
-    return frozenset(entry.mapper_name for entry in early if entry.mapper_name)
+    entries = [entry for entry in fstab.parse(text) if not {"noauto", "nofail"} & set(entry.options)]
+    early = [entry for entry in entries if entry.where == "/usr" or "x-initrd.mount" in entry.options]
+    found = {entry.where: entry.source for entry in early if entry.where not in ("/", "none")}
+    words = dict(word.partition("=")[::2] for word in parameters.words(kernel_command_line))
+    return {**found, "/usr": words["mount.usr"]} if words.get("mount.usr") else found
 
 
 def image_needs(config: Config) -> ImageNeeds:

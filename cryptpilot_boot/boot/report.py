@@ -198,12 +198,13 @@ class _Run:
 def _runs(records: Sequence[Record]) -> list[_Run]:
     """Tell apart the processes that wrote a log: each begins with the files it cannot use, and its start."""
     runs: list[_Run] = []
-    latest: dict[str, _Run] = {}
+    latest: dict[tuple[str, int], _Run] = {}
     for record in records:
         stage, event = printable(record.stage), record.event
-        run = latest.get(stage)
+        run = latest.get((stage, record.pid))
         if run is None or (event.step in ("config", "start") and run.has_started):
-            latest[stage] = run = _Run(stage, run.number + 1 if run else 1)
+            number = 1 + sum(other.stage == stage for other in runs)
+            latest[stage, record.pid] = run = _Run(stage, number)
             runs.append(run)
         run.events.append(event)
     return runs

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, log, volume
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted, describe_bug
 from cryptpilot_boot.system import block, network, process
-from cryptpilot_boot.system.run import interrupt
 from cryptpilot_boot.system.wait import Deadline, device_changes, network_changes, wait_for
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 # A thread whose deadline is over may still be within the key provider's own timeout, or within cryptsetup.
 _GRACE = 2.0  # seconds
 _LOOK_AGAIN = 1.0
-# Steps in which nothing has been done to a device yet: who is in one of them can be left where he is.
-_ONLY_WAITS = ("prepare", "wait-device", log.FETCH_KEY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +51,10 @@ def run(
 ) -> list[Outcome]:
     """Open the volumes of a stage; one that fails, hangs or is not there delays and fails no other.
 
-    on_outcome: called for each volume as soon as it is known how it fared. pivot: asked what else the pivot waits for
-    now, as names of volumes; None while that is not known. Once it is, and `plan.late_after` is over, volumes that are
-    not needed and still wait for something are left to the next stage.
+    on_outcome: called for each volume as soon as it is known how it fared, and again if it turns out later that the
+    boot cannot go on without it. pivot: asked what else the pivot waits for now, as names of volumes; None while that
+    is not known. Once it is, and `plan.late_after` is over, volumes that are not needed and still wait for something
+    are left to the next stage; and so they are as soon as the boot cannot go on.
     """
     stage = _Stage(plan, on_outcome, pivot)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
@@ -66,6 +64,7 @@ def run(
         for one in plan.volumes:
             stage.begin(one, answers)
         stage.wait()
+    stage.wait_for_the_pivot()
     log.emit("done", facts={**_costs(), "peak_memory": process.peak_memory()})
     return [stage.outcomes[one.volume] for one in plan.volumes]
 
@@ -84,6 +83,7 @@ class _Stage:
         self._patience = Deadline(plan.timeout if plan.late_after is None else min(plan.late_after, plan.timeout))
         self._last = log.latest()
         self._unprepared = len(plan.volumes)
+        self._begun: set[str] = set()  # those that have their key: what is done to a device is finished
         self._changed = threading.Condition(threading.RLock())
 
     def begin(self, one: Volume, answers: keys.Answers) -> None:
@@ -93,7 +93,7 @@ class _Stage:
             error: CryptpilotError | None = None
             was_open = False
             try:
-                was_open = not _bring_up(one, self.deadline, answers, self._prepared)
+                was_open = not _bring_up(one, self.deadline, answers, self._prepared, self._may_begin)
             except CryptpilotError as failure:
                 error = failure
             except Exception as bug:
@@ -107,12 +107,29 @@ class _Stage:
         grace = Deadline(self.deadline.left() + _GRACE)
         with self._changed:
             while self._pending() and not grace.over:
-                if self._patience.over and self._pivot_is_ready():
+                if self._cannot_go_on() or (self._patience.over and self._pivot_is_ready()):
                     self._leave_to_the_next_stage()
                 left = grace.left() if self._patience.over else min(grace.left(), self._patience.left())
                 self._changed.wait(min(left, _LOOK_AGAIN))
             for one in self._pending():
                 self._settle(one, _stuck(self.deadline, self._last.get(one.volume)))
+
+    def wait_for_the_pivot(self) -> None:
+        """If a volume failed, wait until it is known whether the pivot needs it; tell of it again if it does."""
+        with self._changed:
+            while self._failed_needlessly() and self._plan.late_after is not None and not self.deadline.over:
+                if self._cannot_go_on() or self._pivot() is not None:
+                    break
+                self._changed.wait(min(_LOOK_AGAIN, self.deadline.left()))
+            for outcome in self._failed_needlessly():
+                if outcome.volume.volume in self._needed():
+                    self._tell(dataclasses.replace(outcome, late=False, needed=True))
+
+    def _failed_needlessly(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes.values() if outcome.error and not outcome.needed]
+
+    def _cannot_go_on(self) -> bool:
+        return any(outcome.error and outcome.needed for outcome in self.outcomes.values())
 
     def _pivot_is_ready(self) -> bool:
         """Tell whether there is another stage, and no volume that has to be open before it is still at work."""
@@ -126,13 +143,19 @@ class _Stage:
         return self._plan.needed | frozenset(self._pivot() or ())
 
     def _leave_to_the_next_stage(self) -> None:
-        """Give up on volumes that still wait, and have those at work end in good order; what must be finished is."""
-        interrupt()
+        """Give up on volumes that still wait."""
         for one in self._pending():
-            last = self._last.get(one.volume)
-            if last is None or (last.step in _ONLY_WAITS and last.phase in ("begin", "wait")):
-                error = CryptpilotError(f"not open after {self._patience.total:.0f} s ({_doing(last)})")
-                self._settle(one, error, late=True)
+            if one.volume not in self._begun:
+                seconds = self.deadline.total - self.deadline.left()
+                doing = _doing(self._last.get(one.volume))
+                self._settle(one, CryptpilotError(f"not open after {seconds:.0f} s ({doing})"), late=True)
+
+    def _may_begin(self, one: Volume) -> None:
+        """Raise Interrupted when a volume has been given up meanwhile: nothing is done to its device then."""
+        with self._changed:
+            if one.volume in self.outcomes:
+                raise Interrupted
+            self._begun.add(one.volume)
 
     def _settle(
         self, one: Volume, error: CryptpilotError | None, *, was_open: bool = False, late: bool = False
@@ -140,17 +163,21 @@ class _Stage:
         with self._changed:
             if one.volume in self.outcomes:
                 return  # it was given up meanwhile
-            late = late or isinstance(error, Interrupted)
             seconds = self.deadline.total - self.deadline.left()
             needed = one.volume in self._needed()
-            outcome = Outcome(one, self._plan.stage, seconds, error, was_open, late, needed)
-            self.outcomes[one.volume] = outcome
+            self._tell(Outcome(one, self._plan.stage, seconds, error, was_open, late, needed))
             self._changed.notify_all()
-            facts = {"result": outcome.result, "needed": needed, "device": one.dev, **keys.describe(one.encrypt)}
-            if error:
-                facts.update(error=error.what, hint=error.hint)
-            log.emit("outcome", "fail" if error else "end", volume=one.volume, seconds=round(seconds, 3), facts=facts)
-            self._on_outcome(outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
+        one, error = outcome.volume, outcome.error
+        self.outcomes[one.volume] = outcome
+        facts: dict[str, object] = {"result": outcome.result, "needed": outcome.needed, "device": one.dev}
+        facts.update(keys.describe(one.encrypt))
+        if error:
+            facts.update(error=error.what, hint=error.hint)
+        phase = "fail" if error else "end"
+        log.emit("outcome", phase, volume=one.volume, seconds=round(outcome.seconds, 3), facts=facts)
+        self._on_outcome(outcome)
 
     def _prepared(self) -> None:
         with self._changed:
@@ -171,8 +198,17 @@ def _in_background(work: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def _bring_up(one: Volume, deadline: Deadline, answers: keys.Answers, on_prepared: Callable[[], None]) -> bool:
-    """Prepare, wait for the device, ask for the key, open. False when the volume was open already."""
+def _bring_up(
+    one: Volume,
+    deadline: Deadline,
+    answers: keys.Answers,
+    on_prepared: Callable[[], None],
+    may_begin: Callable[[Volume], None],
+) -> bool:
+    """Prepare, wait for the device, ask for the key, open. False when the volume was open already.
+
+    may_begin: called right before the first change to the device; raises if there must be none.
+    """
     try:
         if volume.is_open(one):
             return False
@@ -185,7 +221,9 @@ def _bring_up(one: Volume, deadline: Deadline, answers: keys.Answers, on_prepare
 
     def ask_passphrase() -> keys.Passphrase:
         with log.timed(log.FETCH_KEY, one.volume, **keys.describe(one.encrypt)):
-            return answers.ask(one.encrypt, ask, deadline, one.volume)
+            passphrase = answers.ask(one.encrypt, ask, deadline, one.volume)
+        may_begin(one)
+        return passphrase
 
     return volume.open_volume(one, ask_passphrase)
 

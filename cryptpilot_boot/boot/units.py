@@ -3,11 +3,13 @@
 An fstab line needs neither `_netdev` nor `nofail` to get on with a volume:
 
 - the device of a volume requires the volume's unit, so that who waits for it has it opened, and hears at once when that
-  fails; for as long as it may take the device itself is given time;
+  fails; the device itself is given as long as the volume may take;
 - what is mounted of a volume is wanted by local-fs.target rather than required: if it fails it fails by itself, and
   does not send the machine to emergency mode;
 - where the key comes over the network and the volume is not open yet, the line is treated as if it said `_netdev`:
   local-fs.target would wait for the volume, the volume for the network, and the network for local-fs.target.
+
+Both hold too for what is mounted below such a mount point, or from it, as a bind mount is.
 """
 
 from __future__ import annotations
@@ -19,13 +21,17 @@ from typing import TYPE_CHECKING
 from cryptpilot_boot.boot import fstab
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
     from cryptpilot_boot.boot.fstab import Entry
     from cryptpilot_boot.config import Volume
 
 _TEMPLATE = "/usr/lib/systemd/system/cryptpilot@.service"
 _LEAVES_IT_TO_US = ("nofail", "noauto", "x-systemd.automount")
+_OF_ANOTHER_TARGET = ("x-systemd.wanted-by=", "x-systemd.required-by=")
+_MOUNTED_ON = "x-systemd.requires-mounts-for="
+# Beyond the helper's own deadline, so that what it has to say of a failure comes first.
+_MARGIN = 30  # seconds
 # mounted by the initrd, or before any unit of ours
 _BEFORE_US = ("/", "/usr")
 
@@ -45,35 +51,65 @@ class Units:
     netdev: list[str] = dataclasses.field(default_factory=list)
 
 
-def units(volumes: Sequence[Volume], fstab_text: str, opened: Collection[str]) -> Units:
-    """Decide what to write for the volumes of the system stage. opened: names of those that are open already."""
+def units(
+    volumes: Sequence[Volume], fstab_text: str, opened: Collection[str], timeout: int, unusable: Collection[str] = ()
+) -> Units:
+    """Decide what to write for the volumes of the system stage.
+
+    opened: names of those that are open already. timeout: seconds they have. unusable: names of volumes of which there
+    is no more than a file that cannot be used.
+    """
     made = Units()
     for one in volumes:
-        service = f"cryptpilot@{escape(one.volume)}.service"
+        service = unit(one.volume)
         device = f"{escape_path(one.mapper_path)}.device"
         made.links[f"{device}.requires/{service}"] = _TEMPLATE
-        made.files[f"{device}.d/40-cryptpilot.conf"] = "[Unit]\nJobTimeoutSec=infinity\n"
+        made.files[f"{device}.d/40-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={timeout + _MARGIN}\n"
         made.links[f"cryptpilot.service.wants/{service}"] = _TEMPLATE
         # a disk that is attached later
         made.links[f"{escape_path(one.dev)}.device.wants/{service}"] = _TEMPLATE
-    for one, entry in _lines(volumes, fstab_text):
-        unit, target = _unit_of(entry)
-        made.masks.append(f"{target}.requires/{unit}")
-        if one.needs_network and one.volume not in opened and target == "local-fs.target":
+    entries = [entry for entry in fstab.parse(fstab_text) if _concerns_us(entry)]
+    names = {one.volume for one in volumes} | set(unusable)
+    remote = {one.volume for one in volumes if one.needs_network} - set(opened)
+    netdev = _with_dependents(entries, [entry for entry in entries if entry.mapper_name in remote])
+    for entry in _with_dependents(entries, [entry for entry in entries if entry.mapper_name in names]):
+        name, target = _unit_of(entry)
+        made.masks.append(f"{target}.requires/{name}")
+        if entry in netdev and target == "local-fs.target":
             made.netdev.append(_with_netdev(entry))
-            made.masks.append(f"remote-fs.target.requires/{unit}")
+            made.masks.append(f"remote-fs.target.requires/{name}")
             target = "remote-fs.target"
-        made.links[f"{target}.wants/{unit}"] = f"../{unit}"
+        made.links[f"{target}.wants/{name}"] = f"../{name}"
     return made
 
 
-def _lines(volumes: Sequence[Volume], fstab_text: str) -> Iterator[tuple[Volume, Entry]]:
-    """Yield the fstab lines that something of the boot would wait for, with their volumes."""
-    named = {one.volume: one for one in volumes}
-    for entry in fstab.parse(fstab_text):
-        one = named.get(entry.mapper_name)
-        if one and entry.where not in _BEFORE_US and not set(entry.options) & set(_LEAVES_IT_TO_US):
-            yield one, entry
+def unit(volume: str) -> str:
+    """Return the name of a volume's unit."""
+    return f"cryptpilot@{escape(volume)}.service"
+
+
+def _concerns_us(entry: Entry) -> bool:
+    """Tell whether local-fs.target or its like would wait for a line."""
+    return (
+        entry.where not in _BEFORE_US
+        and not set(entry.options) & set(_LEAVES_IT_TO_US)
+        and not any(option.startswith(_OF_ANOTHER_TARGET) for option in entry.options)
+    )
+
+
+def _with_dependents(entries: Sequence[Entry], chosen: Sequence[Entry]) -> list[Entry]:
+    """Return the lines chosen and those that cannot be mounted without them, in their order in fstab."""
+    found = list(chosen)
+    for parent in found:  # which grows meanwhile
+        found += [entry for entry in entries if entry not in found and _needs(entry, parent)]
+    return [entry for entry in entries if entry in found]
+
+
+def _needs(entry: Entry, parent: Entry) -> bool:
+    paths = [entry.where, entry.source]
+    paths += [option[len(_MOUNTED_ON) :] for option in entry.options if option.startswith(_MOUNTED_ON)]
+    inside = parent.where.rstrip("/") + "/"
+    return parent.where.startswith("/") and any(f"{path}/".startswith(inside) for path in paths)
 
 
 def _unit_of(entry: Entry) -> tuple[str, str]:

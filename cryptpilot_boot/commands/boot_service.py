@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.boot import console, eventlog, failures, plan, stage
+from cryptpilot_boot.boot import console, eventlog, failures, fstab, plan, stage
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.system import init
 
@@ -23,7 +23,9 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None], on
     volumes of files that cannot be used included. only: names of volumes, all others are left alone.
     """
     names = [one.volume for one in select(config, only)] if only else []
-    todo = plan.plan(config, stage_name, init.kernel_command_line(), names)
+    command_line = init.kernel_command_line()
+    todo = plan.plan(config, stage_name, command_line, names)
+    volumes = {one.volume for one in todo.volumes}
     log.subscribe(eventlog.writer(stage_name))
     for problem in config.problems:  # the console has been told already, whether it is verbose or not
         log.emit("config", "fail", facts={"error": problem.what})
@@ -41,8 +43,16 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None], on
                 failures.record(outcome.volume.volume, lines if outcome.error else [])
 
     def pivot() -> Collection[str] | None:
-        fstab = init.next_fstab() if stage_name == "initrd" else None
-        return None if fstab is None else plan.fstab_volumes(fstab)
+        text = init.next_fstab() if stage_name == "initrd" else None
+        if text is None:
+            return None
+        early = plan.early_mounts(text, command_line)
+        ours = {where: fstab.mapper_name(source) for where, source in early.items()}
+        others = [where for where, name in ours.items() if name not in volumes]
+        # what is none of our names may lie on one of our volumes; without systemd dracut mounts it after we are done
+        if init.runs_systemd() and not all(init.is_mounted_for_pivot(where) for where in others):
+            return None
+        return volumes & set(ours.values())
 
     outcomes = stage.run(todo, tell, pivot)
     if init.in_initrd() and any(not outcome.error for outcome in outcomes):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.boot import parameters, units
-from cryptpilot_boot.boot.plan import auto_open
+from cryptpilot_boot.boot import plan, units
+from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, init
 
 if TYPE_CHECKING:
@@ -14,25 +15,44 @@ if TYPE_CHECKING:
 
 
 def generate(config: Config, normal: Path, early: Path) -> None:
-    """Write the units of the volumes that are opened at boot. normal, early: systemd's directories for them."""
-    if not parameters.parse(init.kernel_command_line(), initrd=False).on:
-        return
-    volumes = auto_open(config)
-    opened = [one.volume for one in volumes if block.is_block_device(one.mapper_path)]
-    made = units.units(volumes, init.fstab(), opened)
+    """Write the units of the volumes that are opened at boot. normal, early: systemd's directories for them.
+
+    What cannot be written is left out and all else written; raises CryptpilotError in the end.
+    """
+    todo = plan.plan(config, "system", init.kernel_command_line())
+    opened = [one.volume for one in todo.volumes if block.is_block_device(one.mapper_path)]
+    made = units.units(todo.volumes, init.fstab(), opened, todo.timeout, _unusable(config))
+    failed: list[CryptpilotError] = []
+
+    def place(directory: Path, name: str, put: Callable[[Path], object]) -> None:
+        path = directory / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            put(path)
+        except OSError as error:
+            failed.append(CryptpilotError(f"{path} cannot be written: {error.strerror}"))
+
     if made.netdev:
-        init.generate_mounts("\n".join([*made.netdev, ""]), early)
-    for name, text in made.files.items():
-        _place(normal, name).write_text(text)
-    for name, target in made.links.items():
-        _place(normal, name).symlink_to(target)
+        try:
+            init.generate_mounts("\n".join([*made.netdev, ""]), early)
+        except CryptpilotError as error:
+            failed.append(error)
     for name in made.masks:
-        mask = _place(early, name)
-        mask.unlink(missing_ok=True)
-        mask.symlink_to("/dev/null")
+        place(early, name, _mask)
+    for name, target in made.links.items():
+        place(normal, name, functools.partial(Path.symlink_to, target=target))
+    for name, text in made.files.items():
+        place(normal, name, functools.partial(Path.write_text, data=text))
+    if failed:
+        raise failed[0]
 
 
-def _place(directory: Path, name: str) -> Path:
-    path = directory / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+def _unusable(config: Config) -> set[str]:
+    """Return what volumes may be called whose files cannot be used: as their files, which is the custom."""
+    files = (config.directory / "volumes").glob("*.toml")
+    return {file.stem for file in files} - {one.source.stem for one in config.volumes}
+
+
+def _mask(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/null")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, volume
+from cryptpilot_boot.boot import units
 from cryptpilot_boot.commands.each import each
 from cryptpilot_boot.commands.key import passphrase_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.system.init import stop_unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +69,7 @@ def close(config: Config, names: Sequence[str], report: Report) -> bool:
 
     def close_one(one: Volume) -> str:
         closed = volume.close(one)
+        stop_unit(units.unit(one.volume))  # so that it can begin again
         return f"{one.mapper_path} {'is closed' if closed else 'was closed already'}"
 
     return each(select(config, names), close_one, report)

@@ -122,7 +122,10 @@ def private_directory(needed: int, *, in_memory: bool) -> Iterator[Path]:
     places = [_IN_MEMORY, _ON_DISK] if in_memory else [_ON_DISK]
     place = next((place for place in places if _fits(place, needed)), None)
     if place is None:
-        raise CryptpilotError(f"{' and '.join(places)} have no room for {readable(needed)}", f"make room in {_ON_DISK}")
+        raise CryptpilotError(
+            f"neither of {', '.join(places)} has {readable(needed)} to spare and lets programs run",
+            f"make room in {_ON_DISK}, or have it mounted without noexec for now: mount -o remount,exec {_ON_DISK}",
+        )
     directory = Path(place) / f"cryptpilot-{os.urandom(8).hex()}"
     directory.mkdir(mode=0o700)
     try:

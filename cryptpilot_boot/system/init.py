@@ -11,6 +11,7 @@ from cryptpilot_boot.system.run import run
 _INITRD = Path("/etc/initrd-release")
 _NEXT_ROOT = Path("/sysroot")
 _NEED_SHUTDOWN = Path("/run/initramfs/.need_shutdown")
+_NOT_LOADED = 5  # systemctl(1), "Exit status"
 _FSTAB = Path("/etc/fstab")
 _FSTAB_GENERATOR = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
@@ -22,13 +23,18 @@ def in_initrd() -> bool:
     return _INITRD.exists()
 
 
+def runs_systemd() -> bool:
+    """Tell whether systemd is this system's first process; see sd_booted(3)."""
+    return _SYSTEMD.exists()
+
+
 def stop_boot() -> None:
     """Give up on this boot: what dracut does then (a shell, or rd.emergency=) is the administrator's choice.
 
     The same job as OnFailure=emergency.target would start, but only when it is known that the boot cannot go on. In an
     initrd without systemd our hook for dracut's main loop does it, once this process has ended.
     """
-    if not _SYSTEMD.exists():
+    if not runs_systemd():
         _STOP_BOOT.touch()
         return
     run(["systemctl", "--no-block", "--job-mode=replace-irreversibly", "start", "emergency.target"], finish=True)
@@ -50,7 +56,7 @@ def kernel_command_line() -> str:
     """
     files = [*sorted(Path("/etc/cmdline.d").glob("*.conf")), Path("/etc/cmdline")] if in_initrd() else []
     texts = [path.read_text(errors="replace") for path in files if path.exists()]
-    return " ".join([*texts, Path("/proc/cmdline").read_text()])
+    return " ".join([*texts, Path("/proc/cmdline").read_text(errors="replace")])
 
 
 def fstab() -> str:
@@ -70,6 +76,17 @@ def generate_mounts(fstab_text: str, directory: Path) -> None:
     descriptor = int(lines.rpartition("/")[2])
     variables = [f"SYSTEMD_FSTAB={lines}", "SYSTEMD_PROC_CMDLINE="]
     run(["env", *variables, _FSTAB_GENERATOR, *3 * [str(directory)]], pass_fds=[descriptor])
+
+
+def is_mounted_for_pivot(where: str) -> bool:
+    """Tell whether something is mounted where the system that comes next will have `where`."""
+    return (_NEXT_ROOT / where.lstrip("/")).is_mount()
+
+
+def stop_unit(name: str) -> None:
+    """Have a unit that may be active end; does nothing where systemd does not run."""
+    if runs_systemd():
+        run(["systemctl", "--no-block", "--quiet", "stop", name], accept=(0, _NOT_LOADED))
 
 
 def next_fstab() -> str | None:

@@ -22,9 +22,13 @@ def held(volume: str, directory: Path = DIRECTORY) -> Iterator[None]:
 
     Raises CryptpilotError when another process holds it: who waits for a key may hold it for long.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / volume
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        hint = "run this as root" if isinstance(error, PermissionError) else ""
+        raise CryptpilotError(f"{path}: cannot be locked: {error.strerror}", hint) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

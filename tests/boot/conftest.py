@@ -83,7 +83,7 @@ def boot(boot_tree: Path, network: Namespace, tmp_path: Path) -> Boot:
 
     def boot(image: machines.Image, disks: tuple[Disk, ...]) -> qemu.BootResult:
         machine = machines.machine(boot_tree, image, disks, network)
-        return qemu.boot(machine, timeout=240, log=tmp_path / "console.log").check()
+        return qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check()
 
     return boot
 

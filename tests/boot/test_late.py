@@ -183,9 +183,9 @@ def test_late_volumes_get_on_with_fstab_and_fail_alone(
         netns=network,
     )
     with qemu.Guest(machine, tmp_path / "console.log") as guest:
-        if guest.wait(300, until=f"# {PLUG_IN}") is qemu.Ending.SEEN:
+        if guest.wait(400, until=f"# {PLUG_IN}") is qemu.Ending.SEEN:
             guest.plug_in(absent)
-        ending = guest.wait(300)
+        ending = guest.wait(400)
     result = guest.result(ending).check()
     found = machines.read_report(report)
     steps.check(STEPS, found)

@@ -111,7 +111,7 @@ def test_temporary_volumes_bring_no_network_up(
     plain = plain_system(copy, tmp_path, fstab + "/dev/mapper/swap0 none swap defaults 0 0\n")
     disks = [Disk(blank_disk(tmp_path / f"{name}.img", 64 * MIB), name) for name in OTP_FILES]
     machine = plain.machine(image, *disks, report_disk, network=network)
-    console = qemu.boot(machine, timeout=300, log=tmp_path / "console.log").check().console
+    console = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check().console
     report = machines.read_report(report_disk)
     assert opened_by(report) == dict.fromkeys(OTP_FILES, "initrd")
     assert re.search(r"^e\S+ +DOWN *$", report["addresses"], re.MULTILINE), report["addresses"]
@@ -129,7 +129,7 @@ def test_a_volume_that_the_pivot_does_not_need_does_not_keep_it(
     plain = plain_system(boot_tree, tmp_path)
     machine = plain.machine(image, own_root_disk, report_disk)
     machine = replace(machine, cmdline=f"{machine.cmdline} rd.cryptpilot.late_after=12 cryptpilot.timeout=20")
-    console = qemu.boot(machine, timeout=300, log=tmp_path / "console.log").check().console
+    console = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check().console
     assert "root: waiting: the network: there is no route yet" in console
     assert re.search(r"root: not open after 12 s .*: left to cryptpilot\.service", console)
     assert "now:      try again: systemctl restart cryptpilot@root.service" in console
@@ -148,15 +148,17 @@ def test_a_network_that_comes_late_is_used_when_it_comes(
     boot_tree: Path,
     image: machines.Image,
     own_root_disk: Disk,
+    scratch_disk: Disk,
     report_disk: Disk,
     kms: machines.Site,
     network: Namespace,
     tmp_path: Path,
 ) -> None:
     """Complaint: it tries once, before DHCP is done. And what was in the initrd is in no memory of the system."""
-    machine = machines.machine(boot_tree, image, (own_root_disk, report_disk), network)
-    machine = replace(machine, cmdline=f"{machine.cmdline} rd.cryptpilot.verbose", link_up_after=20)
-    result = qemu.boot(machine, timeout=300, log=tmp_path / "console.log").check()
+    machine = machines.machine(boot_tree, image, (own_root_disk, scratch_disk, report_disk), network)
+    words = f"{machine.cmdline} rd.cryptpilot.verbose rd.cryptpilot.timeout=150"
+    machine = replace(machine, cmdline=words, link_up_after=40)
+    result = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check()
     report = machines.read_report(report_disk)
     assert report["root_source"].strip() == "/dev/mapper/root"
     assert "root: waiting: the network: there is no route yet" in result.console
@@ -174,7 +176,7 @@ def test_a_root_that_needs_the_network_stops_the_boot_without_one_at_the_deadlin
 ) -> None:
     machine = replace(machines.machine(boot_tree, image, (own_root_disk,), None), memory_mb=1024)
     machine = replace(machine, cmdline=f"{machine.cmdline} rd.cryptpilot.timeout=30")
-    console = qemu.boot(machine, timeout=300, log=tmp_path / "console.log").check().console
+    console = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check().console
     assert re.search(r"failed:   .*\(\d+ tries in 30 s\)", console)
     assert "the boot needs this volume and stops here" in console
     assert "again:    cryptpilot open root; exit" in console
@@ -185,13 +187,14 @@ def test_in_the_emergency_shell_one_sees_why_and_tries_again_without_a_reboot(
     boot_tree: Path,
     image: machines.Image,
     own_root_disk: Disk,
+    scratch_disk: Disk,
     report_disk: Disk,
     kms: machines.Site,
     network: Namespace,
     tmp_path: Path,
 ) -> None:
     kms.behave("refuse")
-    machine = machines.machine(boot_tree, image, (own_root_disk, report_disk), network)
+    machine = machines.machine(boot_tree, image, (own_root_disk, scratch_disk, report_disk), network)
     machine = replace(machine, cmdline=machine.cmdline.replace(qemu.CONSOLE, qemu.ATTENDED))
     with qemu.Guest(machine, tmp_path / "console.log") as guest:
         for prompt, answer in (
@@ -199,11 +202,11 @@ def test_in_the_emergency_shell_one_sees_why_and_tries_again_without_a_reboot(
             ("# $", "cryptpilot boot report"),
             ("Forbidden.NoPermission", "cryptpilot open root; exit"),
         ):
-            ending = guest.wait(240, until=prompt)
+            ending = guest.wait(400, until=prompt)
             guest.result(ending).check(qemu.Ending.SEEN)
             kms.behave("ok")
             guest.type(answer)
-        ending = guest.wait(240)
+        ending = guest.wait(400)
     result = guest.result(ending).check()
     assert "failed:   KMS says Forbidden.NoPermission" in result.console
     assert "root: /dev/mapper/root is open" in result.console
@@ -227,9 +230,14 @@ def whole_root_disk(boot_tree: Path, image: machines.Image, site: machines.Site,
 
 
 def test_the_root_volume_is_closed_when_the_machine_is_turned_off(
-    boot: Boot, image: machines.Image, whole_root_disk: Disk, report_disk: Disk, kms: machines.Site
+    boot: Boot,
+    image: machines.Image,
+    whole_root_disk: Disk,
+    scratch_disk: Disk,
+    report_disk: Disk,
+    kms: machines.Site,
 ) -> None:
-    result = boot(image, (whole_root_disk, report_disk))
+    result = boot(image, (whole_root_disk, scratch_disk, report_disk))
     assert machines.read_report(report_disk)["root_source"].strip() == "/dev/mapper/root"
     assert len(kms.requests()) == 1
     # systemd has its root on it and cannot; dracut comes back, and takes the volume apart when nothing is on it

@@ -76,7 +76,7 @@ def test_what_the_agent_writes_is_read_again(tmp_path: Path) -> None:
     ]
     for event in events:
         write(event)
-    assert eventlog.read(path) == ([eventlog.Record("system", event) for event in events], [])
+    assert eventlog.read(path) == ([eventlog.Record("system", event, os.getpid()) for event in events], [])
 
 
 WRONG_FIELDS: list[Line] = [
@@ -693,3 +693,34 @@ def test_whatever_stands_in_the_log_there_is_a_report(lines: list[bytes], cut: i
     assert {fate.volume for fate in whole.volumes} >= {step.volume for step in whole.steps if step.volume}
     json.loads("\n".join(boot_report.as_json(whole)))
     assert words(whole)
+
+
+def test_two_processes_of_a_stage_at_one_time_are_told_apart() -> None:
+    """As when two disks are attached together."""
+    lines = [
+        {
+            "stage": "system",
+            "pid": pid,
+            "boot": boot,
+            "step": step,
+            "phase": phase,
+            "volume": volume,
+            "seconds": seconds,
+        }
+        for boot, pid, step, phase, volume, seconds in (
+            (1.0, 7, "start", "note", "", None),
+            (1.1, 7, "open", "begin", "a", None),
+            (1.2, 8, "start", "note", "", None),
+            (1.3, 8, "open", "begin", "b", None),
+            (1.6, 7, "open", "end", "a", 0.5),
+            (1.9, 8, "open", "end", "b", 0.6),
+        )
+    ]
+    records, damaged = eventlog.parse("\n".join(map(json.dumps, lines)).encode())
+    assert damaged == []
+    whole = report.report(records)
+    assert [(step.volume, step.seconds, step.result) for step in whole.steps] == [
+        ("a", 0.5, "ended"),
+        ("b", 0.6, "ended"),
+    ]
+    assert whole.problems == ()

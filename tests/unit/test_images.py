@@ -159,7 +159,7 @@ def test_a_private_directory_is_private_and_gone_afterwards() -> None:
 
 
 def test_too_little_room_is_told() -> None:
-    with pytest.raises(CryptpilotError, match="have no room for 1 PiB"):
+    with pytest.raises(CryptpilotError, match="has 1 PiB to spare"):
         dracut.private_directory(1 << 50, in_memory=True).__enter__()
 
 

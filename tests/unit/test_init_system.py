@@ -18,7 +18,7 @@ def test_a_boot_is_stopped_by_whoever_runs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, systemd: bool
 ) -> None:
     ran: list[list[str]] = []
-    monkeypatch.setattr(init, "run", ran.append)
+    monkeypatch.setattr(init, "run", lambda argv, **_: ran.append(argv))
     monkeypatch.setattr(init, "_SYSTEMD", tmp_path if systemd else tmp_path / "absent")
     monkeypatch.setattr(init, "_STOP_BOOT", tmp_path / "stop-boot")
     init.stop_boot()

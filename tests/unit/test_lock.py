@@ -42,3 +42,9 @@ def test_what_a_killed_process_held_is_free(tmp_path: Path) -> None:
     os.waitpid(child, 0)
     with held("a", tmp_path):
         pass
+
+
+def test_a_directory_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CryptpilotError, match="cannot be locked: "), held("a", tmp_path / "file"):
+        pytest.fail("it was held")

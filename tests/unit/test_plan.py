@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot.plan import fstab_volumes, image_needs, pivot_volumes, plan
+from cryptpilot_boot.boot.plan import early_mounts, image_needs, pivot_volumes, plan
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, Otp, Volume
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
@@ -58,6 +58,13 @@ def test_the_kernel_command_line_goes_before_the_configuration() -> None:
     assert plan(both, "system", "rd.cryptpilot=0 rd.cryptpilot.late_after=5").late_after is None
 
 
+def test_a_name_that_no_volume_has_is_told_and_passed_over() -> None:
+    both = config(volume("a"), volume("b", auto_open=False))
+    todo = plan(both, "initrd", "root=/dev/mapper/a rd.cryptpilot.volume=rooot rd.cryptpilot.volume=b")
+    assert [one.volume for one in todo.volumes] == ["a"]
+    assert todo.complaints == tuple(f'kernel parameter names "{name}", no auto_open volume' for name in ("rooot", "b"))
+
+
 def test_a_volume_named_by_hand_is_opened_whatever_the_command_line_names() -> None:
     both = config(volume("a"), volume("b"))
     assert [one.volume for one in plan(both, "system", "cryptpilot.volume=b", ["a"]).volumes] == ["a"]
@@ -67,13 +74,15 @@ def test_the_root_has_more_to_mount_before_the_pivot() -> None:
     fstab = """
 # /dev/mapper/comment /usr ext4 defaults
 /dev/mapper/root / ext4 defaults 0 1
-/dev/mapper/programs /usr ext4 defaults 0 2
 /dev/mapper/early /early xfs noatime,x-initrd.mount
 /dev/mapper/data /data ext4 defaults 0 2
 UUID=1234 /usr ext4 defaults
 /dev/mapper/broken /usr
 """
-    assert fstab_volumes(fstab) == {"programs", "early"}
+    assert early_mounts(fstab, "quiet") == {"/usr": "UUID=1234", "/early": "/dev/mapper/early"}
+    assert early_mounts("", "mount.usr=LABEL=usr") == {"/usr": "LABEL=usr"}
+    for option in ("noauto", "nofail"):
+        assert early_mounts(f"/dev/mapper/a /usr ext4 ro,{option}", "") == {}
 
 
 def test_a_volume_can_be_kept_out_of_the_image() -> None:

@@ -13,20 +13,12 @@ from cryptpilot_boot.boot import console, stage
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.config import Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system import block, process, run
+from cryptpilot_boot.system import block, process
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
 THERE = "/dev/there"
-
-
-@pytest.fixture(autouse=True)
-def own_interruption(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what leaving volumes to the next stage does to the process."""
-    monkeypatch.setattr(run, "_interrupted", False)
-    yield
-    monkeypatch.setattr(run, "_interrupted", False)
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +48,12 @@ def opens(_: Volume, ask: Callable[[], object], **__: object) -> bool:
 
 def test_what_is_absent_and_not_needed_is_left_to_the_next_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volume, "open_volume", opens)
-    outcomes = fates(initrd(one("a", THERE), one("b"), timeout=600), pivot=tuple)
+    outcomes = fates(initrd(one("a", THERE), one("b"), timeout=600, late_after=2), pivot=tuple)
     assert outcomes["a"].result == "opened"
     assert outcomes["b"].result == "left to the system stage"
     assert "wait-device: /dev/absent" in str(outcomes["b"].error)
     (line,) = console.result(outcomes["b"])
-    assert line.startswith("b: not open after 0 s (wait-device: /dev/absent")
+    assert line.startswith("b: not open after 2 s (wait-device: /dev/absent")
     assert line.endswith("left to cryptpilot.service")
 
 
@@ -111,8 +103,61 @@ def test_what_is_being_opened_is_finished(monkeypatch: pytest.MonkeyPatch) -> No
     }
 
 
+def test_nothing_is_done_to_a_device_once_its_volume_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key may come a moment later."""
+    given_up = threading.Event()
+    done = threading.Event()
+    touched = []
+
+    def open_late(one: Volume, ask: Callable[[], object], **__: object) -> bool:
+        assert given_up.wait(20)
+        try:
+            ask()
+            touched.append(one.volume)
+        finally:
+            done.set()
+        return True
+
+    monkeypatch.setattr(volume, "open_volume", open_late)
+    stage.run(initrd(one("a", THERE), timeout=600), lambda _: given_up.set(), tuple)
+    assert done.wait(20)
+    assert touched == []
+
+
+def test_a_boot_that_cannot_go_on_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        raise CryptpilotError("no way")
+
+    monkeypatch.setattr(volume, "open_volume", fail)
+    outcomes = fates(initrd(one("a", THERE), one("b"), needed={"a"}, timeout=600, late_after=500))
+    assert {name: outcome.result for name, outcome in outcomes.items()} == {
+        "a": "failed",
+        "b": "left to the system stage",
+    }
+
+
+def test_that_the_pivot_needs_a_volume_may_turn_out_after_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with /usr, which the root's fstab names: that is read once the root is mounted."""
+    told: list[tuple[str, bool]] = []
+    mounted = threading.Event()
+
+    def fail(*_: object, **__: object) -> bool:
+        raise CryptpilotError("no way")
+
+    def take(outcome: stage.Outcome) -> None:
+        told.append((outcome.result, outcome.needed))
+        threading.Timer(0.5, mounted.set).start()
+
+    monkeypatch.setattr(volume, "open_volume", fail)
+    plan = initrd(one("usr", THERE), timeout=600, late_after=500)
+    (outcome,) = stage.run(plan, take, lambda: ("usr",) if mounted.is_set() else None)
+    assert outcome.needed
+    assert told == [("failed", False), ("failed", True)]
+
+
 def test_what_hangs_is_told_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(*_: object, **__: object) -> bool:
+    def hang(_: Volume, ask: Callable[[], object], **__: object) -> bool:
+        ask()
         with log.timed("open", "a"):
             threading.Event().wait(30)
         return True
@@ -127,8 +172,8 @@ def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch
         raise CryptpilotError("no way", "mend it")
 
     monkeypatch.setattr(volume, "open_volume", fail)
-    outcomes = fates(initrd(one("a", THERE), one("b", THERE), needed={"a"}))
-    needed, other = ("\n".join(console.result(outcomes[name])) for name in ("a", "b"))
+    needed = "\n".join(console.result(fates(initrd(one("a", THERE), needed={"a"}))["a"]))
+    other = "\n".join(console.result(fates(initrd(one("b", THERE), timeout=30, late_after=20), pivot=tuple)["b"]))
     assert "stops here" in needed
     assert "again:    cryptpilot open a; exit" in needed
     assert "cryptpilot.service tries again" in other

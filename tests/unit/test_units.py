@@ -48,33 +48,34 @@ def test_a_path_is_escaped_as_systemd_does(path: str, escaped: str) -> None:
 
 
 def test_a_volume_is_wired_to_its_devices_and_the_helper() -> None:
-    made = units([volume("my-data", dev="/dev/disk/by-id/x")], "", [])
+    made = units([volume("my-data", dev="/dev/disk/by-id/x")], "", [], 90)
     service = "cryptpilot@my\\x2ddata.service"
     assert set(made.links) == {
         f"dev-mapper-my\\x2ddata.device.requires/{service}",
         f"cryptpilot.service.wants/{service}",
         f"dev-disk-by\\x2did-x.device.wants/{service}",
     }
-    assert set(made.files) == {"dev-mapper-my\\x2ddata.device.d/40-cryptpilot.conf"}
+    drop_in = {"dev-mapper-my\\x2ddata.device.d/40-cryptpilot.conf": "[Unit]\nJobTimeoutSec=120\n"}
+    assert made.files == drop_in, "longer than the helper has, but not for ever: some devices never come"
     assert made.masks == made.netdev == []
 
 
 def test_a_mount_that_fails_fails_alone() -> None:
-    made = units([volume("data")], "/dev/mapper/data /srv/my\\040data ext4 defaults 0 2\n", [])
+    made = units([volume("data")], "/dev/mapper/data /srv/my\\040data ext4 defaults 0 2\n", [], 90)
     assert made.masks == ["local-fs.target.requires/srv-my\\x20data.mount"]
     assert made.links["local-fs.target.wants/srv-my\\x20data.mount"] == "../srv-my\\x20data.mount"
     assert made.netdev == []
 
 
 def test_swap_too() -> None:
-    made = units([volume("swap0")], "/dev/mapper/swap0 none swap sw 0 0\n", [])
+    made = units([volume("swap0")], "/dev/mapper/swap0 none swap sw 0 0\n", [], 90)
     assert made.masks == ["swap.target.requires/dev-mapper-swap0.swap"]
     assert "swap.target.wants/dev-mapper-swap0.swap" in made.links
 
 
 def test_a_mount_that_waits_for_the_network_is_a_remote_one() -> None:
     line = "/dev/mapper/data  /data ext4 noatime 0 2"
-    made = units([volume("data", kms=True)], f"{line}\n", [])
+    made = units([volume("data", kms=True)], f"{line}\n", [], 90)
     assert made.netdev == ["/dev/mapper/data  /data ext4 noatime,_netdev 0 2"]
     assert set(made.masks) == {"local-fs.target.requires/data.mount", "remote-fs.target.requires/data.mount"}
     assert "remote-fs.target.wants/data.mount" in made.links
@@ -82,20 +83,51 @@ def test_a_mount_that_waits_for_the_network_is_a_remote_one() -> None:
 
 
 def test_what_is_open_already_waits_for_no_network() -> None:
-    made = units([volume("data", kms=True)], "/dev/mapper/data /data ext4 defaults\n", ["data"])
+    made = units([volume("data", kms=True)], "/dev/mapper/data /data ext4 defaults\n", ["data"], 90)
     assert made.netdev == []
     assert "local-fs.target.wants/data.mount" in made.links
 
 
 def test_what_says_netdev_itself_is_left_a_remote_one() -> None:
-    made = units([volume("data", kms=True)], "/dev/mapper/data /data ext4 _netdev\n", [])
+    made = units([volume("data", kms=True)], "/dev/mapper/data /data ext4 _netdev\n", [], 90)
     assert made.netdev == []
     assert made.masks == ["remote-fs.target.requires/data.mount"]
+
+
+def test_what_is_mounted_below_or_from_a_volume_goes_with_it() -> None:
+    """Or else they would require what the network waits for, and send the machine to emergency mode."""
+    lines = """\
+/dev/vdc /data/sub ext4 defaults
+/data/sub/dir /srv none bind
+/dev/vdd /opt ext4 x-systemd.requires-mounts-for=/srv
+/dev/mapper/data /data ext4 defaults
+/dev/vde /database ext4 defaults
+"""
+    made = units([volume("data", kms=True)], lines, [], 90)
+    assert {line.split()[1] for line in made.netdev} == {"/data", "/data/sub", "/srv", "/opt"}
+    assert {name for name in made.links if name.startswith("remote-fs")} == {
+        f"remote-fs.target.wants/{name}.mount" for name in ("data", "data-sub", "srv", "opt")
+    }
+    local = units([volume("data")], lines, [], 90)
+    assert local.netdev == []
+    assert {f"local-fs.target.requires/{name}.mount" for name in ("data", "data-sub", "srv", "opt")} == set(local.masks)
+
+
+def test_the_mount_of_a_volume_whose_file_cannot_be_used_fails_alone() -> None:
+    made = units([], "/dev/mapper/broken /data ext4 defaults", [], 90, {"broken"})
+    assert made.masks == ["local-fs.target.requires/data.mount"]
+    assert set(made.links) == {"local-fs.target.wants/data.mount"}
+
+
+def test_bytes_of_a_path_may_stand_in_octal() -> None:
+    made = units([volume("data")], "/dev/mapper/data\t/srv/\\303\\244\u00a0x ext4 defaults", [], 90)
+    assert made.masks == ["local-fs.target.requires/srv-\\xc3\\xa4\\xc2\\xa0x.mount"]
 
 
 @pytest.mark.parametrize(
     "line",
     [
+        "/dev/mapper/data /data ext4 x-systemd.wanted-by=backup.target",
         "/dev/mapper/other /data ext4 defaults",
         "/dev/mapper/data /data ext4 nofail",
         "/dev/mapper/data /data ext4 noatime,noauto",
@@ -107,6 +139,6 @@ def test_what_says_netdev_itself_is_left_a_remote_one() -> None:
     ],
 )
 def test_all_other_lines_are_left_alone(line: str) -> None:
-    made = units([volume("data", kms=True)], line, [])
+    made = units([volume("data", kms=True)], line, [], 90)
     assert made.masks == made.netdev == []
     assert not any(target.startswith(("local-fs", "remote-fs")) for target in made.links)
