@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 5
 SIZE = 64 << 20
-PEERS = ("clevis", "clevis-luks", "tang", "jose", "curl", "socat")
+PEERS = ("clevis", "clevis-luks", "clevis-dracut", "tang", "jose", "curl", "socat")
 TANG = "127.0.0.1:7500"
 WAYS = {
     "kms": "cryptpilot open, KMS",
