@@ -30,16 +30,27 @@ def open_volume(volume: Volume, ask_passphrase: Callable[[], Passphrase], *, che
         close_leftover(volume)
         device = require_openable(volume)
         with ask_passphrase() as passphrase:
-            if require_openable(volume) != device:
+            now, header = _openable(volume)
+            if now != device:
+                if header:
+                    header.close()
                 raise DeviceError(
                     f"{volume.dev} leads to another device than a moment ago", f"see where: readlink -f {volume.dev}"
                 )
-            _unlock(volume, device, passphrase, check_fs=check_fs)
+            _unlock(volume, device, passphrase, header, check_fs=check_fs)
         return True
 
 
 def require_openable(volume: Volume) -> block.Device:
     """Return the device; raise unless it holds what `open` needs: a sound volume, or for a temporary one nothing."""
+    device, header = _openable(volume)
+    if header:
+        header.close()
+    return device
+
+
+def _openable(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
+    """Return what `require_openable` does, and of a persistent volume the copy of the header that was checked."""
     device = block.look_up(volume.dev)
     block.require_unused(device.node)
     found = state.look(device.node)
@@ -48,7 +59,7 @@ def require_openable(volume: Volume) -> block.Device:
         refusal = state.not_ours_to_overwrite(volume, found)
         if refusal:
             raise DeviceError(refusal, f"if nobody needs that any more: wipefs --all {volume.dev}")
-        return device
+        return device, None
     if found is None or found.kind != "crypto_LUKS":
         raise DeviceError(
             f"{volume.dev} is not initialized: it holds {state.describe(found)}",
@@ -64,8 +75,7 @@ def require_openable(volume: Volume) -> block.Device:
             f"{volume.dev} holds {state.describe(found)}",
             'check "dev" in the configuration: this is no volume made by cryptpilot init',
         )
-    with _sound_header(volume, device):
-        return device
+    return device, _sound_header(volume, device)
 
 
 def _sound_header(volume: Volume, device: block.Device) -> luks_header.Header:
@@ -89,13 +99,16 @@ def verify(volume: Volume, passphrase: Passphrase) -> None:
         cryptsetup.verify(device.node, passphrase, header)
 
 
-def _unlock(volume: Volume, device: block.Device, passphrase: Passphrase, *, check_fs: bool) -> None:
-    """Open the device with the passphrase; a temporary volume is made anew first."""
-    if volume.temporary:
-        header = make(volume, device, passphrase, mark=state.TEMPORARY)
-    else:
-        header = _sound_header(volume, device)
-    with header:
+def _unlock(
+    volume: Volume,
+    device: block.Device,
+    passphrase: Passphrase,
+    checked: luks_header.Header | None,
+    *,
+    check_fs: bool,
+) -> None:
+    """Open the device with the passphrase, by the header that was checked; a temporary volume is made anew first."""
+    with checked or make(volume, device, passphrase, mark=state.TEMPORARY) as header:
         if check_fs and volume.makefs and mkfs.KINDS[volume.makefs].check and not volume.temporary:
             _check_fs(volume, volume.makefs, device, passphrase, header)
         with log.timed("open", volume.volume, device=volume.dev):
