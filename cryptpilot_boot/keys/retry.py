@@ -13,7 +13,7 @@ from cryptpilot_boot import log
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system.network import adopt_name_servers, has_route
-from cryptpilot_boot.system.wait import Deadline, network_changes
+from cryptpilot_boot.system.wait import Deadline, network_changes, wait_for
 
 if TYPE_CHECKING:
     from cryptpilot_boot.system.wait import Changes
@@ -30,7 +30,8 @@ def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
     """Ask until there is an answer, a final error, or the deadline is over.
 
     Pauses double up to 8 s, each spread over half to all of its length so that a thousand machines do not ask in
-    step. Raises the last KeyFetchError, saying how often was asked and for how long.
+    step. While there is no network hardly anything is asked: a try takes processor time, of which whoever brings the
+    network up has the better use. Raises the last KeyFetchError, saying how often was asked and for how long.
     """
     with network_changes() as changes:
         pause = _FIRST_PAUSE
@@ -43,9 +44,13 @@ def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
             except KeyFetchError as error:
                 if not error.retryable or deadline.over:
                     raise _with_tries(error, tries, deadline) from None
-                waiting_for = "the network: there is no route yet" if _without_network(error) else error.what
+                no_route = error.unreachable and not has_route()
+                waiting_for = "the network: there is no route yet" if no_route else error.what
                 log.emit(log.FETCH_KEY, "wait", volume=volume, facts={"waiting_for": waiting_for, "tries": tries})
-                if _rest(changes, pause, deadline, wake=error.unreachable):
+                if no_route:
+                    _await_network(changes, deadline)
+                    pause = _FIRST_PAUSE
+                elif _rest(changes, pause, deadline, wake=error.unreachable):
                     pause = _FIRST_PAUSE
                 else:
                     pause = min(2 * pause, _LONGEST_PAUSE)
@@ -65,8 +70,13 @@ def _rest(changes: Changes, pause: float, deadline: Deadline, *, wake: bool) -> 
     return False
 
 
-def _without_network(error: KeyFetchError) -> bool:
-    return error.unreachable and not has_route()
+def _await_network(changes: Changes, deadline: Deadline) -> None:
+    """Rest until there is a network, at most 8 s, for not every endpoint needs one.
+
+    A name server becomes known a moment after the route, if at all.
+    """
+    wait_for(lambda: has_route() or None, changes, Deadline(min(_LONGEST_PAUSE, deadline.left())))
+    wait_for(lambda: adopt_name_servers() or None, changes, Deadline(min(_FIRST_PAUSE, deadline.left())))
 
 
 def _with_tries(error: KeyFetchError, tries: int, deadline: Deadline) -> KeyFetchError:

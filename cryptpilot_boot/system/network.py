@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import threading
 from pathlib import Path
 
 from cryptpilot_boot.system.init import in_initrd
@@ -36,18 +37,21 @@ def _has_ipv6_route() -> bool:
     return any(fields[-1] != "lo" and not fields[0].startswith(("fe80", "ff")) for fields in routes)
 
 
-def adopt_name_servers() -> None:
-    """In an initrd, tell the C library the name servers that systemd-networkd got by DHCP.
+def adopt_name_servers() -> bool:
+    """In an initrd, tell the C library the name servers that systemd-networkd got by DHCP; False when none is known.
 
     Where systemd-resolved is not part of the image nobody else does, and no name could be resolved. Does nothing in
     the booted system, nor where /etc/resolv.conf names a server already (the other network stacks write it).
     """
     if not in_initrd() or "nameserver" in _text(_RESOLV_CONF):
-        return
+        return True
     servers = networkd_name_servers(_text(NETWORKD_STATE))
     if servers:
-        _RESOLV_CONF.unlink(missing_ok=True)  # it may be a link to nowhere
-        _RESOLV_CONF.write_text("".join(f"nameserver {server}\n" for server in servers))
+        # In one go, for others who resolve names just now. It may be a link to nowhere, which is replaced.
+        made = _RESOLV_CONF.with_name(f"resolv.conf.{threading.get_ident()}")
+        made.write_text("".join(f"nameserver {server}\n" for server in servers))
+        made.replace(_RESOLV_CONF)
+    return bool(servers)
 
 
 def networkd_name_servers(state: str) -> list[str]:

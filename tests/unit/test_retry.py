@@ -1,0 +1,94 @@
+"""Asking again: while there is no network hardly at all, and at once when there is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.keys import Passphrase, ask_until, retry
+from cryptpilot_boot.system import network
+from cryptpilot_boot.system.wait import Deadline
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENOUGH = 1.5
+"""Seconds in which somebody who asked again after 0.25 s, 0.5 s, 1 s would have asked four times or more."""
+LONG = 60.0
+
+
+class Gateway:
+    """Can be reached when there is a route; counts how often it is asked."""
+
+    def __init__(self, route_at_look: int) -> None:
+        self.asked = 0
+        self._looks_left = route_at_look
+
+    def has_route(self) -> bool:
+        self._looks_left -= 1
+        return self._looks_left <= 0
+
+    def ask(self, _: float) -> Passphrase:
+        self.asked += 1
+        if self._looks_left > 0:
+            raise KeyFetchError("no network", retryable=True, unreachable=True)
+        return Passphrase(b"x" * 32, strong=True)
+
+
+def test_without_a_network_hardly_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = Gateway(route_at_look=1 << 30)
+    monkeypatch.setattr(retry, "has_route", gateway.has_route)
+    with pytest.raises(KeyFetchError, match=r"no network \(2 tries"):
+        ask_until(gateway.ask, Deadline(ENOUGH), "v")
+    assert gateway.asked == 2
+
+
+def test_when_there_is_a_network_is_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = Gateway(route_at_look=3)
+    monkeypatch.setattr(retry, "has_route", gateway.has_route)
+    with ask_until(gateway.ask, Deadline(LONG), "v"):
+        assert gateway.asked == 2
+
+
+def test_an_endpoint_that_needs_no_network_is_asked_again_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "has_route", lambda: False)
+    monkeypatch.setattr(retry, "_LONGEST_PAUSE", 0.1)
+    asked = 0
+
+    def ask(_: float) -> Passphrase:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise KeyFetchError("not there yet", retryable=True, unreachable=True)
+        return Passphrase(b"x" * 32, strong=True)
+
+    with ask_until(ask, Deadline(LONG), "v"):
+        assert asked == 3
+
+
+@pytest.fixture
+def initrd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An initrd's files: resolv.conf is a link to nowhere, networkd has said nothing yet."""
+    (tmp_path / "resolv.conf").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr(network, "in_initrd", lambda: True)
+    monkeypatch.setattr(network, "_RESOLV_CONF", tmp_path / "resolv.conf")
+    monkeypatch.setattr(network, "NETWORKD_STATE", tmp_path / "state")
+    return tmp_path
+
+
+def test_name_servers_are_adopted_when_networkd_knows_them(initrd: Path) -> None:
+    assert not network.adopt_name_servers()
+    (initrd / "state").write_text("OPER_STATE=routable\nDNS=10.0.2.3 10.0.2.4\n")
+    assert network.adopt_name_servers()
+    assert (initrd / "resolv.conf").read_text() == "nameserver 10.0.2.3\nnameserver 10.0.2.4\n"
+    assert sorted(path.name for path in initrd.iterdir()) == ["resolv.conf", "state"]
+
+
+def test_name_servers_that_are_there_are_left_alone(initrd: Path) -> None:
+    (initrd / "resolv.conf").unlink()
+    (initrd / "resolv.conf").write_text("nameserver 192.0.2.1\n")
+    (initrd / "state").write_text("DNS=10.0.2.3\n")
+    assert network.adopt_name_servers()
+    assert (initrd / "resolv.conf").read_text() == "nameserver 192.0.2.1\n"
