@@ -40,7 +40,8 @@ def starts(shop: Workshop) -> list[dict[str, Any]]:
     (config / "volumes/root.toml").chmod(0o600)
     (config / "global.toml").write_text(machines.settings(timeout=1))
     agent = machines.CHECKOUT / "build/dist/cryptpilot/cryptpilot"
-    script = f"mount -t tmpfs tmpfs /run; {agent} -c {config} boot-service --stage system > /dev/null; cat /run/cryptpilot/events.jsonl"
+    run_agent = f"{agent} -c {config} boot-service --stage system > /dev/null"
+    script = f"mount -t tmpfs tmpfs /run; {run_agent}; cat /run/cryptpilot/events.jsonl"
     facts: list[dict[str, Any]] = []
     for _ in range(STARTS):
         # its device never comes, so it fails, and says in its log how far it had got by when
