@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -276,7 +277,9 @@ kill %1
         chroot = ["sh", str(chroot_script), str(self._peers_tree), trees.SHARE, str(self._work / "tang")]
         script = f"cd {trees.SHARE}; exec {_TANGD}"
         process = spawn(
-            network.command(contained([*chroot, "sh", "-c", script], "--mount")), env={**os.environ, "PATH": trees.PATH}
+            network.command(contained([*chroot, "sh", "-c", script], "--mount")),
+            stderr=subprocess.DEVNULL,  # a line for each request
+            env={**os.environ, "PATH": trees.PATH},
         )
         try:
             yield
