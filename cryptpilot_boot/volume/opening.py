@@ -108,7 +108,13 @@ def _unlock(
     check_fs: bool,
 ) -> None:
     """Open the device with the passphrase, by the header that was checked; a temporary volume is made anew first."""
-    with checked or make(volume, device, passphrase, mark=state.TEMPORARY) as header:
+    if volume.temporary:
+        header = make(volume, device, passphrase, mark=state.TEMPORARY)
+    elif checked:
+        header = checked
+    else:
+        raise DeviceError(f"the header of {volume.dev} was not checked", "please report this")
+    with header:
         if check_fs and volume.makefs and mkfs.KINDS[volume.makefs].check and not volume.temporary:
             _check_fs(volume, volume.makefs, device, passphrase, header)
         with log.timed("open", volume.volume, device=volume.dev):

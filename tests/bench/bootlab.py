@@ -247,6 +247,7 @@ kill %1
             cmdline=f"{qemu.CONSOLE} root={self._root.device} {arguments}",
             disks=(*disks, report),
             netns=self._network,
+            smp=2,
         )
         result = qemu.boot(machine, timeout=TIMEOUT, log=self._work / "console.log").check()
         return result, machines.read_report(report)
