@@ -47,16 +47,20 @@ class Outcome:
 
 
 def run(
-    plan: Plan, on_outcome: Callable[[Outcome], None], pivot: Callable[[], Collection[str] | None] = lambda: None
+    plan: Plan,
+    on_outcome: Callable[[Outcome], None],
+    pivot: Callable[[], Collection[str] | None] = lambda: None,
+    on_late: Callable[[], object] = lambda: None,
 ) -> list[Outcome]:
     """Open the volumes of a stage; one that fails, hangs or is not there delays and fails no other.
 
     on_outcome: called for each volume as soon as it is known how it fared, and again if it turns out later that the
     boot cannot go on without it. pivot: asked what else the pivot waits for now, as names of volumes; None while that
     is not known. Once it is, and `plan.late_after` is over, volumes that are not needed and still wait for something
-    are left to the next stage; and so they are as soon as the boot cannot go on.
+    are left to the next stage; and so they are as soon as the boot cannot go on. on_late: called when `plan.late_after`
+    is over, or all is done before.
     """
-    stage = _Stage(plan, on_outcome, pivot)
+    stage = _Stage(plan, on_outcome, pivot, on_late)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
     if any(one.needs_network for one in plan.volumes):
         _in_background(lambda: _watch_network(stage.deadline))
@@ -64,6 +68,7 @@ def run(
         for one in plan.volumes:
             stage.begin(one, answers)
         stage.wait()
+    on_late()
     stage.wait_for_the_pivot()
     log.emit("done", facts={**_costs(), "peak_memory": process.peak_memory()})
     return [stage.outcomes[one.volume] for one in plan.volumes]
@@ -73,13 +78,18 @@ class _Stage:
     """The volumes at work, and what became of the others."""
 
     def __init__(
-        self, plan: Plan, on_outcome: Callable[[Outcome], None], pivot: Callable[[], Collection[str] | None]
+        self,
+        plan: Plan,
+        on_outcome: Callable[[Outcome], None],
+        pivot: Callable[[], Collection[str] | None],
+        on_late: Callable[[], object],
     ) -> None:
         self.deadline = Deadline(plan.timeout)
         self.outcomes: dict[str, Outcome] = {}
         self._plan = plan
         self._pivot = pivot
         self._on_outcome = on_outcome
+        self._on_late = on_late
         self._patience = Deadline(plan.timeout if plan.late_after is None else min(plan.late_after, plan.timeout))
         self._last = log.latest()
         self._unprepared = len(plan.volumes)
@@ -107,6 +117,8 @@ class _Stage:
         grace = Deadline(self.deadline.left() + _GRACE)
         with self._changed:
             while self._pending() and not grace.over:
+                if self._patience.over:
+                    self._on_late()
                 if self._cannot_go_on() or (self._patience.over and self._pivot_is_ready()):
                     self._leave_to_the_next_stage()
                 left = grace.left() if self._patience.over else min(grace.left(), self._patience.left())

@@ -54,7 +54,7 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None], on
             return None
         return volumes & set(ours.values())
 
-    outcomes = stage.run(todo, tell, pivot)
+    outcomes = stage.run(todo, tell, pivot, init.say_late if init.in_initrd() else lambda: None)
     if init.in_initrd() and any(not outcome.error for outcome in outcomes):
         init.need_shutdown()
     stops = any(outcome.error and outcome.needed for outcome in outcomes)

@@ -10,6 +10,7 @@ from cryptpilot_boot.system.run import run
 
 _INITRD = Path("/etc/initrd-release")
 _NEXT_ROOT = Path("/sysroot")
+_LATE = Path("/run/cryptpilot/late")
 _NEED_SHUTDOWN = Path("/run/initramfs/.need_shutdown")
 _NOT_LOADED = 5  # systemctl(1), "Exit status"
 _FSTAB = Path("/etc/fstab")
@@ -38,6 +39,12 @@ def stop_boot() -> None:
         _STOP_BOOT.touch()
         return
     run(["systemctl", "--no-block", "--job-mode=replace-irreversibly", "start", "emergency.target"], finish=True)
+
+
+def say_late() -> None:
+    """In an initrd, tell our hook for dracut's legacy network scripts that nobody here waits for a network any more."""
+    _LATE.parent.mkdir(parents=True, exist_ok=True)
+    _LATE.touch()
 
 
 def need_shutdown() -> None:

@@ -120,6 +120,8 @@ install() {
                 mkdir -p "$initdir/etc/cmdline.d"
                 echo rd.neednet=1 > "$initdir/etc/cmdline.d/95cryptpilot.conf" \
                     || _fail "the network cannot be asked for"
+                # after dracut's legacy scripts have said what is waited for, before its main loop
+                inst_hook pre-trigger 11 "$moddir/cryptpilot-network.sh"
                 ;;
         esac
     done <<< "$plan"

@@ -52,7 +52,8 @@ def test_without_systemd_what_the_pivot_does_not_need_does_not_keep_it(release: 
     plain = Disk(make_ext4(bench.work / "plain.img", release.system, 512 << 20), "plain")
     report = machines.report_disk(bench.work / "report.img")
     machine = machines.machine(release.tree, image, (plain, bench.copy(release.disk), report), None)
-    words = f"{qemu.CONSOLE} root={plain.device} rw rd.cryptpilot.late_after=15 cryptpilot.timeout=10"
+    deadlines = "rd.cryptpilot.late_after=15 rd.cryptpilot.timeout=120 cryptpilot.timeout=20"
+    words = f"{qemu.CONSOLE} root={plain.device} rw {deadlines}"
     result = qemu.boot(replace(machine, cmdline=words), timeout=400, log=bench.work / "console.log").check()
     assert re.search(r"root: not open after 15 s .*: left to cryptpilot\.service", result.console), result
     outcomes = [event for event in machines.events(machines.read_report(report)) if event["step"] == "outcome"]
