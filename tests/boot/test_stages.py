@@ -164,7 +164,7 @@ def test_a_network_that_comes_late_is_used_when_it_comes(
     assert "root: waiting: the network: there is no route yet" in result.console
     assert re.search(r"root: fetch-key: \d+\.\d{3} s", result.console), "it was not verbose"
     assert [request["api"] for request in kms.requests()] == ["GetSecretValue"]
-    waited = [event for event in machines.events(report) if event["phase"] == "wait"]
+    waited = [event for event in machines.events(report) if event["phase"] == "wait" and event["step"] == "fetch-key"]
     assert waited[0]["facts"]["waiting_for"] == "the network: there is no route yet"
     assert "/run" in report["memory-backed"].split()
     assert "run/cryptpilot/events.jsonl" in report["memory"]

@@ -78,6 +78,12 @@ target=$(readlink -f /usr/sbin/mkfs.ext4); cp $target /run/mkfs.real; mount --bi
 perl /run/watch {" ".join(backwards)} > /run/seen &
 cryptpilot init data1 --yes
 cryptpilot open data1
+# cryptsetup is not there for long
+for _ in $(seq 30); do
+    if grep --quiet "core cryptsetup" /run/seen; then break; fi
+    cryptpilot close data1
+    cryptpilot open data1
+done
 sleep 1
 perl -e '$0 = "decoy"; my $secret = reverse pack("H*", "{backwards[0]}"); sleep 5'
 touch /run/stop
