@@ -57,6 +57,11 @@ def parse(command_line: str, *, initrd: bool) -> Parameters:
     return Parameters(on=values.pop("", True), **values, volumes=tuple(named), complaints=tuple(complaints))  # type: ignore[arg-type]
 
 
+def values(command_line: str) -> dict[str, str]:
+    """Return what each word is set to; of several with one name the last one counts, as it does to dracut."""
+    return dict(word.partition("=")[::2] for word in words(command_line))
+
+
 def words(command_line: str) -> list[str]:
     """Take a kernel command line apart; quotes are left out."""
     return [word.replace('"', "") for word in _WORD.findall(command_line)]

@@ -100,12 +100,9 @@ def initrd_volumes(config: Config) -> tuple[Volume, ...]:
 
 
 def pivot_volumes(kernel_command_line: str) -> frozenset[str]:
-    """Return the names below /dev/mapper that `root=` and `mount.usr=` name: the pivot needs them.
-
-    Of several such words the last one counts, as it does to dracut.
-    """
-    last = dict(word.partition("=")[::2] for word in parameters.words(kernel_command_line))
-    names = (fstab.mapper_name(last.get(key, "")) for key in ("root", "mount.usr"))
+    """Return the names below /dev/mapper that `root=` and `mount.usr=` name: the pivot needs them."""
+    values = parameters.values(kernel_command_line)
+    names = (fstab.mapper_name(values.get(key, "")) for key in ("root", "mount.usr"))
     return frozenset(name for name in names if name)
 
 
@@ -117,8 +114,8 @@ def early_mounts(text: str, kernel_command_line: str) -> dict[str, str]:
     entries = [entry for entry in fstab.parse(text) if not {"noauto", "nofail"} & set(entry.options)]
     early = [entry for entry in entries if entry.where == "/usr" or "x-initrd.mount" in entry.options]
     found = {entry.where: entry.source for entry in early if entry.where not in ("/", "none")}
-    words = dict(word.partition("=")[::2] for word in parameters.words(kernel_command_line))
-    return {**found, "/usr": words["mount.usr"]} if words.get("mount.usr") else found
+    usr = parameters.values(kernel_command_line).get("mount.usr")
+    return {**found, "/usr": usr} if usr else found
 
 
 def image_needs(config: Config) -> ImageNeeds:

@@ -54,11 +54,11 @@ def run(
 ) -> list[Outcome]:
     """Open the volumes of a stage; one that fails, hangs or is not there delays and fails no other.
 
-    on_outcome: called for each volume as soon as it is known how it fared, and again if it turns out later that the
-    boot cannot go on without it. pivot: asked what else the pivot waits for now, as names of volumes; None while that
-    is not known. Once it is, and `plan.late_after` is over, volumes that are not needed and still wait for something
-    are left to the next stage; and so they are as soon as the boot cannot go on. on_late: called when `plan.late_after`
-    is over, or all is done before.
+    on_outcome: called for each volume as soon as it is known how it fared, one at a time, and again if it turns out
+    later that the boot cannot go on without it. pivot: asked what else the pivot waits for now, as names of volumes;
+    None while that is not known. Once it is, and `plan.late_after` is over, volumes that are not needed and still wait
+    for something are left to the next stage; and so they are as soon as the boot cannot go on. on_late: called when
+    `plan.late_after` is over, or all is done before.
     """
     stage = _Stage(plan, on_outcome, pivot, on_late)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
@@ -203,11 +203,9 @@ def _costs() -> dict[str, object]:
     return {"process_age": round(process.age(), 3), "cpu": round(process.cpu_seconds(), 3)}
 
 
-def _in_background(work: Callable[[], None]) -> threading.Thread:
+def _in_background(work: Callable[[], None]) -> None:
     # daemon: one that hangs must not keep the process from ending
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=work, daemon=True).start()
 
 
 def _bring_up(

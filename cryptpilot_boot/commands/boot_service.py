@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
@@ -32,15 +31,13 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None], on
     for complaint in todo.complaints:
         say(f"{complaint}; it is passed over")
     log.subscribe(console.verbose(say) if todo.verbose else console.brief(say))
-    speaking = threading.Lock()
 
     def tell(outcome: stage.Outcome) -> None:
-        with speaking:
-            lines = console.result(outcome)
-            for line in lines:
-                say(line)
-            if stage_name == "system" and not only:  # the volume's unit comes after this, and repeats it
-                failures.record(outcome.volume.volume, lines if outcome.error else [])
+        lines = console.result(outcome)
+        for line in lines:
+            say(line)
+        if stage_name == "system" and not only:  # the volume's unit comes after this, and repeats it
+            failures.record(outcome.volume.volume, lines if outcome.error else [])
 
     def pivot() -> Collection[str] | None:
         text = init.next_fstab() if stage_name == "initrd" else None

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.boot import image, record
 from cryptpilot_boot.commands.image_check import problems_of, required
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
-from cryptpilot_boot.system import dracut
+from cryptpilot_boot.system import dracut, lock
 from cryptpilot_boot.system.block import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cryptpilot_boot.boot.record import Record
@@ -44,7 +43,7 @@ def rebuild(
 
 def _rebuild(now: Record, kernel: str, old: Path, options: Sequence[str]) -> list[str]:
     new = old.with_name(old.name + _SUFFIX)
-    with _alone(old):
+    with lock.alone(old):
         before = _summary(old)
         _require_room(old, before)
         try:
@@ -67,17 +66,6 @@ def _rebuild(now: Record, kernel: str, old: Path, options: Sequence[str]) -> lis
         finally:
             new.unlink(missing_ok=True)
     return lines
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep a second rebuild of an image from writing where the first does."""
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise CryptpilotError(f"{path} is being made anew already", "wait until that is done") from None
-        yield
 
 
 def _require_room(old: Path, before: _Summary | None) -> None:

@@ -81,8 +81,8 @@ def generate_mounts(fstab_text: str, directory: Path) -> None:
     """
     lines = process.anonymous_file("fstab", fstab_text.encode(errors="surrogateescape"))
     descriptor = int(lines.rpartition("/")[2])
-    variables = [f"SYSTEMD_FSTAB={lines}", "SYSTEMD_PROC_CMDLINE="]
-    run(["env", *variables, _FSTAB_GENERATOR, *3 * [str(directory)]], pass_fds=[descriptor])
+    variables = {"SYSTEMD_FSTAB": lines, "SYSTEMD_PROC_CMDLINE": ""}
+    run([_FSTAB_GENERATOR, *3 * [str(directory)]], env=variables, pass_fds=[descriptor])
 
 
 def is_mounted_for_pivot(where: str) -> bool:

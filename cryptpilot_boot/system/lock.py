@@ -1,4 +1,4 @@
-"""A volume is worked on by one process at a time."""
+"""What is worked on by one process at a time: a volume, an image."""
 
 from __future__ import annotations
 
@@ -30,13 +30,23 @@ def held(volume: str, directory: Path = DIRECTORY) -> Iterator[None]:
         hint = "run this as root" if isinstance(error, PermissionError) else ""
         raise CryptpilotError(f"{path}: cannot be locked: {error.strerror}", hint) from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CryptpilotError(
-                f"another cryptpilot process is at work on volume {volume}",
-                f"wait until it is done; see which one it is: fuser --verbose {path}",
-            ) from None
+        hint = f"wait until it is done; see which one it is: fuser --verbose {path}"
+        _take(descriptor, CryptpilotError(f"another cryptpilot process is at work on volume {volume}", hint))
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a file that is to be made anew. Raises CryptpilotError when another process does that already."""
+    with path.open("rb") as file:
+        _take(file.fileno(), CryptpilotError(f"{path} is being made anew already", "wait until that is done"))
+        yield
+
+
+def _take(descriptor: int, busy: CryptpilotError) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise busy from None

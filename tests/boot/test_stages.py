@@ -144,20 +144,25 @@ def test_a_volume_that_the_pivot_does_not_need_does_not_keep_it(
     }
 
 
-def test_a_network_that_comes_late_is_used_when_it_comes(
+@pytest.fixture
+def encrypted(
     boot_tree: Path,
     image: machines.Image,
     own_root_disk: Disk,
     scratch_disk: Disk,
     report_disk: Disk,
-    kms: machines.Site,
     network: Namespace,
-    tmp_path: Path,
+) -> qemu.Machine:
+    """A machine whose root is a volume."""
+    return machines.machine(boot_tree, image, (own_root_disk, scratch_disk, report_disk), network)
+
+
+def test_a_network_that_comes_late_is_used_when_it_comes(
+    encrypted: qemu.Machine, report_disk: Disk, kms: machines.Site, tmp_path: Path
 ) -> None:
     """Complaint: it tries once, before DHCP is done. And what was in the initrd is in no memory of the system."""
-    machine = machines.machine(boot_tree, image, (own_root_disk, scratch_disk, report_disk), network)
-    words = f"{machine.cmdline} rd.cryptpilot.verbose rd.cryptpilot.timeout=150"
-    machine = replace(machine, cmdline=words, link_up_after=40)
+    words = f"{encrypted.cmdline} rd.cryptpilot.verbose rd.cryptpilot.timeout=150"
+    machine = replace(encrypted, cmdline=words, link_up_after=40)
     result = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check()
     report = machines.read_report(report_disk)
     assert report["root_source"].strip() == "/dev/mapper/root"
@@ -184,18 +189,10 @@ def test_a_root_that_needs_the_network_stops_the_boot_without_one_at_the_deadlin
 
 
 def test_in_the_emergency_shell_one_sees_why_and_tries_again_without_a_reboot(
-    boot_tree: Path,
-    image: machines.Image,
-    own_root_disk: Disk,
-    scratch_disk: Disk,
-    report_disk: Disk,
-    kms: machines.Site,
-    network: Namespace,
-    tmp_path: Path,
+    encrypted: qemu.Machine, report_disk: Disk, kms: machines.Site, tmp_path: Path
 ) -> None:
     kms.behave("refuse")
-    machine = machines.machine(boot_tree, image, (own_root_disk, scratch_disk, report_disk), network)
-    machine = replace(machine, cmdline=machine.cmdline.replace(qemu.CONSOLE, qemu.ATTENDED))
+    machine = replace(encrypted, cmdline=encrypted.cmdline.replace(qemu.CONSOLE, qemu.ATTENDED))
     with qemu.Guest(machine, tmp_path / "console.log") as guest:
         guest.result(guest.wait(400, until="Press Enter for maintenance")).check(qemu.Ending.SEEN)
         for _ in range(20):  # what is typed before sulogin listens is lost
