@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from tests.lab.net import Namespace
 
 
-DEADLINE = 45
+PATIENCE = 240
 """Seconds the agent has in these machines; most of it is the emulation's, not the agent's."""
+DEADLINE = 45
+"""Seconds it has where it is the deadline that is under test."""
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +35,7 @@ def boot_tree(tree: Path, site: machines.Site, tmp_path_factory: pytest.TempPath
     shutil.copytree(SPY, copy / "usr/lib/dracut/modules.d/96lab-spy")
     later = machines.volume_file(site, volume="later", dev="/dev/disk/by-id/virtio-later")
     volumes = {"root": machines.volume_file(site), "later": later.replace("auto_open = true", "auto_open = false")}
-    machines.configure(copy, volumes, machines.settings(timeout=DEADLINE))
+    machines.configure(copy, volumes, machines.settings(timeout=PATIENCE))
     return copy
 
 
@@ -61,7 +63,7 @@ def verbose_image(boot_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The initrd with `verbose = true`, and with somebody in it who watches the processes."""
     work = tmp_path_factory.mktemp("verbose")
     copy = clone(boot_tree, work / "tree")
-    machines.configure(copy, {}, machines.settings(verbose=True, timeout=DEADLINE))
+    machines.configure(copy, {}, machines.settings(verbose=True, timeout=PATIENCE))
     return machines.make_image(copy, work / "initrd.img", "--add", "lab-spy")
 
 
@@ -79,10 +81,11 @@ Boot = Callable[..., qemu.BootResult]
 
 @pytest.fixture
 def boot(boot_tree: Path, network: Namespace, tmp_path: Path) -> Boot:
-    """Boots a machine from an image and disks until it turns itself off."""
+    """Boots a machine from an image and disks, with more kernel parameters, until it turns itself off."""
 
-    def boot(image: machines.Image, disks: tuple[Disk, ...]) -> qemu.BootResult:
+    def boot(image: machines.Image, disks: tuple[Disk, ...], words: str = "") -> qemu.BootResult:
         machine = machines.machine(boot_tree, image, disks, network)
+        machine = replace(machine, cmdline=f"{machine.cmdline} {words}")
         return qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check()
 
     return boot

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import machines
-from tests.boot.conftest import DEADLINE
+from tests.boot.conftest import PATIENCE
 from tests.boot.test_root import require_no_secret
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk
@@ -103,7 +103,7 @@ def test_temporary_volumes_bring_no_network_up(
     copy = clone(tree, tmp_path / "tree")
     (copy / "etc/cryptpilot/volumes/root.toml").unlink()
     files = {name: otp_file(name) for name in OTP_FILES}
-    machines.configure(copy, {"swap0": files.pop("swap0")}, machines.settings(timeout=DEADLINE))
+    machines.configure(copy, {"swap0": files.pop("swap0")}, machines.settings(timeout=PATIENCE))
     image = rebuilt_image(copy, files)
     asked = in_chroot(copy, ["lsinitrd", "-f", "etc/cmdline.d/95cryptpilot.conf", f"boot/{image.path.name}"])
     assert asked.strip() == ""
