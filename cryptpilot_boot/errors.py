@@ -50,13 +50,22 @@ class KeyFetchError(CryptpilotError):
     """A key provider did not return the passphrase.
 
     `retryable` says whether asking again may help; `unreachable` says that the network itself was missing, so
-    that a change of the network is a reason to ask again at once.
+    that a change of the network is a reason to ask again at once; `throttled` that too many ask at the same time.
     """
 
-    def __init__(self, what: str, hint: str = "", *, retryable: bool = False, unreachable: bool = False) -> None:
+    def __init__(
+        self,
+        what: str,
+        hint: str = "",
+        *,
+        retryable: bool = False,
+        unreachable: bool = False,
+        throttled: bool = False,
+    ) -> None:
         super().__init__(what, hint)
         self.retryable = retryable
         self.unreachable = unreachable
+        self.throttled = throttled
 
 
 def printable(text: str) -> str:

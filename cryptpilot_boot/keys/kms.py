@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import kms_errors, kms_sdk
+from cryptpilot_boot.keys import clock, kms_errors, kms_sdk
 from cryptpilot_boot.passphrase import Passphrase, is_key_material
 from cryptpilot_boot.system import process
 
@@ -52,7 +52,7 @@ def prepare(kms: Kms) -> Ask:
 
     Raises KeyFetchError when the client key cannot be opened.
     """
-    _require_certificates(kms)
+    _trust(kms)
     client = kms_sdk.Client(
         kms_sdk.Config(
             protocol="https",
@@ -73,21 +73,26 @@ def prepare(kms: Kms) -> Ask:
             answer = client.get_secret_value_with_options(request, options)
         except Exception as error:
             # Whatever the SDK raises; its text may quote the request, so only what is known to be harmless is kept.
-            raise kms_errors.explain(error, kms) from None
+            failure = kms_errors.explain(error, kms)
+            if kms_errors.is_about_time(error):
+                failure = clock.judge(failure, kms.address, _trust(kms), min(timeout, _CONNECT_TIMEOUT))
+            raise failure from None
         return _decode(answer.secret_data, kms)
 
     return ask
 
 
-def _require_certificates(kms: Kms) -> None:
-    """Read the CA chain as TLS will, so that what is wrong with it is not blamed on the gateway."""
+def _trust(kms: Kms) -> ssl.SSLContext:
+    """Return a TLS context that trusts the CA chain alone; what is wrong with that is not blamed on the gateway."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=kms.kms_cert_pem)
+        context.load_verify_locations(cadata=kms.kms_cert_pem)
     except (ssl.SSLError, ValueError):
         raise KeyFetchError(
             "kms_cert_pem cannot be read as certificates",
             "copy it again from the PrivateKmsCA_kst-******.pem file",
         ) from None
+    return context
 
 
 _opening = threading.Lock()
@@ -121,12 +126,21 @@ def _open_client_key(text: str, password: str) -> _Signer:
 
 
 def _decode(value: str, kms: Kms) -> Passphrase:
-    """Turn a secret's value into the passphrase: its base64-decoded bytes."""
-    hint = "store the output of: head -c 256 /dev/urandom | base64 -w 0"
+    """Turn a secret's value into the passphrase: its base64-decoded bytes.
+
+    A secret of type binary is base64 already when KMS gives it out, and so is decoded to what it holds.
+    """
+    if not value:
+        raise KeyFetchError(f"the value of secret {kms.secret_name} is empty", _STORE)
+    if not value.isascii():
+        raise KeyFetchError(f"the value of secret {kms.secret_name} is no base64 text: it holds other bytes", _STORE)
     try:
         secret = base64.b64decode("".join(value.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise KeyFetchError(f"the value of secret {kms.secret_name} is not base64", hint) from None
+        raise KeyFetchError(f"the value of secret {kms.secret_name} is not base64", _STORE) from None
     if not secret:
-        raise KeyFetchError(f"the value of secret {kms.secret_name} is empty", hint)
+        raise KeyFetchError(f"the value of secret {kms.secret_name} is empty", _STORE)
     return Passphrase(secret, strong=is_key_material(secret))
+
+
+_STORE = "store the output of: head -c 256 /dev/urandom | base64 -w 0"

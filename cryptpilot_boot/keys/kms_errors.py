@@ -1,8 +1,13 @@
-"""What the SDK raises, turned into a sentence, a next step, and whether asking again may help."""
+"""What the SDK raises, turned into a sentence, a next step, and whether asking again may help.
+
+What may pass by itself is retryable, and all that only a person can mend is final: it is told at once, and burns
+no deadline. Sources of the codes: Alibaba Cloud help, "Common error codes" of the KMS Instance API and "Error codes" of
+the KMS API; see docs/kms.md.
+"""
 
 from __future__ import annotations
 
-import datetime
+import dataclasses
 import errno
 import socket
 import ssl
@@ -18,11 +23,25 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.config import Kms
 
-# OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED, <openssl/x509_vfy.h>
+LONGEST_ANSWER = 256 << 10
+"""Bytes of an answer that are read; a secret has at most 30 KiB."""
+
+# <openssl/x509_vfy.h>: X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED; _HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH
 _CERTIFICATE_TIMES = (9, 10)
+_CERTIFICATE_NAMES = (62, 64)
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
-_SERVER_BUSY = 500  # HTTP status from which on the gateway, not the request, is at fault
+_CLOSED = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
+_SERVER_FAULT = 500  # HTTP status from which on the gateway, not the request, is at fault
 _TOO_MANY_REQUESTS = 429
+_GENERAL_ADVICE = "look the code up in the KMS documentation; the gateway's own log has the request"
+
+
+class TooLong(Exception):
+    """An answer was longer than LONGEST_ANSWER."""
+
+
+class BrokenOff(Exception):
+    """An answer began and did not end in time, or at all."""
 
 
 def explain(error: Exception, kms: Kms) -> KeyFetchError:
@@ -34,12 +53,21 @@ def explain(error: Exception, kms: Kms) -> KeyFetchError:
                 said = say(cause, kms)
                 if said is not None:
                     return said
-    if getattr(error, "code", None):
-        return _refused(error)
+    if isinstance(getattr(error, "data", None), dict):
+        return _refused(error, kms)
     return KeyFetchError(
         f"asking {kms.address} failed: {type(causes[-1]).__name__}",
         f"see whether a KMS gateway answers at {kms.address}",
         retryable=True,
+    )
+
+
+def is_about_time(error: Exception) -> bool:
+    """Tell whether the gateway's certificate, or the gateway itself, finds that this is not the time."""
+    return any(
+        (isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in _CERTIFICATE_TIMES)
+        or any(part in str(getattr(cause, "code", "") or "") for part in _TIME_CODES)
+        for cause in _causes(error)
     )
 
 
@@ -58,11 +86,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _certificate(cause: Any, kms: Kms) -> KeyFetchError:
-    if cause.verify_code in _CERTIFICATE_TIMES:
-        now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    if cause.verify_code in _CERTIFICATE_NAMES:
         return KeyFetchError(
-            f"the certificate of {kms.address} is refused: {cause.verify_message} (this machine's clock says {now})",
-            "set the clock of this machine, or renew the certificate if the clock is right",
+            f"the certificate of {kms.address} is refused: it is for another name",
+            "check kms_instance_id and endpoint: whoever answers there is not whom you meant to ask",
+        )
+    if cause.verify_code in _CERTIFICATE_TIMES:
+        return KeyFetchError(
+            f"the certificate of {kms.address} is refused: {cause.verify_message}",
+            "set the clock of this machine, or have the certificate renewed if the clock is right",
         )
     return KeyFetchError(
         f"the certificate of {kms.address} is refused: {cause.verify_message}",
@@ -71,10 +103,18 @@ def _certificate(cause: Any, kms: Kms) -> KeyFetchError:
     )
 
 
+def _no_tls(cause: Any, kms: Kms) -> KeyFetchError:
+    reason = _plain(getattr(cause, "reason", "") or "the connection was closed").lower().replace("_", " ")
+    return KeyFetchError(
+        f"no encrypted connection to {kms.address}: {reason}",
+        "see that a KMS gateway listens at that port, and that no proxy stands between",
+        retryable=True,
+    )
+
+
 def _name(cause: Any, kms: Kms) -> KeyFetchError:
     # EAI_AGAIN: no name server answered; all else: a name server said no, as it may until DHCP is done
-    unreachable = cause.errno == socket.EAI_AGAIN
-    why = "no name server answers" if unreachable else "the name is not known"
+    why = "no name server answers" if cause.errno == socket.EAI_AGAIN else "the name is not known"
     return KeyFetchError(
         f"{kms.address} cannot be resolved: {why}",
         "check that the machine is in the VPC of the KMS instance and gets an address and a name server there",
@@ -91,7 +131,7 @@ def _socket(cause: Any, kms: Kms) -> KeyFetchError | None:
             retryable=True,
             unreachable=True,
         )
-    if cause.errno in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE):
+    if cause.errno in _CLOSED:
         return KeyFetchError(
             f"{kms.address}: {cause.strerror.lower()}",
             "check the KMS instance's state, the endpoint and its port, and the security groups on the way",
@@ -109,53 +149,145 @@ def _timeout(cause: object, kms: Kms) -> KeyFetchError:
     )
 
 
-def _broken(_: object, kms: Kms) -> KeyFetchError:
+def _broken_off(_: object, kms: Kms) -> KeyFetchError:
     return KeyFetchError(
-        f"{kms.address} answered with something that is no KMS answer",
-        "check that the endpoint is a KMS instance gateway and that no proxy stands between",
+        f"the answer of {kms.address} broke off in the middle",
+        "check the KMS instance's state, and the network on the way (its MTU)",
         retryable=True,
     )
 
 
-def _refused(error: Any) -> KeyFetchError:
-    """Explain an answer of the gateway that says no."""
-    code = _plain(error.code)
-    status = (error.data or {}).get("httpCode") or 0
-    busy = status >= _SERVER_BUSY or status == _TOO_MANY_REQUESTS or "Throttling" in code
-    hints = [hint for part, hint in _HINTS if part in code]
+def _too_long(_: object, kms: Kms) -> KeyFetchError:
     return KeyFetchError(
-        f"KMS says {code}: {_plain(error.message)}",
-        (hints or ["look the code up in the KMS documentation; the gateway's own log has the request"])[0],
-        retryable=busy,
+        f"the answer of {kms.address} is longer than {LONGEST_ANSWER >> 10} KiB, which no secret is",
+        f"see what secret {kms.secret_name} holds, and that a KMS gateway answers at {kms.address}",
     )
 
 
-# by a part of the gateway's error code
-_HINTS = (
-    ("Throttling", "too many requests: wait, or raise the instance's quota"),
-    ("ResourceNotFound", "check secret_name: the instance has no secret of that name"),
-    ("NoPermission", "give the application access point a policy that allows reading this secret"),
-    ("Unauthorized", "check client_key: the instance does not know its KeyId"),
-    ("TimeTooSkewed", "set the clock of this machine"),
+def _broken(_: object, kms: Kms) -> KeyFetchError:
+    return KeyFetchError(
+        f"{kms.address} answered with something that is no KMS answer",
+        "check that the endpoint is a KMS gateway and that no proxy stands between",
+        retryable=True,  # as a load balancer's answer while the gateway behind it is away
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Refusal:
+    """What an error code means. what: "{secret}" and "{address}" stand for theirs."""
+
+    what: str
+    hint: str
+    retryable: bool = False
+    throttled: bool = False
+
+
+def _refused(error: Any, kms: Kms) -> KeyFetchError:
+    """Explain an answer of the gateway that says no."""
+    code = _plain(error.code)
+    status = error.data.get("httpCode") or error.data.get("statusCode") or 0
+    found = next((refusal for part, refusal in _BY_CODE if part in code), None) or _by_status(status)
+    message = _plain(error.message)
+    said = f"KMS says {code}: {message}" if code else f"KMS says nothing but HTTP status {status}"
+    return KeyFetchError(
+        f"{found.what.format(secret=kms.secret_name, address=kms.address)} ({said})",
+        found.hint.format(secret=kms.secret_name, address=kms.address),
+        retryable=found.retryable,
+        throttled=found.throttled,
+    )
+
+
+def _by_status(status: int) -> _Refusal:
+    if status >= _SERVER_FAULT:
+        return _UNWELL
+    return _THROTTLED if status == _TOO_MANY_REQUESTS else _REFUSED
+
+
+_THROTTLED = _Refusal(
+    "{address} has too much to do", "wait, or raise the quota of requests", retryable=True, throttled=True
+)
+_UNWELL = _Refusal(
+    "{address} has trouble of its own", "see the KMS console for the state of the instance", retryable=True
+)
+_REFUSED = _Refusal("{address} refuses the request", _GENERAL_ADVICE)
+_WRONG_TIME = _Refusal("{address} finds that this machine's clock is wrong", "set the clock of this machine")
+
+_TIME_CODES = ("TimeTooSkewed", "TimeStamp", "Timestamp")
+
+# by a part of the error's code; the first that fits
+_BY_CODE = (
+    ("Throttling", _THROTTLED),
+    (
+        "Quota",
+        _Refusal(
+            "a quota of KMS is used up",
+            "raise it in the console (Quota Center), or wait",
+            retryable=True,
+            throttled=True,
+        ),
+    ),
+    *((code, _WRONG_TIME) for code in _TIME_CODES),
+    (
+        "ResourceNotFound",
+        _Refusal("there is no secret {secret}", "check secret_name, and the instance or region that is asked"),
+    ),
+    (
+        "PendingDeletion",
+        _Refusal(
+            "secret {secret}, or the key that protects it, is about to be deleted",
+            "cancel the deletion in the KMS console before it is too late: afterwards nothing but a recovery key opens"
+            " the volume",
+        ),
+    ),
+    (
+        "Disabled",
+        _Refusal("the key that protects secret {secret} is disabled", "enable that key in the KMS console"),
+    ),
+    (
+        "KeyNotFound",
+        _Refusal(
+            "the key that protects secret {secret} is gone",
+            "see in the KMS console what became of it; a recovery key still opens the volume",
+        ),
+    ),
+    (
+        "Unavailable",  # also of the service: ServiceUnavailableTemporary
+        _UNWELL,
+    ),
+    (
+        "NoPermission",
+        _Refusal(
+            "reading secret {secret} is not permitted",
+            "give the application access point a policy that allows reading this secret",
+        ),
+    ),
+    (
+        "Unauthorized",
+        _Refusal("{address} does not know the client key", "check client_key: was its KeyId deleted, has it expired?"),
+    ),
     (
         "Signature",
-        "check client_key: the instance does not accept its signature (and check this machine's clock)",
+        _Refusal(
+            "{address} does not accept the signature",
+            "check client_key: the instance does not accept its signature (and check this machine's clock)",
+        ),
     ),
-    ("Disabled", "enable the key that protects the secret"),
-    ("InternalFailure", "the KMS instance has trouble of its own; see its console"),
+    ("InternalFailure", _UNWELL),
 )
 
 _Say = Callable[[Any, "Kms"], Optional[KeyFetchError]]
 
 _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
+    (TooLong, _too_long),
+    (BrokenOff, _broken_off),
     (ssl.SSLCertVerificationError, _certificate),
     (socket.gaierror, _name),
     (exceptions.ConnectTimeout, _timeout),
     (exceptions.ReadTimeout, _timeout),
     (socket.timeout, _timeout),  # what Python 3.9 has for TimeoutError
+    (ssl.SSLError, _no_tls),
     (OSError, _socket),
     (DecodeError, _broken),
-    (exceptions.ChunkedEncodingError, _broken),
 )
 
 _LONGEST_QUOTE = 200

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.passphrase import Passphrase
-from cryptpilot_boot.system.network import adopt_name_servers, has_route
+from cryptpilot_boot.system.network import adopt_name_servers, has_route, limit_lookups
 from cryptpilot_boot.system.wait import Deadline, network_changes, wait_for
 
 if TYPE_CHECKING:
@@ -24,17 +24,37 @@ Ask = Callable[[float], Passphrase]
 
 _FIRST_PAUSE = 0.25  # seconds
 _LONGEST_PAUSE = 8.0
+# What a throttled machine rests at most, after each time it was. A crowd is at the gateway, such as all machines of a
+# region after an outage: at 1,000 requests a second (what KMS serves an account) ten thousand need 10 s. The first rest
+# spreads them over a little more than that, and most need no other; those left are few, unless the crowd is larger.
+_THROTTLED_PAUSES = (12.0, 4.0, 8.0, 16.0, 32.0)
+
+
+def pause(failures: int, left: float, *, throttled: bool) -> float:
+    """Return how long to rest before asking again, in seconds, by chance: a thousand machines must not ask in step.
+
+    failures: how often it failed this way so far, from 1. left: seconds until the deadline. throttled: because too many
+    asked. `make bench` shows what becomes of ten thousand machines that go by this.
+    """
+    if throttled:
+        longest = _THROTTLED_PAUSES[min(failures, len(_THROTTLED_PAUSES)) - 1]
+        shortest = longest / 8
+    else:
+        longest = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
+        shortest = longest / 2
+    longest = min(longest, left)
+    return random.uniform(min(shortest, longest), longest)  # noqa: S311 - no secret
 
 
 def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
-    """Ask until there is an answer, a final error, or the deadline is over.
+    """Ask until there is an answer, a final error, or the deadline is over: that is all the retry budget there is.
 
-    Pauses double up to 8 s, each spread over half to all of its length so that a thousand machines do not ask in
-    step. While there is no network hardly anything is asked: a try takes processor time, of which whoever brings the
-    network up has the better use. Raises the last KeyFetchError, saying how often was asked and for how long.
+    While there is no network hardly anything is asked: a try takes processor time, of which whoever brings the network
+    up has the better use. Raises the last KeyFetchError, saying how often was asked and for how long.
     """
+    limit_lookups()
     with network_changes() as changes:
-        pause = _FIRST_PAUSE
+        failures = {True: 0, False: 0}  # by whether throttled; in a row
         tries = 0
         while True:
             tries += 1
@@ -49,21 +69,20 @@ def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
                 log.emit(log.FETCH_KEY, "wait", volume=volume, facts={"waiting_for": waiting_for, "tries": tries})
                 if no_route:
                     _await_network(changes, deadline)
-                    pause = _FIRST_PAUSE
-                elif _rest(changes, pause, deadline, wake=error.unreachable):
-                    pause = _FIRST_PAUSE
-                else:
-                    pause = min(2 * pause, _LONGEST_PAUSE)
+                    failures[False] = 0
+                    continue
+                failures[error.throttled] += 1
+                rest = Deadline(pause(failures[error.throttled], deadline.left(), throttled=error.throttled))
+                if _rest(changes, rest, wake=error.unreachable):
+                    failures[False] = 0
 
 
-def _rest(changes: Changes, pause: float, deadline: Deadline, *, wake: bool) -> bool:
-    """Pause before the next try; tell whether a change of the network ended the pause.
+def _rest(changes: Changes, rest: Deadline, *, wake: bool) -> bool:
+    """Rest before the next try; tell whether a change of the network ended that.
 
     Only who could not reach the network is woken by it: a gateway that said "later" is not asked sooner because
     an address was renewed.
     """
-    seconds = random.uniform(pause / 2, pause)  # noqa: S311 - jitter, no secret
-    rest = Deadline(min(seconds, deadline.left()))
     while not rest.over:
         if changes.sleep(rest.left()) and wake:
             return True

@@ -47,6 +47,7 @@ class Reply:
     padding: int = 0  # bytes of "A" sent after the body
     cut: int | None = None  # bytes of the body that are sent, where it is not all of them
     hold: float = 0  # seconds in which the connection stays open and silent after a cut
+    drip: float = 0  # seconds between one byte of the body and the next
 
 
 def error_reply(error: ErrorReply) -> Reply:
@@ -62,12 +63,8 @@ def _refuse(_behaviour: Behaviour, call: Call, _honest: Reply) -> Reply:
     return error_reply(errors.no_permission(call.secret_name))
 
 
-def _throttle(_behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
-    return error_reply(errors.THROTTLED)
-
-
-def _unavailable(_behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
-    return error_reply(errors.SERVICE_UNAVAILABLE)
+def _says(error: ErrorReply) -> Callable[[Behaviour, Call, Reply], Reply]:
+    return lambda _behaviour, _call, _honest: error_reply(error)
 
 
 def _hang(behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
@@ -79,12 +76,12 @@ def _hang_body(behaviour: Behaviour, _call: Call, honest: Reply) -> Reply:
     return replace(honest, outcome="hang-body", cut=len(honest.body) // 2, hold=hold)
 
 
+def _drip(behaviour: Behaviour, _call: Call, honest: Reply) -> Reply:
+    return replace(honest, outcome="drip", drip=_seconds(behaviour, 0.1))
+
+
 def _slow(behaviour: Behaviour, _call: Call, honest: Reply) -> Reply:
     return replace(honest, outcome=f"slow {honest.outcome}", wait=_seconds(behaviour, 1))
-
-
-def _wrong_signature_key(_behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
-    return error_reply(errors.SIGNATURE_NOT_MATCH)
 
 
 def _wrong_secret(_behaviour: Behaviour, call: Call, _honest: Reply) -> Reply:
@@ -96,6 +93,11 @@ def _not_base64(_behaviour: Behaviour, call: Call, _honest: Reply) -> Reply:
     return Reply(outcome="not-base64", body=protocol.write_response(call, "correct horse, battery staple!"))
 
 
+def _binary_secret(_behaviour: Behaviour, call: Call, _honest: Reply) -> Reply:
+    """Send bytes as they are, as UTF-8 has them; a secret of type binary would be base64."""
+    return Reply(outcome="binary-secret", body=protocol.write_response(call, bytes(range(256)).decode("latin-1")))
+
+
 def _empty_secret(_behaviour: Behaviour, call: Call, _honest: Reply) -> Reply:
     return Reply(outcome="empty-secret", body=protocol.write_response(call, ""))
 
@@ -103,6 +105,15 @@ def _empty_secret(_behaviour: Behaviour, call: Call, _honest: Reply) -> Reply:
 def _broken_body(_behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
     """Send bytes that are no protobuf: field 31 of wire type 7, which does not exist."""
     return Reply(outcome="broken-body", body=b"\xff" * 64)
+
+
+def _bad_gateway(_behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
+    """Answer as a load balancer does while nobody is behind it."""
+    return Reply(outcome="bad-gateway", status=502, body=b"<html><h1>502 Bad Gateway</h1></html>")
+
+
+def _no_word(_behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
+    return Reply(outcome="no-word", status=500)
 
 
 def _huge_body(_behaviour: Behaviour, call: Call, _honest: Reply) -> Reply:
@@ -116,14 +127,24 @@ def _huge_body(_behaviour: Behaviour, call: Call, _honest: Reply) -> Reply:
 BEHAVIOURS: Mapping[str, Callable[[Behaviour, Call, Reply], Reply]] = {
     "ok": _ok,
     "refuse": _refuse,
-    "throttle": _throttle,
-    "unavailable": _unavailable,
+    "throttle": _says(errors.THROTTLED),
+    "quota": _says(errors.QUOTA_EXCEEDED),
+    "unavailable": _says(errors.SERVICE_UNAVAILABLE),
+    "internal-failure": _says(errors.INTERNAL_FAILURE),
+    "bad-gateway": _bad_gateway,
+    "no-word": _no_word,
+    "key-disabled": _says(errors.KEY_DISABLED),
+    "key-not-found": _says(errors.KEY_NOT_FOUND),
+    "pending-deletion": _says(errors.PENDING_DELETION),
+    "time-skewed": _says(errors.TIME_SKEWED),
     "hang": _hang,
     "hang-body": _hang_body,
     "slow": _slow,
-    "wrong-signature-key": _wrong_signature_key,
+    "drip": _drip,
+    "wrong-signature-key": _says(errors.SIGNATURE_NOT_MATCH),
     "wrong-secret": _wrong_secret,
     "not-base64": _not_base64,
+    "binary-secret": _binary_secret,
     "empty-secret": _empty_secret,
     "broken-body": _broken_body,
     "huge-body": _huge_body,

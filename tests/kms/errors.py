@@ -54,6 +54,11 @@ TIME_SKEWED = ErrorReply(400, "RequestTimeTooSkewed", "Request time exceeds serv
 INVALID_PARAMETER = ErrorReply(400, "InvalidParameter", "The specified parameter is not valid.")
 SIGNATURE_NOT_MATCH = ErrorReply(401, "SignatureNotMatch", "Signature is not matched.")
 INTERNAL_FAILURE = ErrorReply(500, "InternalFailure", "Internal Failure.")
+KEY_DISABLED = ErrorReply(409, "Rejected.Disabled", "The request was rejected because the key state is Disabled.")
+PENDING_DELETION = ErrorReply(
+    409, "Rejected.PendingDeletion", "The request was rejected because the key state is PendingDeletion."
+)
+KEY_NOT_FOUND = ErrorReply(404, "Forbidden.KeyNotFound", "The specified key does not exist.")
 SERVICE_UNAVAILABLE = ErrorReply(503, "ServiceUnavailableTemporary", "Service Unavailable Temporary.")
 
 # From "java":
@@ -64,6 +69,9 @@ RESOURCE_NOT_FOUND = ErrorReply(404, "Forbidden.ResourceNotFound", "Resource not
 
 # From "throttling":
 THROTTLED = ErrorReply(429, "Rejected.Throttling", "QPS Limit Exceeded")
+
+# Not documented for this API; seen in quotas of others:
+QUOTA_EXCEEDED = ErrorReply(403, "QuotaExceeded", "The quota of requests is used up.")
 
 
 def invalid_api_name(name: str) -> ErrorReply:

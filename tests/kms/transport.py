@@ -121,7 +121,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", protocol.CONTENT_TYPE)
         self.send_header("content-length", str(len(reply.body) + reply.padding))
         self.end_headers()
-        self.wfile.write(reply.body[: reply.cut])
+        for piece in _pieces(reply):
+            self._pause(reply.drip)
+            if self.close_connection:
+                return
+            self.wfile.write(piece)
+            if reply.drip:
+                self.wfile.flush()
         for _ in range(reply.padding // CHUNK):
             self.wfile.write(b"A" * CHUNK)
         if reply.cut is not None:
@@ -133,6 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Wait; when the server is being stopped, the wait ends and so does the connection."""
         if seconds and self.server.stopping.wait(min(seconds, threading.TIMEOUT_MAX)):
             self.close_connection = True
+
+
+def _pieces(reply: Reply) -> list[bytes]:
+    """Return what is sent of the body, in the pieces in which it is."""
+    body = reply.body[: reply.cut]
+    return [body[place : place + 1] for place in range(len(body))] if reply.drip else [body]
 
 
 def _server_context(certificate: ServerCertificate) -> ssl.SSLContext:

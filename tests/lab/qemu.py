@@ -58,7 +58,8 @@ class Machine:
     Without `netns` it has no network card. With one it gets an address by DHCP from QEMU, IPv4 only, as in
     most of the cloud's networks; `link_up_after` seconds after power-on the cable is plugged in. Two machines with one
     processor each take half the time of two with two, one after the other.
-    With `snapshot` nothing is written to the disks' image files.
+    With `snapshot` nothing is written to the disks' image files. clock: what the hardware's clock says at power-on, as
+    "2021-11-23T00:00:00", in UTC; without it the same as this machine's.
     """
 
     kernel: Path
@@ -70,6 +71,7 @@ class Machine:
     netns: Namespace | None = None
     link_up_after: float = 0
     snapshot: bool = False
+    clock: str = "utc"
 
 
 @dataclass(frozen=True)
@@ -294,6 +296,7 @@ def _command(machine: Machine, qmp: int) -> list[str]:
         *("-cpu", "max"),
         *("-smp", str(machine.smp)),
         *("-m", str(machine.memory_mb)),
+        *("-rtc", f"base={machine.clock}"),
         *("-kernel", str(machine.kernel)),
         *(("-initrd", str(machine.initrd)) if machine.initrd else ()),
         *("-append", machine.cmdline),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,6 +51,59 @@ def test_when_there_is_a_network_is_asked_at_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(retry, "has_route", gateway.has_route)
     with ask_until(gateway.ask, Deadline(LONG), "v"):
         assert gateway.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("failures", "throttled", "between"),
+    [
+        (1, False, (0.125, 0.25)),
+        (4, False, (1.0, 2.0)),
+        (1000, False, (4.0, 8.0)),
+        (1, True, (1.5, 12.0)),
+        (2, True, (0.5, 4.0)),
+        (1000, True, (4.0, 32.0)),
+    ],
+)
+def test_pauses_are_spread_and_longer_for_whom_a_crowd_keeps_out(
+    failures: int, between: tuple[float, float], *, throttled: bool
+) -> None:
+    pauses = [retry.pause(failures, LONG, throttled=throttled) for _ in range(2000)]
+    shortest, longest = between
+    assert shortest <= min(pauses) < shortest + 0.05 * longest
+    assert 0.95 * longest < max(pauses) <= longest
+
+
+def test_no_pause_is_longer_than_what_is_left() -> None:
+    assert all(0 <= retry.pause(1, 0.5, throttled=True) <= 0.5 for _ in range(1000))
+
+
+def test_whom_a_crowd_keeps_out_asks_as_rarely_as_the_policy_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "_THROTTLED_PAUSES", (0.2, 0.1))
+    asked = []
+
+    def ask(_: float) -> Passphrase:
+        asked.append(time.monotonic())
+        if len(asked) < 4:
+            raise KeyFetchError("a crowd", retryable=True, throttled=True)
+        return Passphrase(b"x" * 32, strong=True)
+
+    ask_until(ask, Deadline(LONG), "v").wipe()
+    rests = [later - earlier for earlier, later in zip(asked, asked[1:])]
+    assert all(rest >= least for rest, least in zip(rests, (0.025, 0.0125, 0.0125)))
+
+
+def test_a_final_error_does_not_burn_the_deadline() -> None:
+    asked = []
+
+    def ask(_: float) -> Passphrase:
+        asked.append(1)
+        raise KeyFetchError("no permission")
+
+    deadline = Deadline(LONG)
+    with pytest.raises(KeyFetchError, match=r"^no permission$"):
+        ask_until(ask, deadline, "v")
+    assert len(asked) == 1
+    assert deadline.left() > LONG / 2
 
 
 def test_an_endpoint_that_needs_no_network_is_asked_again_without_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,99 @@
+"""The gateway's clock against this machine's, when one of the two finds that this is not the time.
+
+A certificate has a time, and so has a request's signature. A machine whose clock is years off gets no secret, and in an
+initrd there is nobody who would set it. So the gateway is asked for its time, over TLS and with its certificate
+verified in all but its time; docs/kms.md says why that is good enough.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import http.client
+import ssl
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from cryptpilot_boot import log
+from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.system import clock
+from cryptpilot_boot.system.init import in_initrd
+
+# <openssl/x509_vfy.h>
+_NO_CHECK_TIME = 0x200000
+# What a gateway lets pass between its clock and the one a request is signed by; see docs/kms.md.
+_TOLERATED = datetime.timedelta(minutes=15)
+_SET_IT = "set the clock of this machine: timedatectl, or chronyc makestep"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What the gateway says the time is, and when the certificate it says it with is valid."""
+
+    time: datetime.datetime
+    begin: datetime.datetime
+    end: datetime.datetime
+
+
+def judge(failure: KeyFetchError, address: str, context: ssl.SSLContext, timeout: float) -> KeyFetchError:
+    """Return the failure with both times; in an initrd, set the clock if it is wrong, and have it be asked again.
+
+    context: of TLS, with the CAs that are trusted; it is changed. timeout: seconds for asking.
+    """
+    ours = clock.now()
+    told = _ask(address, context, timeout)
+    if told is None:
+        what = f"{failure.what}; this machine's clock says {_text(ours)}"
+        return KeyFetchError(what, failure.hint, retryable=not in_initrd())
+    what = f"{failure.what}; this machine's clock says {_text(ours)}, and {address} says {_text(told.time)}"
+    if abs(told.time - ours) <= _TOLERATED:
+        return KeyFetchError(what, "have the certificate of the KMS instance renewed: both clocks agree")
+    if not in_initrd():
+        return KeyFetchError(what, _SET_IT, retryable=True)  # a time service may be about to
+    doubt = _doubt(told)
+    if doubt:
+        return KeyFetchError(f"{what}, which is not believed: {doubt}", "set the clock of this machine in its firmware")
+    try:
+        clock.set_to(told.time)
+    except OSError as error:
+        return KeyFetchError(f"{what}; it cannot be set: {error.strerror}", _SET_IT)
+    log.emit("clock", facts={"was": _text(ours), "set_to": _text(told.time), "by": address})
+    return KeyFetchError(
+        f"this machine's clock said {_text(ours)}, and was set to {_text(told.time)}, as {address} has it",
+        _SET_IT,
+        retryable=True,
+    )
+
+
+def _doubt(told: _Told) -> str:
+    """Say why the gateway's time cannot be right, "" when nothing speaks against it."""
+    made = clock.image_made()
+    if made and told.time < made:
+        return f"this image was made later ({_text(made)})"
+    if not told.begin <= told.time <= told.end:
+        return "its certificate is not valid at that time"
+    return ""
+
+
+def _ask(address: str, context: ssl.SSLContext, timeout: float) -> _Told | None:
+    """Ask for the time, and for nothing else; None when there is no answer that says it."""
+    context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
+    connection = http.client.HTTPSConnection(address, context=context, timeout=timeout)
+    try:
+        connection.connect()
+        certificate: Any = connection.sock.getpeercert()
+        connection.request("HEAD", "/")
+        said = parsedate_to_datetime(connection.getresponse().headers["date"])
+        begin, end = (
+            datetime.datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate[name]), datetime.timezone.utc)
+            for name in ("notBefore", "notAfter")
+        )
+        return _Told(said.astimezone(datetime.timezone.utc), begin, end)
+    except (OSError, http.client.HTTPException, KeyError, TypeError, ValueError):
+        return None  # the failure at hand says more than this one would
+    finally:
+        connection.close()
+
+
+def _text(moment: datetime.datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M UTC")
