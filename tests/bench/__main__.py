@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import boots, image, integrity, several, start, unlock
+from tests.bench import boots, image, integrity, several, start, storm, unlock
 from tests.bench.workshop import Workshop
 
 QUESTIONS = {
@@ -20,6 +20,7 @@ QUESTIONS = {
     "unlock": unlock.measure,
     "several": several.measure,
     "integrity": integrity.measure,
+    "storm": storm.measure,
 }
 
 

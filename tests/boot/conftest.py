@@ -109,6 +109,19 @@ def report_disk(tmp_path: Path) -> Disk:
     return machines.report_disk(tmp_path / "report.img")
 
 
+@pytest.fixture
+def encrypted(
+    boot_tree: Path,
+    image: machines.Image,
+    own_root_disk: Disk,
+    scratch_disk: Disk,
+    report_disk: Disk,
+    network: Namespace,
+) -> qemu.Machine:
+    """A machine whose root is a volume."""
+    return machines.machine(boot_tree, image, (own_root_disk, scratch_disk, report_disk), network)
+
+
 @pytest.fixture(scope="module")
 def release(
     lab: None,  # noqa: ARG001

@@ -37,7 +37,7 @@ def test_without_systemd_a_boot_that_cannot_go_on_says_so_and_stops_at_once(rele
     assert result.ending in (qemu.Ending.POWERED_OFF, qemu.Ending.PANICKED, qemu.Ending.REBOOTED), str(result)
     for said in (
         r"cryptpilot\[\d+\]: volume \"root\" could not be opened",
-        r"cryptpilot\[\d+\]:   failed:   KMS says Forbidden.NoPermission",
+        r"cryptpilot\[\d+\]:   failed:   reading secret \S+ is not permitted \(KMS says Forbidden.NoPermission",
         r"cryptpilot\[\d+\]:   now:      the boot needs this volume and stops here",
         r"\] dracut Warning: cryptpilot: a volume that this boot cannot do without is not open",
     ):

@@ -144,19 +144,6 @@ def test_a_volume_that_the_pivot_does_not_need_does_not_keep_it(
     }
 
 
-@pytest.fixture
-def encrypted(
-    boot_tree: Path,
-    image: machines.Image,
-    own_root_disk: Disk,
-    scratch_disk: Disk,
-    report_disk: Disk,
-    network: Namespace,
-) -> qemu.Machine:
-    """A machine whose root is a volume."""
-    return machines.machine(boot_tree, image, (own_root_disk, scratch_disk, report_disk), network)
-
-
 def test_a_network_that_comes_late_is_used_when_it_comes(
     encrypted: qemu.Machine, report_disk: Disk, kms: machines.Site, tmp_path: Path
 ) -> None:
@@ -207,7 +194,7 @@ def test_in_the_emergency_shell_one_sees_why_and_tries_again_without_a_reboot(
         guest.type("cryptpilot open root; exit")
         ending = guest.wait(400)
     result = guest.result(ending).check()
-    assert "failed:   KMS says Forbidden.NoPermission" in result.console
+    assert "is not permitted (KMS says Forbidden.NoPermission" in result.console
     assert "root: /dev/mapper/root is open" in result.console
     report = machines.read_report(report_disk)
     assert report["root_source"].strip() == "/dev/mapper/root"

@@ -49,7 +49,10 @@ def require_message(result: qemu.BootResult, *said: str) -> None:
     [
         (
             "refuse",
-            ["failed:   KMS says Forbidden.NoPermission", "give the application access point a policy"],
+            [
+                f"failed:   reading secret {machines.SECRET_NAME} is not permitted (KMS says Forbidden.NoPermission",
+                "give the application access point a policy",
+            ],
         ),
         (
             "wrong-secret",

@@ -11,6 +11,8 @@ import json
 import math
 import os
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -30,6 +32,7 @@ class Behaviour:
     times: int | None = None  # how many requests it befalls; the next ones are answered well. None: all
     seconds: float | None = None  # slow: before the answer (1); hang: before the connection is closed (never)
     secret: str | None = None  # befalls requests for this secret only. None: for all
+    rate: int = 0  # crowd: requests that are served in each second
 
     def __post_init__(self) -> None:
         if self.name not in BEHAVIOURS:
@@ -128,6 +131,7 @@ BEHAVIOURS: Mapping[str, Callable[[Behaviour, Call, Reply], Reply]] = {
     "ok": _ok,
     "refuse": _refuse,
     "throttle": _says(errors.THROTTLED),
+    "crowd": _says(errors.THROTTLED),  # those of a second that are too many; see Switch
     "quota": _says(errors.QUOTA_EXCEEDED),
     "unavailable": _says(errors.SERVICE_UNAVAILABLE),
     "internal-failure": _says(errors.INTERNAL_FAILURE),
@@ -164,6 +168,7 @@ class Switch:
         self._behaviour = Behaviour()
         self._version: tuple[int, ...] = ()
         self._used = 0
+        self._seconds: Counter[int] = Counter()
 
     def set(self, behaviour: Behaviour) -> None:
         """Choose the behaviour from now on."""
@@ -184,6 +189,10 @@ class Switch:
             if behaviour.times is not None and self._used >= behaviour.times:
                 return Behaviour()
             self._used += 1
+            if behaviour.rate:
+                second = int(time.monotonic())
+                self._seconds[second] += 1
+                return Behaviour() if self._seconds[second] <= behaviour.rate else behaviour
             return behaviour
 
     def _choose(self, behaviour: Behaviour) -> None:

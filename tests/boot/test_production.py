@@ -1,0 +1,74 @@
+"""Boots as they are after an outage: the key service is away, then throttles; the clock is years off.
+
+What each other trouble is called and what becomes of it: tests/unit/test_kms_provider.py; whole boots that fail:
+tests/boot/test_trouble.py.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tests import machines
+from tests.boot.test_root import require_no_secret
+from tests.lab import qemu
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.lab.disk import Disk
+    from tests.lab.net import Namespace
+
+OUTAGE = 30.0
+"""Seconds for which the key service is away after the agent first asked."""
+YEARS_BACK = 5
+
+
+def outcomes(site: machines.Site) -> list[str]:
+    return [request["outcome"] for request in site.requests()]
+
+
+def test_kms_is_down_for_half_a_minute_and_then_throttles(
+    encrypted: qemu.Machine, report_disk: Disk, site: machines.Site, network: Namespace, tmp_path: Path
+) -> None:
+    site.behave("throttle", times=2)
+    site.forget_requests()
+    with qemu.Guest(encrypted, tmp_path / "console.log") as guest:
+        guest.result(guest.wait(400, until=r"root: waiting: \S+: connection refused")).check(qemu.Ending.SEEN)
+        # all the time it is away nothing is opened, and nobody gives up
+        gave_up = guest.wait(OUTAGE, until="/dev/mapper/root opened|could not be opened")
+        guest.result(gave_up).check(qemu.Ending.TIMED_OUT)
+        with machines.running_kms(site, network):
+            ending = guest.wait(400)
+    result = guest.result(ending).check()
+    report = machines.read_report(report_disk)
+    assert report["root_source"].strip() == "/dev/mapper/root"
+    assert outcomes(site) == ["Rejected.Throttling", "Rejected.Throttling", "ok"]
+    assert f"root: waiting: {machines.GATEWAY} has too much to do (KMS says Rejected.Throttling" in result.console
+    assert re.search(r"root: /dev/mapper/root opened in", result.console)
+
+
+def test_a_clock_that_is_five_years_back_is_set_by_the_gateways(
+    encrypted: qemu.Machine, report_disk: Disk, kms: machines.Site, tmp_path: Path
+) -> None:
+    """By its clock the gateway's certificate is not valid yet; and a signature of five years ago is worth nothing."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    past = now.replace(year=now.year - YEARS_BACK, day=min(now.day, 28))
+    machine = replace(encrypted, clock=f"{past:%Y-%m-%dT%H:%M:%S}")
+    console = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check().console
+    report = machines.read_report(report_disk)
+    assert report["root_source"].strip() == "/dev/mapper/root"
+    told = re.search(
+        r"root: waiting: this machine's clock said (\S+ \S+ UTC), and was set to (\S+ \S+) UTC, as", console
+    )
+    assert told, console
+    assert not told[1].startswith(f"{now:%Y-%m}")
+    assert told[2].startswith((f"{now:%Y-%m-%d}", f"{now + datetime.timedelta(days=1):%Y-%m-%d}"))
+    # the clock is right from then on, in the booted system too
+    wrong, right = (machines.events(report)[place]["utc"] for place in (0, -1))
+    assert wrong < f"{now:%Y-%m-%d}" <= right
+    assert outcomes(kms)[-1] == "ok"
+    assert set(outcomes(kms)[:-1]) <= {"tls: SSLV3_ALERT_BAD_CERTIFICATE", "tls: SSLV3_ALERT_CERTIFICATE_EXPIRED"}
+    require_no_secret(kms, {**report, "console": console})
