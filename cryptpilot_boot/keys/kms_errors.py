@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import errno
+import json
+import re
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -16,8 +19,6 @@ from cryptpilot_boot.errors import KeyFetchError, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cryptpilot_boot.config import Kms
-
 # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED, <openssl/x509_vfy.h>
 _CERTIFICATE_TIMES = (9, 10)
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
@@ -25,20 +26,39 @@ _SERVER_BUSY = 500  # HTTP status from which on the gateway, not the request, is
 _TOO_MANY_REQUESTS = 429
 
 
-def explain(error: Exception, kms: Kms) -> KeyFetchError:
+@dataclasses.dataclass(frozen=True)
+class Gateway:
+    """Who was asked, and what a person can do when it did not work.
+
+    address: "host" or "host:port". The others are hints: certificate: when its certificate is refused; name: when its
+    name cannot be resolved; connection: when there is no connection, or no answer; answer: when the answer makes no
+    sense. codes: by a part of the gateway's error code, before those that every gateway has. passing: parts of codes of
+    what may be otherwise when it is asked again.
+    """
+
+    address: str
+    certificate: str
+    name: str
+    connection: str
+    answer: str
+    codes: tuple[tuple[str, str], ...] = ()
+    passing: tuple[str, ...] = ()
+
+
+def explain(error: Exception, gateway: Gateway) -> KeyFetchError:
     """Say what went wrong between here and the gateway."""
     causes = list(_causes(error))
     for kind, say in _EXPLANATIONS:
         for cause in causes:
             if isinstance(cause, kind):
-                said = say(cause, kms)
+                said = say(cause, gateway)
                 if said is not None:
                     return said
     if getattr(error, "code", None):
-        return _refused(error)
+        return _refused(error, gateway)
     return KeyFetchError(
-        f"asking {kms.address} failed: {type(causes[-1]).__name__}",
-        f"see whether a KMS gateway answers at {kms.address}",
+        f"asking {gateway.address} failed: {type(causes[-1]).__name__}",
+        f"see whether a KMS gateway answers at {gateway.address}",
         retryable=True,
     )
 
@@ -57,78 +77,87 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         pending += [cause.__cause__, cause.__context__, *cause.args]
 
 
-def _certificate(cause: Any, kms: Kms) -> KeyFetchError:
+def _certificate(cause: Any, gateway: Gateway) -> KeyFetchError:
     if cause.verify_code in _CERTIFICATE_TIMES:
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         return KeyFetchError(
-            f"the certificate of {kms.address} is refused: {cause.verify_message} (this machine's clock says {now})",
+            f"the certificate of {gateway.address} is refused: {cause.verify_message}"
+            f" (this machine's clock says {now})",
             "set the clock of this machine, or renew the certificate if the clock is right",
         )
     return KeyFetchError(
-        f"the certificate of {kms.address} is refused: {cause.verify_message}",
-        f"kms_cert_pem must be the CA chain of KMS instance {kms.kms_instance_id}: download it again from the"
-        " instance's page, and check kms_instance_id and endpoint",
+        f"the certificate of {gateway.address} is refused: {cause.verify_message}",
+        gateway.certificate,
     )
 
 
-def _name(cause: Any, kms: Kms) -> KeyFetchError:
+def _name(cause: Any, gateway: Gateway) -> KeyFetchError:
     # EAI_AGAIN: no name server answered; all else: a name server said no, as it may until DHCP is done
     unreachable = cause.errno == socket.EAI_AGAIN
     why = "no name server answers" if unreachable else "the name is not known"
     return KeyFetchError(
-        f"{kms.address} cannot be resolved: {why}",
-        "check that the machine is in the VPC of the KMS instance and gets an address and a name server there",
+        f"{gateway.address} cannot be resolved: {why}",
+        gateway.name,
         retryable=True,
         unreachable=True,
     )
 
 
-def _socket(cause: Any, kms: Kms) -> KeyFetchError | None:
+def _socket(cause: Any, gateway: Gateway) -> KeyFetchError | None:
     if cause.errno in _NO_ROUTE:
         return KeyFetchError(
-            f"no network to reach {kms.address}: {cause.strerror}",
+            f"no network to reach {gateway.address}: {cause.strerror}",
             "check the machine's network: does its interface get an address and a route?",
             retryable=True,
             unreachable=True,
         )
     if cause.errno in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE):
         return KeyFetchError(
-            f"{kms.address}: {cause.strerror.lower()}",
-            "check the KMS instance's state, the endpoint and its port, and the security groups on the way",
+            f"{gateway.address}: {cause.strerror.lower()}",
+            gateway.connection,
             retryable=True,
         )
     return None
 
 
-def _timeout(cause: object, kms: Kms) -> KeyFetchError:
+def _timeout(cause: object, gateway: Gateway) -> KeyFetchError:
     stage = "no connection" if isinstance(cause, exceptions.ConnectTimeout) else "no answer"
     return KeyFetchError(
-        f"{stage} from {kms.address} in time",
-        "check the KMS instance's state and the security groups on the way",
+        f"{stage} from {gateway.address} in time",
+        gateway.connection,
         retryable=True,
     )
 
 
-def _broken(_: object, kms: Kms) -> KeyFetchError:
+def _broken(_: object, gateway: Gateway) -> KeyFetchError:
+    return no_answer(gateway)
+
+
+def no_answer(gateway: Gateway) -> KeyFetchError:
+    """Say that something answered, and not as a gateway does."""
     return KeyFetchError(
-        f"{kms.address} answered with something that is no KMS answer",
-        "check that the endpoint is a KMS instance gateway and that no proxy stands between",
+        f"{gateway.address} answered with something that is no KMS answer",
+        gateway.answer,
         retryable=True,
     )
 
 
-def _refused(error: Any) -> KeyFetchError:
+def _refused(error: Any, gateway: Gateway) -> KeyFetchError:
     """Explain an answer of the gateway that says no."""
-    code = _plain(error.code)
-    status = (error.data or {}).get("httpCode") or 0
+    code = plain(error.code)
+    data = error.data or {}
+    status = data.get("httpCode") or data.get("statusCode") or 0
     busy = status >= _SERVER_BUSY or status == _TOO_MANY_REQUESTS or "Throttling" in code
-    hints = [hint for part, hint in _HINTS if part in code]
+    hints = [hint for part, hint in (*gateway.codes, *_HINTS) if part in code]
     return KeyFetchError(
-        f"KMS says {code}: {_plain(error.message)}",
+        f"KMS says {code}: {plain(_WHAT_WAS_SIGNED.sub('', str(data.get('Message') or error.message)))}",
         (hints or ["look the code up in the KMS documentation; the gateway's own log has the request"])[0],
-        retryable=busy,
+        retryable=busy or any(part in code for part in gateway.passing),
     )
 
+
+# A gateway that refuses a signature may quote what it made it from, and there are credentials in that.
+_WHAT_WAS_SIGNED = re.compile(r"[^.]*\bstring ?to ?sign.*", re.IGNORECASE | re.DOTALL)
 
 # by a part of the gateway's error code
 _HINTS = (
@@ -145,7 +174,7 @@ _HINTS = (
     ("InternalFailure", "the KMS instance has trouble of its own; see its console"),
 )
 
-_Say = Callable[[Any, "Kms"], Optional[KeyFetchError]]
+_Say = Callable[[Any, "Gateway"], Optional[KeyFetchError]]
 
 _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
     (ssl.SSLCertVerificationError, _certificate),
@@ -156,12 +185,14 @@ _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
     (OSError, _socket),
     (DecodeError, _broken),
     (exceptions.ChunkedEncodingError, _broken),
+    (json.JSONDecodeError, _broken),
+    (UnicodeDecodeError, _broken),
 )
 
 _LONGEST_QUOTE = 200
 
 
-def _plain(text: object) -> str:
+def plain(text: object) -> str:
     """Make a text from the network safe for a console, and short."""
     clean = printable(str(text or ""))
     return clean if len(clean) <= _LONGEST_QUOTE else clean[:_LONGEST_QUOTE] + "..."

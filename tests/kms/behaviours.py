@@ -43,6 +43,7 @@ class Reply:
     outcome: str  # one word for the record: an error's code, or the behaviour
     status: int = 200  # 0: close the connection without an answer
     body: bytes = b""
+    content_type: str = protocol.CONTENT_TYPE
     wait: float = 0  # seconds before the first byte
     padding: int = 0  # bytes of "A" sent after the body
     cut: int | None = None  # bytes of the body that are sent, where it is not all of them
