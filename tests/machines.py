@@ -124,12 +124,13 @@ def kms_command(site: Site, directory: str, ready_file: str) -> list[str]:
 
 
 def role_command(site: Site, directory: str, ready_file: str) -> list[str]:
-    """Return the command line that runs the stand-in as a region's shared gateway and an instance's metadata service."""
+    """Return the command line that runs the stand-in as shared gateway and metadata service of an instance's region."""
     return [
         *(sys.executable, "-m", "tests.kms", "--dir", directory),
         *("--listen", "127.0.0.1:0", "--name", SHARED_GATEWAY, "--region", REGION),
         *("--shared", "127.0.0.1:443", "--metadata", f"{METADATA}:80"),
-        *("--secret", f"{SECRET_NAME}=@{directory}/secret", "--ready-file", ready_file),
+        *(argument for name in site.secret_names for argument in ("--secret", f"{name}=@{directory}/secret")),
+        *("--ready-file", ready_file),
     ]
 
 
