@@ -122,6 +122,7 @@ def test_each_tampered_digit_of_the_signature_is_noticed() -> None:
         (sign(GRANT, x_acs_date="Mon, 06 May 2024 07:08:09 GMT"), "InvalidTimeStamp.Format"),
         (sign(GRANT, date=NOW - timedelta(minutes=16)), "InvalidTimeStamp.Expired"),
         (sign(GRANT, date=NOW + timedelta(minutes=16)), "InvalidTimeStamp.Expired"),
+        (sign(GRANT, x_acs_content_sha256="0" * 64), "SignatureDoesNotMatch"),
         (sign(GRANT, x_acs_security_token=None), "MissingSecurityToken"),
         (sign(GRANT, x_acs_security_token="CAISnobody"), "InvalidSecurityToken.Malformed"),
         (sign(GRANT, x_acs_security_token="CAISother"), "InvalidSecurityToken.MismatchWithAccessKey"),
