@@ -5,8 +5,8 @@ from __future__ import annotations
 from cryptpilot_boot.keys import tea
 
 tea.stand_in(
-    # Eleven ways to come by credentials, with a scheduler that renews them in a thread of its own: 17 ms of imports
-    # and 60 modules. keys/metadata.py needs one of them, and once.
+    # Every way to come by credentials, with a scheduler that renews them in a thread of its own: 76 modules, 20 ms of
+    # imports. Here they come in one way, once for each request: keys/metadata.py.
     "alibabacloud_credentials",
     "alibabacloud_credentials.client",
     "alibabacloud_credentials.models",
