@@ -1,6 +1,6 @@
 """Running what was frozen, against real TLS servers on this machine: a module left out shows now, not at a boot.
 
-The servers are the stand-in gateway of tests/kms; it needs the packages of the agent.
+The servers are the stand-ins of tests/kms; they need the packages of the agent.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ PROBE = "probe"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 # Answers to which the agent has something to say; the names are those of tests/kms.
 _BAD_ANSWERS = ("refuse", "throttle", "hang-body", "broken-body", "not-base64")
+_ROLE_BAD_ANSWERS = ("refuse", "broken-body", "not-base64")
 _TIMEOUTS = {"hang-body": 1.0}  # seconds; nothing else makes the probe wait
 # What an error must not speak of: the agent explains what it knows, so these would be news.
 _BROKEN = re.compile(r"\b(internal error|\w*ImportError|ModuleNotFoundError|LookupError|AttributeError|\w*TypeError)\b")
@@ -42,8 +43,8 @@ def exercise(bundle: Path) -> float:
     """
     _require_localhost()
     secret = os.urandom(256)
-    with tempfile.TemporaryDirectory() as name, _configuration(Path(name), secret) as expected:
-        task = {"modules": _modules(), "configuration": name, "timeouts": _TIMEOUTS}
+    with tempfile.TemporaryDirectory() as name, _configuration(Path(name), secret) as (expected, metadata):
+        task = {"modules": _modules(), "configuration": name, "timeouts": _TIMEOUTS, "metadata": metadata}
         told = json.loads(run([bundle / PROBE], env=_ENVIRONMENT, stdin=json.dumps(task), hint=_HINT))
         _require(told["volumes"], expected)
         run([bundle / "cryptpilot", f"--config-dir={name}", "show", "--json"], env=_ENVIRONMENT, hint=_HINT)
@@ -70,13 +71,17 @@ def _modules() -> list[str]:
 
 
 @contextlib.contextmanager
-def _configuration(directory: Path, secret: bytes) -> Iterator[dict[str, str]]:
+def _configuration(directory: Path, secret: bytes) -> Iterator[tuple[dict[str, str], str]]:
     """Write a configuration whose volumes have servers of all kinds; yield what to expect of each volume.
 
-    That is the SHA-256 of its passphrase, or "error", or "anything" for a passphrase that is made up.
+    That is the SHA-256 of its passphrase, or "error", or "anything" for a passphrase that is made up. Beside it the
+    address of the metadata service is yielded.
     """
+    from tests.kms.metadata import MetadataServer
     from tests.kms.pki import make_authority, make_pki, make_server_certificate
+    from tests.kms.protocol import Secret
     from tests.kms.server import KmsServer
+    from tests.kms.shared import SharedGateway
 
     pki = make_pki()
     value = {"disk": base64.b64encode(secret).decode()}
@@ -98,6 +103,14 @@ def _configuration(directory: Path, secret: bytes) -> Iterator[dict[str, str]]:
             server.behave(name)
             endpoints[name] = (server.endpoint, "error")
         texts = {name: _kms_volume(name, endpoint, pki) for name, (endpoint, _) in endpoints.items()}
+        metadata = servers.enter_context(MetadataServer())
+        for name in ("ok", *_ROLE_BAD_ANSWERS):
+            shared = SharedGateway(
+                {"disk": Secret(value["disk"])}, metadata.grants, make_server_certificate(pki.authority)
+            )
+            servers.enter_context(shared).behave(name)
+            endpoints[f"role-{name}"] = (shared.endpoint, digest if name == "ok" else "error")
+            texts[f"role-{name}"] = _role_volume(f"role-{name}", shared.endpoint, pki)
         texts["exec"] = _exec_volume("exec", secret)
         texts["otp"] = 'volume = "otp"\ndev = "/dev/otp"\n[encrypt.otp]\n'
         (directory / "volumes").mkdir()
@@ -106,7 +119,7 @@ def _configuration(directory: Path, secret: bytes) -> Iterator[dict[str, str]]:
             file.touch(0o600)
             file.write_text(text)
         others = {"otp": "anything", "exec": digest}
-        yield {**others, **{name: expected for name, (_, expected) in endpoints.items()}}
+        yield {**others, **{name: expected for name, (_, expected) in endpoints.items()}}, metadata.endpoint
 
 
 def _kms_volume(name: str, endpoint: str, pki: Pki) -> str:
@@ -120,6 +133,18 @@ secret_name = "disk"
 endpoint = "{endpoint}"
 client_key = '''{pki.client_key.text}'''
 client_key_password = '''{pki.client_key.password}'''
+kms_cert_pem = '''{pki.authority.pem}'''
+"""
+
+
+def _role_volume(name: str, endpoint: str, pki: Pki) -> str:
+    return f"""\
+volume = "{name}"
+dev = "/dev/{name}"
+[encrypt.kms]
+auth_mode = "ecs_ram_role"
+secret_name = "disk"
+endpoint = "{endpoint}"
 kms_cert_pem = '''{pki.authority.pem}'''
 """
 

@@ -1,8 +1,9 @@
 """Frozen beside the agent, with the very same modules: runs in the bundle what `freeze` has to see running.
 
-Takes a JSON object on standard input, {"modules": [...], "configuration": DIRECTORY, "timeouts": {VOLUME: SECONDS}}:
-imports the modules, then asks for the passphrase of each volume in the configuration. Prints a JSON object: by volume
-the passphrase's SHA-256 or the error, and the processor time the imports took.
+Takes a JSON object on standard input, {"modules": [...], "configuration": DIRECTORY, "timeouts": {VOLUME: SECONDS},
+"metadata": ADDRESS}: imports the modules, then asks for the passphrase of each volume in the configuration, with the
+metadata service at that address. Prints a JSON object: by volume the passphrase's SHA-256 or the error, and the
+processor time the imports took.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from cryptpilot_boot import config, keys
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.keys import metadata
 
 _PATIENCE = 30.0  # seconds, for a build machine that has much else to do
 
@@ -33,6 +35,7 @@ def _main() -> None:
     for name in task["modules"]:
         importlib.import_module(name)
     imported = time.process_time()
+    metadata.ADDRESS = task["metadata"]
     volumes = config.load(Path(task["configuration"])).volumes
     timeouts = task["timeouts"]
     results = {volume.volume: _ask(volume.encrypt, timeouts.get(volume.volume, _PATIENCE)) for volume in volumes}

@@ -26,13 +26,17 @@ from tests.lab.tree import SHARE, clone, kernel, make_initrd, root_tree
 from tests.lab.uml import UmlResult, run_uml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tests.lab.net import Namespace
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 INSTANCE = "kst-bjj67d004a85ykq80test"
 GATEWAY = f"{INSTANCE}.cryptoservice.kms.aliyuncs.com"
+REGION = "cn-hangzhou"
+SHARED_GATEWAY = f"kms-vpc.{REGION}.aliyuncs.com"
+METADATA = "100.100.100.200"
+"""Where the metadata service is, for every instance: a network needs this address."""
 SECRET_NAME = "confidential_cloud_disk_passphrase"
 ROOT = "root"
 """Name of the root volume and of the disk it is on."""
@@ -80,9 +84,14 @@ class Site:
         record = self.directory / "requests.jsonl"
         return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
 
+    def metadata_requests(self) -> list[dict[str, Any]]:
+        """Return the record of the requests to the metadata service."""
+        return [json.loads(line) for line in (self.directory / "metadata.jsonl").read_text().splitlines()]
+
     def forget_requests(self) -> None:
-        """Begin the record anew."""
-        (self.directory / "requests.jsonl").unlink(missing_ok=True)
+        """Begin the records anew."""
+        for name in ("requests.jsonl", "metadata.jsonl"):
+            (self.directory / name).unlink(missing_ok=True)
 
     def behave(self, name: str, **parameters: object) -> None:
         """Have the stand-in treat requests in a certain way from now on; "ok" is the honest one."""
@@ -114,13 +123,26 @@ def kms_command(site: Site, directory: str, ready_file: str) -> list[str]:
     ]
 
 
+def role_command(site: Site, directory: str, ready_file: str) -> list[str]:
+    """Return the command line that runs the stand-in as shared gateway and metadata service of an instance's region."""
+    return [
+        *(sys.executable, "-m", "tests.kms", "--dir", directory),
+        *("--listen", "127.0.0.1:0", "--name", SHARED_GATEWAY, "--region", REGION),
+        *("--shared", "127.0.0.1:443", "--metadata", f"{METADATA}:80"),
+        *(argument for name in site.secret_names for argument in ("--secret", f"{name}=@{directory}/secret")),
+        *("--ready-file", ready_file),
+    ]
+
+
 @contextlib.contextmanager
-def running_kms(site: Site, network: Namespace) -> Iterator[None]:
-    """Run the stand-in in a network, where machines find it under the instance's real name."""
+def running_kms(
+    site: Site, network: Namespace, command: Callable[[Site, str, str], list[str]] = kms_command
+) -> Iterator[None]:
+    """Run the stand-in in a network, where machines find it under its real name."""
     ready = site.directory / "ready"
     ready.unlink(missing_ok=True)
     process = spawn(
-        network.command(kms_command(site, str(site.directory), str(ready))),
+        network.command(command(site, str(site.directory), str(ready))),
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )
     try:
@@ -165,6 +187,20 @@ client_key_password = "{password}"
 kms_cert_pem = """
 {(site.directory / "ca.pem").read_text()}"""
 '''
+
+
+def role_file(*, volume: str = ROOT, dev: str = f"/dev/disk/by-id/virtio-{ROOT}") -> str:
+    """Write the configuration of a KMS volume on an instance with a RAM role: nothing more is needed."""
+    return f"""\
+volume = "{volume}"
+dev = "{dev}"
+auto_open = true
+makefs = "ext4"
+
+[encrypt.kms]
+auth_mode = "ecs_ram_role"
+secret_name = "{SECRET_NAME}"
+"""
 
 
 def exec_file(volume: str, dev: str, *, key: str = "/run/key", makefs: str = "ext4", integrity: bool = False) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.boot import fstab, parameters
-from cryptpilot_boot.config import Exec
+from cryptpilot_boot.config import Exec, KmsRole
 from cryptpilot_boot.system import mkfs
 
 if TYPE_CHECKING:
@@ -59,13 +59,14 @@ class Plan:
 class ImageNeeds:
     """What an initrd must carry to open its volumes.
 
-    programs: by name, or by path for a command that is configured so.
+    programs: by name, or by path for a command that is configured so. authorities: whether the system's public CAs.
     """
 
     configuration: tuple[Path, ...]
     programs: tuple[str, ...]
     modules: tuple[str, ...]
     network: bool
+    authorities: bool
 
 
 def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[str] = ()) -> Plan:
@@ -130,4 +131,5 @@ def image_needs(config: Config) -> ImageNeeds:
         programs=(*_PROGRAMS, *makers, *commands) if volumes else (),
         modules=modules if volumes else (),
         network=any(volume.needs_network for volume in volumes),
+        authorities=any(isinstance(v.encrypt, KmsRole) and v.encrypt.kms_cert_pem is None for v in volumes),
     )

@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.boot import record as records
 from cryptpilot_boot.boot.plan import image_needs
+from cryptpilot_boot.system import certificates
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Config
 
 
 def plan(config: Config) -> list[str]:
-    """Return what the initrd must carry, one "kind value" a line, for a shell to read."""
+    """Return what the initrd must carry, one "kind value" a line, for a shell to read.
+
+    Raises KeyFetchError when it must carry public CAs, and this system has none.
+    """
     needs = image_needs(config)
     lines = [f"config {path}" for path in needs.configuration if path.exists()]
     lines += [f"program {name}" for name in needs.programs]
     lines += [f"module {name}" for name in needs.modules]
+    lines += [f"authorities {certificates.store()}"] if needs.authorities else []
     return lines + (["network yes"] if needs.network else [])
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Union
 
 from cryptpilot_boot.errors import ConfigError
 
 FILE_SYSTEMS = ("swap", "ext4", "xfs", "vfat")
+# They become part of a path and of a host name, wherever they come from: nothing else may be in them.
+ROLE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+REGION_ID = re.compile(r"[a-z0-9](-?[a-z0-9]){0,39}")
 
 # Of every provider, beside what its table holds. provider: the table's name. credentials: what in it is nobody
 # else's to read, "" for nothing.
@@ -48,6 +52,30 @@ class Kms:
 
 
 @dataclasses.dataclass(frozen=True)
+class KmsRole:
+    """A secret kept in Alibaba Cloud KMS, read with the RAM role of this ECS instance.
+
+    ecs_ram_role_name, region_id: None for what the instance's metadata service says. endpoint: "host[:port]" in place
+    of the region's shared gateway inside the VPC. kms_cert_pem: the CA that alone is trusted, None for those that the
+    system trusts. stage: which version of the secret.
+    """
+
+    provider = "kms"
+    credentials = ""
+
+    secret_name: str
+    ecs_ram_role_name: str | None = None
+    region_id: str | None = None
+    endpoint: str | None = None
+    kms_cert_pem: str | None = dataclasses.field(default=None, repr=False)
+    stage: str = "ACSCurrent"
+
+    def address_in(self, region: str) -> str:
+        """Return the gateway to ask in a region, as "host" or "host:port" (default port 443)."""
+        return self.endpoint or f"kms-vpc.{region}.aliyuncs.com"
+
+
+@dataclasses.dataclass(frozen=True)
 class Exec:
     """What a program writes to its standard output, byte for byte.
 
@@ -62,7 +90,7 @@ class Exec:
     timeout: int = 30
 
 
-Encrypt = Union[Otp, Kms, Exec]
+Encrypt = Union[Otp, Kms, KmsRole, Exec]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +124,7 @@ class Volume:
     @property
     def needs_network(self) -> bool:
         """Whether its passphrase comes over the network."""
-        return isinstance(self.encrypt, Kms)
+        return isinstance(self.encrypt, (Kms, KmsRole))
 
 
 @dataclasses.dataclass(frozen=True)

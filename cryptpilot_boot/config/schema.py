@@ -7,7 +7,18 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Callable
 
-from cryptpilot_boot.config.model import FILE_SYSTEMS, Boot, Encrypt, Exec, Kms, Otp, Volume
+from cryptpilot_boot.config.model import (
+    FILE_SYSTEMS,
+    REGION_ID,
+    ROLE_NAME,
+    Boot,
+    Encrypt,
+    Exec,
+    Kms,
+    KmsRole,
+    Otp,
+    Volume,
+)
 from cryptpilot_boot.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -61,9 +72,31 @@ def _client_key(text: str) -> str:
 
 
 def _certificates(text: str) -> str:
-    if "-----BEGIN CERTIFICATE-----" in text and "-----END CERTIFICATE-----" in text:
+    if _has_certificate(text):
         return ""
     return "must be the content of the PrivateKmsCA_****.pem file, with its BEGIN and END CERTIFICATE lines"
+
+
+def _authority(text: str) -> str:
+    return "" if _has_certificate(text) else "must be PEM, with BEGIN and END CERTIFICATE lines"
+
+
+def _has_certificate(text: str) -> bool:
+    return "-----BEGIN CERTIFICATE-----" in text and "-----END CERTIFICATE-----" in text
+
+
+def _auth_mode(name: str) -> str:
+    if name in _KMS_MODES:
+        return ""
+    return f"must be one of {', '.join(_KMS_MODES)}{_did_you_mean(name, _KMS_MODES)}"
+
+
+def _role_name(name: str) -> str:
+    return "" if ROLE_NAME.fullmatch(name) else "must be the name of a RAM role: up to 64 letters, digits and ._-"
+
+
+def _region_id(name: str) -> str:
+    return "" if REGION_ID.fullmatch(name) else "must be the ID of a region, such as cn-hangzhou"
 
 
 def _instance_id(text: str) -> str:
@@ -140,11 +173,13 @@ _VOLUME = {
     "integrity": _Key(_BOOL),
     "encrypt": _Key(_TABLE, required=True),
 }
-_PROVIDERS: dict[str, tuple[type, dict[str, _Key]]] = {
-    "otp": (Otp, {}),
-    "kms": (
+_AUTH_MODE = _Key(_STRING, _auth_mode)
+# By auth_mode, the default first; a key that is not here is none of KMS.
+_KMS_MODES: dict[str, tuple[type, dict[str, _Key]]] = {
+    "client_key": (
         Kms,
         {
+            "auth_mode": _AUTH_MODE,
             "kms_instance_id": _Key(_STRING, _instance_id, required=True),
             "secret_name": _Key(_STRING, _string, required=True),
             "client_key": _Key(_STRING, _client_key, required=True),
@@ -153,6 +188,21 @@ _PROVIDERS: dict[str, tuple[type, dict[str, _Key]]] = {
             "endpoint": _Key(_STRING, _endpoint),
         },
     ),
+    "ecs_ram_role": (
+        KmsRole,
+        {
+            "auth_mode": _AUTH_MODE,
+            "secret_name": _Key(_STRING, _string, required=True),
+            "ecs_ram_role_name": _Key(_STRING, _role_name),
+            "region_id": _Key(_STRING, _region_id),
+            "endpoint": _Key(_STRING, _endpoint),
+            "kms_cert_pem": _Key(_STRING, _authority),
+        },
+    ),
+}
+_PROVIDERS: dict[str, tuple[type, dict[str, _Key]]] = {
+    "otp": (Otp, {}),
+    "kms": _KMS_MODES["client_key"],
     "exec": (
         Exec,
         {
@@ -194,9 +244,30 @@ def _encrypt(document: Document, data: dict[str, Any]) -> Encrypt:
         found = "none of them" if not data else f"{len(data)} of them"
         raise ConfigError(f"{document.path}: exactly one of {tables} is needed, found {found}")
     ((provider, values),) = data.items()
-    make, keys = _PROVIDERS[provider]
-    made: Encrypt = make(**_checked(document, f"encrypt.{provider}", keys, values))
+    make, keys = _kms_mode(document, values) if provider == "kms" else _PROVIDERS[provider]
+    checked = _checked(document, f"encrypt.{provider}", keys, values)
+    checked.pop("auth_mode", None)
+    made: Encrypt = make(**checked)
     return made
+
+
+def _kms_mode(document: Document, values: Mapping[str, Any]) -> tuple[type, dict[str, _Key]]:
+    """Return what `[encrypt.kms]` is with its auth_mode; raise ConfigError for a key of another mode's."""
+    section = "encrypt.kms"
+    chosen = {name: value for name, value in values.items() if name == "auth_mode"}
+    _checked(document, section, {"auth_mode": _AUTH_MODE}, chosen)
+    mode = chosen.get("auth_mode", next(iter(_KMS_MODES)))
+    _, keys = _KMS_MODES[mode]
+    for name in values:
+        others = [other for other, (_, known) in _KMS_MODES.items() if name in known and name not in keys]
+        if others:
+            where = f"{document.path}{_line_of(document.text, section, name)}"
+            said = f'auth_mode = "{mode}"' if chosen else f'auth_mode left out, which means "{mode}"'
+            raise ConfigError(
+                f'{where}: "{section}.{name}" has no meaning with {said}',
+                f'remove it, or set auth_mode = "{others[0]}"',
+            )
+    return _KMS_MODES[mode]
 
 
 def _checked(document: Document, section: str, keys: Mapping[str, _Key], data: Mapping[str, Any]) -> dict[str, Any]:

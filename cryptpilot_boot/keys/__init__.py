@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from cryptpilot_boot.config import Encrypt, Exec, Kms
+from cryptpilot_boot.config import Encrypt, Exec, Kms, KmsRole
 from cryptpilot_boot.keys import execute, otp
 from cryptpilot_boot.keys.retry import Ask, ask_until
 from cryptpilot_boot.keys.shared import Answers
@@ -31,18 +31,32 @@ def describe(encrypt: Encrypt) -> dict[str, str]:
     return _DESCRIBE[encrypt.provider](encrypt)
 
 
-def _prepare_kms(encrypt: Kms) -> Ask:
-    # a tenth of a second of imports, which other volumes do without
+def _prepare_kms(encrypt: Kms | KmsRole) -> Ask:
+    # a tenth of a second of imports each, which other volumes do without
+    if isinstance(encrypt, KmsRole):
+        from cryptpilot_boot.keys import kms_role
+
+        return kms_role.prepare(encrypt)
     from cryptpilot_boot.keys import kms
 
     return kms.prepare(encrypt)
 
 
-def _describe_kms(encrypt: Kms) -> dict[str, str]:
+def _describe_kms(encrypt: Kms | KmsRole) -> dict[str, str]:
+    if isinstance(encrypt, KmsRole):
+        role = f"RAM role {encrypt.ecs_ram_role_name}" if encrypt.ecs_ram_role_name else "the instance's RAM role"
+        return {
+            "provider": f"KMS with {role}, secret {encrypt.secret_name}",
+            "endpoint": _with_port(encrypt.address_in(encrypt.region_id or "<region>")),
+        }
     return {
         "provider": f"KMS instance {encrypt.kms_instance_id}, secret {encrypt.secret_name}",
-        "endpoint": encrypt.address if ":" in encrypt.address else f"{encrypt.address}:443",
+        "endpoint": _with_port(encrypt.address),
     }
+
+
+def _with_port(address: str) -> str:
+    return address if ":" in address else f"{address}:443"
 
 
 def _describe_exec(encrypt: Exec) -> dict[str, str]:

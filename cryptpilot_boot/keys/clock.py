@@ -47,7 +47,7 @@ def judge(failure: KeyFetchError, address: str, context: ssl.SSLContext, timeout
         return KeyFetchError(what, failure.hint, retryable=not in_initrd())
     what = f"{failure.what}; this machine's clock says {_text(ours)}, and {address} says {_text(told.time)}"
     if abs(told.time - ours) <= _TOLERATED:
-        return KeyFetchError(what, "have the certificate of the KMS instance renewed: both clocks agree")
+        return KeyFetchError(what, f"both clocks agree; {failure.hint}")
     if not in_initrd():
         return KeyFetchError(what, _SET_IT, retryable=True)  # a time service may be about to
     doubt = _doubt(told)

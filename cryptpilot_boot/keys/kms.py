@@ -6,7 +6,6 @@ The gateway, its certificate and its request signature: see docs/kms.md.
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import json
 import ssl
@@ -19,13 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import clock, kms_errors, kms_sdk
-from cryptpilot_boot.passphrase import Passphrase, is_key_material
+from cryptpilot_boot.keys import clock, kms_errors, kms_sdk, kms_value
 from cryptpilot_boot.system import process
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Kms
     from cryptpilot_boot.keys.retry import Ask
+    from cryptpilot_boot.passphrase import Passphrase
 
 _CONNECT_TIMEOUT = 5.0  # seconds; inside a VPC an answer takes milliseconds
 # One try may not eat the whole budget: a second one may reach a gateway that the first did not.
@@ -62,6 +61,7 @@ def prepare(kms: Kms) -> Ask:
         )
     )
     request = kms_sdk.GetSecretValueRequest(secret_name=kms.secret_name)
+    gateway = _gateway(kms)
 
     def ask(timeout: float) -> Passphrase:
         options = kms_sdk.RuntimeOptions(
@@ -73,13 +73,36 @@ def prepare(kms: Kms) -> Ask:
             answer = client.get_secret_value_with_options(request, options)
         except Exception as error:
             # Whatever the SDK raises; its text may quote the request, so only what is known to be harmless is kept.
-            failure = kms_errors.explain(error, kms)
+            failure = kms_errors.explain(error, gateway)
             if kms_errors.is_about_time(error):
                 failure = clock.judge(failure, kms.address, _trust(kms), min(timeout, _CONNECT_TIMEOUT))
             raise failure from None
-        return _decode(answer.secret_data, kms)
+        return kms_value.decode(answer.secret_data, kms.secret_name)
 
     return ask
+
+
+def _gateway(kms: Kms) -> kms_errors.Gateway:
+    return kms_errors.Gateway(
+        address=kms.address,
+        secret=kms.secret_name,
+        certificate=f"kms_cert_pem must be the CA chain of KMS instance {kms.kms_instance_id}: download it again from"
+        " the instance's page, and check kms_instance_id and endpoint",
+        name="check that the machine is in the VPC of the KMS instance and gets an address and a name server there",
+        connection="check the KMS instance's state, the endpoint and its port, and the security groups on the way",
+        answer="check that the endpoint is a KMS instance gateway and that no proxy stands between",
+        codes=_HINTS,
+    )
+
+
+# by a part of the gateway's error code
+_HINTS = (
+    ("NoPermission", "give the application access point a policy that allows reading this secret"),
+    (
+        "Signature",
+        "check client_key: the instance does not accept its signature (and check this machine's clock)",
+    ),
+)
 
 
 def _trust(kms: Kms) -> ssl.SSLContext:
@@ -123,24 +146,3 @@ def _open_client_key(text: str, password: str) -> _Signer:
             "create a client key for the application access point and use its files as they are",
         )
     return _Signer(client_key["KeyId"], key)
-
-
-def _decode(value: str, kms: Kms) -> Passphrase:
-    """Turn a secret's value into the passphrase: its base64-decoded bytes.
-
-    A secret of type binary is base64 already when KMS gives it out, and so is decoded to what it holds.
-    """
-    if not value:
-        raise KeyFetchError(f"the value of secret {kms.secret_name} is empty", _STORE)
-    if not value.isascii():
-        raise KeyFetchError(f"the value of secret {kms.secret_name} is no base64 text: it holds other bytes", _STORE)
-    try:
-        secret = base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise KeyFetchError(f"the value of secret {kms.secret_name} is not base64", _STORE) from None
-    if not secret:
-        raise KeyFetchError(f"the value of secret {kms.secret_name} is empty", _STORE)
-    return Passphrase(secret, strong=is_key_material(secret))
-
-
-_STORE = "store the output of: head -c 256 /dev/urandom | base64 -w 0"

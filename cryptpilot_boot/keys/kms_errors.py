@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
+import re
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -20,8 +22,6 @@ from cryptpilot_boot.errors import KeyFetchError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from cryptpilot_boot.config import Kms
 
 LONGEST_ANSWER = 256 << 10
 """Bytes of an answer that are read; a secret has at most 30 KiB."""
@@ -44,20 +44,38 @@ class BrokenOff(Exception):
     """An answer began and did not end in time, or at all."""
 
 
-def explain(error: Exception, kms: Kms) -> KeyFetchError:
+@dataclasses.dataclass(frozen=True)
+class Gateway:
+    """Who was asked for what, and what a person can do when it did not work.
+
+    address: "host" or "host:port". secret: its name. The others are hints: certificate: when its certificate is
+    refused; name: when its name cannot be resolved; connection: when there is no connection, or no answer; answer: when
+    the answer makes no sense. codes: by a part of the gateway's error code, in place of those that every gateway has.
+    """
+
+    address: str
+    secret: str
+    certificate: str
+    name: str
+    connection: str
+    answer: str
+    codes: tuple[tuple[str, str], ...] = ()
+
+
+def explain(error: Exception, gateway: Gateway) -> KeyFetchError:
     """Say what went wrong between here and the gateway."""
     causes = list(_causes(error))
     for kind, say in _EXPLANATIONS:
         for cause in causes:
             if isinstance(cause, kind):
-                said = say(cause, kms)
+                said = say(cause, gateway)
                 if said is not None:
                     return said
     if isinstance(getattr(error, "data", None), dict):
-        return _refused(error, kms)
+        return _refused(error, gateway)
     return KeyFetchError(
-        f"asking {kms.address} failed: {type(causes[-1]).__name__}",
-        f"see whether a KMS gateway answers at {kms.address}",
+        f"asking {gateway.address} failed: {type(causes[-1]).__name__}",
+        f"see whether a KMS gateway answers at {gateway.address}",
         retryable=True,
     )
 
@@ -85,89 +103,93 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         pending += [cause.__cause__, cause.__context__, *cause.args]
 
 
-def _certificate(cause: Any, kms: Kms) -> KeyFetchError:
+def _certificate(cause: Any, gateway: Gateway) -> KeyFetchError:
     if cause.verify_code in _CERTIFICATE_NAMES:
         return KeyFetchError(
-            f"the certificate of {kms.address} is refused: it is for another name",
-            "check kms_instance_id and endpoint: whoever answers there is not whom you meant to ask",
+            f"the certificate of {gateway.address} is refused: it is for another name",
+            f"whoever answers there is not whom you meant to ask; {gateway.certificate}",
         )
     if cause.verify_code in _CERTIFICATE_TIMES:
         return KeyFetchError(
-            f"the certificate of {kms.address} is refused: {cause.verify_message}",
+            f"the certificate of {gateway.address} is refused: {cause.verify_message}",
             "set the clock of this machine, or have the certificate renewed if the clock is right",
         )
     return KeyFetchError(
-        f"the certificate of {kms.address} is refused: {cause.verify_message}",
-        f"kms_cert_pem must be the CA chain of KMS instance {kms.kms_instance_id}: download it again from the"
-        " instance's page, and check kms_instance_id and endpoint",
+        f"the certificate of {gateway.address} is refused: {cause.verify_message}",
+        gateway.certificate,
     )
 
 
-def _no_tls(cause: Any, kms: Kms) -> KeyFetchError:
-    reason = _plain(getattr(cause, "reason", "") or "the connection was closed").lower().replace("_", " ")
+def _no_tls(cause: Any, gateway: Gateway) -> KeyFetchError:
+    reason = plain(getattr(cause, "reason", "") or "the connection was closed").lower().replace("_", " ")
     return KeyFetchError(
-        f"no encrypted connection to {kms.address}: {reason}",
+        f"no encrypted connection to {gateway.address}: {reason}",
         "see that a KMS gateway listens at that port, and that no proxy stands between",
         retryable=True,
     )
 
 
-def _name(cause: Any, kms: Kms) -> KeyFetchError:
+def _name(cause: Any, gateway: Gateway) -> KeyFetchError:
     # EAI_AGAIN: no name server answered; all else: a name server said no, as it may until DHCP is done
     why = "no name server answers" if cause.errno == socket.EAI_AGAIN else "the name is not known"
     return KeyFetchError(
-        f"{kms.address} cannot be resolved: {why}",
-        "check that the machine is in the VPC of the KMS instance and gets an address and a name server there",
+        f"{gateway.address} cannot be resolved: {why}",
+        gateway.name,
         retryable=True,
         unreachable=True,
     )
 
 
-def _socket(cause: Any, kms: Kms) -> KeyFetchError | None:
+def _socket(cause: Any, gateway: Gateway) -> KeyFetchError | None:
     if cause.errno in _NO_ROUTE:
         return KeyFetchError(
-            f"no network to reach {kms.address}: {cause.strerror}",
+            f"no network to reach {gateway.address}: {cause.strerror}",
             "check the machine's network: does its interface get an address and a route?",
             retryable=True,
             unreachable=True,
         )
     if cause.errno in _CLOSED:
         return KeyFetchError(
-            f"{kms.address}: {cause.strerror.lower()}",
-            "check the KMS instance's state, the endpoint and its port, and the security groups on the way",
+            f"{gateway.address}: {cause.strerror.lower()}",
+            gateway.connection,
             retryable=True,
         )
     return None
 
 
-def _timeout(cause: object, kms: Kms) -> KeyFetchError:
+def _timeout(cause: object, gateway: Gateway) -> KeyFetchError:
     stage = "no connection" if isinstance(cause, exceptions.ConnectTimeout) else "no answer"
     return KeyFetchError(
-        f"{stage} from {kms.address} in time",
-        "check the KMS instance's state and the security groups on the way",
+        f"{stage} from {gateway.address} in time",
+        gateway.connection,
         retryable=True,
     )
 
 
-def _broken_off(_: object, kms: Kms) -> KeyFetchError:
+def _broken_off(_: object, gateway: Gateway) -> KeyFetchError:
     return KeyFetchError(
-        f"the answer of {kms.address} broke off in the middle",
-        "check the KMS instance's state, and the network on the way (its MTU)",
+        f"the answer of {gateway.address} broke off in the middle",
+        f"{gateway.connection} (its MTU, too)",
         retryable=True,
     )
 
 
-def _too_long(_: object, kms: Kms) -> KeyFetchError:
+def _too_long(_: object, gateway: Gateway) -> KeyFetchError:
     return KeyFetchError(
-        f"the answer of {kms.address} is longer than {LONGEST_ANSWER >> 10} KiB, which no secret is",
-        f"see what secret {kms.secret_name} holds, and that a KMS gateway answers at {kms.address}",
+        f"the answer of {gateway.address} is longer than {LONGEST_ANSWER >> 10} KiB, which no secret is",
+        f"see what secret {gateway.secret} holds, and that a KMS gateway answers at {gateway.address}",
     )
 
 
-def _broken(_: object, kms: Kms) -> KeyFetchError:
+def _broken(_: object, gateway: Gateway) -> KeyFetchError:
+    return no_answer(gateway)
+
+
+def no_answer(gateway: Gateway) -> KeyFetchError:
+    """Say that something answered, and not as a gateway does."""
     return KeyFetchError(
-        f"{kms.address} answered with something that is no KMS answer",
-        "check that the endpoint is a KMS gateway and that no proxy stands between",
+        f"{gateway.address} answered with something that is no KMS answer",
+        gateway.answer,
         retryable=True,  # as a load balancer's answer while the gateway behind it is away
     )
 
@@ -182,19 +204,24 @@ class _Refusal:
     throttled: bool = False
 
 
-def _refused(error: Any, kms: Kms) -> KeyFetchError:
+def _refused(error: Any, gateway: Gateway) -> KeyFetchError:
     """Explain an answer of the gateway that says no."""
-    code = _plain(error.code)
+    code = plain(error.code)
     status = error.data.get("httpCode") or error.data.get("statusCode") or 0
     found = next((refusal for part, refusal in _BY_CODE if part in code), None) or _by_status(status)
-    message = _plain(error.message)
+    hint = next((hint for part, hint in gateway.codes if part in code), found.hint)
+    message = plain(_WHAT_WAS_SIGNED.sub("", str(error.data.get("Message") or error.message)))
     said = f"KMS says {code}: {message}" if code else f"KMS says nothing but HTTP status {status}"
     return KeyFetchError(
-        f"{found.what.format(secret=kms.secret_name, address=kms.address)} ({said})",
-        found.hint.format(secret=kms.secret_name, address=kms.address),
+        f"{found.what.format(secret=gateway.secret, address=gateway.address)} ({said})",
+        hint,
         retryable=found.retryable,
         throttled=found.throttled,
     )
+
+
+# A gateway that refuses a signature may quote what it made it from, and there are credentials in that.
+_WHAT_WAS_SIGNED = re.compile(r"[^.]*\bstring ?to ?sign.*", re.IGNORECASE | re.DOTALL)
 
 
 def _by_status(status: int) -> _Refusal:
@@ -250,16 +277,10 @@ _BY_CODE = (
             "see in the KMS console what became of it; a recovery key still opens the volume",
         ),
     ),
-    (
-        "Unavailable",  # also of the service: ServiceUnavailableTemporary
-        _UNWELL,
-    ),
-    (
-        "NoPermission",
-        _Refusal(
-            "reading secret {secret} is not permitted",
-            "give the application access point a policy that allows reading this secret",
-        ),
+    ("Unavailable", _UNWELL),  # of the key, of the secret, of the service
+    *(
+        (code, _Refusal("reading secret {secret} is not permitted", "give whoever asks a policy that allows it"))
+        for code in ("NoPermission", "NoAuthorized")
     ),
     (
         "Unauthorized",
@@ -267,15 +288,23 @@ _BY_CODE = (
     ),
     (
         "Signature",
-        _Refusal(
-            "{address} does not accept the signature",
-            "check client_key: the instance does not accept its signature (and check this machine's clock)",
-        ),
+        _Refusal("{address} does not accept the signature", "check this machine's clock"),
+    ),
+    *(
+        (
+            code,
+            _Refusal(
+                "{address} does not accept the role's temporary credentials",
+                "attach the RAM role to the instance anew",
+                retryable=True,  # each try has credentials of its own
+            ),
+        )
+        for code in ("InvalidSecurityToken", "InvalidAccessKeyId")
     ),
     ("InternalFailure", _UNWELL),
 )
 
-_Say = Callable[[Any, "Kms"], Optional[KeyFetchError]]
+_Say = Callable[[Any, "Gateway"], Optional[KeyFetchError]]
 
 _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
     (TooLong, _too_long),
@@ -288,12 +317,14 @@ _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
     (ssl.SSLError, _no_tls),
     (OSError, _socket),
     (DecodeError, _broken),
+    (json.JSONDecodeError, _broken),
+    (UnicodeDecodeError, _broken),
 )
 
 _LONGEST_QUOTE = 200
 
 
-def _plain(text: object) -> str:
+def plain(text: object) -> str:
     """Make a text from the network safe for a console, and short."""
     clean = printable(str(text or ""))
     return clean if len(clean) <= _LONGEST_QUOTE else clean[:_LONGEST_QUOTE] + "..."

@@ -114,6 +114,9 @@ install() {
             program)
                 inst_multiple "$value" || _fail "program $value is missing"
                 ;;
+            authorities)
+                inst_simple "$value" || _fail "$value is missing"
+                ;;
             network)
                 inst_simple "$moddir/zz-cryptpilot-dhcp.network" /usr/lib/systemd/network/zz-cryptpilot-dhcp.network \
                     || _fail "zz-cryptpilot-dhcp.network is missing"

@@ -7,8 +7,13 @@ import re
 from typing import TYPE_CHECKING
 
 from tests import machines
+from tests.lab import qemu
+from tests.lab.net import LOOPBACK_IN_GUEST, namespace
+from tests.lab.tree import SHARE, clone, in_chroot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.boot.conftest import Boot
     from tests.lab.disk import Disk
 
@@ -87,3 +92,41 @@ def test_verbose_times_every_step_and_shows_no_secret(
     words = report["words"].splitlines()
     assert {"boot-service", "cryptsetup", "--key-file=-"} <= set(words)
     require_no_secret(kms, {**report, "console": console})
+
+
+def test_a_machine_boots_with_the_ram_role_of_its_instance(
+    boot_tree: Path, site: machines.Site, own_root_disk: Disk, scratch_disk: Disk, report_disk: Disk, tmp_path: Path
+) -> None:
+    """No credentials are in the image: role, region and CAs are found, and the metadata service wants its token."""
+    tree = clone(boot_tree, tmp_path / "tree")
+    machines.configure(tree, {"root": machines.role_file()})
+    authority = (site.directory / "ca.pem").read_text()
+    store = "etc/ssl/certs/ca-certificates.crt"
+    (tree / store).parent.mkdir(parents=True, exist_ok=True)
+    (tree / store).write_text(authority)
+    image = machines.make_image(tree, tmp_path / "initrd.img")
+    told = {
+        file: in_chroot(tree, ["lsinitrd", "-f", file, f"{SHARE}/{image.path.name}"], share=tmp_path)
+        for file in ("etc/cryptpilot/volumes/root.toml", "etc/cryptpilot/global.toml", store)
+    }
+    assert told["etc/cryptpilot/volumes/root.toml"] == machines.role_file()
+    assert told[store] == authority
+    require_no_secret(site, told)
+    site.behave("ok")
+    site.forget_requests()
+    names = {machines.SHARED_GATEWAY: LOOPBACK_IN_GUEST}
+    with namespace(names, [f"{machines.METADATA}/32"]) as network:
+        machine = machines.machine(tree, image, (own_root_disk, scratch_disk, report_disk), network)
+        with machines.running_kms(site, network, machines.role_command):
+            console = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check().console
+    report = machines.read_report(report_disk)
+    assert report["root_source"].strip() == "/dev/mapper/root"
+    assert [(request["api"], request["outcome"]) for request in site.requests()] == [("GetSecretValue", "ok")]
+    asked = site.metadata_requests()
+    assert {request["status"] for request in asked} == {200}
+    assert [request["path"].rpartition("/")[2] for request in asked] == ["token", "region-id", "", "disk-reader"]
+    assert [request["token"] for request in asked] == [False, True, True, True]
+    assert ("initrd", "root", "open") in {
+        (event["stage"], event["volume"], event["step"]) for event in machines.events(report)
+    }
+    require_no_secret(site, {**report, "console": console})

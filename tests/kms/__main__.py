@@ -2,11 +2,16 @@
 
 DIR gets what a user has of an instance (ca.pem, client_key.json, client_key_password), and requests.jsonl
 with a line for each request. DIR/behaviour chooses how requests are treated (see behaviours.Switch).
+
+`--shared` and `--metadata` also run a region's shared gateway, with the same secrets, CA and behaviours, and the
+metadata service of an instance, whose role may read them. DIR/metadata.jsonl has a line for each request to the latter,
+and DIR/metadata_behaviour a word of metadata.BEHAVIOURS.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import threading
@@ -16,9 +21,11 @@ from pathlib import Path
 
 from tests.kms.behaviours import BEHAVIOURS, Switch
 from tests.kms.directory import open_directory
+from tests.kms.metadata import MetadataRequest, MetadataServer
 from tests.kms.pki import make_server_certificate
 from tests.kms.protocol import Secret
 from tests.kms.server import KmsServer, Request
+from tests.kms.shared import SharedGateway
 
 
 def main() -> None:
@@ -27,15 +34,35 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # threads inherit it, so that sigwait gets the signal
     arguments = parse_arguments()
     pki = open_directory(arguments.dir)
+    secrets = secrets_from(arguments.secret, arguments.previous)
+    certificate = make_server_certificate(pki.authority, names=arguments.name, addresses=arguments.ip)
+    switch = Switch(arguments.dir / "behaviour")
+    on_request = append_to(arguments.dir / "requests.jsonl")
     server = KmsServer(
-        pki,
-        secrets_from(arguments.secret, arguments.previous),
-        certificate=make_server_certificate(pki.authority, names=arguments.name, addresses=arguments.ip),
-        address=arguments.listen,
-        switch=Switch(arguments.dir / "behaviour"),
-        on_request=append_to(arguments.dir / "requests.jsonl"),
+        pki, secrets, certificate=certificate, address=arguments.listen, switch=switch, on_request=on_request
     )
-    with server:
+    with contextlib.ExitStack() as servers:
+        servers.enter_context(server)
+        if arguments.metadata:
+            metadata = MetadataServer(
+                role=arguments.role,
+                region=arguments.region,
+                hardened=not arguments.normal_mode,
+                address=arguments.metadata,
+                file=arguments.dir / "metadata_behaviour",
+                on_request=append_to(arguments.dir / "metadata.jsonl"),
+            )
+            servers.enter_context(metadata)
+            if arguments.shared:
+                gateway = SharedGateway(
+                    secrets,
+                    metadata.grants,
+                    certificate,
+                    address=arguments.shared,
+                    switch=switch,
+                    on_request=on_request,
+                )
+                servers.enter_context(gateway)
         announce(server.endpoint, arguments.ready_file)
         signal.sigwait(signals)
 
@@ -60,10 +87,17 @@ def parse_arguments() -> argparse.Namespace:
         metavar="NAME=VALUE|NAME=@FILE",
         help="what a secret was before its last rotation (ACSPrevious)",
     )
+    parser.add_argument("--shared", type=address, metavar="HOST:PORT", help="a shared gateway too; needs --metadata")
+    parser.add_argument("--metadata", type=address, metavar="HOST:PORT", help="a metadata service too")
+    parser.add_argument("--role", default="disk-reader", help="the instance's RAM role (default: %(default)s)")
+    parser.add_argument("--region", default="cn-hangzhou", help="the instance's region (default: %(default)s)")
+    parser.add_argument("--normal-mode", action="store_true", help="answer metadata requests without a token too")
     parser.add_argument("--ready-file", type=Path, help="gets HOST:PORT once requests are answered")
     arguments = parser.parse_args()
     if not arguments.name and not arguments.ip:
         parser.error("the server certificate needs a --name or an --ip")
+    if arguments.shared and not arguments.metadata:
+        parser.error("--shared needs --metadata, which gives out the credentials")
     if not {name for name, _ in arguments.previous} <= {name for name, _ in arguments.secret}:
         parser.error("--previous needs a --secret of the same name")
     return arguments
@@ -89,11 +123,11 @@ def secrets_from(current: list[tuple[str, str]], previous: list[tuple[str, str]]
     return {name: Secret(current=value, previous=before.get(name)) for name, value in current}
 
 
-def append_to(path: Path) -> Callable[[Request], None]:
+def append_to(path: Path) -> Callable[[Request | MetadataRequest], None]:
     """Return what writes a record to the end of a file, as one line."""
     lock = threading.Lock()
 
-    def append(request: Request) -> None:
+    def append(request: Request | MetadataRequest) -> None:
         with lock, path.open("a") as file:
             file.write(json.dumps(asdict(request)) + "\n")
 

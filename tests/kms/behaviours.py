@@ -46,6 +46,7 @@ class Reply:
     outcome: str  # one word for the record: an error's code, or the behaviour
     status: int = 200  # 0: close the connection without an answer
     body: bytes = b""
+    content_type: str = protocol.CONTENT_TYPE
     wait: float = 0  # seconds before the first byte
     padding: int = 0  # bytes of "A" sent after the body
     cut: int | None = None  # bytes of the body that are sent, where it is not all of them
@@ -127,25 +128,30 @@ def _huge_body(_behaviour: Behaviour, call: Call, _honest: Reply) -> Reply:
     return Reply(outcome="huge-body", body=head, padding=HUGE)
 
 
+ERRORS: Mapping[str, ErrorReply] = {
+    "throttle": errors.THROTTLED,
+    "crowd": errors.THROTTLED,  # those of a second that are too many; see Switch
+    "quota": errors.QUOTA_EXCEEDED,
+    "unavailable": errors.SERVICE_UNAVAILABLE,
+    "internal-failure": errors.INTERNAL_FAILURE,
+    "key-disabled": errors.KEY_DISABLED,
+    "key-not-found": errors.KEY_NOT_FOUND,
+    "pending-deletion": errors.PENDING_DELETION,
+    "time-skewed": errors.TIME_SKEWED,
+    "wrong-signature-key": errors.SIGNATURE_NOT_MATCH,
+}
+"""Those that are an error, whatever was asked for."""
+
 BEHAVIOURS: Mapping[str, Callable[[Behaviour, Call, Reply], Reply]] = {
     "ok": _ok,
+    **{name: _says(error) for name, error in ERRORS.items()},
     "refuse": _refuse,
-    "throttle": _says(errors.THROTTLED),
-    "crowd": _says(errors.THROTTLED),  # those of a second that are too many; see Switch
-    "quota": _says(errors.QUOTA_EXCEEDED),
-    "unavailable": _says(errors.SERVICE_UNAVAILABLE),
-    "internal-failure": _says(errors.INTERNAL_FAILURE),
     "bad-gateway": _bad_gateway,
     "no-word": _no_word,
-    "key-disabled": _says(errors.KEY_DISABLED),
-    "key-not-found": _says(errors.KEY_NOT_FOUND),
-    "pending-deletion": _says(errors.PENDING_DELETION),
-    "time-skewed": _says(errors.TIME_SKEWED),
     "hang": _hang,
     "hang-body": _hang_body,
     "slow": _slow,
     "drip": _drip,
-    "wrong-signature-key": _says(errors.SIGNATURE_NOT_MATCH),
     "wrong-secret": _wrong_secret,
     "not-base64": _not_base64,
     "binary-secret": _binary_secret,

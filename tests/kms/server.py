@@ -24,7 +24,7 @@ from tests.kms.behaviours import BEHAVIOURS, Behaviour, Reply, Switch, error_rep
 from tests.kms.errors import Refused
 from tests.kms.pki import Pki, ServerCertificate, make_server_certificate
 from tests.kms.protocol import Secret
-from tests.kms.transport import Listener
+from tests.kms.transport import HttpRequest, Listener
 
 
 @dataclass(frozen=True)
@@ -118,21 +118,21 @@ class KmsServer:
         """Give a secret a new current value; the old one becomes the previous one."""
         self.secrets[name] = Secret(current=value, previous=self.secrets[name].current)
 
-    def _answer(self, headers: Mapping[str, str], body: bytes, remote: str) -> Reply:
+    def _answer(self, request: HttpRequest) -> Reply:
         """Judge a request, record it, and say what to answer."""
         arrived = time.time()
         secret = stage = ""
         try:
-            protocol.verify(headers, body, self._client_keys, max_skew=self._max_skew)
-            call = protocol.parse_request(body)
+            protocol.verify(request.headers, request.body, self._client_keys, max_skew=self._max_skew)
+            call = protocol.parse_request(request.body)
             secret, stage = call.secret_name, call.stage
             reply = self._treat(call)
         except Refused as refused:
             # Whatever the behaviour: a client that signs wrongly must not pass for one that is being
             # throttled.
             reply = error_reply(refused.reply)
-        api = headers.get("x-kms-apiname", "")
-        self._record(Request(arrived, remote, api, secret, stage, reply.status, reply.outcome))
+        api = request.headers.get("x-kms-apiname", "")
+        self._record(Request(arrived, request.remote, api, secret, stage, reply.status, reply.outcome))
         return reply
 
     def _treat(self, call: protocol.Call) -> Reply:

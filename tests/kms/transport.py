@@ -1,4 +1,4 @@
-"""HTTPS with keep-alive, one thread for each connection; does what a Reply describes."""
+"""HTTPS, or HTTP, with keep-alive, one thread for each connection; does what a Reply describes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,21 @@ from tests.kms.pki import ServerCertificate
 CHUNK = 64 << 10  # bytes
 
 
+@dataclass(frozen=True)
+class HttpRequest:
+    """A request as it came in; headers as in protocol.headers_by_name, remote as address:port."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    remote: str
+
+
 class Listener(socketserver.ThreadingTCPServer):
     """Accepts connections from the moment it exists, answers them in `serve_forever`, and can drop them.
 
-    `answer` gets headers, body and the remote `address:port`; `note_failed_handshake` the remote and a
-    reason.
+    Without a certificate it speaks plain HTTP. `note_failed_handshake` gets the remote `address:port` and a reason.
     """
 
     # Not http.server's HTTPServer: that one asks the name service for the host's name before it listens.
@@ -36,15 +47,15 @@ class Listener(socketserver.ThreadingTCPServer):
     def __init__(
         self,
         address: tuple[str, int],
-        certificate: ServerCertificate,
+        certificate: ServerCertificate | None,
         *,
-        answer: Callable[[Mapping[str, str], bytes, str], Reply],
-        note_failed_handshake: Callable[[str, str], None],
+        answer: Callable[[HttpRequest], Reply],
+        note_failed_handshake: Callable[[str, str], None] = lambda _remote, _reason: None,
     ) -> None:
         self.answer = answer
         self.note_failed_handshake = note_failed_handshake
         self.stopping = threading.Event()
-        self._context = _server_context(certificate)
+        self._context = _server_context(certificate) if certificate else None
         self._connections: set[object] = set()
         self._lock = threading.Lock()
         super().__init__(address, _Handler)
@@ -61,13 +72,14 @@ class Listener(socketserver.ThreadingTCPServer):
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)  # type: ignore[arg-type]
 
-    def get_request(self) -> tuple[ssl.SSLSocket, Any]:
+    def get_request(self) -> tuple[socket.socket, Any]:
         """Accept without shaking hands: a client that is silent must not keep the others waiting."""
         connection, remote = super().get_request()
-        wrapped = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        if self._context:
+            connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         with self._lock:
-            self._connections.add(wrapped)
-        return wrapped, remote
+            self._connections.add(connection)
+        return connection, remote
 
     def shutdown_request(self, request: Any) -> None:
         """Forget a connection that is over."""
@@ -91,7 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         try:
-            self.request.do_handshake()
+            if isinstance(self.request, ssl.SSLSocket):
+                self.request.do_handshake()
         except ssl.SSLError as error:
             if not isinstance(error, ssl.SSLEOFError):
                 self.server.note_failed_handshake(self._remote, error.reason or str(error))
@@ -101,7 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", "0")))
         headers = protocol.headers_by_name(self.headers.items())
-        self._send(self.server.answer(headers, body, self._remote))
+        self._send(self.server.answer(HttpRequest(self.command, self.path, headers, body, self._remote)))
+
+    do_GET = do_PUT = do_POST
 
     def log_message(self, format: str, *args: object) -> None:
         """Write nothing; requests are recorded."""
@@ -118,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             return
         self.send_response(reply.status)
-        self.send_header("content-type", protocol.CONTENT_TYPE)
+        self.send_header("content-type", reply.content_type)
         self.send_header("content-length", str(len(reply.body) + reply.padding))
         self.end_headers()
         for piece in _pieces(reply):

@@ -23,7 +23,7 @@ from cryptpilot_boot.config import load
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.system import init, process
 from cryptpilot_boot.system.run import SIGNALS
-from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, configure
+from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, ROLE, configure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,6 +236,23 @@ def test_what_the_image_needs_is_printed_for_a_shell(capsys: pytest.CaptureFixtu
     assert "program cryptsetup" in lines
     assert "module dm_crypt" in lines
     assert lines[-1] == "network yes"
+    assert not [line for line in lines if line.startswith("authorities")]
+
+
+def test_an_image_for_a_role_needs_the_cas_that_this_system_trusts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "ca-certificates.crt"
+    monkeypatch.setattr("cryptpilot_boot.system.certificates._PLACES", (store,))
+    configure(tmp_path, ROLE.replace("[encrypt", "auto_open = true\n[encrypt"))
+    status, _, err = run(capsys, "-c", str(tmp_path), "initrd", "plan")
+    assert status == cli.EXIT_FAILED
+    assert "no store of public CAs" in err
+    assert "install the package ca-certificates, or set kms_cert_pem" in err
+    store.write_text("")
+    status, out, _ = run(capsys, "-c", str(tmp_path), "initrd", "plan")
+    assert status == 0
+    assert out.splitlines()[-2:] == [f"authorities {store}", "network yes"]
 
 
 def test_a_bug_is_told_without_the_values_it_tripped_over(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from cryptpilot_boot.config import Boot, Exec, Kms, Otp, load
+from cryptpilot_boot.config import Boot, Exec, Kms, KmsRole, Otp, load
 from cryptpilot_boot.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -114,6 +114,36 @@ def test_an_endpoint_takes_the_place_of_the_instances_own_name(tmp_path: Path) -
     assert volume.encrypt.address == "10.0.0.7:8443"
 
 
+def test_a_role_takes_the_place_of_a_client_key(tmp_path: Path) -> None:
+    (small,) = configure(tmp_path, ROLE).volumes
+    assert small.encrypt == KmsRole("disk")
+    assert (small.needs_network, small.encrypt.provider, small.encrypt.credentials) == (True, "kms", "")
+    assert small.encrypt.address_in("cn-beijing") == "kms-vpc.cn-beijing.aliyuncs.com"
+    more = f"""\
+ecs_ram_role_name = "disk.reader-1"
+region_id = "cn-hangzhou-finance"
+endpoint = "kms:8443"
+kms_cert_pem = \"""
+{PEM}\"""
+"""
+    (full,) = configure(tmp_path, ROLE + more).volumes
+    assert full.encrypt == KmsRole("disk", "disk.reader-1", "cn-hangzhou-finance", "kms:8443", PEM)
+    assert full.encrypt.address_in("cn-beijing") == "kms:8443"
+    assert isinstance(hash(full), int)
+
+
+def test_a_client_key_is_what_is_used_by_default(tmp_path: Path) -> None:
+    (default,) = configure(tmp_path, GUIDE_KMS).volumes
+    (said,) = configure(tmp_path, GUIDE_KMS + 'auth_mode = "client_key"\n').volumes
+    assert default == said
+
+
+def test_a_file_without_credentials_may_be_read_by_others(tmp_path: Path) -> None:
+    configure(tmp_path, ROLE)
+    (tmp_path / "volumes/v0.toml").chmod(0o644)
+    assert load(tmp_path).warnings == ()
+
+
 def test_a_command_may_have_arguments_and_a_time_of_its_own(tmp_path: Path) -> None:
     (small,) = configure(tmp_path, EXEC).volumes
     assert small.encrypt == Exec("get-key", (), 30)
@@ -130,6 +160,8 @@ def test_a_new_machine_has_no_volumes_yet(tmp_path: Path) -> None:
 SMALL = 'volume = "v"\ndev = "/dev/x"\n[encrypt.otp]\n'
 OTHER = SMALL.replace('"v"', '"w"').replace("/dev/x", "/dev/y")
 EXEC = SMALL.replace("[encrypt.otp]", '[encrypt.exec]\ncommand = "get-key"')
+ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"\nsecret_name = "disk"')
+PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 
 @pytest.mark.parametrize(
@@ -173,6 +205,32 @@ EXEC = SMALL.replace("[encrypt.otp]", '[encrypt.exec]\ncommand = "get-key"')
         (GUIDE_KMS.replace("secret_name", "secretname"), '"encrypt.kms.secretname" (did you mean "secret_name"?)'),
         (GUIDE_KMS.replace("KeyId", "Key"), '"encrypt.kms.client_key" must be the content of the clientKey_'),
         (GUIDE_KMS.replace("BEGIN CERT", "BEGIN"), '"encrypt.kms.kms_cert_pem" must be the content of the Private'),
+        (ROLE.replace('secret_name = "disk"', ""), 'v0.toml: missing key "secret_name" in [encrypt.kms]'),
+        (
+            ROLE.replace("ecs_ram_role", "ecs_role"),
+            'v0.toml:4: "encrypt.kms.auth_mode" must be one of client_key, ecs_ram_role (did you mean "ecs_ram_role"?)',
+        ),
+        (ROLE.replace('"ecs_ram_role"', "true"), 'v0.toml:4: "encrypt.kms.auth_mode" must be a string'),
+        (
+            ROLE + 'kms_instance_id = "kst-1"\n',
+            'v0.toml:6: "encrypt.kms.kms_instance_id" has no meaning with auth_mode = "ecs_ram_role"\n'
+            + 'remove it, or set auth_mode = "client_key"',
+        ),
+        (ROLE + "client_key = '{}'\n", 'v0.toml:6: "encrypt.kms.client_key" has no meaning with auth_mode = "ecs_ram_'),
+        (ROLE + "client_key_password = 'p'\n", '"encrypt.kms.client_key_password" has no meaning with auth_mode'),
+        (
+            GUIDE_KMS + 'region_id = "cn-hangzhou"\n',
+            '"encrypt.kms.region_id" has no meaning with auth_mode left out, which means "client_key"\n'
+            + 'remove it, or set auth_mode = "ecs_ram_role"',
+        ),
+        (
+            GUIDE_KMS + 'auth_mode = "client_key"\necs_ram_role_name = "r"\n',
+            '"encrypt.kms.ecs_ram_role_name" has no meaning with auth_mode = "client_key"',
+        ),
+        (ROLE + 'ecs_ram_role_name = "a/../b"\n', '"encrypt.kms.ecs_ram_role_name" must be the name of a RAM role'),
+        (ROLE + 'region_id = "evil.example/"\n', '"encrypt.kms.region_id" must be the ID of a region'),
+        (ROLE + 'kms_cert_pem = "AAAA"\n', '"encrypt.kms.kms_cert_pem" must be PEM'),
+        (ROLE + 'region = "cn-hangzhou"\n', 'v0.toml:6: unknown key "encrypt.kms.region" (did you mean "region_id"?)'),
         (GUIDE_KMS + 'endpoint = "https://kms"\n', '"encrypt.kms.endpoint" must be "host" or "host:port"'),
         (GUIDE_KMS + 'endpoint = "kms:99999"\n', '"encrypt.kms.endpoint" must be "host" or "host:port"'),
     ],

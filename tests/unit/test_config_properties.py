@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cryptpilot_boot.config import Boot, Config, Exec, Kms, Otp, load
+from cryptpilot_boot.config import Boot, Config, Encrypt, Exec, Kms, KmsRole, load
 from cryptpilot_boot.config.model import FILE_SYSTEMS
 
 PASSWORD = "pw-Zq8vW3rT6yU1"
@@ -43,6 +43,16 @@ kms_cert_pem = \"\"\"
 {PRIVATE_KEY[::-1]}
 -----END CERTIFICATE-----
 \"\"\"
+endpoint = "10.0.0.7:8443"
+"""
+ROLE = """\
+volume = "data"
+dev = "/dev/vdb"
+[encrypt.kms]
+auth_mode = "ecs_ram_role"
+secret_name = "disk"
+ecs_ram_role_name = "disk-reader"
+region_id = "cn-hangzhou"
 endpoint = "10.0.0.7:8443"
 """
 EXEC = """\
@@ -153,7 +163,7 @@ def _bom(_: st.DrawFn, text: str) -> str:
 
 ACCIDENTS = [_lines, _value, _value, _insert, _cut, _rename, _lines_end_otherwise, _bom]
 
-ANY_FILE = st.one_of(*(damaged(text) for text in (KMS, EXEC, OTP, GLOBAL)), st.binary(max_size=64))
+ANY_FILE = st.one_of(*(damaged(text) for text in (KMS, ROLE, EXEC, OTP, GLOBAL)), st.binary(max_size=64))
 KMS_FILE = damaged(KMS)
 
 # the same examples on each run: a failure is the change's, not the day's
@@ -203,11 +213,16 @@ def require_valid(config: Config) -> None:
         assert len(values) == len(set(values))
 
 
-def require_provider(encrypt: Kms | Exec | Otp) -> None:
+def require_provider(encrypt: Encrypt) -> None:
     if isinstance(encrypt, Kms):
         values = (encrypt.secret_name, encrypt.client_key, encrypt.client_key_password, encrypt.kms_cert_pem)
         assert all(isinstance(value, str) and value.strip() for value in values)
         assert re.fullmatch(r"[^\s/@]+", encrypt.address)
+    if isinstance(encrypt, KmsRole):
+        assert encrypt.secret_name.strip()
+        assert re.fullmatch(r"[^\s/@]+", encrypt.address_in("cn-hangzhou"))
+        assert re.fullmatch(r"[\w.-]+", encrypt.ecs_ram_role_name or "r")
+        assert re.fullmatch(r"[a-z0-9-]+", encrypt.region_id or "r")
     if isinstance(encrypt, Exec):
         assert encrypt.command.isprintable()
         assert re.fullmatch(r"/.*|[^\s/-][^\s/]*", encrypt.command)
@@ -247,7 +262,7 @@ def require_discreet(config: Config) -> None:
     assert not any(problem.__context__ or problem.__traceback__ for problem in config.problems)
 
 
-@pytest.mark.parametrize("text", [KMS, EXEC, OTP, GLOBAL], ids=["kms", "exec", "otp", "global"])
+@pytest.mark.parametrize("text", [KMS, ROLE, EXEC, OTP, GLOBAL], ids=["kms", "role", "exec", "otp", "global"])
 def test_any_value_of_any_key_is_valid_or_a_problem(text: str) -> None:
     for setting in SETTING.finditer(text):
         for value in VALUES:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cryptpilot_boot.boot.plan import early_mounts, image_needs, pivot_volumes, plan
-from cryptpilot_boot.config import Boot, Config, Exec, Kms, Otp, Volume
+from cryptpilot_boot.config import Boot, Config, Exec, Kms, KmsRole, Otp, Volume
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
 
@@ -108,6 +108,17 @@ def test_only_a_kms_volume_asks_for_the_network() -> None:
     assert not image_needs(config(volume("a"))).network
     assert not image_needs(config(volume("a"), volume("b", kms=True, auto_open=False))).network
     assert image_needs(config(volume("a"), volume("b", kms=True))).network
+
+
+def test_only_a_role_without_a_ca_of_its_own_needs_those_of_the_system() -> None:
+    source = Path("/etc/cryptpilot/volumes/v.toml")
+    without = Volume("a", "/dev/a", KmsRole("disk"), source, auto_open=True)
+    given = Volume("b", "/dev/b", KmsRole("disk", kms_cert_pem="pem"), source, auto_open=True)
+    late = Volume("c", "/dev/c", KmsRole("disk"), source, auto_open=True, initrd=False)
+    assert image_needs(config(without, given)).authorities
+    for others in ((given,), (volume("d", kms=True),), (late,)):
+        assert not image_needs(config(*others)).authorities
+    assert image_needs(config(given)).network
 
 
 def test_only_a_temporary_volume_needs_mkfs_at_boot() -> None:

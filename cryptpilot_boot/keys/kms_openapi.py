@@ -1,0 +1,34 @@
+"""The official SDK of the shared gateway, alibabacloud-kms20160120 2.4.0."""
+
+from __future__ import annotations
+
+from cryptpilot_boot.keys import tea
+
+tea.stand_in(
+    # Every way to come by credentials, with a scheduler that renews them in a thread of its own: 76 modules, 20 ms of
+    # imports. Here they come in one way, once for each request: keys/metadata.py.
+    "alibabacloud_credentials",
+    "alibabacloud_credentials.client",
+    "alibabacloud_credentials.models",
+    # an older signature, other products' gateways
+    "alibabacloud_gateway_pop",
+    "alibabacloud_gateway_pop.client",
+    "alibabacloud_gateway_spi",
+    "alibabacloud_gateway_spi.client",
+    "alibabacloud_gateway_spi.models",
+    # answers that are no JSON
+    "alibabacloud_tea_openapi.websocket_utils",
+    "darabonba.utils.xml",
+    "darabonba.websocket",
+)
+
+from alibabacloud_kms20160120.client import Client  # noqa: E402
+from alibabacloud_kms20160120.models import GetSecretValueRequest  # noqa: E402
+from alibabacloud_tea_openapi.models import Config  # noqa: E402
+from alibabacloud_tea_util.models import RuntimeOptions  # noqa: E402
+from darabonba.core import DaraCore  # noqa: E402
+
+__all__ = ["Client", "Config", "GetSecretValueRequest", "RuntimeOptions"]
+
+# This SDK stands on darabonba-core, a second edition of Tea.
+DaraCore._get_session = staticmethod(tea.session)

@@ -1,0 +1,141 @@
+"""A secret of Alibaba Cloud KMS, read through the shared gateway with the RAM role of this ECS instance.
+
+No static credentials: what signs the request comes from the instance's metadata service, lives for hours at most, and
+is asked for anew at each try. See docs/kms.md.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.keys import clock, kms_errors, kms_openapi, kms_value, metadata
+from cryptpilot_boot.system import certificates, process
+from cryptpilot_boot.system.wait import Deadline
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import KmsRole
+    from cryptpilot_boot.keys.metadata import Credentials
+    from cryptpilot_boot.keys.retry import Ask
+    from cryptpilot_boot.passphrase import Passphrase
+
+_CONNECT_TIMEOUT = 5.0  # seconds; inside a VPC an answer takes milliseconds
+# One try may not eat the whole budget: a second one may reach a gateway that the first did not.
+_LONGEST_TRY = 15.0
+_LEAST_TIMEOUT = 0.1
+
+
+@dataclass(frozen=True)
+class _Credential:
+    """Temporary credentials in the shape of the SDK's own credential client, and of what that returns."""
+
+    credentials: Credentials
+    type = "sts"
+    provider_name = "ecs_ram_role"
+
+    def get_credential(self) -> _Credential:
+        return self
+
+    @property
+    def access_key_id(self) -> str:
+        return self.credentials.access_key_id
+
+    @property
+    def access_key_secret(self) -> str:
+        return self.credentials.access_key_secret
+
+    @property
+    def security_token(self) -> str:
+        return self.credentials.security_token
+
+
+def prepare(role: KmsRole) -> Ask:
+    """Import the SDK and find the CAs to trust; return what asks the gateway for the secret.
+
+    Raises KeyFetchError when there are no CAs to trust.
+    """
+    authorities = _authorities(role)
+    request = kms_openapi.GetSecretValueRequest(secret_name=role.secret_name, version_stage=role.stage)
+
+    def ask(timeout: float) -> Passphrase:
+        deadline = Deadline(min(timeout, _LONGEST_TRY))
+        service = metadata.connect(deadline)
+        # the endpoint says all that the region is for
+        region = role.region_id or ("" if role.endpoint else service.region())
+        credentials = service.credentials(role.ecs_ram_role_name or service.role())
+        gateway = _gateway(role, region)
+        client = kms_openapi.Client(
+            kms_openapi.Config(
+                credential=_Credential(credentials), region_id=region, endpoint=gateway.address, ca=authorities
+            )
+        )
+        left = max(_LEAST_TIMEOUT, deadline.left())
+        options = kms_openapi.RuntimeOptions(
+            autoretry=False,  # keys.retry decides
+            connect_timeout=int(1000 * min(left, _CONNECT_TIMEOUT)),
+            read_timeout=int(1000 * left),
+        )
+        try:
+            answer = client.get_secret_value_with_options(request, options).body
+        except Exception as error:
+            # Whatever the SDK raises; its text may quote the request, so only what is known to be harmless is kept.
+            failure = kms_errors.explain(error, gateway)
+            if kms_errors.is_about_time(error):
+                failure = clock.judge(failure, gateway.address, _trust(authorities), min(left, _CONNECT_TIMEOUT))
+            raise failure from None
+        return _passphrase(answer, role, gateway)
+
+    return ask
+
+
+def _passphrase(answer: object, role: KmsRole, gateway: kms_errors.Gateway) -> Passphrase:
+    """Take the passphrase out of an answer, whose shape the SDK does not check."""
+    value = getattr(answer, "secret_data", None)
+    if not isinstance(value, str):
+        raise kms_errors.no_answer(gateway)
+    return kms_value.decode(value, role.secret_name)
+
+
+def _authorities(role: KmsRole) -> str:
+    """Return the path of the CAs to trust: those given, and no others, or else the system's."""
+    if role.kms_cert_pem is None:
+        return str(certificates.store())
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=role.kms_cert_pem)
+    except (ssl.SSLError, ValueError):
+        raise KeyFetchError(
+            "kms_cert_pem cannot be read as certificates",
+            "copy the PEM file of the CA again, or leave kms_cert_pem out to trust the CAs that the system trusts",
+        ) from None
+    return process.anonymous_file("kms-ca.pem", role.kms_cert_pem.encode())
+
+
+def _trust(authorities: str) -> ssl.SSLContext:
+    """Return a TLS context that trusts those CAs alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(authorities)
+    return context
+
+
+def _gateway(role: KmsRole, region: str) -> kms_errors.Gateway:
+    trusted = "the CAs that the system trusts" if role.kms_cert_pem is None else "the CA in kms_cert_pem"
+    return kms_errors.Gateway(
+        address=role.address_in(region),
+        secret=role.secret_name,
+        certificate=f"it must be signed by {trusted}: check kms_cert_pem, endpoint and region_id",
+        name="check region_id and endpoint, and that the machine gets an address and a name server in its VPC",
+        connection="check region_id, the endpoint and its port, and the security groups on the way",
+        answer="check that the endpoint is a shared gateway of KMS, and that no proxy stands between",
+        codes=_HINTS,
+    )
+
+
+# by a part of the gateway's error code
+_HINTS = (
+    ("ResourceNotFound", "check secret_name and region_id: the role's account has no secret of that name there"),
+    ("NoPermission", "give the RAM role a policy that allows kms:GetSecretValue on this secret, and kms:Decrypt"),
+    ("NoAuthorized", "give the RAM role a policy that allows kms:GetSecretValue on this secret, and kms:Decrypt"),
+    ("Signature", "check this machine's clock; the role's temporary credentials do not fit their key"),
+)

@@ -1,0 +1,152 @@
+"""The metadata service of an ECS instance: its region, its RAM role, and the role's temporary credentials.
+
+Always with a token, so that instances which refuse to answer without one (the hardened mode) are no special case; and
+by nothing but a socket, for what `requests` heeds of its surroundings (proxies, ~/.netrc) has no business here.
+
+Source of the facts: Alibaba Cloud help, Elastic Compute Service, "Instance metadata" and "Access instance metadata in
+security hardening mode"; alibabacloud-credentials 1.0.12.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cryptpilot_boot.config.model import REGION_ID, ROLE_NAME
+from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.keys import kms_errors
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.system.wait import Deadline
+
+ADDRESS = "100.100.100.200"
+_ROLES = "/latest/meta-data/ram/security-credentials/"
+_REGION = "/latest/meta-data/region-id"
+_TOKEN = "/latest/api/token"  # noqa: S105 - a path
+_TOKEN_LIFE = 60  # seconds; one lasts for one try
+_TIMEOUT = 5.0  # seconds; from within the host an answer takes milliseconds
+_LEAST_TIMEOUT = 0.1
+_LONGEST_ANSWER = 64 << 10  # bytes; credentials take one or two thousand
+
+_OFF = "check that this is an ECS instance, and that its metadata service is turned on"
+# What may be otherwise a moment later: a token that ended, too many questions, trouble of the service's own.
+_PASSING = (401, 429)
+_TROUBLE = 500
+_NO_ROLE = "attach the RAM role to the instance: ECS console, Instance Settings, Attach/Detach RAM Role"
+
+
+def _as_gateway() -> kms_errors.Gateway:
+    return kms_errors.Gateway(ADDRESS, secret="", certificate="", name="", connection=_OFF, answer=_OFF)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Temporary credentials of a role."""
+
+    access_key_id: str
+    access_key_secret: str = field(repr=False)
+    security_token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The metadata service, with a token that it gave out a moment ago. Its methods raise KeyFetchError."""
+
+    token: str = field(repr=False)
+    deadline: Deadline
+
+    def region(self) -> str:
+        """Return the region's ID."""
+        region = self._get(_REGION, "the region", f"{ADDRESS} knows no region", "set region_id in [encrypt.kms]")
+        if not REGION_ID.fullmatch(region):
+            raise _no_sense("the region", "set region_id in [encrypt.kms]")
+        return region
+
+    def role(self) -> str:
+        """Return the name of the role that is attached to the instance."""
+        missing = "no RAM role is attached to this instance"
+        names = self._get(_ROLES, "the RAM role", missing, _NO_ROLE).split()
+        if not names:
+            raise KeyFetchError(missing, _NO_ROLE)
+        if not ROLE_NAME.fullmatch(names[0]):
+            raise _no_sense("the RAM role", "set ecs_ram_role_name in [encrypt.kms]")
+        return names[0]
+
+    def credentials(self, role: str) -> Credentials:
+        """Return credentials of a role; whether they have expired is the gateway's to say: its clock is right."""
+        what = f"credentials of RAM role {role}"
+        missing = f"the RAM role {role} is not attached to this instance"
+        text = self._get(_ROLES + role, what, missing, f"{_NO_ROLE}, or correct ecs_ram_role_name")
+        try:
+            answer: dict[str, Any] = json.loads(text)
+            code = answer.get("Code")
+            if code != "Success":
+                raise KeyFetchError(
+                    f"{ADDRESS} has no {what}: {kms_errors.plain(code)}",
+                    "check that the role is there, and that the service ecs.aliyuncs.com is trusted to assume it",
+                    retryable=True,
+                )
+            parts = [answer[name] for name in ("AccessKeyId", "AccessKeySecret", "SecurityToken")]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            # what they say may quote the answer
+            raise _no_sense(what, _OFF) from None
+        if not all(isinstance(part, str) and part.isascii() and part.isprintable() and part for part in parts):
+            raise _no_sense(what, _OFF)
+        return Credentials(*parts)
+
+    def _get(self, path: str, what: str, missing: str, hint: str) -> str:
+        status, text = _ask("GET", path, {"X-aliyun-ecs-metadata-token": self.token}, self.deadline)
+        if status == http.client.NOT_FOUND:
+            raise KeyFetchError(missing, hint)
+        _require_success(status, what)
+        return text.strip()
+
+
+def connect(deadline: Deadline) -> Metadata:
+    """Get a token. Raises KeyFetchError, which is `unreachable` where there is no route to the service."""
+    headers = {"X-aliyun-ecs-metadata-token-ttl-seconds": str(_TOKEN_LIFE)}
+    status, token = _ask("PUT", _TOKEN, headers, deadline)
+    _require_success(status, "a token")
+    token = token.strip()
+    if not (token and token.isascii() and token.isprintable()):
+        raise _no_sense("a token", _OFF)
+    return Metadata(token, deadline)
+
+
+def _ask(method: str, path: str, headers: dict[str, str], deadline: Deadline) -> tuple[int, str]:
+    """Return the HTTP status and the text of an answer."""
+    timeout = max(_LEAST_TIMEOUT, min(deadline.left(), _TIMEOUT))
+    connection = http.client.HTTPConnection(ADDRESS, timeout=timeout)
+    try:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read(_LONGEST_ANSWER).decode("ascii", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        said = kms_errors.explain(error, _as_gateway())
+        raise KeyFetchError(
+            f"the instance's metadata service: {said.what}",
+            said.hint,
+            retryable=said.retryable,
+            unreachable=said.unreachable,
+        ) from None
+    finally:
+        connection.close()
+
+
+def _require_success(status: int, what: str) -> None:
+    if status != http.client.OK:
+        raise KeyFetchError(
+            f"the instance's metadata service at {ADDRESS} answers HTTP {status} when asked for {what}",
+            _OFF,
+            retryable=status in _PASSING or status >= _TROUBLE,
+        )
+
+
+def _no_sense(what: str, hint: str) -> KeyFetchError:
+    return KeyFetchError(
+        f"the instance's metadata service at {ADDRESS} was asked for {what}, and its answer makes no sense",
+        hint,
+        retryable=True,
+    )

@@ -1,0 +1,116 @@
+"""What both official SDKs stand on, and what it takes to run them well in an initrd.
+
+Source of the facts: alibabacloud-tea 0.4.3 and darabonba-core 1.0.9, pinned in requirements/agent.lock.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import ssl
+import sys
+import time
+import types
+from typing import TYPE_CHECKING, Any
+
+# With DEBUG=sdk in its environment the SDKs write requests and answers, secrets included, to standard error.
+os.environ.pop("DEBUG", None)
+
+
+class _Empty(types.ModuleType):
+    """A module in which every name is there and means nothing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []  # it has modules in it
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return object
+
+
+def stand_in(*names: str) -> None:
+    """Have empty modules imported in place of these, which are imported at the top of SDK modules and never used.
+
+    The frozen agent carries none of them: see buildlib/agent.spec.
+    """
+    for name in names:
+        sys.modules.setdefault(name, _Empty(name))
+
+
+# Asynchronous requests: half of the SDKs' import time.
+stand_in("aiohttp")
+
+from requests import Session  # noqa: E402
+from Tea.core import TeaCore, _TLSAdapter  # noqa: E402
+from Tea.exceptions import TeaException  # noqa: E402
+from urllib3.exceptions import ProtocolError, ReadTimeoutError  # noqa: E402
+
+from cryptpilot_boot.keys.kms_errors import LONGEST_ANSWER, BrokenOff, TooLong  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["TeaException", "session", "stand_in"]
+
+
+class _Adapter(_TLSAdapter):  # type: ignore[misc]
+    """What `requests` sends through, but that no answer is longer, or takes longer, than it may."""
+
+    def send(self, request: Any, **options: Any) -> Any:
+        response = super().send(request, **options)
+        _, seconds = options["timeout"]
+        response.raw = _Bounded(response.raw, seconds)
+        return response
+
+
+class _Bounded:
+    """The body of an answer. The time limit of `requests` is for each piece of it, however small."""
+
+    def __init__(self, raw: Any, seconds: float) -> None:
+        self._raw = raw
+        self._moment = time.monotonic() + seconds
+
+    def stream(self, amount: int, decode_content: bool | None = None) -> Iterator[bytes]:
+        room = LONGEST_ANSWER
+        try:
+            while piece := self._raw.read1(min(amount, room + 1), decode_content=decode_content):
+                room -= len(piece)
+                if room < 0:
+                    raise TooLong
+                if time.monotonic() > self._moment:
+                    raise BrokenOff
+                yield piece
+        except (ProtocolError, ReadTimeoutError):
+            raise BrokenOff from None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+
+def session(
+    session_key: str,
+    protocol: str,  # noqa: ARG001
+    tls_min_version: str | None = None,  # noqa: ARG001
+    verify: object = True,
+    pool_size: int | None = None,  # noqa: ARG001
+) -> Session:
+    """Take the place of TeaCore._get_session, whose sessions trust every public CA beside the one that is given.
+
+    Theirs also trust whatever CA the same gateway was asked with before. Here there is a session for each gateway and
+    CA; that CA itself is added by `requests`, from the path that `verify` is.
+    """
+    return _session(session_key, str(verify))
+
+
+@functools.cache
+def _session(gateway: str, authorities: str) -> Session:  # noqa: ARG001 - they are what it is kept by
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    made = Session()
+    made.mount("https://", _Adapter(ssl_context=context))
+    return made
+
+
+TeaCore._get_session = staticmethod(session)

@@ -1,0 +1,457 @@
+"""The role provider against the stand-ins: the secret arrives, and each failure has its sentence and its fate.
+
+The stand-ins check what the real services check (tests/unit/test_kms_role_sdk.py holds them to that with the unmodified
+SDK); here the product's own client talks to them.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+import json
+import logging
+import socket
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cryptpilot_boot import keys
+from cryptpilot_boot.config import KmsRole
+from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.keys import kms_openapi, metadata
+from cryptpilot_boot.system import certificates
+from cryptpilot_boot.system.wait import Deadline
+from tests.kms import acs3, errors
+from tests.kms.metadata import BEHAVIOURS, MetadataServer
+from tests.kms.pki import make_authority, make_server_certificate
+from tests.kms.protocol import Secret
+from tests.kms.shared import SharedGateway
+from tests.lab.net import namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kms.pki import Authority
+
+SECRET = bytes(range(256))
+VALUE = base64.b64encode(SECRET).decode()
+ENDPOINT = "kms-vpc.cn-hangzhou.aliyuncs.com"
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return make_authority()
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetadataServer]:
+    """The metadata service of an instance that refuses whoever has no token."""
+    with MetadataServer() as server:
+        monkeypatch.setattr(metadata, "ADDRESS", server.endpoint)
+        yield server
+
+
+@pytest.fixture
+def gateway(service: MetadataServer, authority: Authority) -> Iterator[SharedGateway]:
+    secrets = {"disk": Secret(VALUE, previous=base64.b64encode(b"old" * 20).decode())}
+    with SharedGateway(secrets, service.grants, make_server_certificate(authority)) as server:
+        yield server
+
+
+@pytest.fixture
+def role(authority: Authority, gateway: SharedGateway) -> KmsRole:
+    """An `[encrypt.kms]` section that is right."""
+    return KmsRole("disk", endpoint=gateway.endpoint, kms_cert_pem=authority.pem)
+
+
+def failure(role: KmsRole, timeout: float = 5) -> KeyFetchError:
+    """Ask once, and return what is said when it fails."""
+    with pytest.raises(KeyFetchError) as caught:
+        keys.prepare(role)(timeout)
+    return caught.value
+
+
+def asked(service: MetadataServer) -> list[str]:
+    """Return the last part of what the metadata service was asked for, in order."""
+    return [request.path.rpartition("/")[2] or "role" for request in service.requests]
+
+
+def test_the_secret_is_fetched_and_decoded(role: KmsRole, gateway: SharedGateway, service: MetadataServer) -> None:
+    with keys.prepare(role)(5) as passphrase:
+        assert bytes(passphrase.reveal()) == SECRET
+        assert passphrase.strong
+    assert [(one.api, one.secret, one.stage, one.outcome) for one in gateway.requests] == [
+        ("GetSecretValue", "disk", "ACSCurrent", "ok")
+    ]
+    # a token before all else, and with all else
+    assert asked(service) == ["token", "role", "disk-reader"]
+    assert [request.token for request in service.requests] == [False, True, True]
+
+
+def test_an_older_version_of_the_secret_can_be_had(role: KmsRole) -> None:
+    with keys.prepare(dataclasses.replace(role, stage="ACSPrevious"))(5) as passphrase:
+        assert bytes(passphrase.reveal()) == b"old" * 20
+
+
+def test_a_role_that_is_named_is_not_looked_for(role: KmsRole, service: MetadataServer) -> None:
+    keys.prepare(dataclasses.replace(role, ecs_ram_role_name="disk-reader"))(5).wipe()
+    assert asked(service) == ["token", "disk-reader"]
+
+
+def test_each_try_has_credentials_of_its_own(role: KmsRole, gateway: SharedGateway, service: MetadataServer) -> None:
+    gateway.behave("unavailable", times=2)
+    service.behaviour = "ok"
+    with keys.ask_until(keys.prepare(role), Deadline(20), "v") as passphrase:
+        assert bytes(passphrase.reveal()) == SECRET
+    assert len(gateway.requests) == len(service.grants) == 3
+
+
+def test_no_thread_is_left_and_none_is_made(role: KmsRole, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def note(thread: threading.Thread) -> None:
+        if threading.current_thread() is threading.main_thread():  # the stand-ins have threads for their connections
+            made.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", note)
+    keys.prepare(role)(5).wipe()
+    assert made == []
+
+
+def test_no_proxy_stands_before_the_metadata_service(
+    role: KmsRole, service: MetadataServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    keys.prepare(role)(5).wipe()
+    assert asked(service)
+
+
+# The metadata service
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said", "retryable"),
+    [
+        ("no-role", "no RAM role is attached to this instance", False),
+        ("failed", "has no credentials of RAM role disk-reader: Failed", True),
+        ("expired", "does not accept the role's temporary credentials (KMS says InvalidSecurityToken.Expired", True),
+        ("expired-at-kms", "KMS says InvalidSecurityToken.Expired", True),
+        ("no-answer", "the instance's metadata service: no answer from 127.0.0.1:", True),
+        ("nonsense", "was asked for the RAM role, and its answer makes no sense", True),
+        ("off", "answers HTTP 403 when asked for a token", False),
+        ("unavailable", "answers HTTP 503 when asked for a token", True),
+    ],
+)
+def test_trouble_with_the_metadata_service_is_told_and_judged(
+    role: KmsRole, service: MetadataServer, behaviour: str, said: str, *, retryable: bool
+) -> None:
+    service.behaviour = behaviour
+    error = failure(role, timeout=1)
+    assert said in error.what
+    assert (error.retryable, error.unreachable) == (retryable, False)
+    assert error.hint
+
+
+def test_every_trouble_of_the_metadata_service_is_tried() -> None:
+    (marks,) = (
+        mark
+        for mark in test_trouble_with_the_metadata_service_is_told_and_judged.pytestmark  # type: ignore[attr-defined]
+        if mark.name == "parametrize"
+    )
+    assert {row[0] for row in marks.args[1]} == set(BEHAVIOURS) - {"ok"}
+
+
+def test_a_role_that_is_not_attached_is_named(role: KmsRole) -> None:
+    error = failure(dataclasses.replace(role, ecs_ram_role_name="other"))
+    assert error.what == "the RAM role other is not attached to this instance"
+    assert "ecs_ram_role_name" in error.hint
+    assert not error.retryable
+
+
+@pytest.mark.parametrize("region", ["evil.example/", "a" * 60, "", "<html>", "cn hangzhou"])
+def test_a_region_from_the_metadata_service_is_no_way_to_another_host(
+    role: KmsRole, service: MetadataServer, gateway: SharedGateway, region: str
+) -> None:
+    service.region = region
+    error = failure(dataclasses.replace(role, endpoint=None))
+    assert "was asked for the region, and its answer makes no sense" in error.what
+    assert "region_id" in error.hint
+    assert gateway.requests == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"AccessKeyId": None},
+        {"AccessKeySecret": 5},
+        {"SecurityToken": ""},
+        {"SecurityToken": "a\r\nb"},
+        {"AccessKeyId": "\u00e4"},
+        {"Code": None},
+    ],
+)
+def test_credentials_that_make_no_sense_are_not_used(
+    role: KmsRole,
+    service: MetadataServer,
+    gateway: SharedGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+) -> None:
+    give = service._credentials
+    monkeypatch.setattr(service, "_credentials", lambda: {**give(), **changes})
+    error = failure(role)
+    assert "credentials of RAM role disk-reader" in error.what
+    assert error.retryable
+    assert gateway.requests == []
+
+
+def test_nobody_at_the_metadata_services_address(role: KmsRole, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setattr(metadata, "ADDRESS", address)
+        error = failure(role)
+    assert "connection refused" in error.what
+    assert "ECS instance" in error.hint
+    assert error.retryable
+    assert not error.unreachable
+
+
+ASK = """
+import json, sys
+from cryptpilot_boot import keys
+from cryptpilot_boot.config import KmsRole
+from cryptpilot_boot.errors import KeyFetchError
+try:
+    with keys.prepare(KmsRole(**json.load(sys.stdin)))(5) as passphrase:
+        print(len(passphrase), "bytes")
+except KeyFetchError as error:
+    print(f"{error.what}; retryable {error.retryable}; unreachable {error.unreachable}")
+print(sorted(name for name in sys.modules if name.startswith("apscheduler") or name == "openapi.client"))
+"""
+
+
+def ask_elsewhere(argv: list[str], role: KmsRole) -> list[str]:
+    """Run ASK in a process of its own and return all it said."""
+    done = subprocess.run(
+        [*argv, sys.executable, "-c", ASK],
+        input=json.dumps(dataclasses.asdict(role)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout.splitlines()
+
+
+def test_no_network_at_all_may_be_a_matter_of_time(role: KmsRole) -> None:
+    """And of the SDK nothing is there that could make a thread, nor the other gateway's client."""
+    assert ask_elsewhere(["unshare", "--net"], role) == [
+        "the instance's metadata service: no network to reach 100.100.100.200: Network is unreachable"
+        + "; retryable True; unreachable True",
+        "[]",
+    ]
+
+
+def test_role_and_region_are_found_at_the_services_own_addresses(authority: Authority, tmp_path: Path) -> None:
+    """Nothing but the secret's name is configured, and the CA."""
+    ready = tmp_path / "ready"
+    with namespace(names={ENDPOINT: "127.0.0.1"}, addresses=[f"{metadata.ADDRESS}/32"]) as network:
+        command = [
+            *[sys.executable, "-m", "tests.kms", "--dir", str(tmp_path), "--listen", "127.0.0.1:0", "--name", ENDPOINT],
+            *["--shared", "127.0.0.1:443", "--metadata", f"{metadata.ADDRESS}:80", "--secret", f"disk={VALUE}"],
+            *["--ready-file", str(ready)],
+        ]
+        with subprocess.Popen(network.command(command)) as process:
+            try:
+                deadline = Deadline(20)
+                while not ready.exists() and process.poll() is None and not deadline.over:
+                    threading.Event().wait(0.02)
+                said = ask_elsewhere(
+                    network.command([]), KmsRole("disk", kms_cert_pem=(tmp_path / "ca.pem").read_text())
+                )
+                stranger = ask_elsewhere(network.command([]), KmsRole("disk", kms_cert_pem=authority.pem))
+                assert ENDPOINT in network.queries()
+            finally:
+                process.terminate()
+    assert said == ["256 bytes", "[]"]
+    assert f"the certificate of {ENDPOINT} is refused" in stranger[0]
+
+
+# The gateway
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said", "retryable"),
+    [
+        ("refuse", "KMS says Forbidden.NoPermission", False),
+        ("throttle", "KMS says Rejected.Throttling", True),
+        ("unavailable", "KMS says ServiceUnavailableTemporary", True),
+        ("hang", "no answer from 127.0.0.1:", True),
+        ("hang-body", "broke off in the middle", True),
+        ("drip", "broke off in the middle", True),
+        ("huge-body", "is longer than 256 KiB, which no secret is", False),
+        ("key-disabled", "the key that protects secret disk is disabled (KMS says Rejected.Disabled", False),
+        ("wrong-signature-key", "KMS says SignatureDoesNotMatch", False),
+        ("broken-body", "answered with something that is no KMS answer", True),
+        ("not-base64", "the value of secret disk is not base64", False),
+        ("empty-secret", "the value of secret disk is empty", False),
+    ],
+)
+def test_trouble_at_the_gateway_is_told_and_judged(
+    role: KmsRole, gateway: SharedGateway, behaviour: str, said: str, *, retryable: bool
+) -> None:
+    gateway.behave(behaviour)
+    error = failure(role, timeout=1)
+    assert said in error.what
+    assert error.retryable is retryable
+    assert error.hint
+    assert len(gateway.requests) == 1
+
+
+def test_an_unknown_secret_is_named(role: KmsRole) -> None:
+    error = failure(dataclasses.replace(role, secret_name="typo"))
+    assert "ResourceNotFound" in error.what
+    assert "check secret_name and region_id" in error.hint
+    assert not error.retryable
+
+
+def test_permission_is_a_matter_of_the_roles_policy(role: KmsRole, gateway: SharedGateway) -> None:
+    gateway.behave("refuse")
+    assert "kms:GetSecretValue" in failure(role).hint
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"", b'{"SecretData": 5}'])
+def test_an_answer_without_a_text_is_none(role: KmsRole, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acs3, "write_response", lambda *_, **__: body)
+    assert "answered with something that is no KMS answer" in failure(role).what
+
+
+def test_a_secret_of_type_binary_is_what_its_base64_says(role: KmsRole, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b'{"SecretDataType": "binary", "SecretData": "QUFBQQ=="}'
+    monkeypatch.setattr(acs3, "write_response", lambda *_, **__: body)
+    with keys.prepare(role)(5) as passphrase:
+        assert bytes(passphrase.reveal()) == b"AAAA"
+
+
+def test_a_clock_that_is_wrong_is_to_be_set(service: MetadataServer, authority: Authority) -> None:
+    """The gateway allows for 15 minutes; here for none."""
+    never = datetime.timedelta(seconds=-1)
+    certificate = make_server_certificate(authority)
+    with SharedGateway({"disk": Secret(VALUE)}, service.grants, certificate, max_skew=never) as server:
+        error = failure(KmsRole("disk", endpoint=server.endpoint, kms_cert_pem=authority.pem))
+    assert "finds that this machine's clock is wrong (KMS says InvalidTimeStamp.Expired" in error.what
+    assert error.what.count(" UTC") == 2
+    assert "both clocks agree; set the clock" in error.hint
+
+
+def test_the_whole_try_has_the_time_it_is_given(role: KmsRole, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the metadata service has taken, the gateway has no more."""
+    given: list[int] = []
+    options = kms_openapi.RuntimeOptions
+
+    def note(**values: Any) -> object:
+        given.extend((values["connect_timeout"], values["read_timeout"]))
+        return options(**values)
+
+    monkeypatch.setattr(kms_openapi, "RuntimeOptions", note)
+    keys.prepare(role)(3).wipe()
+    keys.prepare(role)(100).wipe()
+    assert all(value <= limit for value, limit in zip(given, (3000, 3000, 5000, 15000)))
+    assert all(given)
+
+
+@pytest.mark.parametrize("behaviour", ["ok", "refuse", "broken-body", "not-base64", "wrong-signature-key"])
+def test_no_failure_shows_a_secret(
+    role: KmsRole,
+    gateway: SharedGateway,
+    service: MetadataServer,
+    behaviour: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def quote(text: str) -> errors.ErrorReply:
+        (grant,) = service.grants.values()
+        return errors.ErrorReply(
+            400, "SignatureDoesNotMatch", f"No. server string to sign is:{text}{grant.security_token}"
+        )
+
+    monkeypatch.setattr(acs3, "signature_does_not_match", quote)
+    gateway.behave(behaviour)
+    said = ""
+    with caplog.at_level(logging.DEBUG):
+        try:
+            keys.prepare(role)(2).wipe()
+        except KeyFetchError as error:
+            said = f"{error} {error.hint} {error.__cause__!r}"
+    output = capfd.readouterr()
+    seen = said + caplog.text + output.out + output.err
+    (grant,) = service.grants.values()
+    for secret in (VALUE[:32], SECRET[:16].hex(), grant.access_key_secret, grant.security_token[:20], "correct horse"):
+        assert secret not in seen
+
+
+# Who is trusted
+
+
+def test_by_default_the_cas_of_the_system_are_trusted(
+    role: KmsRole, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "ca-certificates.crt"
+    monkeypatch.setattr(certificates, "_PLACES", (tmp_path / "absent", store))
+    default = dataclasses.replace(role, kms_cert_pem=None)
+    error = failure(default)
+    assert "no store of public CAs" in error.what
+    assert "ca-certificates" in error.hint
+    store.write_text(make_authority().pem)
+    assert "the CAs that the system trusts" in failure(default).hint
+    other = tmp_path / "ca-bundle.crt"
+    other.write_text(authority.pem)
+    monkeypatch.setattr(certificates, "_PLACES", (other,))
+    keys.prepare(default)(5).wipe()
+
+
+def test_beside_a_given_ca_nobody_is_trusted(
+    role: KmsRole, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the CAs of the system, nor one with which the same gateway was asked before."""
+    public = tmp_path / "public.pem"
+    public.write_text(authority.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(public))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(public))
+    monkeypatch.setattr("certifi.where", lambda: str(public))
+    monkeypatch.setattr(certificates, "_PLACES", (public,))
+    keys.prepare(role)(5).wipe()
+    keys.prepare(dataclasses.replace(role, kms_cert_pem=None))(5).wipe()
+    error = failure(dataclasses.replace(role, kms_cert_pem=make_authority().pem))
+    assert "is refused" in error.what
+    assert "the CA in kms_cert_pem" in error.hint
+    assert not error.retryable
+
+
+def test_a_ca_that_is_no_certificate_is_not_blamed_on_the_gateway(role: KmsRole, authority: Authority) -> None:
+    damaged = authority.pem.replace("MII", "MI!", 1)
+    with pytest.raises(KeyFetchError, match="kms_cert_pem cannot be read as certificates"):
+        keys.prepare(dataclasses.replace(role, kms_cert_pem=damaged))
+
+
+def test_a_person_is_told_whom_is_asked() -> None:
+    assert keys.describe(KmsRole("disk")) == {
+        "provider": "KMS with the instance's RAM role, secret disk",
+        "endpoint": "kms-vpc.<region>.aliyuncs.com:443",
+    }
+    assert keys.describe(KmsRole("disk", "reader", "cn-beijing")) == {
+        "provider": "KMS with RAM role reader, secret disk",
+        "endpoint": "kms-vpc.cn-beijing.aliyuncs.com:443",
+    }
+    assert keys.describe(KmsRole("disk", endpoint="10.0.0.7:8443"))["endpoint"] == "10.0.0.7:8443"

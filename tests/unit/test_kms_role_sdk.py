@@ -1,0 +1,130 @@
+"""The stand-ins for the shared gateway and the metadata service against the official SDK and its credentials client.
+
+Both have addresses of their own in the SDK, so all of it runs in a network where these are the stand-ins'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.kms.metadata import ADDRESS, ROLES
+from tests.lab.net import namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOP = Path(__file__).parents[2]
+SDK_CLIENT = TOP / "tests/kms/sdk_role_client.py"
+REGION = "cn-hangzhou"
+ENDPOINT = f"kms-vpc.{REGION}.aliyuncs.com"
+VALUE = "b2xkIHZhbHVl"
+NEW_VALUE = "bmV3IHZhbHVl"
+
+
+class Place:
+    """The stand-ins in a network of their own, and the SDK beside them."""
+
+    def __init__(self, python: str, directory: Path, command: list[str]) -> None:
+        self.python = python
+        self.directory = directory
+        self._command = command
+
+    def fetch(self, name: str = "disk", *, role: str = "", stage: str = "", token_only: bool = True) -> dict[str, Any]:
+        job = {
+            "region": REGION,
+            "role": role,
+            "token_only": token_only,
+            "ca_file": str(self.directory / "ca.pem"),
+            "secret": name,
+            "stage": stage,
+        }
+        command = [*self._command, self.python, "-I", str(SDK_CLIENT)]
+        done = subprocess.run(command, input=json.dumps(job), stdout=subprocess.PIPE, text=True, timeout=30, check=True)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def behave(self, metadata: str) -> None:
+        (self.directory / "metadata_behaviour").write_text(metadata)
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.directory / f"{name}.jsonl").read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def place(directory: Path, *options: str) -> Iterator[Place]:
+    python = os.environ.get("CRYPTPILOT_SDK_PYTHON", "")
+    if not Path(python).is_file():
+        pytest.fail("CRYPTPILOT_SDK_PYTHON names no Python with the unmodified SDK; `make test` prepares one")
+    ready = directory / "ready"
+    with namespace(names={ENDPOINT: "127.0.0.1"}, addresses=[f"{ADDRESS}/32"]) as network:
+        command = [
+            *[sys.executable, "-m", "tests.kms", "--dir", str(directory), "--listen", "127.0.0.1:0"],
+            *["--name", ENDPOINT, "--shared", "127.0.0.1:443", "--metadata", f"{ADDRESS}:80", "--region", REGION],
+            *["--secret", f"disk={NEW_VALUE}", "--previous", f"disk={VALUE}", "--ready-file", str(ready), *options],
+        ]
+        with subprocess.Popen(network.command(command), cwd=TOP) as process:
+            try:
+                deadline = time.monotonic() + 20
+                while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                yield Place(python, directory, network.command([]))
+            finally:
+                process.terminate()
+                try:
+                    process.wait(5)
+                finally:
+                    process.kill()
+
+
+@pytest.fixture(scope="module")
+def hardened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place(tmp_path_factory.mktemp("kms")) as found:
+        yield found
+
+
+def test_sdk_finds_the_role_and_gets_the_current_and_the_previous_value(hardened: Place) -> None:
+    """The instance refuses whoever has no token."""
+    hardened.behave("ok")
+    assert hardened.fetch() == {"value": NEW_VALUE, "stages": ["ACSCurrent"], "kind": "text"}
+    previous = hardened.fetch(role="disk-reader", stage="ACSPrevious")
+    assert previous == {"value": VALUE, "stages": ["ACSPrevious"], "kind": "text"}
+    assert [(one["api"], one["stage"], one["outcome"]) for one in hardened.records("requests")[-2:]] == [
+        ("GetSecretValue", "ACSCurrent", "ok"),
+        ("GetSecretValue", "ACSPrevious", "ok"),
+    ]
+    asked = hardened.records("metadata")
+    assert {one["status"] for one in asked} == {200}
+    assert {one["method"] for one in asked if not one["token"]} == {"PUT"}
+    assert asked[-1]["path"] == ROLES + "disk-reader"
+
+
+def test_sdk_reports_an_unknown_secret_with_its_code(hardened: Place) -> None:
+    hardened.behave("ok")
+    assert hardened.fetch("absent")["code"] == "Forbidden.ResourceNotFound"
+
+
+def test_sdk_is_told_when_its_credentials_have_expired(hardened: Place) -> None:
+    hardened.behave("expired-at-kms")
+    assert hardened.fetch()["code"] == "InvalidSecurityToken.Expired"
+
+
+@pytest.mark.parametrize(("behaviour", "status"), [("no-role", 404), ("off", 403)])
+def test_sdk_gets_no_credentials(hardened: Place, behaviour: str, status: int) -> None:
+    hardened.behave(behaviour)
+    before = len(hardened.records("requests"))
+    assert f"HttpCode={status}" in hardened.fetch()["message"]
+    assert len(hardened.records("requests")) == before
+
+
+def test_sdk_does_without_a_token_in_the_normal_mode(tmp_path: Path) -> None:
+    with place(tmp_path, "--normal-mode") as found:
+        assert found.fetch(token_only=False)["value"] == NEW_VALUE
