@@ -10,6 +10,10 @@ from cryptpilot_boot.errors import ConfigError
 
 FILE_SYSTEMS = ("swap", "ext4", "xfs", "vfat")
 
+CURRENT = "ACSCurrent"
+PREVIOUS = "ACSPrevious"
+"""What KMS calls the two values of a secret that was rotated (its version stages)."""
+
 # Of every provider, beside what its table holds. provider: the table's name. credentials: what in it is nobody
 # else's to read, "" for nothing.
 
@@ -28,7 +32,8 @@ class Kms:
 
     client_key: content of the clientKey_****.json file; client_key_password: of the ****_Password.txt file;
     kms_cert_pem: of the PrivateKmsCA_****.pem file, the CA chain that signs the instance's certificate.
-    endpoint: "host[:port]" in place of the instance's own name inside the VPC.
+    endpoint: "host[:port]" in place of the instance's own name inside the VPC. stage: which of the secret's values it
+    is; the configuration names none, and means the current one.
     """
 
     provider = "kms"
@@ -40,6 +45,7 @@ class Kms:
     client_key_password: str = dataclasses.field(repr=False)
     kms_cert_pem: str = dataclasses.field(repr=False)
     endpoint: str | None = None
+    stage: str = CURRENT
 
     @property
     def address(self) -> str:

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.config.model import PREVIOUS
+from cryptpilot_boot.errors import KeyFetchError, NoValue
 from cryptpilot_boot.keys import kms_errors, kms_sdk
 from cryptpilot_boot.passphrase import Passphrase, is_key_material
 from cryptpilot_boot.system import process
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 5.0  # seconds; inside a VPC an answer takes milliseconds
 # One try may not eat the whole budget: a second one may reach a gateway that the first did not.
 _LONGEST_TRY = 15.0
+_NO_SUCH_VALUE = "Forbidden.ResourceNotFound"  # what the gateway says of a secret that was never rotated, too
 
 
 class _Signer:
@@ -61,7 +63,7 @@ def prepare(kms: Kms) -> Ask:
             ca_file_path=process.anonymous_file("kms-ca.pem", kms.kms_cert_pem.encode()),
         )
     )
-    request = kms_sdk.GetSecretValueRequest(secret_name=kms.secret_name)
+    request = kms_sdk.GetSecretValueRequest(secret_name=kms.secret_name, version_stage=kms.stage)
 
     def ask(timeout: float) -> Passphrase:
         options = kms_sdk.RuntimeOptions(
@@ -72,6 +74,8 @@ def prepare(kms: Kms) -> Ask:
         try:
             answer = client.get_secret_value_with_options(request, options)
         except Exception as error:
+            if kms.stage == PREVIOUS and getattr(error, "code", None) == _NO_SUCH_VALUE:
+                raise NoValue(f"secret {kms.secret_name} has no previous value") from None
             # Whatever the SDK raises; its text may quote the request, so only what is known to be harmless is kept.
             raise kms_errors.explain(error, kms) from None
         return _decode(answer.secret_data, kms)

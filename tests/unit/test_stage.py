@@ -41,9 +41,9 @@ def initrd(*volumes: Volume, needed: set[str] | None = None, timeout: int = 2, l
     return Plan("initrd", volumes, frozenset(needed or ()), timeout, verbose=False, late_after=late_after)
 
 
-def opens(_: Volume, ask: Callable[[], object], **__: object) -> bool:
+def opens(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
     ask()
-    return True
+    return volume.Opening.CURRENT
 
 
 def test_what_is_absent_and_not_needed_is_left_to_the_next_stage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,12 +80,12 @@ def test_what_is_being_opened_is_finished(monkeypatch: pytest.MonkeyPatch) -> No
     """It is left neither half open, nor to the next stage."""
     opening = threading.Event()
 
-    def open_slowly(_: Volume, ask: Callable[[], object], **__: object) -> bool:
+    def open_slowly(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
         ask()
         with log.timed("open", "a"):
             opening.set()
             assert given_up.wait(20)
-        return True
+        return volume.Opening.CURRENT
 
     given_up = threading.Event()
     monkeypatch.setattr(volume, "open_volume", open_slowly)
@@ -109,14 +109,14 @@ def test_nothing_is_done_to_a_device_once_its_volume_was_given_up(monkeypatch: p
     done = threading.Event()
     touched = []
 
-    def open_late(one: Volume, ask: Callable[[], object], **__: object) -> bool:
+    def open_late(one: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
         assert given_up.wait(20)
         try:
             ask()
             touched.append(one.volume)
         finally:
             done.set()
-        return True
+        return volume.Opening.CURRENT
 
     monkeypatch.setattr(volume, "open_volume", open_late)
     stage.run(initrd(one("a", THERE), timeout=600), lambda _: given_up.set(), tuple)
@@ -125,7 +125,7 @@ def test_nothing_is_done_to_a_device_once_its_volume_was_given_up(monkeypatch: p
 
 
 def test_a_boot_that_cannot_go_on_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> bool:
+    def fail(*_: object, **__: object) -> volume.Opening:
         raise CryptpilotError("no way")
 
     monkeypatch.setattr(volume, "open_volume", fail)
@@ -141,7 +141,7 @@ def test_that_the_pivot_needs_a_volume_may_turn_out_after_it_failed(monkeypatch:
     told: list[tuple[str, bool]] = []
     mounted = threading.Event()
 
-    def fail(*_: object, **__: object) -> bool:
+    def fail(*_: object, **__: object) -> volume.Opening:
         raise CryptpilotError("no way")
 
     def take(outcome: stage.Outcome) -> None:
@@ -156,11 +156,11 @@ def test_that_the_pivot_needs_a_volume_may_turn_out_after_it_failed(monkeypatch:
 
 
 def test_what_hangs_is_told_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(_: Volume, ask: Callable[[], object], **__: object) -> bool:
+    def hang(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
         ask()
         with log.timed("open", "a"):
             threading.Event().wait(30)
-        return True
+        return volume.Opening.CURRENT
 
     monkeypatch.setattr(volume, "open_volume", hang)
     outcome = fates(initrd(one("a", THERE), needed={"a"}, timeout=1))["a"]
@@ -168,7 +168,7 @@ def test_what_hangs_is_told_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> bool:
+    def fail(*_: object, **__: object) -> volume.Opening:
         raise CryptpilotError("no way", "mend it")
 
     monkeypatch.setattr(volume, "open_volume", fail)
