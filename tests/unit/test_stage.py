@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from cryptpilot_boot import log, volume
+from cryptpilot_boot import keys, log, volume
 from cryptpilot_boot.boot import console, stage
 from cryptpilot_boot.boot.plan import Plan
-from cryptpilot_boot.config import Otp, Volume
+from cryptpilot_boot.config import Encrypt, Kms, Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, process
 
@@ -178,3 +179,77 @@ def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch
     assert "again:    cryptpilot open a; exit" in needed
     assert "cryptpilot.service tries again" in other
     assert "again:" not in other
+
+
+def kms_volume(name: str) -> Volume:
+    return dataclasses.replace(one(name, THERE), encrypt=Kms("kst-1", "secret", "{}", "password", "pem"))
+
+
+def test_a_volume_that_the_previous_value_opened_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def prepare(encrypt: Encrypt) -> keys.Ask:
+        def ask(_: float) -> keys.Passphrase:
+            asked.append(getattr(encrypt, "stage", ""))
+            return keys.Passphrase(b"x", strong=True)
+
+        return ask
+
+    def open_with_previous(
+        _: Volume, ask: Callable[[], object], *, ask_previous: Callable[[], object]
+    ) -> volume.Opening:
+        ask()
+        ask_previous()
+        return volume.Opening.PREVIOUS
+
+    facts: list[dict[str, object]] = []
+    log.subscribe(lambda event: facts.append(event.facts) if event.step == "outcome" else None)
+    monkeypatch.setattr(keys, "prepare", prepare)
+    monkeypatch.setattr(volume, "open_volume", open_with_previous)
+    outcome = fates(initrd(kms_volume("a")))["a"]
+    assert (outcome.result, outcome.rotation_pending, asked) == ("opened", True, ["ACSCurrent", "ACSPrevious"])
+    assert facts[-1]["rotation_pending"] is True
+    opened, warning = console.result(outcome)
+    assert opened.startswith("a: /dev/mapper/a opened in ")
+    assert warning.startswith("a: warning: with the previous value of its secret")
+    assert warning.endswith("cryptpilot rotate a")
+
+
+def test_a_volume_may_be_given_up_while_it_asks_for_the_previous_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was done to its device with the current one."""
+    asking = threading.Event()
+    given_up = threading.Event()
+    done = threading.Event()
+    touched = []
+
+    def prepare(encrypt: Encrypt) -> keys.Ask:
+        def ask(_: float) -> keys.Passphrase:
+            if getattr(encrypt, "stage", "") == "ACSPrevious":
+                asking.set()
+                assert given_up.wait(20)
+            return keys.Passphrase(b"x", strong=True)
+
+        return ask
+
+    def open_with_previous(
+        one: Volume, ask: Callable[[], object], *, ask_previous: Callable[[], object]
+    ) -> volume.Opening:
+        ask()
+        try:
+            ask_previous()
+            touched.append(one.volume)
+        finally:
+            done.set()
+        return volume.Opening.PREVIOUS
+
+    monkeypatch.setattr(keys, "prepare", prepare)
+    monkeypatch.setattr(volume, "open_volume", open_with_previous)
+    outcomes: list[str] = []
+
+    def take(outcome: stage.Outcome) -> None:
+        outcomes.append(outcome.result)
+        given_up.set()
+
+    stage.run(initrd(kms_volume("a"), timeout=600), take, lambda: () if asking.is_set() else None)
+    assert done.wait(20)
+    assert (outcomes, touched) == (["left to the system stage"], [])
