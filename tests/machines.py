@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import sys
 import tarfile
 import time
@@ -96,6 +97,14 @@ class Site:
     def forget_requests(self) -> None:
         """Begin the record anew."""
         (self.directory / "requests.jsonl").unlink(missing_ok=True)
+
+    def copied(self, directory: Path) -> Site:
+        """Return the same instance in a directory of its own: to rotate a secret that other tests share."""
+        shutil.copytree(self.directory, directory)
+        copy = replace(self, directory=directory)
+        copy.behave("ok")
+        copy.forget_requests()
+        return copy
 
     def rotate(self) -> Site:
         """Give the secret a new value, at once for a stand-in that runs, and return what the user has then."""
