@@ -6,6 +6,7 @@ happens in between, one of the two values opens the volume, and doing it again f
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from cryptpilot_boot.passphrase import Passphrase
 
 _MOST_SLOTS = 32  # that a LUKS2 header has
+# A secret that needs stretching takes up to half of the memory there is, each time a key slot is tried, added or
+# removed, and not all of that can be told to wait for others. No network is waited for meanwhile.
+_one_by_one = threading.Lock()
 
 
 def rotate(volume: Volume, ask_passphrase: Callable[[], Passphrase], ask_previous: Callable[[], Passphrase]) -> bool:
@@ -40,9 +44,10 @@ def rotate(volume: Volume, ask_passphrase: Callable[[], Passphrase], ask_previou
         device = block.look_up(volume.dev)
         require_initialized(volume, state.look(device.node))
         with ask_passphrase() as current:
-            slot = _slot(volume, device, current)
+            with _one_by_one:
+                slot = _slot(volume, device, current)
             try:
-                with ask_previous() as previous:
+                with ask_previous() as previous, _one_by_one:
                     changed = _move(volume, device, slot, current, previous)
             except KeyFetchError as error:
                 if slot is None:

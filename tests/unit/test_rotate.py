@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
 
@@ -143,6 +146,35 @@ def test_a_new_slot_that_does_not_open_keeps_the_old_one(monkeypatch: pytest.Mon
     with pytest.raises(CryptpilotError, match="no key slot takes it"):
         rotate(ONE, asks(NEW), asks(OLD))
     assert list(header.slots.values()) == [OLD]
+
+
+def test_header_work_of_several_volumes_is_done_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may take half of the memory; and nobody waits for another's network."""
+    asking = threading.Barrier(2, timeout=20)
+    alone = threading.Lock()
+    crowded = []
+
+    def find_slot(one: Volume, _: block.Device, passphrase: Passphrase) -> int:
+        if not alone.acquire(blocking=False):
+            crowded.append(one.volume)
+            return 0
+        time.sleep(0.1)  # long enough for the other
+        alone.release()
+        return 0 if bytes(passphrase.reveal()) == NEW else 1
+
+    def ask() -> Passphrase:
+        asking.wait()
+        return Passphrase(NEW, strong=False)
+
+    def ask_previous() -> Passphrase:
+        asking.wait()
+        raise NoValue("none")
+
+    monkeypatch.setattr("cryptpilot_boot.volume.rotate.find_slot", find_slot)
+    volumes = [dataclasses.replace(ONE, volume=name) for name in ("a", "b")]
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda one: rotate(one, ask, ask_previous), volumes))
+    assert (done, crowded) == ([False, False], [])
 
 
 def test_a_program_that_fails_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,8 +23,8 @@ DEVICE = "/dev/disk/by-id/virtio-d1"
 class Bench:
     """A KMS of its own, whose secret may be rotated, and a disk for a volume `data1`."""
 
-    def __init__(self, tree: Path, work: Path) -> None:
-        self.site = machines.make_site(work / "kms")
+    def __init__(self, tree: Path, work: Path, secret: str = "") -> None:
+        self.site = machines.make_site(work / "kms", secret)
         self.tree = tree
         self.disk = Disk(blank_disk(work / "d1.img", 64 << 20), "d1")
 
@@ -245,3 +246,20 @@ cryptpilot open data1
     assert told["luksKillSlot"] == f"{interrupted}slot: second\nslots: 1"
     assert "data1: /dev/disk/by-id/virtio-d1 has nothing to rotate" in told["again"]
     assert told["again"].endswith("data1: /dev/mapper/data1 is open")
+
+
+def test_a_secret_that_needs_stretching_is_rotated_too(tree: Path, tmp_path: Path) -> None:
+    first, second = (base64.b64encode(text).decode() for text in (b"correct horse", b"battery staple"))
+    bench = Bench(tree, tmp_path, first)
+    result = bench.run(f"""
+sed -i /makefs/d /etc/cryptpilot/volumes/data1.toml
+cryptpilot init data1 --yes
+cp {machines.KMS_FILES}/secret {machines.KMS_FILES}/previous
+printf %s {second} > {machines.KMS_FILES}/secret
+cryptpilot rotate data1
+cryptsetup luksDump {DEVICE} | grep PBKDF:
+cryptpilot open data1
+""").check()
+    assert "takes the current value of its secret now" in result.stdout
+    assert re.findall(r"PBKDF: +(\w+)", result.stdout) == ["argon2id"]
+    assert "data1: /dev/mapper/data1 is open\n" in result.stdout
