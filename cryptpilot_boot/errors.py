@@ -68,6 +68,10 @@ class KeyFetchError(CryptpilotError):
         self.throttled = throttled
 
 
+class NoValue(KeyFetchError):
+    """The secret is there, and has no value at the stage that was asked for."""
+
+
 def printable(text: str) -> str:
     """Make a text from elsewhere safe for a console: one line, and nothing a terminal obeys."""
     return "".join(char if char.isprintable() else " " for char in text)

@@ -10,10 +10,11 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import sys
 import tarfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,14 @@ REPORT = "report"
 ROOT_DISK_BYTES = 768 << 20
 REPORT_BYTES = 32 << 20
 BEHAVIOUR = "behaviour"
+PREVIOUS = "previous"
+KMS_FILES = "/run/kms"
+"""Where a script that is run beside the KMS finds the site's directory."""
+ROTATE_SECRET = f"""
+cp {KMS_FILES}/secret {KMS_FILES}/{PREVIOUS}
+head -c 256 /dev/urandom | base64 -w 0 > {KMS_FILES}/secret
+"""
+"""The shell lines that do there what `Site.rotate` does."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,13 @@ class Site:
     """What the user of a KMS instance has: a secret in it, a client key, the instance's CA.
 
     directory: where the stand-in keeps them, and its record of requests. secret_names: the secret under another name
-    is another secret, though of the same value.
+    is another secret, though of the same value. previous: what the secret was before it was rotated, "" if it was not.
     """
 
     directory: Path
     secret: str
     secret_names: tuple[str, ...] = (SECRET_NAME,)
+    previous: str = ""
 
     @property
     def client_key(self) -> dict[str, str]:
@@ -68,12 +78,16 @@ class Site:
     @property
     def forbidden(self) -> dict[str, bytes]:
         """Return what must be found nowhere, by what it is; parts long enough to be no coincidence."""
-        decoded = base64.b64decode(self.secret)
         private_key = self.client_key["PrivateKeyData"]
+        values = {"the secret": self.secret, "the previous secret": self.previous}
         return {
-            "the secret": self.secret[:40].encode(),
-            "the decoded secret": decoded[:24],
-            "the decoded secret in hexadecimal": decoded[:24].hex().encode(),
+            **{what: value[:40].encode() for what, value in values.items() if value},
+            **{f"{what}, decoded": base64.b64decode(value)[:24] for what, value in values.items() if value},
+            **{
+                f"{what}, decoded, in hexadecimal": base64.b64decode(value)[:24].hex().encode()
+                for what, value in values.items()
+                if value
+            },
             "the client key's password": (self.directory / "client_key_password").read_text().strip().encode(),
             "the client key's PKCS#12": private_key[:40].encode(),
             "the middle of the client key's PKCS#12": private_key[800:840].encode(),
@@ -93,6 +107,22 @@ class Site:
         for name in ("requests.jsonl", "metadata.jsonl"):
             (self.directory / name).unlink(missing_ok=True)
 
+    def copied(self, directory: Path) -> Site:
+        """Return the same instance in a directory of its own: to rotate a secret that other tests share."""
+        shutil.copytree(self.directory, directory)
+        copy = replace(self, directory=directory)
+        copy.behave("ok")
+        copy.forget_requests()
+        return copy
+
+    def rotate(self) -> Site:
+        """Give the secret a new value, at once for a stand-in that runs, and return what the user has then."""
+        rotated = replace(self, secret=_random_secret(), previous=self.secret)
+        # in this order: at no moment is the one that volumes have been made with gone
+        (self.directory / PREVIOUS).write_text(rotated.previous)
+        (self.directory / "secret").write_text(rotated.secret)
+        return rotated
+
     def behave(self, name: str, **parameters: object) -> None:
         """Have the stand-in treat requests in a certain way from now on; "ok" is the honest one."""
         file = self.directory / BEHAVIOUR
@@ -103,11 +133,15 @@ class Site:
 
 def make_site(directory: Path, secret: str = "") -> Site:
     """Make an instance with one secret, by default as the guide has it generated: 256 random bytes in base64."""
-    secret = secret or base64.b64encode(os.urandom(256)).decode()
+    secret = secret or _random_secret()
     directory.mkdir(parents=True)
     run([sys.executable, "-c", _MAKE_PKI, directory], env={**os.environ, "PYTHONPATH": str(CHECKOUT)})
     (directory / "secret").write_text(secret)
     return Site(directory, secret)
+
+
+def _random_secret() -> str:
+    return base64.b64encode(os.urandom(256)).decode()
 
 
 _MAKE_PKI = "import sys, pathlib, tests.kms.directory as d; d.open_directory(pathlib.Path(sys.argv[1]))"
@@ -119,6 +153,7 @@ def kms_command(site: Site, directory: str, ready_file: str) -> list[str]:
         *(sys.executable, "-m", "tests.kms", "--dir", directory),
         *("--listen", "127.0.0.1:443", "--name", GATEWAY),
         *(argument for name in site.secret_names for argument in ("--secret", f"{name}=@{directory}/secret")),
+        *(argument for name in site.secret_names for argument in ("--previous", f"{name}=@{directory}/{PREVIOUS}")),
         *("--ready-file", ready_file),
     ]
 
@@ -309,6 +344,7 @@ def run_with_kms(
 cd {CHECKOUT}
 echo "127.0.0.1 {GATEWAY}" >> /etc/hosts
 PYTHONDONTWRITEBYTECODE=1 {" ".join(kms_command(site, SHARE, "/run/kms-ready"))} &
+mkdir {KMS_FILES}; mount --bind {SHARE} {KMS_FILES}
 for point in dev proc sys run; do mount --rbind /$point {tree}/$point; done
 cp /etc/hosts {tree}/etc/hosts
 until [ -e /run/kms-ready ]; do sleep 0.05; done

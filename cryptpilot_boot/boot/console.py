@@ -53,7 +53,11 @@ def result(outcome: Outcome) -> list[str]:
     volume = outcome.volume
     if outcome.error is None:
         how = "was open already" if outcome.was_open else f"opened in {outcome.seconds:.2f} s"
-        return [f"{volume.volume}: {volume.mapper_path} {how}"]
+        lines = [f"{volume.volume}: {volume.mapper_path} {how}"]
+        if outcome.rotation_pending:
+            told = "with the previous value of its secret; once the system is up: cryptpilot rotate"
+            lines.append(f"{volume.volume}: warning: {told} {volume.volume}")
+        return lines
     if outcome.late:
         return [f"{volume.volume}: {outcome.error.what}; the pivot does not need it: left to cryptpilot.service"]
     facts = {

@@ -79,7 +79,8 @@ class Fate:
     """What became of a volume in a run of a stage.
 
     result: see above. at: when that was known. needed: whether the boot could not go on without it. error, hint: why it
-    is not open, and what to do. before: how it fared in earlier runs, if it was not opened there.
+    is not open, and what to do. before: how it fared in earlier runs, if it was not opened there. rotation_pending: it
+    was the previous value of its secret that opened it.
     """
 
     volume: str
@@ -94,6 +95,7 @@ class Fate:
     provider: str = ""
     endpoint: str = ""
     before: tuple[Fate, ...] = ()
+    rotation_pending: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,11 +300,12 @@ def _fate(run: _Run, volume: str, steps: Sequence[Step], was_opened: bool) -> Fa
     outcome = next((event for event in reversed(events) if event.step == "outcome"), None)
     if outcome is None:
         result, at, error, hint = _by_steps(run, steps, was_opened)
-        needed = False
+        needed = rotation_pending = False
     else:
         result = _fact(outcome, "result") or (FAILED if outcome.phase == "fail" else OPENED)
         at, error, hint = outcome.boot, _fact(outcome, "error"), _fact(outcome, "hint")
         needed = outcome.facts.get("needed") is True
+        rotation_pending = outcome.facts.get("rotation_pending") is True
     return Fate(
         volume=printable(volume),
         result=result,
@@ -315,6 +318,7 @@ def _fate(run: _Run, volume: str, steps: Sequence[Step], was_opened: bool) -> Fa
         device=latest("device"),
         provider=latest("provider"),
         endpoint=latest("endpoint"),
+        rotation_pending=rotation_pending,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 from typing import TYPE_CHECKING, Callable
@@ -12,7 +13,7 @@ from cryptpilot_boot.system import block, network, process
 from cryptpilot_boot.system.wait import Deadline, device_changes, network_changes, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from cryptpilot_boot.boot.plan import Plan
     from cryptpilot_boot.config import Volume
@@ -27,7 +28,8 @@ class Outcome:
     """How a volume fared.
 
     error: None when it is open. seconds: from the start of the stage. late: it was left to the next stage, where it
-    may yet succeed; the error says what it was waiting for. needed: the boot cannot go on without it.
+    may yet succeed; the error says what it was waiting for. needed: the boot cannot go on without it. rotation_pending:
+    it was the previous value of its secret that opened it.
     """
 
     volume: Volume
@@ -37,6 +39,7 @@ class Outcome:
     was_open: bool = False
     late: bool = False
     needed: bool = False
+    rotation_pending: bool = False
 
     @property
     def result(self) -> str:
@@ -101,14 +104,14 @@ class _Stage:
 
         def bring_up() -> None:
             error: CryptpilotError | None = None
-            was_open = False
+            opened: volume.Opening | None = None
             try:
-                was_open = not _bring_up(one, self.deadline, answers, self._prepared, self._may_begin)
+                opened = _bring_up(one, self.deadline, answers, self._prepared, self._asking)
             except CryptpilotError as failure:
                 error = failure
             except Exception as bug:
                 error = CryptpilotError(describe_bug(bug), "please report this")
-            self._settle(one, error, was_open=was_open)
+            self._settle(one, error, opened)
 
         _in_background(bring_up)
 
@@ -162,22 +165,35 @@ class _Stage:
                 doing = _doing(self._last.get(one.volume))
                 self._settle(one, CryptpilotError(f"not open after {seconds:.0f} s ({doing})"), late=True)
 
-    def _may_begin(self, one: Volume) -> None:
-        """Raise Interrupted when a volume has been given up meanwhile: nothing is done to its device then."""
+    @contextlib.contextmanager
+    def _asking(self, one: Volume) -> Iterator[None]:
+        """Let a volume be given up while it asks for its key.
+
+        Raises Interrupted in the end when it has been: nothing is done to its device then.
+        """
+        with self._changed:
+            self._begun.discard(one.volume)
+        yield
         with self._changed:
             if one.volume in self.outcomes:
                 raise Interrupted
             self._begun.add(one.volume)
 
     def _settle(
-        self, one: Volume, error: CryptpilotError | None, *, was_open: bool = False, late: bool = False
+        self,
+        one: Volume,
+        error: CryptpilotError | None,
+        opened: volume.Opening | None = None,
+        *,
+        late: bool = False,
     ) -> None:
         with self._changed:
             if one.volume in self.outcomes:
                 return  # it was given up meanwhile
             seconds = self.deadline.total - self.deadline.left()
             needed = one.volume in self._needed()
-            self._tell(Outcome(one, self._plan.stage, seconds, error, was_open, late, needed))
+            was_open, pending = opened is volume.Opening.WAS_OPEN, opened is volume.Opening.PREVIOUS
+            self._tell(Outcome(one, self._plan.stage, seconds, error, was_open, late, needed, pending))
             self._changed.notify_all()
 
     def _tell(self, outcome: Outcome) -> None:
@@ -185,6 +201,8 @@ class _Stage:
         self.outcomes[one.volume] = outcome
         facts: dict[str, object] = {"result": outcome.result, "needed": outcome.needed, "device": one.dev}
         facts.update(keys.describe(one.encrypt))
+        if outcome.rotation_pending:
+            facts.update(rotation_pending=True)
         if error:
             facts.update(error=error.what, hint=error.hint)
         phase = "fail" if error else "end"
@@ -213,15 +231,15 @@ def _bring_up(
     deadline: Deadline,
     answers: keys.Answers,
     on_prepared: Callable[[], None],
-    may_begin: Callable[[Volume], None],
-) -> bool:
-    """Prepare, wait for the device, ask for the key, open. False when the volume was open already.
+    asking: Callable[[Volume], contextlib.AbstractContextManager[None]],
+) -> volume.Opening:
+    """Prepare, wait for the device, ask for the key, open.
 
-    may_begin: called right before the first change to the device; raises if there must be none.
+    asking: what asks for a key runs in it; raises in the end if the device must not be changed.
     """
     try:
         if volume.is_open(one):
-            return False
+            return volume.Opening.WAS_OPEN
         with log.timed("prepare", one.volume):
             process.lock_memory()
             ask = keys.prepare(one.encrypt)
@@ -230,12 +248,19 @@ def _bring_up(
     _wait_for_device(one, deadline)
 
     def ask_passphrase() -> keys.Passphrase:
-        with log.timed(log.FETCH_KEY, one.volume, **keys.describe(one.encrypt)):
-            passphrase = answers.ask(one.encrypt, ask, deadline, one.volume)
-        may_begin(one)
-        return passphrase
+        with asking(one), log.timed(log.FETCH_KEY, one.volume, **keys.describe(one.encrypt)):
+            return answers.ask(one.encrypt, ask, deadline, one.volume)
 
-    return volume.open_volume(one, ask_passphrase)
+    previous = keys.previous(one.encrypt)
+    if previous is None:
+        return volume.open_volume(one, ask_passphrase)
+
+    def ask_previous() -> keys.Passphrase:
+        # prepared only now: hardly any boot comes here, and what takes long was done for the current value
+        with asking(one), log.timed(log.FETCH_KEY, one.volume, **keys.describe(previous)):
+            return answers.ask(previous, keys.prepare(previous), deadline, one.volume)
+
+    return volume.open_volume(one, ask_passphrase, ask_previous=ask_previous)
 
 
 def _wait_for_device(one: Volume, deadline: Deadline) -> None:

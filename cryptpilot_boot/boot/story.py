@@ -66,6 +66,9 @@ def _details(fate: Fate) -> Iterator[tuple[str, str]]:
         yield "endpoint", fate.endpoint
         yield "failed", fate.error
         yield "to do", fate.hint
+    if fate.rotation_pending:
+        yield "warning", "the previous value of its secret opened it"
+        yield "to do", f"cryptpilot rotate {fate.volume}"
 
 
 def _waits(steps: list[Step]) -> Iterator[tuple[str, str]]:

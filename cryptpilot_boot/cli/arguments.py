@@ -38,6 +38,12 @@ Opens each volume as /dev/mapper/VOLUME, all of them side by side. A temporary v
 what it held is gone. Opening what is open is no error.
 """
 
+_ROTATE = """\
+Moves each volume to the current value of its secret, after KMS has rotated that: adds a key slot for the current
+value, tries it, and only then removes the one for the previous value. The volume may be open or closed, and stays so.
+At no moment is it without a key; after an interruption or a power cut run it again. Other key slots are left alone.
+"""
+
 _CHECK = """\
 Finds out by day what would fail at night: for each volume whether its files can be used, its device is there and
 sound, its key provider answers, and whether the key opens it. Nothing is opened or changed.
@@ -167,6 +173,12 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("close", help="close volumes; what a temporary volume held is lost")
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
     one.set_defaults(parser=one, command="close")
+
+    one = commands.add_parser(
+        "rotate", help="move volumes to the current values of their secrets, which KMS has rotated", description=_ROTATE
+    )
+    one.add_argument("volumes", nargs="+", metavar="VOLUME")
+    one.set_defaults(parser=one, command="rotate")
 
     one = commands.add_parser("config", help="the configuration")
     actions = one.add_subparsers(required=True, metavar="ACTION")

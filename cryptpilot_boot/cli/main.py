@@ -148,6 +148,14 @@ def _initrd_plan(config: Config, _: argparse.Namespace) -> bool:
     return True
 
 
+def _rotate(config: Config, arguments: argparse.Namespace) -> bool:
+    # nothing at boot needs it
+    from cryptpilot_boot.commands import rotate
+
+    with terminal.progress():
+        return rotate.rotate(config, arguments.volumes, terminal.report)
+
+
 # What is about images is imported when it is asked for: the agent in an initrd does without.
 
 
@@ -193,6 +201,7 @@ _COMMANDS = {
     "init": _init,
     "open": _open,
     "close": _close,
+    "rotate": _rotate,
     "config check": _config_check,
     "boot-service": _boot_service,
     "generator": _generator,

@@ -31,6 +31,8 @@ _STEPS = {
     "check-fs": "checking the file system",
     "open": "opening",
     "close": "closing",
+    "add-key": "adding a key slot",
+    "remove-key": "removing the old key slot",
     "make-image": "dracut makes the image",
     "check-image": "checking the image",
 }

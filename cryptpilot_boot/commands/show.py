@@ -93,6 +93,7 @@ def _record(status: Status) -> dict[str, object]:
         "opened": status.opened,
         "status": status.state.value,
         "detail": status.detail,
+        "rotation_pending": status.rotation_pending,
     }
 
 

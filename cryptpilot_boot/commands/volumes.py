@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, volume
 from cryptpilot_boot.boot import units
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import passphrase_of
+from cryptpilot_boot.commands.key import passphrase_of, previous_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.system.init import stop_unit
@@ -53,12 +53,24 @@ def init(config: Config, names: Sequence[str], report: Report, confirm: Confirm,
         return each(agreed, initialize, report) and good
 
 
+_OPENED = {
+    volume.Opening.WAS_OPEN: "was open already",
+    volume.Opening.CURRENT: "is open",
+    volume.Opening.PREVIOUS: "is open, with the previous value of its secret; rotate it: cryptpilot rotate {}",
+}
+
+
 def open_volumes(config: Config, names: Sequence[str], report: Report, *, check_fs: bool) -> bool:
     """Open volumes; True when all are open, whoever opened them. check_fs: look their file systems over first."""
 
     def open_one(one: Volume) -> str:
-        opened = volume.open_volume(one, passphrase_of(one, config, answers), check_fs=check_fs)
-        return f"{one.mapper_path} {'is open' if opened else 'was open already'}"
+        opened = volume.open_volume(
+            one,
+            passphrase_of(one, config, answers),
+            ask_previous=previous_of(one, config, answers),
+            check_fs=check_fs,
+        )
+        return f"{one.mapper_path} {_OPENED[opened].format(one.volume)}"
 
     with keys.Answers() as answers:
         return each(select(config, names), open_one, report)

@@ -14,6 +14,10 @@ FILE_SYSTEMS = ("swap", "ext4", "xfs", "vfat")
 ROLE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REGION_ID = re.compile(r"[a-z0-9](-?[a-z0-9]){0,39}")
 
+CURRENT = "ACSCurrent"
+PREVIOUS = "ACSPrevious"
+"""What KMS calls the two values of a secret that was rotated (its version stages)."""
+
 # Of every provider, beside what its table holds. provider: the table's name. credentials: what in it is nobody
 # else's to read, "" for nothing.
 
@@ -32,7 +36,8 @@ class Kms:
 
     client_key: content of the clientKey_****.json file; client_key_password: of the ****_Password.txt file;
     kms_cert_pem: of the PrivateKmsCA_****.pem file, the CA chain that signs the instance's certificate.
-    endpoint: "host[:port]" in place of the instance's own name inside the VPC.
+    endpoint: "host[:port]" in place of the instance's own name inside the VPC. stage: which of the secret's values it
+    is; the configuration names none, and means the current one.
     """
 
     provider = "kms"
@@ -44,6 +49,7 @@ class Kms:
     client_key_password: str = dataclasses.field(repr=False)
     kms_cert_pem: str = dataclasses.field(repr=False)
     endpoint: str | None = None
+    stage: str = CURRENT
 
     @property
     def address(self) -> str:
@@ -57,7 +63,7 @@ class KmsRole:
 
     ecs_ram_role_name, region_id: None for what the instance's metadata service says. endpoint: "host[:port]" in place
     of the region's shared gateway inside the VPC. kms_cert_pem: the CA that alone is trusted, None for those that the
-    system trusts. stage: which version of the secret.
+    system trusts. stage: as of Kms.
     """
 
     provider = "kms"
@@ -68,7 +74,7 @@ class KmsRole:
     region_id: str | None = None
     endpoint: str | None = None
     kms_cert_pem: str | None = dataclasses.field(default=None, repr=False)
-    stage: str = "ACSCurrent"
+    stage: str = CURRENT
 
     def address_in(self, region: str) -> str:
         """Return the gateway to ask in a region, as "host" or "host:port" (default port 443)."""

@@ -7,15 +7,17 @@ network comes up; what it returns asks for the passphrase. Whether asking again 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Callable
 
 from cryptpilot_boot.config import Encrypt, Exec, Kms, KmsRole
+from cryptpilot_boot.config.model import CURRENT, PREVIOUS
 from cryptpilot_boot.keys import execute, otp
 from cryptpilot_boot.keys.retry import Ask, ask_until
 from cryptpilot_boot.keys.shared import Answers
 from cryptpilot_boot.passphrase import Passphrase
 
-__all__ = ["Answers", "Ask", "Passphrase", "ask_until", "describe", "prepare"]
+__all__ = ["Answers", "Ask", "Passphrase", "ask_until", "describe", "prepare", "previous"]
 
 
 def prepare(encrypt: Encrypt) -> Ask:
@@ -24,6 +26,12 @@ def prepare(encrypt: Encrypt) -> Ask:
     Raises KeyFetchError when the credentials are unusable.
     """
     return _PREPARE[encrypt.provider](encrypt)
+
+
+def previous(encrypt: Encrypt) -> Encrypt | None:
+    """Return where the value comes from that a secret had before it was rotated; None where nobody keeps that."""
+    staged: Any = encrypt
+    return dataclasses.replace(staged, stage=PREVIOUS) if hasattr(staged, "stage") else None
 
 
 def describe(encrypt: Encrypt) -> dict[str, str]:
@@ -43,14 +51,15 @@ def _prepare_kms(encrypt: Kms | KmsRole) -> Ask:
 
 
 def _describe_kms(encrypt: Kms | KmsRole) -> dict[str, str]:
+    which = "" if encrypt.stage == CURRENT else f", {encrypt.stage}"
     if isinstance(encrypt, KmsRole):
         role = f"RAM role {encrypt.ecs_ram_role_name}" if encrypt.ecs_ram_role_name else "the instance's RAM role"
         return {
-            "provider": f"KMS with {role}, secret {encrypt.secret_name}",
+            "provider": f"KMS with {role}, secret {encrypt.secret_name}{which}",
             "endpoint": _with_port(encrypt.address_in(encrypt.region_id or "<region>")),
         }
     return {
-        "provider": f"KMS instance {encrypt.kms_instance_id}, secret {encrypt.secret_name}",
+        "provider": f"KMS instance {encrypt.kms_instance_id}, secret {encrypt.secret_name}{which}",
         "endpoint": _with_port(encrypt.address),
     }
 

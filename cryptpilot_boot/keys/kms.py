@@ -60,7 +60,7 @@ def prepare(kms: Kms) -> Ask:
             ca_file_path=process.anonymous_file("kms-ca.pem", kms.kms_cert_pem.encode()),
         )
     )
-    request = kms_sdk.GetSecretValueRequest(secret_name=kms.secret_name)
+    request = kms_sdk.GetSecretValueRequest(secret_name=kms.secret_name, version_stage=kms.stage)
     gateway = _gateway(kms)
 
     def ask(timeout: float) -> Passphrase:
@@ -86,6 +86,7 @@ def _gateway(kms: Kms) -> kms_errors.Gateway:
     return kms_errors.Gateway(
         address=kms.address,
         secret=kms.secret_name,
+        stage=kms.stage,
         certificate=f"kms_cert_pem must be the CA chain of KMS instance {kms.kms_instance_id}: download it again from"
         " the instance's page, and check kms_instance_id and endpoint",
         name="check that the machine is in the VPC of the KMS instance and gets an address and a name server there",

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from google.protobuf.message import DecodeError
 from requests import exceptions
 
-from cryptpilot_boot.errors import KeyFetchError, printable
+from cryptpilot_boot.config.model import PREVIOUS
+from cryptpilot_boot.errors import KeyFetchError, NoValue, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,7 @@ _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRN
 _CLOSED = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
 _SERVER_FAULT = 500  # HTTP status from which on the gateway, not the request, is at fault
 _TOO_MANY_REQUESTS = 429
+_NO_SUCH_VALUE = "ResourceNotFound"
 _GENERAL_ADVICE = "look the code up in the KMS documentation; the gateway's own log has the request"
 
 
@@ -48,13 +50,15 @@ class BrokenOff(Exception):
 class Gateway:
     """Who was asked for what, and what a person can do when it did not work.
 
-    address: "host" or "host:port". secret: its name. The others are hints: certificate: when its certificate is
-    refused; name: when its name cannot be resolved; connection: when there is no connection, or no answer; answer: when
-    the answer makes no sense. codes: by a part of the gateway's error code, in place of those that every gateway has.
+    address: "host" or "host:port". secret: its name; stage: which of its values. The others are hints: certificate:
+    when its certificate is refused; name: when its name cannot be resolved; connection: when there is no connection, or
+    no answer; answer: when the answer makes no sense. codes: by a part of the gateway's error code, in place of those
+    that every gateway has.
     """
 
     address: str
     secret: str
+    stage: str
     certificate: str
     name: str
     connection: str
@@ -207,6 +211,9 @@ class _Refusal:
 def _refused(error: Any, gateway: Gateway) -> KeyFetchError:
     """Explain an answer of the gateway that says no."""
     code = plain(error.code)
+    if gateway.stage == PREVIOUS and _NO_SUCH_VALUE in code:
+        # of a secret that was never rotated the gateway says the same as of one that is not there
+        return NoValue(f"secret {gateway.secret} has no previous value")
     status = error.data.get("httpCode") or error.data.get("statusCode") or 0
     found = next((refusal for part, refusal in _BY_CODE if part in code), None) or _by_status(status)
     hint = next((hint for part, hint in gateway.codes if part in code), found.hint)
@@ -255,7 +262,7 @@ _BY_CODE = (
     ),
     *((code, _WRONG_TIME) for code in _TIME_CODES),
     (
-        "ResourceNotFound",
+        _NO_SUCH_VALUE,
         _Refusal("there is no secret {secret}", "check secret_name, and the instance or region that is asked"),
     ),
     (

@@ -124,6 +124,7 @@ def _gateway(role: KmsRole, region: str) -> kms_errors.Gateway:
     return kms_errors.Gateway(
         address=role.address_in(region),
         secret=role.secret_name,
+        stage=role.stage,
         certificate=f"it must be signed by {trusted}: check kms_cert_pem, endpoint and region_id",
         name="check region_id and endpoint, and that the machine gets an address and a name server in its VPC",
         connection="check region_id, the endpoint and its port, and the security groups on the way",

@@ -38,7 +38,7 @@ _NO_ROLE = "attach the RAM role to the instance: ECS console, Instance Settings,
 
 
 def _as_gateway() -> kms_errors.Gateway:
-    return kms_errors.Gateway(ADDRESS, secret="", certificate="", name="", connection=_OFF, answer=_OFF)
+    return kms_errors.Gateway(ADDRESS, secret="", stage="", certificate="", name="", connection=_OFF, answer=_OFF)
 
 
 @dataclass(frozen=True)

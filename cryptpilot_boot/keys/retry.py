@@ -102,4 +102,4 @@ def _with_tries(error: KeyFetchError, tries: int, deadline: Deadline) -> KeyFetc
     if tries == 1:
         return error
     seconds = deadline.total - deadline.left()
-    return KeyFetchError(f"{error.what} ({tries} tries in {seconds:.0f} s)", error.hint)
+    return type(error)(f"{error.what} ({tries} tries in {seconds:.0f} s)", error.hint)

@@ -8,6 +8,7 @@ a mark is not left half made: what makes it, or takes it away, is finished whate
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 from typing import TYPE_CHECKING
@@ -116,12 +117,13 @@ def luks_open(device: str, name: str, passphrase: Passphrase, header: Header, *,
         raise
 
 
-def verify(device: str, passphrase: Passphrase, header: Header) -> None:
-    """Try the passphrase without opening anything."""
-    run(
+def verify(device: str, passphrase: Passphrase, header: Header) -> int:
+    """Try the passphrase without opening anything; return the number of the key slot that takes it."""
+    _, said = run(
         [
             "cryptsetup",
             "open",
+            "--verbose",
             "--type=luks2",
             f"--header={header.path}",
             *_ONE_BY_ONE,
@@ -131,6 +133,50 @@ def verify(device: str, passphrase: Passphrase, header: Header) -> None:
         ],
         stdin=passphrase.reveal(),
         pass_fds=[header.descriptor],
+    )
+    slot = re.search(r"Key slot (\d+) unlocked", said)
+    if not slot:
+        raise ProgramError("cryptsetup: did not say which key slot takes the passphrase")
+    return int(slot[1])
+
+
+def add_key(device: str, passphrase: Passphrase, new: Passphrase) -> None:
+    """Add a key slot for `new` to the header on the device. passphrase: of one that is there already.
+
+    cryptsetup writes one copy of the metadata after the other: a power cut leaves the slot there, or not.
+    """
+    raise_if_interrupted()
+    with open(os.memfd_create("new-key", os.MFD_CLOEXEC), "wb", buffering=0) as file:  # noqa: PTH123
+        file.write(new.reveal())
+        run(
+            [
+                "cryptsetup",
+                "luksAddKey",
+                "--type=luks2",
+                "--batch-mode",
+                "--hash=sha256",
+                *_DERIVATION[new.strong],
+                "--key-file=-",
+                device,
+                f"/proc/self/fd/{file.fileno()}",
+            ],
+            stdin=passphrase.reveal(),
+            pass_fds=[file.fileno()],
+            finish=True,
+        )
+
+
+def kill_slot(device: str, slot: int, passphrase: Passphrase) -> None:
+    """Remove a key slot from the header on the device, key material and all.
+
+    passphrase: of another slot; cryptsetup refuses one that opens none but this, unless this is the last one: that no
+    one but the caller can know beforehand.
+    """
+    raise_if_interrupted()
+    run(
+        ["cryptsetup", "luksKillSlot", "--batch-mode", "--key-file=-", device, str(slot)],
+        stdin=passphrase.reveal(),
+        finish=True,
     )
 
 

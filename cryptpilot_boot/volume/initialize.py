@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
-from cryptpilot_boot.volume import state
+from cryptpilot_boot.volume import pending, state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +68,7 @@ def initialize(volume: Volume, target: Target, force: Force, ask_passphrase: Cal
             pass
         with telling(volume, "cannot be marked as complete"):
             cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
+        pending.note(volume.volume, pending=False)
 
 
 def make(volume: Volume, device: block.Device, passphrase: Passphrase, *, mark: str) -> luks_header.Header:

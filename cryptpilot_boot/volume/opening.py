@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, log
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, NoValue, ProgramError
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
-from cryptpilot_boot.volume import state
+from cryptpilot_boot.volume import pending, state
 from cryptpilot_boot.volume.initialize import close_leftover, make, require_makable, working_name
 
 if TYPE_CHECKING:
@@ -18,18 +19,38 @@ if TYPE_CHECKING:
     from cryptpilot_boot.passphrase import Passphrase
 
 
-def open_volume(volume: Volume, ask_passphrase: Callable[[], Passphrase], *, check_fs: bool = False) -> bool:
-    """Open a volume; False when it was open already.
+class WrongSecret(CryptpilotError):
+    """No key slot takes a passphrase."""
 
-    The device is looked at first, so that the key provider is not asked in vain. check_fs: look the file system over
-    before anybody can mount it.
+
+class Opening(enum.Enum):
+    """How a volume came to be open: it was already, or by which value of its secret."""
+
+    WAS_OPEN = enum.auto()
+    CURRENT = enum.auto()
+    PREVIOUS = enum.auto()
+
+
+def open_volume(
+    volume: Volume,
+    ask_passphrase: Callable[[], Passphrase],
+    *,
+    ask_previous: Callable[[], Passphrase] | None = None,
+    check_fs: bool = False,
+) -> Opening:
+    """Open a volume.
+
+    The device is looked at first, so that the key provider is not asked in vain. ask_previous: asks for the value that
+    the secret had before it was rotated, if there can be one; only done when no key slot takes the current one.
+    check_fs: look the file system over before anybody can mount it.
     """
     with lock.held(volume.volume):
         if state.is_open(volume):
-            return False
+            return Opening.WAS_OPEN
         close_leftover(volume)
         device = require_openable(volume)
-        with ask_passphrase() as passphrase:
+
+        def unlock(passphrase: Passphrase) -> None:
             now, header = _openable(volume)
             if now != device:
                 if header:
@@ -38,7 +59,60 @@ def open_volume(volume: Volume, ask_passphrase: Callable[[], Passphrase], *, che
                     f"{volume.dev} leads to another device than a moment ago", f"see where: readlink -f {volume.dev}"
                 )
             _unlock(volume, device, passphrase, header, check_fs=check_fs)
-        return True
+
+        opened = _with_either_value(volume, ask_passphrase, ask_previous, unlock)
+        if ask_previous:
+            pending.note(volume.volume, pending=opened is Opening.PREVIOUS)
+        return opened
+
+
+def _with_either_value(
+    volume: Volume,
+    ask_passphrase: Callable[[], Passphrase],
+    ask_previous: Callable[[], Passphrase] | None,
+    attempt: Callable[[Passphrase], object],
+) -> Opening:
+    """Make an attempt with the current value of a secret and, if it raises WrongSecret, with the previous one."""
+    try:
+        with ask_passphrase() as passphrase:
+            attempt(passphrase)
+    except WrongSecret:
+        if ask_previous is None:
+            raise
+    else:
+        return Opening.CURRENT
+    try:
+        with ask_previous() as passphrase:
+            attempt(passphrase)
+    except KeyFetchError as error:
+        raise without_previous(volume, error) from None
+    except WrongSecret:
+        raise neither_opens(volume) from None
+    return Opening.PREVIOUS
+
+
+def without_previous(volume: Volume, error: KeyFetchError) -> CryptpilotError:
+    """Say that no key slot takes the current value of a secret, and why there is no previous one to try."""
+    if isinstance(error, NoValue):
+        return wrong_secret(volume, f"no key slot takes it, and {error.what}")
+    return CryptpilotError(
+        f"the current value of the secret does not open {volume.dev}, and the previous one cannot be had: {error.what}",
+        error.hint,
+    )
+
+
+def neither_opens(volume: Volume) -> WrongSecret:
+    """Say that no key slot takes the current value of a secret nor the previous one."""
+    return wrong_secret(volume, "no key slot takes it, and none its previous value")
+
+
+def wrong_secret(volume: Volume, why: str) -> WrongSecret:
+    """Say that a secret does not open a volume."""
+    return WrongSecret(
+        f"the secret does not open {volume.dev}: {why}",
+        f"check that {keys.describe(volume.encrypt)['provider']} is what the volume was initialized with, and"
+        " that the secret has not changed since",
+    )
 
 
 def require_openable(volume: Volume) -> block.Device:
@@ -60,6 +134,12 @@ def _openable(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
         if refusal:
             raise DeviceError(refusal, f"if nobody needs that any more: wipefs --all {volume.dev}")
         return device, None
+    require_initialized(volume, found)
+    return device, _sound_header(volume, device)
+
+
+def require_initialized(volume: Volume, found: block.Signature | None) -> None:
+    """Raise DeviceError unless what was found on the device is a persistent volume that is complete."""
     if found is None or found.kind != "crypto_LUKS":
         raise DeviceError(
             f"{volume.dev} is not initialized: it holds {state.describe(found)}",
@@ -75,7 +155,6 @@ def _openable(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
             f"{volume.dev} holds {state.describe(found)}",
             'check "dev" in the configuration: this is no volume made by cryptpilot init',
         )
-    return device, _sound_header(volume, device)
 
 
 def _sound_header(volume: Volume, device: block.Device) -> luks_header.Header:
@@ -92,11 +171,25 @@ def _sound_header(volume: Volume, device: block.Device) -> luks_header.Header:
     return header
 
 
-def verify(volume: Volume, passphrase: Passphrase) -> None:
-    """Try the passphrase on a persistent volume without opening it. Raises CryptpilotError when it is another's."""
+def verify(
+    volume: Volume,
+    ask_passphrase: Callable[[], Passphrase],
+    ask_previous: Callable[[], Passphrase] | None = None,
+) -> Opening:
+    """Try a persistent volume's secret as `open_volume` does, without opening anything.
+
+    Raises CryptpilotError when no key slot takes it.
+    """
     device = block.look_up(volume.dev)
+    return _with_either_value(
+        volume, ask_passphrase, ask_previous, lambda passphrase: find_slot(volume, device, passphrase)
+    )
+
+
+def find_slot(volume: Volume, device: block.Device, passphrase: Passphrase) -> int:
+    """Return the number of the key slot that takes a passphrase. Raises WrongSecret when there is none."""
     with _sound_header(volume, device) as header, _telling_a_wrong_secret(volume):
-        cryptsetup.verify(device.node, passphrase, header)
+        return cryptsetup.verify(device.node, passphrase, header)
 
 
 def _unlock(
@@ -136,11 +229,7 @@ def _telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
                 f"{volume.dev} cannot be opened: {error.what}",
                 error.hint or "see what the kernel says of it (dmesg)",
             ) from None
-        raise CryptpilotError(
-            f"the secret does not open {volume.dev}: no key slot takes it",
-            f"check that {keys.describe(volume.encrypt)['provider']} is what the volume was initialized with, and"
-            " that the secret has not changed since",
-        ) from None
+        raise wrong_secret(volume, "no key slot takes it") from None
 
 
 def _check_fs(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import DeviceError, printable
 from cryptpilot_boot.system import block, luks_header
+from cryptpilot_boot.volume import pending
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -38,11 +39,16 @@ class State(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """The state of a volume. detail: what is behind it, "" when the state says it all."""
+    """The state of a volume.
+
+    detail: what is behind it, "" when the state says it all. rotation_pending: the volume was last opened with the
+    previous value of its secret.
+    """
 
     volume: Volume
     state: State
     detail: str = ""
+    rotation_pending: bool = False
 
     @property
     def initialized(self) -> bool:
@@ -70,9 +76,14 @@ def look(path: str) -> block.Signature | None:
 def examine(volume: Volume) -> Status:
     """Find out the state of a volume. Trouble is a state too: this does not raise."""
     try:
-        return _examine(volume)
+        status = _examine(volume)
     except DeviceError as error:
         return Status(volume, State.CHECK_FAILED, error.what)
+    if status.initialized and pending.is_pending(volume.volume):
+        told = f"with the previous value of its secret; rotate it: cryptpilot rotate {volume.volume}"
+        detail = told if status.opened else f"last opened {told}"
+        return dataclasses.replace(status, detail=detail, rotation_pending=True)
+    return status
 
 
 def _examine(volume: Volume) -> Status:

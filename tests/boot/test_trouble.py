@@ -66,7 +66,8 @@ def test_a_gateway_that_says_no_or_a_secret_that_is_wrong(
     before = sha256(own_root_disk.path)
     kms.behave(behaviour)
     require_message(boot(image, (own_root_disk,), IN_TIME), *said)
-    assert len(kms.requests()) == 1
+    # a secret that opens nothing may have been rotated: its previous value is asked for as well
+    assert len(kms.requests()) == (2 if behaviour == "wrong-secret" else 1)
     assert sha256(own_root_disk.path) == before
 
 

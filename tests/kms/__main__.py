@@ -1,7 +1,8 @@
 """Run the stand-in gateway: `python -m tests.kms --dir DIR --listen 127.0.0.1:0 --secret NAME=VALUE`.
 
 DIR gets what a user has of an instance (ca.pem, client_key.json, client_key_password), and requests.jsonl
-with a line for each request. DIR/behaviour chooses how requests are treated (see behaviours.Switch).
+with a line for each request. DIR/behaviour chooses how requests are treated (see behaviours.Switch). A value that is
+in a file may change at any time: to rotate a secret, write its --previous file and then its --secret file.
 
 `--shared` and `--metadata` also run a region's shared gateway, with the same secrets, CA and behaviours, and the
 metadata service of an instance, whose role may read them. DIR/metadata.jsonl has a line for each request to the latter,
@@ -39,7 +40,13 @@ def main() -> None:
     switch = Switch(arguments.dir / "behaviour")
     on_request = append_to(arguments.dir / "requests.jsonl")
     server = KmsServer(
-        pki, secrets, certificate=certificate, address=arguments.listen, switch=switch, on_request=on_request
+        pki,
+        {},
+        certificate=certificate,
+        address=arguments.listen,
+        switch=switch,
+        on_request=on_request,
+        look_up=secrets,
     )
     with contextlib.ExitStack() as servers:
         servers.enter_context(server)
@@ -55,12 +62,13 @@ def main() -> None:
             servers.enter_context(metadata)
             if arguments.shared:
                 gateway = SharedGateway(
-                    secrets,
+                    {},
                     metadata.grants,
                     certificate,
                     address=arguments.shared,
                     switch=switch,
                     on_request=on_request,
+                    look_up=secrets,
                 )
                 servers.enter_context(gateway)
         announce(server.endpoint, arguments.ready_file)
@@ -85,7 +93,7 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE|NAME=@FILE",
-        help="what a secret was before its last rotation (ACSPrevious)",
+        help="what a secret was before its last rotation (ACSPrevious); a FILE that is not there: it had none",
     )
     parser.add_argument("--shared", type=address, metavar="HOST:PORT", help="a shared gateway too; needs --metadata")
     parser.add_argument("--metadata", type=address, metavar="HOST:PORT", help="a metadata service too")
@@ -109,18 +117,51 @@ def address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def secret(text: str) -> tuple[str, str]:
+def secret(text: str) -> tuple[str, Value]:
     """Read NAME=VALUE or NAME=@FILE; of a file, every byte counts, as it does in the console."""
     name, separator, value = text.partition("=")
     if not name or not separator:
         raise argparse.ArgumentTypeError("not of the form NAME=VALUE or NAME=@FILE")
-    return name, Path(value[1:]).read_text() if value.startswith("@") else value
+    return name, Value(value)
 
 
-def secrets_from(current: list[tuple[str, str]], previous: list[tuple[str, str]]) -> dict[str, Secret]:
-    """Join the two values of each secret."""
+class Value:
+    """A secret's value, or of a file what it holds now; it is opened only when it has changed."""
+
+    def __init__(self, text: str) -> None:
+        self._file = Path(text[1:]) if text.startswith("@") else None
+        self._text: str | None = None if self._file else text
+        self._version: tuple[int, ...] = ()
+
+    def read(self) -> str | None:
+        """Return the value, None while there is no such file."""
+        if self._file is None:
+            return self._text
+        try:
+            stat = self._file.stat()
+            version = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if version != self._version:
+                self._text, self._version = self._file.read_text(), version
+        except FileNotFoundError:
+            self._text, self._version = None, ()
+        return self._text
+
+
+def secrets_from(
+    current: list[tuple[str, Value]], previous: list[tuple[str, Value]]
+) -> Callable[[], dict[str, Secret]]:
+    """Return what joins the two values that each secret has when it is called."""
     before = dict(previous)
-    return {name: Secret(current=value, previous=before.get(name)) for name, value in current}
+
+    def look_up() -> dict[str, Secret]:
+        found = {}
+        for name, value in current:
+            text = value.read()
+            if text is not None:
+                found[name] = Secret(current=text, previous=before[name].read() if name in before else None)
+        return found
+
+    return look_up
 
 
 def append_to(path: Path) -> Callable[[Request | MetadataRequest], None]:

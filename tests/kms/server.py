@@ -48,7 +48,8 @@ class KmsServer:
     """A gateway with secrets, to be used as a context manager.
 
     `certificate` replaces the server certificate made for localhost, `switch` says where the behaviour
-    comes from, `on_request` is called with each record, from many threads, before the answer is sent.
+    comes from, `on_request` is called with each record, from many threads, before the answer is sent. `look_up` says
+    what secrets there are at each request, in place of `secrets`.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class KmsServer:
         switch: Switch | None = None,
         max_skew: timedelta = protocol.MAX_SKEW,
         on_request: Callable[[Request], None] | None = None,
+        look_up: Callable[[], Mapping[str, Secret]] | None = None,
     ) -> None:
         self.secrets = {name: _as_secret(value) for name, value in secrets.items()}
         self.requests: list[Request] = []
@@ -68,6 +70,7 @@ class KmsServer:
         self._switch = switch or Switch()
         self._max_skew = max_skew
         self._on_request = on_request
+        self._look_up = look_up or (lambda: self.secrets)
         self._listener = Listener(
             address,
             certificate or make_server_certificate(pki.authority),
@@ -145,11 +148,12 @@ class KmsServer:
         return BEHAVIOURS[behaviour.name](behaviour, call, self._honest_answer(call))
 
     def _honest_answer(self, call: protocol.Call) -> Reply:
+        secrets = self._look_up()
         try:
-            value = protocol.find_value(call, self.secrets)
+            value = protocol.find_value(call, secrets)
         except Refused as refused:
             return error_reply(refused.reply)
-        version_id = self.secrets[call.secret_name].version_id(call.stage)
+        version_id = secrets[call.secret_name].version_id(call.stage)
         return Reply(outcome="ok", body=protocol.write_response(call, value, version_id=version_id))
 
     def _note_failed_handshake(self, remote: str, reason: str) -> None:

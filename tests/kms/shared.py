@@ -35,8 +35,8 @@ from tests.kms.transport import HttpRequest, Listener
 class SharedGateway:
     """A shared gateway, to be used as a context manager.
 
-    grants: the credentials that were given out, by access key ID; looked at for each request. switch, on_request: as
-    for KmsServer.
+    grants: the credentials that were given out, by access key ID; looked at for each request. switch, on_request,
+    look_up: as for KmsServer.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class SharedGateway:
         switch: Switch | None = None,
         max_skew: timedelta = protocol.MAX_SKEW,
         on_request: Callable[[Request], None] | None = None,
+        look_up: Callable[[], Mapping[str, Secret]] | None = None,
     ) -> None:
         self.secrets = dict(secrets)
         self.requests: list[Request] = []
@@ -57,6 +58,7 @@ class SharedGateway:
         self._switch = switch or Switch()
         self._max_skew = max_skew
         self._on_request = on_request
+        self._look_up = look_up or (lambda: self.secrets)
         self._listener = Listener(
             address, certificate, answer=self._answer, note_failed_handshake=self._note_failed_handshake
         )
@@ -129,8 +131,9 @@ class SharedGateway:
         return behaviours.BEHAVIOURS[behaviour.name](behaviour, call, honest)
 
     def _honest_answer(self, call: Call) -> Reply:
-        value = protocol.find_value(call, self.secrets)
-        version_id = self.secrets[call.secret_name].version_id(call.stage)
+        secrets = self._look_up()
+        value = protocol.find_value(call, secrets)
+        version_id = secrets[call.secret_name].version_id(call.stage)
         return _reply("ok", acs3.write_response(call, value, version_id=version_id))
 
     def _note_failed_handshake(self, remote: str, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
@@ -337,6 +338,16 @@ def test_a_volume_the_initrd_left_was_opened_later() -> None:
         "  before:   not opened by the initrd stage, given up at 5.000 s and left to the system stage",
         "    failed:   no key slot",
         "    to do:    check the secret",
+    ]
+
+
+def test_a_volume_that_the_previous_value_of_its_secret_opened_is_to_be_rotated() -> None:
+    previous = {**OPENED, "facts": {**OPENED["facts"], "rotation_pending": True}}
+    assert fate(previous) == dataclasses.replace(fate(OPENED), rotation_pending=True)
+    assert stories(made_of(previous)) == [
+        "data: opened by the initrd stage at 4.000 s",
+        "  warning:  the previous value of its secret opened it",
+        "  to do:    cryptpilot rotate data",
     ]
 
 

@@ -94,7 +94,7 @@ def test_a_bad_file_stops_what_has_to_know_all_of_them(
 def test_a_bad_file_keeps_no_other_volume_from_being_opened_or_closed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, work: str
 ) -> None:
-    monkeypatch.setattr(volume, work, lambda *_, **__: True)
+    monkeypatch.setattr(volume, work, lambda *_, **__: volume.Opening.CURRENT if verb == "open" else True)
     said = broken(tmp_path, GUIDE_OTP)
     status, out, err = run(capsys, "-c", str(tmp_path), verb, "data0")
     assert (status, err) == (cli.EXIT_USAGE, said)
@@ -128,7 +128,7 @@ def boot(
     monkeypatch.setattr(log, "_sinks", [])
     monkeypatch.setattr(init, "kernel_command_line", lambda: "root=/dev/mapper/data0")
     monkeypatch.setattr(stage, "_wait_for_device", lambda *_: None)
-    monkeypatch.setattr(volume, "open_volume", lambda *_, **__: True)
+    monkeypatch.setattr(volume, "open_volume", lambda *_, **__: volume.Opening.CURRENT)
     monkeypatch.setattr(process, "lock_memory", lambda: None)
     status, out, err = run(capsys, "-c", str(directory), "boot-service", "--stage", stage_name)
     return status, out + err, [json.loads(line) for line in events.read_text().splitlines()]

@@ -20,7 +20,7 @@ import pytest
 
 from cryptpilot_boot import keys, log
 from cryptpilot_boot.config import Kms
-from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.errors import KeyFetchError, NoValue
 from cryptpilot_boot.system.wait import Deadline
 from tests.kms.behaviours import Behaviour, Switch
 from tests.kms.pki import make_client_key, make_pki, make_server_certificate
@@ -120,6 +120,19 @@ def test_the_secret_is_fetched_and_decoded(pki: Pki, kms: KmsServer) -> None:
     assert [(request.api, request.secret, request.outcome) for request in kms.requests] == [
         ("GetSecretValue", "disk", "ok")
     ]
+
+
+def test_the_value_before_the_rotation_is_fetched_where_there_is_one(pki: Pki, kms: KmsServer) -> None:
+    previous = section(pki, kms.endpoint, stage="ACSPrevious")
+    never = failure(previous)
+    assert isinstance(never, NoValue)
+    assert (never.what, never.retryable) == ("secret disk has no previous value", False)
+    kms.rotate("disk", base64.b64encode(b"another").decode())
+    with keys.prepare(previous)(5) as passphrase:
+        assert bytes(passphrase.reveal()) == SECRET
+    # which is said of the previous value alone
+    assert not isinstance(failure(section(pki, kms.endpoint, secret_name="absent")), NoValue)
+    assert [request.stage for request in kms.requests] == ["ACSPrevious", "ACSPrevious", "ACSCurrent"]
 
 
 def test_a_client_key_in_the_older_encryption_is_opened_too(pki: Pki) -> None:

@@ -85,6 +85,21 @@ def test_it_serves_what_it_is_told_and_writes_down_who_asked(tmp_path: Path) -> 
     assert not any(value in log for value in ("Y3VycmVudA", "cHJldmlvdXM", "ZnJvbSBhIGZpbGU"))
 
 
+def test_a_secret_in_files_is_rotated_while_it_runs(tmp_path: Path) -> None:
+    directory = tmp_path / "kms"
+    value, before = tmp_path / "value", tmp_path / "previous"
+    value.write_text("b2xk")
+    arguments = ["--secret", f"disk=@{value}", "--previous", f"disk=@{before}"]
+    with program(directory, *arguments) as (_, endpoint):
+        assert fetch(endpoint, directory, "disk") == "b2xk"
+        with pytest.raises(RuntimeError, match=r"^Forbidden\.ResourceNotFound$"):
+            fetch(endpoint, directory, "disk", "ACSPrevious")
+        before.write_text("b2xk")
+        value.write_text("bmV3")
+        assert fetch(endpoint, directory, "disk") == "bmV3"
+        assert fetch(endpoint, directory, "disk", "ACSPrevious") == "b2xk"
+
+
 def test_it_obeys_the_behaviour_file_at_each_request(tmp_path: Path) -> None:
     directory = tmp_path / "kms"
     with program(directory, "--secret", "disk=dg==") as (process, endpoint):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from cryptpilot_boot import log, volume
+from cryptpilot_boot import keys, log, volume
 from cryptpilot_boot.boot import console, stage
 from cryptpilot_boot.boot.plan import Plan
-from cryptpilot_boot.config import Otp, Volume
+from cryptpilot_boot.config import Encrypt, Kms, Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, process
 
@@ -41,9 +42,9 @@ def initrd(*volumes: Volume, needed: set[str] | None = None, timeout: int = 2, l
     return Plan("initrd", volumes, frozenset(needed or ()), timeout, verbose=False, late_after=late_after)
 
 
-def opens(_: Volume, ask: Callable[[], object], **__: object) -> bool:
+def opens(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
     ask()
-    return True
+    return volume.Opening.CURRENT
 
 
 def test_what_is_absent_and_not_needed_is_left_to_the_next_stage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,12 +81,12 @@ def test_what_is_being_opened_is_finished(monkeypatch: pytest.MonkeyPatch) -> No
     """It is left neither half open, nor to the next stage."""
     opening = threading.Event()
 
-    def open_slowly(_: Volume, ask: Callable[[], object], **__: object) -> bool:
+    def open_slowly(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
         ask()
         with log.timed("open", "a"):
             opening.set()
             assert given_up.wait(20)
-        return True
+        return volume.Opening.CURRENT
 
     given_up = threading.Event()
     monkeypatch.setattr(volume, "open_volume", open_slowly)
@@ -109,14 +110,14 @@ def test_nothing_is_done_to_a_device_once_its_volume_was_given_up(monkeypatch: p
     done = threading.Event()
     touched = []
 
-    def open_late(one: Volume, ask: Callable[[], object], **__: object) -> bool:
+    def open_late(one: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
         assert given_up.wait(20)
         try:
             ask()
             touched.append(one.volume)
         finally:
             done.set()
-        return True
+        return volume.Opening.CURRENT
 
     monkeypatch.setattr(volume, "open_volume", open_late)
     stage.run(initrd(one("a", THERE), timeout=600), lambda _: given_up.set(), tuple)
@@ -125,7 +126,7 @@ def test_nothing_is_done_to_a_device_once_its_volume_was_given_up(monkeypatch: p
 
 
 def test_a_boot_that_cannot_go_on_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> bool:
+    def fail(*_: object, **__: object) -> volume.Opening:
         raise CryptpilotError("no way")
 
     monkeypatch.setattr(volume, "open_volume", fail)
@@ -141,7 +142,7 @@ def test_that_the_pivot_needs_a_volume_may_turn_out_after_it_failed(monkeypatch:
     told: list[tuple[str, bool]] = []
     mounted = threading.Event()
 
-    def fail(*_: object, **__: object) -> bool:
+    def fail(*_: object, **__: object) -> volume.Opening:
         raise CryptpilotError("no way")
 
     def take(outcome: stage.Outcome) -> None:
@@ -156,11 +157,11 @@ def test_that_the_pivot_needs_a_volume_may_turn_out_after_it_failed(monkeypatch:
 
 
 def test_what_hangs_is_told_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(_: Volume, ask: Callable[[], object], **__: object) -> bool:
+    def hang(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
         ask()
         with log.timed("open", "a"):
             threading.Event().wait(30)
-        return True
+        return volume.Opening.CURRENT
 
     monkeypatch.setattr(volume, "open_volume", hang)
     outcome = fates(initrd(one("a", THERE), needed={"a"}, timeout=1))["a"]
@@ -168,7 +169,7 @@ def test_what_hangs_is_told_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> bool:
+    def fail(*_: object, **__: object) -> volume.Opening:
         raise CryptpilotError("no way", "mend it")
 
     monkeypatch.setattr(volume, "open_volume", fail)
@@ -178,3 +179,77 @@ def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch
     assert "again:    cryptpilot open a; exit" in needed
     assert "cryptpilot.service tries again" in other
     assert "again:" not in other
+
+
+def kms_volume(name: str) -> Volume:
+    return dataclasses.replace(one(name, THERE), encrypt=Kms("kst-1", "secret", "{}", "password", "pem"))
+
+
+def test_a_volume_that_the_previous_value_opened_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def prepare(encrypt: Encrypt) -> keys.Ask:
+        def ask(_: float) -> keys.Passphrase:
+            asked.append(getattr(encrypt, "stage", ""))
+            return keys.Passphrase(b"x", strong=True)
+
+        return ask
+
+    def open_with_previous(
+        _: Volume, ask: Callable[[], object], *, ask_previous: Callable[[], object]
+    ) -> volume.Opening:
+        ask()
+        ask_previous()
+        return volume.Opening.PREVIOUS
+
+    facts: list[dict[str, object]] = []
+    log.subscribe(lambda event: facts.append(event.facts) if event.step == "outcome" else None)
+    monkeypatch.setattr(keys, "prepare", prepare)
+    monkeypatch.setattr(volume, "open_volume", open_with_previous)
+    outcome = fates(initrd(kms_volume("a")))["a"]
+    assert (outcome.result, outcome.rotation_pending, asked) == ("opened", True, ["ACSCurrent", "ACSPrevious"])
+    assert facts[-1]["rotation_pending"] is True
+    opened, warning = console.result(outcome)
+    assert opened.startswith("a: /dev/mapper/a opened in ")
+    assert warning.startswith("a: warning: with the previous value of its secret")
+    assert warning.endswith("cryptpilot rotate a")
+
+
+def test_a_volume_may_be_given_up_while_it_asks_for_the_previous_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was done to its device with the current one."""
+    asking = threading.Event()
+    given_up = threading.Event()
+    done = threading.Event()
+    touched = []
+
+    def prepare(encrypt: Encrypt) -> keys.Ask:
+        def ask(_: float) -> keys.Passphrase:
+            if getattr(encrypt, "stage", "") == "ACSPrevious":
+                asking.set()
+                assert given_up.wait(20)
+            return keys.Passphrase(b"x", strong=True)
+
+        return ask
+
+    def open_with_previous(
+        one: Volume, ask: Callable[[], object], *, ask_previous: Callable[[], object]
+    ) -> volume.Opening:
+        ask()
+        try:
+            ask_previous()
+            touched.append(one.volume)
+        finally:
+            done.set()
+        return volume.Opening.PREVIOUS
+
+    monkeypatch.setattr(keys, "prepare", prepare)
+    monkeypatch.setattr(volume, "open_volume", open_with_previous)
+    outcomes: list[str] = []
+
+    def take(outcome: stage.Outcome) -> None:
+        outcomes.append(outcome.result)
+        given_up.set()
+
+    stage.run(initrd(kms_volume("a"), timeout=600), take, lambda: () if asking.is_set() else None)
+    assert done.wait(20)
+    assert (outcomes, touched) == (["left to the system stage"], [])

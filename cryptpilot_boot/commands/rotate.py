@@ -1,0 +1,50 @@
+"""`cryptpilot rotate`: a secret was rotated in KMS; now the volumes that it opens are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot import keys
+from cryptpilot_boot.commands.each import each
+from cryptpilot_boot.commands.key import passphrase_of, previous_of
+from cryptpilot_boot.commands.select import select
+from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.volume.rotate import rotate as rotate_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptpilot_boot.commands.each import Report
+    from cryptpilot_boot.config import Config, Volume
+
+
+def rotate(config: Config, names: Sequence[str], report: Report) -> bool:
+    """Move volumes to the current values of their secrets; True when all are there, whoever moved them."""
+
+    def rotate_one(one: Volume) -> str:
+        previous = previous_of(one, config, answers)
+        if previous is None:
+            raise _nothing_to_rotate(one)
+        changed = rotate_volume(one, passphrase_of(one, config, answers), previous)
+        if not changed:
+            return (
+                f"{one.dev} has nothing to rotate: it takes the current value of its secret, and not the previous one"
+            )
+        return f"{one.dev} takes the current value of its secret now, and the previous one no more"
+
+    with keys.Answers() as answers:
+        return each(select(config, names), rotate_one, report)
+
+
+def _nothing_to_rotate(one: Volume) -> CryptpilotError:
+    """Say why a volume's secret has no previous value, and what can be done."""
+    if one.temporary:
+        return CryptpilotError(
+            "has nothing to rotate: it is temporary, with a new one-time password at each open",
+            f"for a new one now: cryptpilot close {one.volume}, cryptpilot open {one.volume}; what it holds is lost",
+        )
+    return CryptpilotError(
+        f"cannot be rotated: {keys.describe(one.encrypt)['provider']} has no previous value to ask for",
+        f"by hand: cryptsetup luksAddKey {one.dev}; have the command write the new key; cryptpilot config check; then"
+        f" cryptsetup luksRemoveKey {one.dev}",
+    )

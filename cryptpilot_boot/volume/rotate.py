@@ -1,0 +1,105 @@
+"""Moving a volume to the current value of its secret.
+
+A key slot for the current value is added, tried, and only then is the one for the previous value removed: whatever
+happens in between, one of the two values opens the volume, and doing it again finishes the job.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot import log
+from cryptpilot_boot.errors import CryptpilotError, KeyFetchError, NoValue, ProgramError
+from cryptpilot_boot.system import block, cryptsetup, lock
+from cryptpilot_boot.volume import pending, state
+from cryptpilot_boot.volume.opening import (
+    WrongSecret,
+    find_slot,
+    neither_opens,
+    require_initialized,
+    without_previous,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.passphrase import Passphrase
+
+_MOST_SLOTS = 32  # that a LUKS2 header has
+# A secret that needs stretching takes up to half of the memory there is, each time a key slot is tried, added or
+# removed, and not all of that can be told to wait for others. No network is waited for meanwhile.
+_one_by_one = threading.Lock()
+
+
+def rotate(volume: Volume, ask_passphrase: Callable[[], Passphrase], ask_previous: Callable[[], Passphrase]) -> bool:
+    """Have a persistent volume, open or closed, take the current value of its secret and not the previous one.
+
+    ask_passphrase, ask_previous: ask for the two values. False when that was so already. A key slot that neither value
+    opens is left alone.
+    """
+    with lock.held(volume.volume):
+        device = block.look_up(volume.dev)
+        require_initialized(volume, state.look(device.node))
+        with ask_passphrase() as current:
+            with _one_by_one:
+                slot = _slot(volume, device, current)
+            try:
+                with ask_previous() as previous, _one_by_one:
+                    changed = _move(volume, device, slot, current, previous)
+            except KeyFetchError as error:
+                if slot is None:
+                    raise without_previous(volume, error) from None
+                if not isinstance(error, NoValue):
+                    raise
+                changed = False
+        pending.note(volume.volume, pending=False)
+        return changed
+
+
+def _move(volume: Volume, device: block.Device, slot: int | None, current: Passphrase, previous: Passphrase) -> bool:
+    """Leave no key slot to the previous value; slot: that of the current one, None if it has none yet."""
+    old = _slot(volume, device, previous)
+    if slot is None:
+        if old is None:
+            raise neither_opens(volume)
+        with log.timed("add-key", volume.volume, device=volume.dev), _telling(volume, "cannot be given a new key slot"):
+            cryptsetup.add_key(device.node, previous, current)
+        # as the next opening will: by what the device holds now, and only if that is sound
+        slot = find_slot(volume, device, current)
+        changed = True
+    else:
+        changed = False
+    with log.timed("remove-key", volume.volume, device=volume.dev), _telling(volume, "keeps the old key slot"):
+        for _ in range(_MOST_SLOTS):
+            # two values may be one key: equal, or to PBKDF2, which fills up with NULs
+            if old is None or old == slot:
+                break
+            cryptsetup.kill_slot(device.node, old, current)
+            changed = True
+            old = _slot(volume, device, previous)
+    return changed
+
+
+def _slot(volume: Volume, device: block.Device, passphrase: Passphrase) -> int | None:
+    """Return the number of the first key slot that takes a passphrase."""
+    try:
+        return find_slot(volume, device, passphrase)
+    except WrongSecret:
+        return None
+
+
+@contextmanager
+def _telling(volume: Volume, what: str) -> Iterator[None]:
+    """Say of a program that failed what it was to do, and how to go on."""
+    try:
+        yield
+    except ProgramError as error:
+        raise CryptpilotError(
+            f"{volume.dev} {what}: {error.what}",
+            error.hint
+            or f"the volume opens as before; look at its key slots (cryptsetup luksDump {volume.dev}), then again:"
+            f" cryptpilot rotate {volume.volume}",
+        ) from None
