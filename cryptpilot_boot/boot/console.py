@@ -55,8 +55,8 @@ def result(outcome: Outcome) -> list[str]:
         how = "was open already" if outcome.was_open else f"opened in {outcome.seconds:.2f} s"
         lines = [f"{volume.volume}: {volume.mapper_path} {how}"]
         if outcome.rotation_pending:
-            told = "with the previous value of its secret; once the system is up: cryptpilot rotate"
-            lines.append(f"{volume.volume}: warning: {told} {volume.volume}")
+            todo = f"once the system is up: cryptpilot rotate {volume.volume}"
+            lines.append(f"{volume.volume}: warning: the previous value of its secret opened it; {todo}")
         return lines
     if outcome.late:
         return [f"{volume.volume}: {outcome.error.what}; the pivot does not need it: left to cryptpilot.service"]

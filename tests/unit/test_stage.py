@@ -211,7 +211,7 @@ def test_a_volume_that_the_previous_value_opened_is_told_of(monkeypatch: pytest.
     assert facts[-1]["rotation_pending"] is True
     opened, warning = console.result(outcome)
     assert opened.startswith("a: /dev/mapper/a opened in ")
-    assert warning.startswith("a: warning: with the previous value of its secret")
+    assert warning.startswith("a: warning: the previous value of its secret opened it; ")
     assert warning.endswith("cryptpilot rotate a")
 
 
