@@ -38,6 +38,12 @@ Opens each volume as /dev/mapper/VOLUME, all of them side by side. A temporary v
 what it held is gone. Opening what is open is no error.
 """
 
+_RECOVERY_KEY = """\
+Enrolls a new random recovery key, beside the volume's secret: with it "cryptpilot open --recovery-key" opens the volume
+without a key provider and without a network, and so does any program that opens LUKS2. It is written to standard
+output once, on a terminal as a QR code too; whoever has it opens the volume, so keep it as safe as the data, and apart.
+"""
+
 _CHECK = """\
 Finds out by day what would fail at night: for each volume whether its files can be used, its device is there and
 sound, its key provider answers, and whether the key opens it. Nothing is opened or changed.
@@ -105,6 +111,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         # by the command's own parser, which knows what it takes
         known = re.findall(r"--[\w-]+", arguments.parser.format_help())
         arguments.parser.error(f"unrecognized argument: {unknown[0]}{_did_you_mean(unknown[0], known)}")
+    if arguments.command == "open" and arguments.recovery_key and len(arguments.volumes) > 1:
+        arguments.parser.error("--recovery-key is of one volume")
     return arguments
 
 
@@ -162,11 +170,24 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check the file system that makefs names first, and mend what needs no question",
     )
+    one.add_argument(
+        "--recovery-key",
+        action="store_true",
+        help="ask for the recovery key of one volume, and no key provider; without a terminal it is the first line of"
+        " standard input",
+    )
     one.set_defaults(parser=one, command="open")
 
     one = commands.add_parser("close", help="close volumes; what a temporary volume held is lost")
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
     one.set_defaults(parser=one, command="close")
+
+    one = commands.add_parser(
+        "recovery-key", help="enroll a recovery key: a way in without the key provider", description=_RECOVERY_KEY
+    )
+    one.add_argument("volume", metavar="VOLUME")
+    one.add_argument("--replace", action="store_true", help="older recovery keys of the volume open it no more")
+    one.set_defaults(parser=one, command="recovery-key")
 
     one = commands.add_parser("config", help="the configuration")
     actions = one.add_subparsers(required=True, metavar="ACTION")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cryptpilot_boot.cli import terminal
 from cryptpilot_boot.cli.arguments import parse
-from cryptpilot_boot.commands import boot_service, check, generator, show, volumes
+from cryptpilot_boot.commands import boot_service, check, generator, recovery_key, show, volumes
 from cryptpilot_boot.config import Boot, Config, load
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
@@ -20,6 +20,8 @@ from cryptpilot_boot.volume import Force
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+    from cryptpilot_boot.passphrase import Passphrase
 
 _NO_CONFIGURATION = Config(DEFAULT_DIRECTORY, Boot(), ())
 
@@ -97,6 +99,9 @@ def _init(config: Config, arguments: argparse.Namespace) -> bool:
 
 
 def _open(config: Config, arguments: argparse.Namespace) -> bool:
+    if arguments.recovery_key:
+        (name,) = arguments.volumes
+        return recovery_key.open_by_key(config, name, terminal.report, _ask_recovery_key, check_fs=arguments.check_fs)
     with terminal.progress():
         return volumes.open_volumes(config, arguments.volumes, terminal.report, check_fs=arguments.check_fs)
 
@@ -104,6 +109,38 @@ def _open(config: Config, arguments: argparse.Namespace) -> bool:
 def _close(config: Config, arguments: argparse.Namespace) -> bool:
     with terminal.progress():
         return volumes.close(config, arguments.volumes, terminal.report)
+
+
+def _recovery_key(config: Config, arguments: argparse.Namespace) -> bool:
+    with terminal.progress():
+        return recovery_key.enroll(
+            config, arguments.volume, terminal.report_aside, _show_recovery_key, replace=arguments.replace
+        )
+
+
+def _show_recovery_key(key: Passphrase) -> None:
+    """Print the key alone to standard output, and draw it if that is a terminal."""
+    terminal.say(bytes(key.reveal()).decode())
+    if terminal.is_shown():
+        try:
+            _print_lines(recovery_key.draw(key, colored=terminal.colored()))
+        except CryptpilotError as error:
+            # it can be written down all the same
+            terminal.complain(f"no QR code of it: {error.what}")
+            terminal.complain(f"  {error.hint}")
+    terminal.complain("write it down, or print it, and keep it away from this machine: it is not shown again")
+
+
+def _ask_recovery_key(name: str) -> Passphrase:
+    """Ask for a recovery key, on a terminal until it is one; raises CryptpilotError."""
+    while True:
+        typed = terminal.read_secret_line(f"Recovery key of {name} (it is not shown as you type): ")
+        try:
+            return recovery_key.parse(typed)
+        except CryptpilotError as error:
+            if not terminal.asks():
+                raise
+            terminal.explain(error)
 
 
 def _config_check(config: Config, arguments: argparse.Namespace) -> bool:
@@ -193,6 +230,7 @@ _COMMANDS = {
     "init": _init,
     "open": _open,
     "close": _close,
+    "recovery-key": _recovery_key,
     "config check": _config_check,
     "boot-service": _boot_service,
     "generator": _generator,

@@ -2,6 +2,7 @@
 
 from cryptpilot_boot.volume.initialize import Force, Target, initialize, require_formattable
 from cryptpilot_boot.volume.opening import close, open_volume, require_openable, verify
+from cryptpilot_boot.volume.recovery import enroll, open_by_key, require_persistent
 from cryptpilot_boot.volume.state import State, Status, examine, is_open
 
 __all__ = [
@@ -10,11 +11,14 @@ __all__ = [
     "Status",
     "Target",
     "close",
+    "enroll",
     "examine",
     "initialize",
     "is_open",
+    "open_by_key",
     "open_volume",
     "require_formattable",
     "require_openable",
+    "require_persistent",
     "verify",
 ]

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from cryptpilot_boot.passphrase import Passphrase
 
 
+class WrongSecretError(CryptpilotError):
+    """No key slot of the volume takes the secret."""
+
+
 def open_volume(volume: Volume, ask_passphrase: Callable[[], Passphrase], *, check_fs: bool = False) -> bool:
     """Open a volume; False when it was open already.
 
@@ -60,10 +64,26 @@ def _openable(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
         if refusal:
             raise DeviceError(refusal, f"if nobody needs that any more: wipefs --all {volume.dev}")
         return device, None
+    _require_complete(volume, found)
+    return device, _sound_header(volume, device)
+
+
+def initialized_header(volume: Volume, device: block.Device) -> tuple[luks_header.Header, luks_header.Facts]:
+    """Return a copy of the header of a complete persistent volume, open or not, and what it says.
+
+    The copy is the caller's to close. Raises DeviceError when there is none, or none that is to be trusted.
+    """
+    _require_complete(volume, state.look(device.node))
+    return checked_header(volume, device.node, volume.dev)
+
+
+def _require_complete(volume: Volume, found: block.Signature | None) -> None:
+    """Raise DeviceError unless what the device of a persistent volume holds is what init completed."""
     if found is None or found.kind != "crypto_LUKS":
         raise DeviceError(
             f"{volume.dev} is not initialized: it holds {state.describe(found)}",
-            f"initialize it first: cryptpilot init {volume.volume}",
+            f"initialize it first: cryptpilot init {volume.volume}; or, if it was initialized and the header is lost,"
+            f" put a backup of that back: cryptpilot header restore {volume.volume} FILE",
         )
     if found.subsystem == state.INITIALIZING:
         raise DeviceError(
@@ -75,28 +95,37 @@ def _openable(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
             f"{volume.dev} holds {state.describe(found)}",
             'check "dev" in the configuration: this is no volume made by cryptpilot init',
         )
-    return device, _sound_header(volume, device)
 
 
 def _sound_header(volume: Volume, device: block.Device) -> luks_header.Header:
     """Return a copy of the device's header; raise DeviceError when it says what no volume of ours says."""
-    header, facts = luks_header.copy_from(device.node)
+    return checked_header(volume, device.node, volume.dev)[0]
+
+
+def checked_header(volume: Volume, path: str, name: str) -> tuple[luks_header.Header, luks_header.Facts]:
+    """Copy the header that a device or a file begins with; the copy is the caller's to close.
+
+    name: what a person knows it by. Raises DeviceError when it says what no volume of ours says.
+    """
+    header, facts = luks_header.copy_from(path)
     reason = state.distrust(volume, facts)
     if reason:
         header.close()
         raise DeviceError(
-            f"the LUKS2 header of {volume.dev} is not to be trusted: {reason}",
-            "unless you know who changed it, take this disk as tampered with; look at it:"
-            f" cryptsetup luksDump {volume.dev}",
+            f"the LUKS2 header of {name} is not to be trusted: {reason}",
+            f"unless you know who changed it, take this disk as tampered with; look at it: cryptsetup luksDump {name}",
         )
-    return header
+    return header, facts
 
 
-def verify(volume: Volume, passphrase: Passphrase) -> None:
-    """Try the passphrase on a persistent volume without opening it. Raises CryptpilotError when it is another's."""
+def verify(volume: Volume, passphrase: Passphrase) -> int:
+    """Try the passphrase on a persistent volume without opening it; return the number of the key slot that takes it.
+
+    Raises WrongSecretError when none does.
+    """
     device = block.look_up(volume.dev)
     with _sound_header(volume, device) as header, _telling_a_wrong_secret(volume):
-        cryptsetup.verify(device.node, passphrase, header)
+        return cryptsetup.verify(device.node, passphrase, header)
 
 
 def _unlock(
@@ -136,7 +165,7 @@ def _telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
                 f"{volume.dev} cannot be opened: {error.what}",
                 error.hint or "see what the kernel says of it (dmesg)",
             ) from None
-        raise CryptpilotError(
+        raise WrongSecretError(
             f"the secret does not open {volume.dev}: no key slot takes it",
             f"check that {keys.describe(volume.encrypt)['provider']} is what the volume was initialized with, and"
             " that the secret has not changed since",
