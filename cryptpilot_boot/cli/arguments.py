@@ -44,6 +44,22 @@ without a key provider and without a network, and so does any program that opens
 output once, on a terminal as a QR code too; whoever has it opens the volume, so keep it as safe as the data, and apart.
 """
 
+_HEADER = """\
+The header of a volume, at the beginning of its device, holds what its key is made of: without it nobody reads the data
+again, whatever secret he has. A backup of it is 16 MiB, and opens nothing by itself.
+"""
+
+_BACKUP = """\
+Writes the header of a volume, open or not, to a new file. Whoever has the file, and a secret or recovery key that opens
+the volume now, can always open it: also when they have been replaced. Make a new one when they have been.
+"""
+
+_RESTORE = """\
+Puts the header of a closed volume back, if the file is a sound one of that volume: the header that is there has to be
+of the same volume; where that is lost or damaged, the volume is opened by the file first, without writing to it, to see
+whether there is a file system. A header of another volume is never replaced. After a power cut run it again.
+"""
+
 _CHECK = """\
 Finds out by day what would fail at night: for each volume whether its files can be used, its device is there and
 sound, its key provider answers, and whether the key opens it. Nothing is opened or changed.
@@ -189,6 +205,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--replace", action="store_true", help="older recovery keys of the volume open it no more")
     one.set_defaults(parser=one, command="recovery-key")
 
+    _add_header_commands(commands)
+
     one = commands.add_parser("config", help="the configuration")
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser("check", help="check that every volume can be opened", description=_CHECK)
@@ -230,6 +248,36 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(parser=one, command="initrd record", needs_all_files=True)
     _add_image_commands(actions)
     return top
+
+
+def _add_header_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
+    one = commands.add_parser("header", help="save the LUKS2 header of a volume, and put it back", description=_HEADER)
+    actions = one.add_subparsers(required=True, metavar="ACTION")
+    one = actions.add_parser("backup", help="write the header of a volume to a new file", description=_BACKUP)
+    one.add_argument("volume", metavar="VOLUME")
+    one.add_argument("file", type=Path, metavar="FILE")
+    one.set_defaults(parser=one, command="header backup")
+
+    one = actions.add_parser("restore", help="put the header of a volume back", description=_RESTORE)
+    one.add_argument("volume", metavar="VOLUME")
+    one.add_argument("file", type=Path, metavar="FILE")
+    one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
+    one.add_argument(
+        "--recovery-key",
+        action="store_true",
+        help="ask for the recovery key, if it has to be opened, and no key provider",
+    )
+    one.add_argument(
+        "--force", action="store_true", help="even if nothing proves that the file belongs to what is on the device"
+    )
+    one.add_argument(
+        "--overwrite",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="even if this stands in the header's place: ext4, gpt, ... as the refusal names it",
+    )
+    one.set_defaults(parser=one, command="header restore")
 
 
 def _add_image_commands(actions: argparse._SubParsersAction[_Parser]) -> None:

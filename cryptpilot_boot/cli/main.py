@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cryptpilot_boot.cli import terminal
 from cryptpilot_boot.cli.arguments import parse
-from cryptpilot_boot.commands import boot_service, check, generator, recovery_key, show, volumes
+from cryptpilot_boot.commands import boot_service, check, generator, header, recovery_key, show, volumes
 from cryptpilot_boot.config import Boot, Config, load
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
@@ -99,10 +99,11 @@ def _init(config: Config, arguments: argparse.Namespace) -> bool:
 
 
 def _open(config: Config, arguments: argparse.Namespace) -> bool:
-    if arguments.recovery_key:
-        (name,) = arguments.volumes
-        return recovery_key.open_by_key(config, name, terminal.report, _ask_recovery_key, check_fs=arguments.check_fs)
     with terminal.progress():
+        if arguments.recovery_key:
+            return recovery_key.open_by_key(
+                config, arguments.volumes[0], terminal.report, _ask_recovery_key, check_fs=arguments.check_fs
+            )
         return volumes.open_volumes(config, arguments.volumes, terminal.report, check_fs=arguments.check_fs)
 
 
@@ -141,6 +142,25 @@ def _ask_recovery_key(name: str) -> Passphrase:
             if not terminal.asks():
                 raise
             terminal.explain(error)
+
+
+def _header_backup(config: Config, arguments: argparse.Namespace) -> bool:
+    with terminal.progress():
+        return header.backup(config, arguments.volume, arguments.file.absolute(), terminal.report)
+
+
+def _header_restore(config: Config, arguments: argparse.Namespace) -> bool:
+    with terminal.progress():
+        return header.restore(
+            config,
+            arguments.volume,
+            arguments.file.absolute(),
+            terminal.report,
+            (lambda _: True) if arguments.yes else terminal.confirm,
+            overwrite=frozenset(arguments.overwrite),
+            force=arguments.force,
+            ask_key=_ask_recovery_key if arguments.recovery_key else None,
+        )
 
 
 def _config_check(config: Config, arguments: argparse.Namespace) -> bool:
@@ -231,6 +251,8 @@ _COMMANDS = {
     "open": _open,
     "close": _close,
     "recovery-key": _recovery_key,
+    "header backup": _header_backup,
+    "header restore": _header_restore,
     "config check": _config_check,
     "boot-service": _boot_service,
     "generator": _generator,

@@ -132,14 +132,14 @@ def _hidden(prompt: str) -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(terminal)
-    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
-    sys.stderr.write(prompt)
-    sys.stderr.flush()
     try:
-        termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
+        termios.tcsetattr(terminal, termios.TCSADRAIN, [*before[:3], before[3] & ~termios.ECHO, *before[4:]])
+        # only now, or somebody quick would see what he types
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
         yield
     finally:
-        termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
         sys.stderr.write("\n")
 
 

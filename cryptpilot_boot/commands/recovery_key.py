@@ -8,6 +8,7 @@ from cryptpilot_boot import keys, volume
 from cryptpilot_boot.commands.each import each
 from cryptpilot_boot.commands.key import passphrase_of
 from cryptpilot_boot.commands.select import select
+from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.keys import recovery
 from cryptpilot_boot.system import process, qrcode
 
@@ -40,11 +41,17 @@ def draw(key: Passphrase, *, colored: bool) -> list[str]:
 def open_by_key(config: Config, name: str, report: Report, ask: Ask, *, check_fs: bool) -> bool:
     """Open a volume by its recovery key, for which a person is asked; True when it is open, whoever opened it."""
     (one,) = select(config, [name])
-    volume.require_persistent(one)
-    if volume.is_open(one):
-        report(one, f"{one.mapper_path} was open already")
-        return True
-    volume.require_openable(one)  # or it would be typed in vain
+    try:
+        volume.require_persistent(one)
+        if volume.is_open(one):
+            report(one, f"{one.mapper_path} was open already")
+            return True
+        volume.require_openable(one)  # or it would be typed in vain
+    except Interrupted:
+        raise
+    except CryptpilotError as error:
+        report(one, error)
+        return False
     process.lock_memory()
 
     def open_one(_: Volume) -> str:

@@ -89,10 +89,13 @@ def luks_format(
     return header
 
 
-def luks_open(device: str, name: str, passphrase: Passphrase, header: Header, *, journal: bool) -> None:
+def luks_open(
+    device: str, name: str, passphrase: Passphrase, header: Header, *, journal: bool, readonly: bool = False
+) -> None:
     """Open the LUKS2 device as /dev/mapper/`name`. The passphrase is verified by opening.
 
-    journal: keep the journal of a device with integrity. An interruption leaves the device closed.
+    journal: keep the journal of a device with integrity. readonly: nothing is written to the device. An interruption
+    leaves the device closed.
     """
     raise_if_interrupted()
     run(
@@ -103,6 +106,7 @@ def luks_open(device: str, name: str, passphrase: Passphrase, header: Header, *,
             f"--header={header.path}",
             *_ONE_BY_ONE,
             *([] if journal else _NO_JOURNAL),
+            *(["--readonly"] if readonly else []),
             "--key-file=-",
             device,
             name,

@@ -41,6 +41,7 @@ _OFFSET = slice(0x100, 0x108)
 _CHECKSUM = slice(0x1C0, 0x200)
 _DIGITS = 20  # of a number of 64 bits
 _BLOCK = 1 << 20
+_SECTOR = 512
 _RECOVERY = "systemd-recovery"  # the token by which systemd-cryptenroll too knows the slots of recovery keys
 
 
@@ -141,7 +142,7 @@ def copy_from(device: str) -> tuple[Header, Facts]:
         if not copies:
             raise DeviceError(
                 f"{device}: the LUKS2 header is damaged: no copy of it is whole",
-                "put a backup of the header back, if there is one: cryptpilot header restore",
+                "put a backup of the header back, if there is one: cryptpilot header restore VOLUME FILE",
             )
         try:
             return _copy(source, copies)
@@ -297,8 +298,8 @@ def _recovery(metadata: dict[str, Any]) -> Iterator[tuple[int, frozenset[int]]]:
 
 
 def _size(segment: dict[str, Any]) -> int:
-    """Return the bytes of a data segment; 0 for one that takes what there is."""
-    return 0 if segment["size"] == "dynamic" else _number(segment["size"])
+    """Return the bytes of a data segment; of one that takes what there is, the least that can be."""
+    return _SECTOR if segment["size"] == "dynamic" else _number(segment["size"])
 
 
 def _copy_span(source: int, target: int, start: int, size: int) -> None:

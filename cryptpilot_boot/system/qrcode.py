@@ -1,22 +1,17 @@
 """QR codes, drawn with characters.
 
-Uses: qrencode, where it is installed.
+Uses: qrencode.
 """
 
 from __future__ import annotations
 
-from cryptpilot_boot.system.run import is_there, run
-
-
-def can_draw() -> bool:
-    """Tell whether there is what draws them."""
-    return is_there("qrencode")
+from cryptpilot_boot.system.run import run
 
 
 def draw(text: memoryview, *, colored: bool) -> list[str]:
-    """Return the lines of a QR code; colored: with a light ground of its own, on whatever ground the terminal has.
+    """Return the lines of a QR code; colored: on a ground of its own, whatever that of the terminal is.
 
-    Raises ProgramError.
+    Raises ProgramError, as when there is no qrencode.
     """
     kind = "ANSIUTF8" if colored else "UTF8"
     _, drawn = run(["qrencode", f"--type={kind}", "--output=-"], stdin=text)

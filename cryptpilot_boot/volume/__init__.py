@@ -1,16 +1,20 @@
 """The domain: what a volume is, what state it is in, how it is initialized, opened and closed."""
 
+from cryptpilot_boot.volume.header import Restoration, backup, require_restorable, restore
 from cryptpilot_boot.volume.initialize import Force, Target, initialize, require_formattable
 from cryptpilot_boot.volume.opening import close, open_volume, require_openable, verify
 from cryptpilot_boot.volume.recovery import enroll, open_by_key, require_persistent
-from cryptpilot_boot.volume.state import State, Status, examine, is_open
+from cryptpilot_boot.volume.state import State, Status, describe, examine, is_open
 
 __all__ = [
     "Force",
+    "Restoration",
     "State",
     "Status",
     "Target",
+    "backup",
     "close",
+    "describe",
     "enroll",
     "examine",
     "initialize",
@@ -20,5 +24,7 @@ __all__ = [
     "require_formattable",
     "require_openable",
     "require_persistent",
+    "require_restorable",
+    "restore",
     "verify",
 ]

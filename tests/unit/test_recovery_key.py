@@ -16,6 +16,8 @@ from cryptpilot_boot.keys import recovery
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cryptpilot_boot.passphrase import Passphrase
+
 LETTERS = "cbdefghijklnrtuv"
 FORM = re.compile(rf"([{LETTERS}]{{8}}-){{8}}[{LETTERS}]{{8}}")
 
@@ -23,7 +25,7 @@ keys = st.builds(lambda: text(recovery.generate()))
 places = st.integers(0, 71)
 
 
-def text(key: recovery.Passphrase) -> str:
+def text(key: Passphrase) -> str:
     return bytes(key.reveal()).decode()
 
 
