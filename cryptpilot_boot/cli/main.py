@@ -60,13 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.explain(error)
         return EXIT_FAILED
     except BrokenPipeError:
-        # whoever read the output has seen enough; nothing more is said, at interpreter exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # whoever read the output has seen enough
+        _say_no_more()
         return EXIT_FAILED
     except Exception as bug:
         terminal.explain(CryptpilotError(describe_bug(bug), "please report this, with the command you ran"))
         return EXIT_FAILED
     return EXIT_USAGE if config.problems and not arguments.boots else EXIT_OK
+
+
+def _say_no_more() -> None:
+    """Have nothing written to standard output any more, at interpreter exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -121,7 +126,11 @@ def _recovery_key(config: Config, arguments: argparse.Namespace) -> bool:
 
 def _show_recovery_key(key: Passphrase) -> None:
     """Print the key alone to standard output, and draw it if that is a terminal."""
-    terminal.say(bytes(key.reveal()).decode())
+    try:
+        terminal.say(bytes(key.reveal()).decode())
+    except OSError:
+        _say_no_more()
+        raise
     if terminal.is_shown():
         try:
             _print_lines(recovery_key.draw(key, colored=terminal.colored()))

@@ -100,7 +100,8 @@ def _look(volume: Volume, saved: luks_header.Header, path: Path, overwrite: froz
     device = block.look_up(volume.dev)
     if state.is_open(volume):
         raise DeviceError(
-            "is open: it needs no other header to be read", f"close it first: cryptpilot close {volume.volume}"
+            "is open, and can be read as it is",
+            f"if its header is damaged, copy the data first; then close it: cryptpilot close {volume.volume}",
         )
     close_leftover(volume)
     block.require_unused(device.node)
@@ -175,14 +176,13 @@ def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path
             ) from None
         try:
             inside = block.signature(f"/dev/mapper/{name}")
-            what = state.describe(inside)
+            seen = "no file system" if inside is None else state.describe(inside)
         except DeviceError as error:
-            inside, what = None, error.what
+            inside, seen = None, f"no file system ({error.what})"
         finally:
             cryptsetup.close(name)
-    if inside is None or (volume.makefs and inside.kind != volume.makefs):
+    if inside is None or inside.kind != (volume.makefs or inside.kind):
         raise DeviceError(
-            f"{path} does not prove to belong to {volume.dev}: opened by it, there is"
-            f" {'no file system' if inside is None else what}{f' ({what})' if inside is None else ''}",
+            f"{path} does not prove to belong to {volume.dev}: opened by it, there is {seen}",
             f'check "dev" in the configuration; {anyhow}',
         )

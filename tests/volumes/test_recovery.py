@@ -65,6 +65,14 @@ heading table
 cryptpilot show a
 heading twice
 fails cryptpilot recovery-key a
+heading not shown
+status=0; cryptpilot recovery-key b 2>&1 > /dev/full || status=$?; echo "status $status"
+cryptsetup luksDump /dev/disk/by-id/virtio-b | grep -cE "^  [0-9]: (luks2|systemd-recovery)"
+# a token that is wrong, as somebody's own slip may have left it
+cryptsetup token import --json-file=- /dev/disk/by-id/virtio-b <<< '{"type":"systemd-recovery","keyslots":["0"]}'
+cryptpilot recovery-key b --replace > /dev/null 2>&1
+cryptpilot open b
+cryptpilot close b
 heading other tools
 cryptsetup luksDump --dump-json-metadata /dev/disk/by-id/virtio-a; echo
 mv /run/key /run/key.gone
@@ -94,7 +102,7 @@ fails cryptpilot open a --recovery-key < /dev/null
 heading only one
 fails cryptpilot open a b --recovery-key
 heading cannot enroll
-fails cryptpilot recovery-key b
+fails cryptpilot recovery-key b --replace
 mv /run/key.gone /run/key
 heading replace
 cryptpilot open a
@@ -128,6 +136,14 @@ cryptpilot open a
     assert [metadata["keyslots"][slot]["kdf"]["type"] for slot in "01"] == ["pbkdf2", "pbkdf2"]
     assert metadata["keyslots"]["1"]["kdf"]["iterations"] == 1000
 
+    assert said["not shown"].splitlines() == [
+        "cryptpilot: error: b: the recovery key could not be shown: No space left on device",
+        "cryptpilot:   it was removed again, as nobody has it; nothing has changed",
+        "status 1",
+        "1",
+        "b: /dev/mapper/b is open",
+        "b: /dev/mapper/b is closed",
+    ]
     assert "No such file" in said["provider is gone"]
     assert said["opened"] == "a: /dev/mapper/a is open\n"
     assert said["again"] == "a: /dev/mapper/a was open already\n"
@@ -180,6 +196,9 @@ heading no place
 fails cryptpilot header backup a /nowhere/a.header
 heading while open
 fails cryptpilot header restore a a.header --yes
+heading spoiled while open
+{SPOIL.format("b")}
+cryptpilot show b --json
 cryptpilot close a b > /dev/null
 heading unasked
 fails cryptpilot header restore a a.header
@@ -208,7 +227,6 @@ dd if=/dev/zero of=/dev/disk/by-id/virtio-a bs=4096 count=1 conv=notrunc,fsync s
 cryptpilot header restore a a.header --yes
 {IS_READ.format("a")}
 heading integrity
-{WIPE.format("b")}
 cryptpilot header restore b b.header --yes
 {IS_READ.format("b")}
 """,
@@ -218,6 +236,9 @@ cryptpilot header restore b b.header --yes
     assert "error: a: /run/a.header: is there already" in said["no second"]
     assert "/nowhere/a.header" in said["no place"]
     assert "error: a: is open" in said["while open"]
+    spoiled = shown(said["spoiled while open"])
+    assert (spoiled["status"], spoiled["recovery_key"]) == ("opened", None)
+    assert spoiled["detail"] == "/dev/disk/by-id/virtio-b: the LUKS2 header is damaged: no copy of it is whole"
     assert "give --yes" in said["unasked"]
     put_back = (
         "a: its header is put back, with the secrets and recovery keys of when it was saved;"
