@@ -108,6 +108,15 @@ heading replace
 cryptpilot open a
 cryptpilot recovery-key a --replace 2>&1 > /run/second
 cryptpilot close a
+heading interrupted
+# in the middle of its work, by whoever presses Ctrl-C
+program=$(readlink -f /usr/sbin/cryptsetup); cp $program /run/cryptsetup.real
+printf '#!/bin/sh\n[ $1 != luksAddKey ] || kill -INT $PPID\nexec /run/cryptsetup.real "$@"\n' > /run/cryptsetup.sh
+chmod +x /run/cryptsetup.sh; mount --bind /run/cryptsetup.sh $program
+status=0; cryptpilot recovery-key b --replace 2>&1 > /run/third || status=$?; echo "status $status"
+umount $program
+cryptpilot open b --recovery-key < /run/third
+cryptpilot recovery-key b --replace 2>&1 > /dev/null
 heading old is void
 fails cryptpilot open a --recovery-key < /run/first
 heading new opens
@@ -159,6 +168,14 @@ cryptpilot open a
     assert "No such file" in said["cannot enroll"]
 
     assert "its recovery key opens it from now on, and 1 older one does no more" in said["replace"]
+    assert said["interrupted"].splitlines() == [
+        "cryptpilot: write it down, or print it, and keep it away from this machine: it is not shown again",
+        "cryptpilot: interrupted",
+        "status 130",
+        "b: /dev/mapper/b is open",
+        "cryptpilot: write it down, or print it, and keep it away from this machine: it is not shown again",
+        "cryptpilot: b: its recovery key opens it from now on, and 2 older ones do no more",
+    ]
     assert "no key slot takes it" in said["old is void"]
     assert said["new opens"].startswith("a: /dev/mapper/a is open\n")
     metadata = json.loads(said["left in the header"])
