@@ -44,6 +44,28 @@ value, tries it, and only then removes the one for the previous value. The volum
 At no moment is it without a key; after an interruption or a power cut run it again. Other key slots are left alone.
 """
 
+_RECOVERY_KEY = """\
+Enrolls a new random recovery key, beside the volume's secret: with it "cryptpilot open --recovery-key" opens the volume
+without a key provider and without a network, and so does any program that opens LUKS2. It is written to standard
+output once, on a terminal as a QR code too; whoever has it opens the volume, so keep it as safe as the data, and apart.
+"""
+
+_HEADER = """\
+The header of a volume, at the beginning of its device, holds what its key is made of: without it nobody reads the data
+again, whatever secret he has. A backup of it is 16 MiB, and opens nothing by itself.
+"""
+
+_BACKUP = """\
+Writes the header of a volume, open or not, to a new file. Whoever has the file, and a secret or recovery key that opens
+the volume now, can always open it: also when they have been replaced. Make a new one when they have been.
+"""
+
+_RESTORE = """\
+Puts the header of a closed volume back, if the file is a sound one of that volume: the header that is there has to be
+of the same volume; where that is lost or damaged, the volume is opened by the file first, without writing to it, to see
+whether there is a file system. A header of another volume is never replaced. After a power cut run it again.
+"""
+
 _CHECK = """\
 Finds out by day what would fail at night: for each volume whether its files can be used, its device is there and
 sound, its key provider answers, and whether the key opens it. Nothing is opened or changed.
@@ -111,6 +133,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         # by the command's own parser, which knows what it takes
         known = re.findall(r"--[\w-]+", arguments.parser.format_help())
         arguments.parser.error(f"unrecognized argument: {unknown[0]}{_did_you_mean(unknown[0], known)}")
+    if arguments.command == "open" and arguments.recovery_key and len(arguments.volumes) > 1:
+        arguments.parser.error("--recovery-key is of one volume")
     return arguments
 
 
@@ -168,6 +192,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check the file system that makefs names first, and mend what needs no question",
     )
+    one.add_argument(
+        "--recovery-key",
+        action="store_true",
+        help="ask for the recovery key of one volume, and no key provider; without a terminal it is the first line of"
+        " standard input",
+    )
     one.set_defaults(parser=one, command="open")
 
     one = commands.add_parser("close", help="close volumes; what a temporary volume held is lost")
@@ -179,6 +209,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
     one.set_defaults(parser=one, command="rotate")
+
+    one = commands.add_parser(
+        "recovery-key", help="enroll a recovery key: a way in without the key provider", description=_RECOVERY_KEY
+    )
+    one.add_argument("volume", metavar="VOLUME")
+    one.add_argument("--replace", action="store_true", help="older recovery keys of the volume open it no more")
+    one.set_defaults(parser=one, command="recovery-key")
+
+    _add_header_commands(commands)
 
     one = commands.add_parser("config", help="the configuration")
     actions = one.add_subparsers(required=True, metavar="ACTION")
@@ -221,6 +260,36 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(parser=one, command="initrd record", needs_all_files=True)
     _add_image_commands(actions)
     return top
+
+
+def _add_header_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
+    one = commands.add_parser("header", help="save the LUKS2 header of a volume, and put it back", description=_HEADER)
+    actions = one.add_subparsers(required=True, metavar="ACTION")
+    one = actions.add_parser("backup", help="write the header of a volume to a new file", description=_BACKUP)
+    one.add_argument("volume", metavar="VOLUME")
+    one.add_argument("file", type=Path, metavar="FILE")
+    one.set_defaults(parser=one, command="header backup")
+
+    one = actions.add_parser("restore", help="put the header of a volume back", description=_RESTORE)
+    one.add_argument("volume", metavar="VOLUME")
+    one.add_argument("file", type=Path, metavar="FILE")
+    one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
+    one.add_argument(
+        "--recovery-key",
+        action="store_true",
+        help="ask for the recovery key, if it has to be opened, and no key provider",
+    )
+    one.add_argument(
+        "--force", action="store_true", help="even if nothing proves that the file belongs to what is on the device"
+    )
+    one.add_argument(
+        "--overwrite",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="even if this stands in the header's place: ext4, gpt, ... as the refusal names it",
+    )
+    one.set_defaults(parser=one, command="header restore")
 
 
 def _add_image_commands(actions: argparse._SubParsersAction[_Parser]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cryptpilot_boot.cli import terminal
 from cryptpilot_boot.cli.arguments import parse
-from cryptpilot_boot.commands import boot_service, check, generator, show, volumes
+from cryptpilot_boot.commands import boot_service, check, generator, header, recovery_key, show, volumes
 from cryptpilot_boot.config import Boot, Config, load
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
@@ -20,6 +20,8 @@ from cryptpilot_boot.volume import Force
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+    from cryptpilot_boot.passphrase import Passphrase
 
 _NO_CONFIGURATION = Config(DEFAULT_DIRECTORY, Boot(), ())
 
@@ -58,13 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.explain(error)
         return EXIT_FAILED
     except BrokenPipeError:
-        # whoever read the output has seen enough; nothing more is said, at interpreter exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # whoever read the output has seen enough
+        _say_no_more()
         return EXIT_FAILED
     except Exception as bug:
         terminal.explain(CryptpilotError(describe_bug(bug), "please report this, with the command you ran"))
         return EXIT_FAILED
     return EXIT_USAGE if config.problems and not arguments.boots else EXIT_OK
+
+
+def _say_no_more() -> None:
+    """Have nothing written to standard output any more, at interpreter exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -98,12 +105,71 @@ def _init(config: Config, arguments: argparse.Namespace) -> bool:
 
 def _open(config: Config, arguments: argparse.Namespace) -> bool:
     with terminal.progress():
+        if arguments.recovery_key:
+            return recovery_key.open_by_key(
+                config, arguments.volumes[0], terminal.report, _ask_recovery_key, check_fs=arguments.check_fs
+            )
         return volumes.open_volumes(config, arguments.volumes, terminal.report, check_fs=arguments.check_fs)
 
 
 def _close(config: Config, arguments: argparse.Namespace) -> bool:
     with terminal.progress():
         return volumes.close(config, arguments.volumes, terminal.report)
+
+
+def _recovery_key(config: Config, arguments: argparse.Namespace) -> bool:
+    with terminal.progress():
+        return recovery_key.enroll(
+            config, arguments.volume, terminal.report_aside, _show_recovery_key, replace=arguments.replace
+        )
+
+
+def _show_recovery_key(key: Passphrase) -> None:
+    """Print the key alone to standard output, and draw it if that is a terminal."""
+    try:
+        terminal.say(bytes(key.reveal()).decode())
+    except OSError:
+        _say_no_more()
+        raise
+    if terminal.is_shown():
+        try:
+            _print_lines(recovery_key.draw(key, colored=terminal.colored()))
+        except CryptpilotError as error:
+            # it can be written down all the same
+            terminal.complain(f"no QR code of it: {error.what}")
+            terminal.complain(f"  {error.hint}")
+    terminal.complain("write it down, or print it, and keep it away from this machine: it is not shown again")
+
+
+def _ask_recovery_key(name: str) -> Passphrase:
+    """Ask for a recovery key, on a terminal until it is one; raises CryptpilotError."""
+    while True:
+        typed = terminal.read_secret_line(f"Recovery key of {name} (it is not shown as you type): ")
+        try:
+            return recovery_key.parse(typed)
+        except CryptpilotError as error:
+            if not terminal.asks():
+                raise
+            terminal.explain(error)
+
+
+def _header_backup(config: Config, arguments: argparse.Namespace) -> bool:
+    with terminal.progress():
+        return header.backup(config, arguments.volume, arguments.file.absolute(), terminal.report)
+
+
+def _header_restore(config: Config, arguments: argparse.Namespace) -> bool:
+    with terminal.progress():
+        return header.restore(
+            config,
+            arguments.volume,
+            arguments.file.absolute(),
+            terminal.report,
+            (lambda _: True) if arguments.yes else terminal.confirm,
+            overwrite=frozenset(arguments.overwrite),
+            force=arguments.force,
+            ask_key=_ask_recovery_key if arguments.recovery_key else None,
+        )
 
 
 def _config_check(config: Config, arguments: argparse.Namespace) -> bool:
@@ -202,6 +268,9 @@ _COMMANDS = {
     "open": _open,
     "close": _close,
     "rotate": _rotate,
+    "recovery-key": _recovery_key,
+    "header backup": _header_backup,
+    "header restore": _header_restore,
     "config check": _config_check,
     "boot-service": _boot_service,
     "generator": _generator,

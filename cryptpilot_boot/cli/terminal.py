@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import termios
 import threading
 import time
 from contextlib import contextmanager
@@ -26,18 +27,20 @@ _CLEAR_LINE = "\r\x1b[K"
 # Steps a person waits for, in words; what is not here takes no time.
 _STEPS = {
     "fetch-key": "asking for the key",
+    "add-key": "adding the recovery key",
+    "remove-keys": "removing older recovery keys",
     "format": "formatting",
     "makefs": "making the file system",
     "check-fs": "checking the file system",
     "open": "opening",
     "close": "closing",
-    "add-key": "adding a key slot",
     "remove-key": "removing the old key slot",
     "make-image": "dracut makes the image",
     "check-image": "checking the image",
 }
 _WIDTH = 72  # characters, where no terminal says otherwise
 _TICK = 0.5  # seconds
+_LONGEST_SECRET = 1024
 _SILENT_FOR = 1.0  # seconds a step may take before it is worth a word
 
 _speaking = threading.RLock()
@@ -85,6 +88,60 @@ def confirm(question: str) -> bool:
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def report_aside(one: Volume, result: Result) -> None:
+    """Print what became of a volume to standard error, for a command whose output is something else."""
+    if isinstance(result, CryptpilotError):
+        explain(result, one.volume)
+    else:
+        complain(f"{one.volume}: {result}")
+
+
+def is_shown() -> bool:
+    """Tell whether a person looks at standard output."""
+    return sys.stdout.isatty()
+
+
+def asks() -> bool:
+    """Tell whether a person is at standard input."""
+    return sys.stdin.isatty()
+
+
+def read_secret_line(prompt: str) -> bytearray:
+    """Read a line from the terminal without showing it, or from standard input when that is none; its caller wipes it.
+
+    Raises CryptpilotError when there is none, or one that is too long.
+    """
+    with _hidden(prompt):
+        line = bytearray()
+        # byte by byte: what comes after the line is somebody else's
+        while (byte := os.read(sys.stdin.fileno(), 1)) not in (b"", b"\n"):
+            line += byte
+            if len(line) > _LONGEST_SECRET:
+                raise CryptpilotError(f"the line that was read is longer than {_LONGEST_SECRET} characters")
+    if not line.strip():
+        raise CryptpilotError("nothing was typed")
+    return line
+
+
+@contextmanager
+def _hidden(prompt: str) -> Iterator[None]:
+    """Have the terminal not show what is typed."""
+    terminal = sys.stdin.fileno()
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(terminal)
+    try:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, [*before[:3], before[3] & ~termios.ECHO, *before[4:]])
+        # only now, or somebody quick would see what he types
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        sys.stderr.write("\n")
 
 
 def colored() -> bool:

@@ -61,6 +61,7 @@ def _row(status: Status) -> list[str]:
         "auto_open": volume.auto_open,
         f"makefs={volume.makefs}": volume.makefs,
         "integrity": volume.integrity,
+        "recovery key": status.recovery_key,
     }
     return [
         volume.volume,
@@ -89,6 +90,7 @@ def _record(status: Status) -> dict[str, object]:
         "makefs": volume.makefs,
         "integrity": volume.integrity,
         "temporary": volume.temporary,
+        "recovery_key": status.recovery_key,
         "initialized": status.initialized,
         "opened": status.opened,
         "status": status.state.value,

@@ -8,6 +8,7 @@ a mark is not left half made: what makes it, or takes it away, is finished whate
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import threading
@@ -88,10 +89,13 @@ def luks_format(
     return header
 
 
-def luks_open(device: str, name: str, passphrase: Passphrase, header: Header, *, journal: bool) -> None:
+def luks_open(
+    device: str, name: str, passphrase: Passphrase, header: Header, *, journal: bool, readonly: bool = False
+) -> None:
     """Open the LUKS2 device as /dev/mapper/`name`. The passphrase is verified by opening.
 
-    journal: keep the journal of a device with integrity. An interruption leaves the device closed.
+    journal: keep the journal of a device with integrity. readonly: nothing is written to the device. An interruption
+    leaves the device closed.
     """
     raise_if_interrupted()
     run(
@@ -102,6 +106,7 @@ def luks_open(device: str, name: str, passphrase: Passphrase, header: Header, *,
             f"--header={header.path}",
             *_ONE_BY_ONE,
             *([] if journal else _NO_JOURNAL),
+            *(["--readonly"] if readonly else []),
             "--key-file=-",
             device,
             name,
@@ -117,8 +122,11 @@ def luks_open(device: str, name: str, passphrase: Passphrase, header: Header, *,
         raise
 
 
-def verify(device: str, passphrase: Passphrase, header: Header) -> int:
-    """Try the passphrase without opening anything; return the number of the key slot that takes it."""
+def verify(device: str, passphrase: Passphrase, header: Header, *, finish: bool = False) -> int:
+    """Try the passphrase without opening anything; return the number of the key slot that takes it.
+
+    finish: even after an interruption, for what is to be finished then.
+    """
     _, said = run(
         [
             "cryptsetup",
@@ -133,6 +141,7 @@ def verify(device: str, passphrase: Passphrase, header: Header) -> int:
         ],
         stdin=passphrase.reveal(),
         pass_fds=[header.descriptor],
+        finish=finish,
     )
     slot = re.search(r"Key slot (\d+) unlocked", said)
     if not slot:
@@ -178,6 +187,17 @@ def kill_slot(device: str, slot: int, passphrase: Passphrase) -> None:
         stdin=passphrase.reveal(),
         finish=True,
     )
+
+
+def add_recovery_token(device: str, slot: int) -> None:
+    """Note in the header on the device that a key slot takes a recovery key, as systemd-cryptenroll does."""
+    token = json.dumps({"type": "systemd-recovery", "keyslots": [str(slot)]}).encode()
+    run(["cryptsetup", "token", "import", "--json-file=-", device], stdin=memoryview(token), finish=True)
+
+
+def remove_token(device: str, number: int) -> None:
+    """Remove a token from the header on the device."""
+    run(["cryptsetup", "token", "remove", f"--token-id={number}", device], finish=True)
 
 
 def close(name: str) -> None:

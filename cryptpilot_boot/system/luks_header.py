@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptpilot_boot.errors import DeviceError
+from cryptpilot_boot.errors import DeviceError, printable
 from cryptpilot_boot.system import block
 
 if TYPE_CHECKING:
@@ -35,11 +35,14 @@ _LUKS2 = 2
 _VERSION = slice(0x6, 0x8)
 _SIZE = slice(0x8, 0x10)
 _ALGORITHM = slice(0x48, 0x68)
+_UUID = slice(0xA8, 0xD0)
 _SUBSYSTEM = slice(0xD0, 0x100)
 _OFFSET = slice(0x100, 0x108)
 _CHECKSUM = slice(0x1C0, 0x200)
 _DIGITS = 20  # of a number of 64 bits
 _BLOCK = 1 << 20
+_SECTOR = 512
+_RECOVERY = "systemd-recovery"  # the token by which systemd-cryptenroll too knows the slots of recovery keys
 
 
 class Header:
@@ -101,13 +104,26 @@ class Facts:
     """What a header says of how the device is encrypted; of all its valid copies together.
 
     segments: types of the data segments ("crypt"). ciphers: of the data; slot_ciphers: of the key slots. integrity:
-    how the data are authenticated ("hmac(sha256)"), "" among them where some are not.
+    how the data are authenticated ("hmac(sha256)"), "" among them where some are not. uuids: what the header is called.
+    volume_keys: digests, with their salt, of the keys that the data are encrypted with. layout: the data segments as
+    they are described. room: bytes a device must have for the header and the data. recovery: the tokens that say which
+    key slots take recovery keys, each by its number and with the numbers of those slots that there are.
     """
 
     segments: frozenset[str]
     ciphers: frozenset[str]
     slot_ciphers: frozenset[str]
     integrity: frozenset[str]
+    uuids: frozenset[str]
+    volume_keys: frozenset[str]
+    layout: frozenset[str]
+    room: int
+    recovery: frozenset[tuple[int, frozenset[int]]]
+
+    @property
+    def recovery_slots(self) -> set[int]:
+        """Numbers of the key slots that take recovery keys."""
+        return {slot for _, slots in self.recovery for slot in slots}
 
 
 def copy_from(device: str) -> tuple[Header, Facts]:
@@ -126,7 +142,7 @@ def copy_from(device: str) -> tuple[Header, Facts]:
         if not copies:
             raise DeviceError(
                 f"{device}: the LUKS2 header is damaged: no copy of it is whole",
-                "put a backup of the header back, if there is one: cryptsetup luksHeaderRestore",
+                "put a backup of the header back, if there is one: cryptpilot header restore VOLUME FILE",
             )
         try:
             return _copy(source, copies)
@@ -148,6 +164,11 @@ class _Copy:
 
     offset: int
     content: bytes
+
+    @property
+    def uuid(self) -> str:
+        """What the header is called."""
+        return printable(self.content[_UUID].split(b"\0", 1)[0].decode("ascii", "replace"))
 
     def metadata(self) -> dict[str, Any]:
         """Return the JSON object. Raises ValueError when it is none, and RecursionError."""
@@ -235,6 +256,11 @@ def _copy(source: int, copies: list[_Copy]) -> tuple[Header, Facts]:
         ciphers=frozenset(_text(segment.get("encryption", "")) for segment in segments),
         slot_ciphers=frozenset(_text(area.get("encryption", "")) for area in areas),
         integrity=frozenset(_text(segment.get("integrity", {}).get("type", "")) for segment in segments),
+        uuids=frozenset(copy.uuid for copy in copies),
+        volume_keys=frozenset(key for one in metadata for key in _volume_keys(one)),
+        layout=frozenset(json.dumps(segment, sort_keys=True) for segment in segments),
+        room=max(_number(segment["offset"]) + _size(segment) for segment in segments),
+        recovery=frozenset(token for one in metadata for token in _recovery(one)),
     )
     spans = {(_number(area["offset"]), _number(area["size"])) for area in areas}
     room = max(_number(segment["offset"]) for segment in segments)
@@ -254,6 +280,26 @@ def _copy(source: int, copies: list[_Copy]) -> tuple[Header, Facts]:
         header.close()
         raise
     return header, facts
+
+
+def _volume_keys(metadata: dict[str, Any]) -> Iterator[str]:
+    """Yield what the volume keys of the data are known by."""
+    for digest in metadata["digests"].values():
+        if digest["segments"]:
+            yield f"{_text(digest['salt'])} {_text(digest['digest'])}"
+
+
+def _recovery(metadata: dict[str, Any]) -> Iterator[tuple[int, frozenset[int]]]:
+    """Yield the tokens of recovery keys, each with those of its key slots that are there."""
+    there = frozenset(_number(slot) for slot in metadata["keyslots"])
+    for number, token in metadata.get("tokens", {}).items():
+        if token.get("type") == _RECOVERY:
+            yield _number(number), frozenset(_number(slot) for slot in token["keyslots"]) & there
+
+
+def _size(segment: dict[str, Any]) -> int:
+    """Return the bytes of a data segment; of one that takes what there is, the least that can be."""
+    return _SECTOR if segment["size"] == "dynamic" else _number(segment["size"])
 
 
 def _copy_span(source: int, target: int, start: int, size: int) -> None:

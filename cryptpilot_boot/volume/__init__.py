@@ -1,21 +1,31 @@
 """The domain: what a volume is, what state it is in, how it is initialized, opened and closed."""
 
+from cryptpilot_boot.volume.header import Restoration, backup, require_restorable, restore
 from cryptpilot_boot.volume.initialize import Force, Target, initialize, require_formattable
 from cryptpilot_boot.volume.opening import Opening, close, open_volume, require_openable, verify
-from cryptpilot_boot.volume.state import State, Status, examine, is_open
+from cryptpilot_boot.volume.recovery import enroll, open_by_key, require_persistent
+from cryptpilot_boot.volume.state import State, Status, describe, examine, is_open
 
 __all__ = [
     "Force",
     "Opening",
+    "Restoration",
     "State",
     "Status",
     "Target",
+    "backup",
     "close",
+    "describe",
+    "enroll",
     "examine",
     "initialize",
     "is_open",
+    "open_by_key",
     "open_volume",
     "require_formattable",
     "require_openable",
+    "require_persistent",
+    "require_restorable",
+    "restore",
     "verify",
 ]

@@ -60,13 +60,13 @@ def open_volume(
                 )
             _unlock(volume, device, passphrase, header, check_fs=check_fs)
 
-        opened = _with_either_value(volume, ask_passphrase, ask_previous, unlock)
+        opened = with_either_value(volume, ask_passphrase, ask_previous, unlock)
         if ask_previous:
             pending.note(volume.volume, pending=opened is Opening.PREVIOUS)
         return opened
 
 
-def _with_either_value(
+def with_either_value(
     volume: Volume,
     ask_passphrase: Callable[[], Passphrase],
     ask_previous: Callable[[], Passphrase] | None,
@@ -138,12 +138,22 @@ def _openable(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
     return device, _sound_header(volume, device)
 
 
+def initialized_header(volume: Volume, device: block.Device) -> tuple[luks_header.Header, luks_header.Facts]:
+    """Return a copy of the header of a complete persistent volume, open or not, and what it says.
+
+    The copy is the caller's to close. Raises DeviceError when there is none, or none that is to be trusted.
+    """
+    require_initialized(volume, state.look(device.node))
+    return checked_header(volume, device.node, volume.dev)
+
+
 def require_initialized(volume: Volume, found: block.Signature | None) -> None:
     """Raise DeviceError unless what was found on the device is a persistent volume that is complete."""
     if found is None or found.kind != "crypto_LUKS":
         raise DeviceError(
             f"{volume.dev} is not initialized: it holds {state.describe(found)}",
-            f"initialize it first: cryptpilot init {volume.volume}",
+            f"initialize it first: cryptpilot init {volume.volume}; or, if it was initialized and the header is lost,"
+            f" put a backup of that back: cryptpilot header restore {volume.volume} FILE",
         )
     if found.subsystem == state.INITIALIZING:
         raise DeviceError(
@@ -159,16 +169,23 @@ def require_initialized(volume: Volume, found: block.Signature | None) -> None:
 
 def _sound_header(volume: Volume, device: block.Device) -> luks_header.Header:
     """Return a copy of the device's header; raise DeviceError when it says what no volume of ours says."""
-    header, facts = luks_header.copy_from(device.node)
+    return checked_header(volume, device.node, volume.dev)[0]
+
+
+def checked_header(volume: Volume, path: str, name: str) -> tuple[luks_header.Header, luks_header.Facts]:
+    """Copy the header that a device or a file begins with; the copy is the caller's to close.
+
+    name: what a person knows it by. Raises DeviceError when it says what no volume of ours says.
+    """
+    header, facts = luks_header.copy_from(path)
     reason = state.distrust(volume, facts)
     if reason:
         header.close()
         raise DeviceError(
-            f"the LUKS2 header of {volume.dev} is not to be trusted: {reason}",
-            "unless you know who changed it, take this disk as tampered with; look at it:"
-            f" cryptsetup luksDump {volume.dev}",
+            f"the LUKS2 header of {name} is not to be trusted: {reason}",
+            f"unless you know who changed it, take this disk as tampered with; look at it: cryptsetup luksDump {name}",
         )
-    return header
+    return header, facts
 
 
 def verify(
@@ -181,7 +198,7 @@ def verify(
     Raises CryptpilotError when no key slot takes it.
     """
     device = block.look_up(volume.dev)
-    return _with_either_value(
+    return with_either_value(
         volume, ask_passphrase, ask_previous, lambda passphrase: find_slot(volume, device, passphrase)
     )
 

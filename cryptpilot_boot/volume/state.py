@@ -42,13 +42,15 @@ class Status:
     """The state of a volume.
 
     detail: what is behind it, "" when the state says it all. rotation_pending: the volume was last opened with the
-    previous value of its secret.
+    previous value of its secret. recovery_key: whether the header knows of one; None when that cannot be told, or there
+    is no such thing.
     """
 
     volume: Volume
     state: State
     detail: str = ""
     rotation_pending: bool = False
+    recovery_key: bool | None = None
 
     @property
     def initialized(self) -> bool:
@@ -88,7 +90,7 @@ def examine(volume: Volume) -> Status:
 
 def _examine(volume: Volume) -> Status:
     if is_open(volume):
-        return Status(volume, State.OPENED)
+        return _examine_opened(volume)
     if not block.is_block_device(volume.dev):
         return Status(volume, State.DEVICE_NOT_FOUND, f"{volume.dev}: no such block device")
     found = look(volume.dev)
@@ -101,10 +103,23 @@ def _examine(volume: Volume) -> Status:
         header, facts = luks_header.copy_from(volume.dev)
         with header:
             reason = distrust(volume, facts)
-        return Status(volume, State.CHECK_FAILED if reason else State.READY_TO_OPEN, reason)
+        state = State.CHECK_FAILED if reason else State.READY_TO_OPEN
+        return Status(volume, state, reason, bool(facts.recovery_slots))
     if found.subsystem == INITIALIZING:
         return Status(volume, State.INITIALIZING, "init was interrupted; run it again")
     return Status(volume, State.REQUIRES_INIT, f"{volume.dev} holds {describe(found)}")
+
+
+def _examine_opened(volume: Volume) -> Status:
+    """Find out what the header says of a volume that does without it now, and will not at the next open."""
+    if volume.temporary or not block.is_block_device(volume.dev):
+        return Status(volume, State.OPENED)
+    try:
+        header, facts = luks_header.copy_from(volume.dev)
+    except DeviceError as error:
+        return Status(volume, State.OPENED, error.what)
+    header.close()
+    return Status(volume, State.OPENED, recovery_key=bool(facts.recovery_slots))
 
 
 def is_open(volume: Volume) -> bool:

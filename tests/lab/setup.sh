@@ -11,7 +11,7 @@ python=${PYTHON:-/usr/bin/python3}
 packages='
     python3 python3-venv binutils gcc libc6-dev git make shellcheck
     qemu-system-x86 user-mode-linux mmdebstrap
-    cryptsetup-bin e2fsprogs iproute2 dnsmasq-base cpio zstd kmod systemd-sysv
+    cryptsetup-bin e2fsprogs iproute2 dnsmasq-base cpio zstd kmod systemd-sysv qrencode
 '
 
 missing=

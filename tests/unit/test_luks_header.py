@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 from cryptpilot_boot.config import Kms
 from cryptpilot_boot.config.model import Volume
 from cryptpilot_boot.errors import DeviceError
-from cryptpilot_boot.system import block, luks_header
-from cryptpilot_boot.volume import State, examine, state
+from cryptpilot_boot.system import block, lock, luks_header
+from cryptpilot_boot.volume import State, examine, header, require_restorable, state
 from tests import headers
 from tests.headers import BINARY, DATA, SECOND, SLOTS, Template
 
@@ -327,6 +328,38 @@ def test_tokens_are_left_out(template: Template, tmp_path: Path) -> None:
     with header:
         assert as_cryptsetup_reads_it(header) == template.metadata
         assert opens(header, KEY)
+
+
+def test_the_key_slots_of_recovery_keys_are_known_by_their_token(template: Template, tmp_path: Path) -> None:
+    def add_tokens(metadata: headers.Json) -> None:
+        metadata["tokens"] = {
+            "0": {"type": "clevis", "keyslots": ["0"]},
+            "3": {"type": "systemd-recovery", "keyslots": ["0", "7"]},
+            "5": {"type": "systemd-recovery", "keyslots": []},
+        }
+
+    copy, facts = luks_header.copy_from(str(template.put(template.both(template.changed(add_tokens)), tmp_path / "d")))
+    copy.close()
+    # of the two that it names, one is not there
+    assert facts.recovery == {(3, frozenset({0})), (5, frozenset())}
+    assert facts.recovery_slots == {0}
+
+
+def test_a_header_is_not_put_on_a_device_that_is_too_small(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fix_size(metadata: headers.Json) -> None:
+        headers.segment(metadata)["size"] = str(16 << 20)
+
+    disk = template.put(template.both(template.changed(fix_size)), tmp_path / "disk", size=DATA + (16 << 20))
+    one = volume(disk)
+    for room, name in ((block, "require_unused"), (lock, "held"), (header, "close_leftover")):
+        monkeypatch.setattr(room, name, lambda *_: contextlib.nullcontext())
+    for size, fits in ((DATA + (16 << 20), True), (DATA + (16 << 20) - 512, False)):
+        device = block.Device(str(disk), str(disk), "1:1", "", size, "")
+        monkeypatch.setattr(block, "look_up", lambda _, device=device: device)
+        with contextlib.nullcontext() if fits else pytest.raises(DeviceError, match="is of a larger device"):
+            assert require_restorable(one, disk, frozenset()).proven
 
 
 @pytest.mark.parametrize("name", ["no such file", "a directory", "an empty file"])

@@ -1,0 +1,188 @@
+"""Backups of a volume's header: making one, and putting it back where it is proven to belong."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot import log
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
+from cryptpilot_boot.system import block, cryptsetup, header_file, lock, luks_header
+from cryptpilot_boot.volume import opening, state
+from cryptpilot_boot.volume.initialize import close_leftover, working_name
+from cryptpilot_boot.volume.recovery import require_persistent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.passphrase import Passphrase
+
+
+@dataclasses.dataclass(frozen=True)
+class Restoration:
+    """A device that a header may be put back on. Two looks that found the same are equal.
+
+    found: what it holds. proven: whether the header that is still there says that it is the same volume.
+    """
+
+    device: block.Device
+    found: block.Signature | None
+    proven: bool
+
+
+def backup(volume: Volume, path: Path) -> None:
+    """Write the header of a persistent volume, open or not, to a new file; one that is not good is not left behind."""
+    require_persistent(volume)
+    with lock.held(volume.volume), log.timed("backup-header", volume.volume, device=volume.dev):
+        device = block.look_up(volume.dev)
+        header, facts = opening.initialized_header(volume, device)
+        header.close()
+        try:
+            header_file.save(device.node, path)
+        except ProgramError as error:
+            raise CryptpilotError(f"the header of {volume.dev} cannot be saved: {error.what}", error.hint) from None
+        try:
+            copy, written = luks_header.copy_from(str(path))
+            copy.close()
+        except DeviceError:
+            written = None
+        if written != facts:
+            header_file.remove(path)
+            raise CryptpilotError(f"{path}: what was written is not the header of {volume.dev}", "run it again")
+
+
+def require_restorable(volume: Volume, path: Path, overwrite: frozenset[str]) -> Restoration:
+    """Return what a backup would be put back on; raise unless it may be: nothing is destroyed unproven.
+
+    overwrite: kinds of data, named as libblkid does ("ext4"), that may stand in the header's place.
+    """
+    require_persistent(volume)
+    with lock.held(volume.volume), header_file.load(path) as saved:
+        return _look(volume, saved, path, overwrite)
+
+
+def restore(
+    volume: Volume,
+    path: Path,
+    agreed: Restoration,
+    overwrite: frozenset[str],
+    ask_passphrase: Callable[[], Passphrase] | None,
+) -> None:
+    """Put the header of a closed persistent volume back.
+
+    agreed: what `require_restorable` returned. ask_passphrase: where the header that is there proves nothing, the
+    volume is opened by the backup to see whether there is a file system; None to do without that proof. After a power
+    cut it can be run again.
+    """
+    with lock.held(volume.volume), header_file.load(path) as saved:
+        if _look(volume, saved, path, overwrite) != agreed:
+            raise DeviceError(
+                f"{volume.dev} is not what it was a moment ago: another device, or other content",
+                f"nothing was changed; see what it is now: lsblk --fs {volume.dev}",
+            )
+        if not agreed.proven and ask_passphrase:
+            with ask_passphrase() as passphrase:
+                _prove(volume, agreed.device, saved, path, passphrase)
+        with log.timed("restore-header", volume.volume, device=volume.dev):
+            try:
+                header_file.restore(agreed.device.node, saved)
+            except ProgramError as error:
+                raise CryptpilotError(
+                    f"the header cannot be put back on {volume.dev}: {error.what}",
+                    error.hint
+                    or f"{path} is as it was; see what the kernel says of the disk (dmesg), and run it again",
+                ) from None
+            opening.initialized_header(volume, agreed.device)[0].close()
+
+
+def _look(volume: Volume, saved: luks_header.Header, path: Path, overwrite: frozenset[str]) -> Restoration:
+    device = block.look_up(volume.dev)
+    if state.is_open(volume):
+        raise DeviceError(
+            "is open, and can be read as it is",
+            f"if its header is damaged, copy the data first; then close it: cryptpilot close {volume.volume}",
+        )
+    close_leftover(volume)
+    block.require_unused(device.node)
+    if luks_header.mark(saved.path) != state.COMPLETE:
+        raise CryptpilotError(
+            f"{path}: is no backup of the header of a cryptpilot volume", f"see what it is: cryptsetup luksDump {path}"
+        )
+    header, facts = opening.checked_header(volume, saved.path, str(path))
+    header.close()
+    if device.size < facts.room:
+        raise DeviceError(
+            f"{path} is of a larger device: it needs {block.readable(facts.room)}, and {volume.dev} has"
+            f" {block.readable(device.size)}",
+            'check "dev" in the configuration',
+        )
+    found = state.look(device.node)
+    _require_no_others(volume, found, overwrite)
+    return Restoration(device, found, proven=_is_the_same(volume, device, facts, path))
+
+
+def _require_no_others(volume: Volume, found: block.Signature | None, overwrite: frozenset[str]) -> None:
+    """Raise unless what stands in the header's place is nothing, some LUKS2 header, or was named to be destroyed."""
+    if found is None or (found.kind, found.version) == ("crypto_LUKS", "2") or found.kind in overwrite:
+        return
+    raise DeviceError(
+        f"{volume.dev} holds {state.describe(found)}, of which the first {block.readable(luks_header.SIZE)} would be"
+        " overwritten",
+        f"if nobody needs that any more, give --overwrite {found.kind}",
+    )
+
+
+def _is_the_same(volume: Volume, device: block.Device, saved: luks_header.Facts, path: Path) -> bool:
+    """Tell whether the device's own header is of the same volume; False when it is lost or damaged.
+
+    Raises DeviceError when it is of another.
+    """
+    try:
+        header, facts = luks_header.copy_from(device.node)
+    except DeviceError:
+        return False
+    header.close()
+    if (facts.volume_keys, facts.layout) == (saved.volume_keys, saved.layout):
+        return True
+    raise DeviceError(
+        f"{path} is of another volume (UUID {_names(saved)}) than the one on {volume.dev} (UUID {_names(facts)}): its"
+        " data are encrypted with another key, and could never be read again",
+        "nothing was changed; a volume that was initialized anew since the backup has no use for it",
+    )
+
+
+def _names(facts: luks_header.Facts) -> str:
+    return " and ".join(sorted(facts.uuids))
+
+
+def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path: Path, passphrase: Passphrase) -> None:
+    """Open the device by the backup, unseen and without writing to it; raise unless there is a file system."""
+    name = working_name(volume)
+    anyhow = "if you know that it belongs there all the same: --force"
+    header, _ = opening.checked_header(volume, saved.path, str(path))
+    with header:
+        try:
+            cryptsetup.luks_open(device.node, name, passphrase, header, journal=True, readonly=True)
+        except ProgramError as error:
+            if error.status != cryptsetup.WRONG_PASSPHRASE:
+                raise CryptpilotError(
+                    f"{path} does not prove to belong to {volume.dev}, which cannot be opened by it: {error.what}",
+                    anyhow,
+                ) from None
+            raise CryptpilotError(
+                f"{path} does not prove to belong to {volume.dev}: no key slot in it takes this secret",
+                f"it may be older than the secret: is there a recovery key (--recovery-key)? {anyhow}",
+            ) from None
+        try:
+            inside = block.signature(f"/dev/mapper/{name}")
+            seen = "no file system" if inside is None else state.describe(inside)
+        except DeviceError as error:
+            inside, seen = None, f"no file system ({error.what})"
+        finally:
+            cryptsetup.close(name)
+    if inside is None or inside.kind != (volume.makefs or inside.kind):
+        raise DeviceError(
+            f"{path} does not prove to belong to {volume.dev}: opened by it, there is {seen}",
+            f'check "dev" in the configuration; {anyhow}',
+        )

@@ -1,0 +1,148 @@
+"""Recovery keys of a volume: enrolling one, and opening by it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot import log
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
+from cryptpilot_boot.keys import recovery
+from cryptpilot_boot.system import block, cryptsetup, lock
+from cryptpilot_boot.volume import opening
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.system.luks_header import Facts
+
+Ask = Callable[[], "Passphrase"]
+
+
+def enroll(
+    volume: Volume,
+    ask_passphrase: Ask,
+    ask_previous: Ask | None,
+    show: Callable[[Passphrase], None],
+    *,
+    replace: bool,
+) -> int:
+    """Give a persistent volume, open or not, a recovery key, and show it; return how many older ones were removed.
+
+    ask_previous: as of `open_volume`. show: called with a key that was tried, and is known in the header as what it is.
+    Only then are older ones removed, if they are to be. A power cut at any moment leaves what was there, and at most
+    one key that nobody was shown.
+    """
+    require_persistent(volume)
+    with lock.held(volume.volume):
+        device = block.look_up(volume.dev)
+        before = _facts(volume, device)
+        if before.recovery_slots and not replace:
+            raise CryptpilotError(
+                "has a recovery key already",
+                f"if it is lost: cryptpilot recovery-key {volume.volume} --replace makes another, and this one void",
+            )
+        removed = 0
+
+        def work(passphrase: Passphrase) -> None:
+            nonlocal removed
+            own = opening.find_slot(volume, device, passphrase)  # nothing is done unless there is one
+            with recovery.generate() as key:
+                removed = _enroll(volume, device, passphrase, own, key, before, show)
+
+        opening.with_either_value(volume, ask_passphrase, ask_previous, work)
+        return removed
+
+
+def _enroll(
+    volume: Volume,
+    device: block.Device,
+    passphrase: Passphrase,
+    own: int,
+    key: Passphrase,
+    before: Facts,
+    show: Callable[[Passphrase], None],
+) -> int:
+    """Do the work of `enroll`; own: the number of the key slot that takes the passphrase."""
+    with log.timed("add-key", volume.volume, device=volume.dev), _telling(volume, "be given a recovery key"):
+        slot = _add(volume, device, passphrase, key, before)
+    try:
+        show(key)
+    except OSError as error:
+        _remove(device, passphrase, {slot}, _facts(volume, device))
+        raise CryptpilotError(
+            f"the recovery key could not be shown: {error.strerror}",
+            "it was removed again, as nobody has it; nothing has changed",
+        ) from None
+    with _telling(volume, "be rid of its older recovery keys, and the new one opens it"):
+        facts = _facts(volume, device)
+        # what also is the volume's own slot stays, whatever a token says
+        older = facts.recovery_slots - {own, slot}
+        _remove(device, passphrase, older, facts)
+    return len(older)
+
+
+def open_by_key(volume: Volume, ask_key: Ask, *, check_fs: bool) -> opening.Opening:
+    """Open a persistent volume by its recovery key. Asks no key provider."""
+    require_persistent(volume)
+    try:
+        return opening.open_volume(volume, ask_key, check_fs=check_fs)
+    except opening.WrongSecret:
+        raise CryptpilotError(
+            f"this recovery key does not open {volume.dev}: no key slot takes it",
+            "it is written without a slip, but is another volume's, or was replaced since",
+        ) from None
+
+
+def require_persistent(volume: Volume) -> None:
+    """Raise CryptpilotError for a volume that is made anew at each open: nothing of it can be got back."""
+    if volume.temporary:
+        raise CryptpilotError(
+            "is temporary: it is made anew at each open, with a key that nobody ever knows",
+            "there is no way back to what it held; open it as ever: cryptpilot open " + volume.volume,
+        )
+
+
+def _facts(volume: Volume, device: block.Device) -> Facts:
+    header, facts = opening.initialized_header(volume, device)
+    header.close()
+    return facts
+
+
+def _add(volume: Volume, device: block.Device, passphrase: Passphrase, key: Passphrase, before: Facts) -> int:
+    """Add a key slot for the recovery key, try it, and note in the header what it is; return its number.
+
+    That is finished whatever happens: no slot is left that nobody knows of.
+    """
+    cryptsetup.add_key(device.node, passphrase, key)
+    # It is another header than the one that was looked at: it has to be as good, and the same volume's.
+    header, facts = opening.initialized_header(volume, device)
+    with header:
+        if facts.volume_keys != before.volume_keys:
+            raise DeviceError(f"{volume.dev} got another header meanwhile", f"see it: cryptsetup luksDump {volume.dev}")
+        slot = cryptsetup.verify(device.node, key, header, finish=True)
+    cryptsetup.add_recovery_token(device.node, slot)
+    return slot
+
+
+def _remove(device: block.Device, passphrase: Passphrase, slots: set[int], facts: Facts) -> None:
+    """Remove recovery keys, and the tokens that name no others; passphrase: one that opens another slot."""
+    for slot in sorted(slots):
+        cryptsetup.kill_slot(device.node, slot, passphrase)
+    for token, named in sorted(facts.recovery, key=lambda one: one[0]):
+        if named <= slots:
+            cryptsetup.remove_token(device.node, token)
+
+
+@contextmanager
+def _telling(volume: Volume, what: str) -> Iterator[None]:
+    """Say of a program that failed what it was to do."""
+    try:
+        yield
+    except ProgramError as error:
+        raise CryptpilotError(
+            f"{volume.dev} cannot {what}: {error.what}",
+            error.hint or f"see its key slots: cryptsetup luksDump {volume.dev}",
+        ) from None

@@ -1,0 +1,173 @@
+"""Recovery keys on a terminal: drawn, asked for, and not shown as they are typed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from cryptpilot_boot.cli import main as cli
+from cryptpilot_boot.cli import terminal
+from cryptpilot_boot.errors import ProgramError
+from cryptpilot_boot.keys import recovery
+from cryptpilot_boot.system import qrcode, run
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ASK = """
+import signal
+from cryptpilot_boot.cli import main
+from cryptpilot_boot.errors import CryptpilotError
+signal.signal(signal.SIGINT, main._interrupt)
+try:
+    with main._ask_recovery_key("a") as key:
+        print("taken:", len(key), flush=True)
+except CryptpilotError as error:
+    print("refused:", error.what, flush=True)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def _take_terminal() -> None:
+    """Begin a session of one's own, whose terminal is the one on standard input."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+class Asked:
+    """A process that asks for a recovery key on a terminal of its own."""
+
+    def __init__(self) -> None:
+        self.terminal, theirs = pty.openpty()
+        self.screen = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ASK],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=CHECKOUT,
+            preexec_fn=_take_terminal,
+        )
+        os.close(theirs)
+
+    def see(self, pattern: str) -> None:
+        """Wait until something stands on the screen, for a minute at most."""
+        deadline = time.monotonic() + 60
+        while not re.search(pattern, self.screen):
+            assert select.select([self.terminal], [], [], deadline - time.monotonic())[0], self.screen
+            self.screen += os.read(self.terminal, 4096).decode()
+
+    def type(self, text: str) -> None:
+        os.write(self.terminal, text.encode())
+
+    @property
+    def echoes(self) -> bool:
+        return bool(termios.tcgetattr(self.terminal)[3] & termios.ECHO)
+
+
+PROMPT = r"Recovery key of a \(it is not shown as you type\): $"
+
+
+def test_a_key_is_asked_for_until_it_is_one_and_never_shown() -> None:
+    with recovery.generate() as key:
+        text = bytes(key.reveal()).decode()
+    slip = text[:-20] + "x" + text[-19:]
+    asked = Asked()
+    asked.see(PROMPT)
+    assert not asked.echoes
+    asked.type(slip + "\n")
+    asked.see(r"mistyped: look at group 7\r\n[^$]*" + PROMPT)
+    asked.type(text + "\n")
+    asked.see(r"taken: 80\r\n")
+    assert asked.process.wait(60) == 0
+    assert asked.echoes
+    assert not any(group in asked.screen for group in text.split("-"))
+
+
+@pytest.mark.parametrize(("typed", "outcome"), [("\n", "refused: nothing was typed"), ("cccc\x03", "interrupted")])
+def test_the_terminal_shows_what_is_typed_again_when_no_key_is(typed: str, outcome: str) -> None:
+    asked = Asked()
+    asked.see(PROMPT)
+    asked.type(typed)
+    asked.see(outcome)
+    asked.process.wait(60)
+    assert asked.echoes
+
+
+def test_of_standard_input_one_line_is_read_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.pipe()
+    os.write(theirs, b"one line\nanother")
+    with open(ours) as stdin:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert terminal.read_secret_line("not shown") == b"one line"
+        assert os.read(ours, 100) == b"another"
+    os.close(theirs)
+
+
+def modules(lines: list[str]) -> list[str]:
+    """Return the dark and light squares of a QR code, of which each character shows two, one above the other."""
+    halves = {" ": "##", "\N{FULL BLOCK}": "  ", "\N{UPPER HALF BLOCK}": " #", "\N{LOWER HALF BLOCK}": "# "}
+    rows = ["".join(halves[char][half] for char in line) for line in lines for half in (0, 1)]
+    return [row.strip() for row in rows if row.strip()]
+
+
+def test_the_qr_code_is_of_the_key_and_nothing_else() -> None:
+    with recovery.generate() as key:
+        drawn = qrcode.draw(key.reveal(), colored=False)
+        reference = subprocess.run(
+            ["qrencode", "--type=ASCII", "--output=-", bytes(key.reveal()).decode()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        wanted = [line[::2].strip() for line in reference.stdout.splitlines() if line.strip()]
+        assert modules(drawn) == wanted
+        assert len(wanted) == len(wanted[0])
+        # a terminal's 24 lines
+        assert len(drawn) < 24
+        assert "\x1b[" in "".join(qrcode.draw(key.reveal(), colored=True))
+
+
+def test_without_qrencode_the_key_is_there_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "_SEARCH", ["/nowhere"])
+    monkeypatch.setattr(terminal, "is_shown", lambda: True)
+    with recovery.generate() as key:
+        text = bytes(key.reveal()).decode()
+        with pytest.raises(ProgramError):
+            qrcode.draw(key.reveal(), colored=False)
+        cli._show_recovery_key(key)
+    said = capsys.readouterr()
+    assert said.out == f"{text}\n"
+    assert "no QR code of it: qrencode: program not found" in said.err
+    assert "install qrencode" in said.err
+    assert text not in said.err
+
+
+def test_it_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with recovery.generate() as key:
+        cli._show_recovery_key(key)
+        plain = capsys.readouterr().out
+        monkeypatch.setattr(terminal, "is_shown", lambda: True)
+        cli._show_recovery_key(key)
+        drawn = capsys.readouterr().out
+    assert plain.count("\n") == 1
+    assert drawn.startswith(plain)
+    assert len(modules(drawn.splitlines()[1:])) > 20
+
+
+def test_only_one_volume_has_a_recovery_key_to_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["open", "a", "b", "--recovery-key"])
+    assert caught.value.code == cli.EXIT_USAGE
+    assert "--recovery-key is of one volume" in capsys.readouterr().err
