@@ -24,7 +24,20 @@ NAME = "cryptpilot"
 # Where PyInstaller's bootloader has the loader search for libraries.
 _LIBRARY_DIRECTORY = "_internal"
 _KEPT = 4
-_EPOCH = "1704067200"  # 2024-01-01, for whatever wants to know the time; what comes out holds no time
+
+# What PyInstaller gets to know of the environment it is started in; what comes out depends on none of it.
+_FROM_OUTSIDE = ("LD_LIBRARY_PATH", "PATH", "TMPDIR")
+# The same everywhere and each time. What comes out holds no time, so the epoch is nothing but a time that is always
+# the same for whatever wants to know one.
+_ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "PYTHONPATH": str(ROOT),
+    # An initrd is compressed as a whole, which does better on modules that are not compressed one by one.
+    "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0",
+    "SOURCE_DATE_EPOCH": "1704067200",  # 2024-01-01
+    "TZ": "UTC",
+}
 
 
 def sources() -> list[Path]:
@@ -96,14 +109,9 @@ def _pyinstaller(workplace: Path) -> Path:
             ROOT / "buildlib/agent.spec",
         ],
         env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
+            **{name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ},
+            **_ENVIRONMENT,
             "PYINSTALLER_CONFIG_DIR": str(workplace / "config"),
-            # An initrd is compressed as a whole, which does better on modules that are not compressed one by one.
-            "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0",
-            # the same bytes each time
-            "PYTHONHASHSEED": "0",
-            "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", _EPOCH),
         },
         hint="PyInstaller needs strip and objcopy (package binutils)",
     )
