@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
-from buildlib import elf, freeze, layout, locks, manifest, python, venv
-from buildlib.base import ROOT, BuildError, lay_out
+from buildlib import elf, freeze, layout, locks, manifest, python, reproduce, venv
+from buildlib.base import ROOT, BuildError, digest_of_file, note
 
 OUTPUT = Path("build/dist")
 MIB = 1 << 20
@@ -62,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("directory", type=Path, metavar="DIR", help="the bundle, such as /usr/lib/cryptpilot")
     one.set_defaults(run=_verify)
 
+    one = commands.add_parser("reproduce", help="freeze a clone of the commit elsewhere, and compare byte by byte")
+    one.set_defaults(run=_reproduce)
+
     one = commands.add_parser("install", help="lay out the frozen agent and all that belongs to it")
     one.add_argument("--destdir", type=_root, default="/", metavar="DIR", help="the root (default: %(default)s)")
     one.add_argument("--prefix", type=Path, default=Path("/usr"), metavar="DIR", help="default: %(default)s")
@@ -95,7 +99,7 @@ def _freeze(arguments: argparse.Namespace) -> None:
         if not freeze.is_current(bundle, wanted):
             _continue_within(venv.environment("build", interpreter), interpreter)
             bundle = freeze.freeze(interpreter)
-        lay_out(bundle, output)
+        freeze.lay_out_all(bundle, output)
     _describe(output)
 
 
@@ -113,6 +117,30 @@ def _verify(arguments: argparse.Namespace) -> None:
     _describe(arguments.directory)
 
 
+def _reproduce(_: argparse.Namespace) -> None:
+    interpreter = python.chosen()
+    _continue_within(venv.environment("build", interpreter), interpreter)
+    with tempfile.TemporaryDirectory(prefix="cryptpilot-") as name:
+        place = Path(name)
+        commit = reproduce.clone(place / "clone")
+        first = freeze.freeze(interpreter)
+        note(f"building {commit} once more, with environments of its own")
+        second = reproduce.build(place / "clone", place / "cache", place / "dist")
+        found = reproduce.differences(first.parent, second.parent)
+    if found:
+        raise BuildError(
+            "two builds of the same commit are not the same:\n  " + "\n  ".join(found),
+            "what differs between the two is in buildlib/reproduce.py",
+        )
+    print(f"{commit}: the same bytes again")
+    print(f"  {_digest(first)}")
+
+
+def _digest(bundle: Path) -> str:
+    """Return the checksum of a bundle's manifest, which has those of all files: one that stands for the bundle."""
+    return f"sha256 {digest_of_file(bundle / manifest.MANIFEST)}"
+
+
 def _describe(bundle: Path) -> None:
     table = manifest.load(bundle)
     least = ", ".join(f"{kind} {version}" for kind, version in table["minimum_versions"].items())
@@ -123,6 +151,7 @@ def _describe(bundle: Path) -> None:
     print(f"  needs of the system: {', '.join(table['system_libraries'])}")
     print(f"  at least: {least}")
     print(f"  glibc before 2.34 also loads: {', '.join(elf.NAME_SERVICE_LIBRARIES)}")
+    print(f"  {_digest(bundle)} of {manifest.MANIFEST}, which has those of all files")
 
 
 def _install(arguments: argparse.Namespace) -> None:

@@ -14,12 +14,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildlib import elf, manifest, venv
-from buildlib.base import ROOT, BuildError, cache_directory, digest, digest_of_file, locked, newest_first, note, run
+from buildlib.base import (
+    ROOT,
+    BuildError,
+    cache_directory,
+    digest,
+    digest_of_file,
+    lay_out,
+    locked,
+    newest_first,
+    note,
+    run,
+)
 
 if TYPE_CHECKING:
     from buildlib.python import Python
 
 NAME = "cryptpilot"
+# Beside the bundle: checksums as sha256sum takes them. That of the manifest is the bundle's, as the manifest has those
+# of all its files.
+DIGESTS = f"{NAME}.sha256"
+_DIGESTED = (f"{NAME}/{manifest.MANIFEST}",)
 
 # Where PyInstaller's bootloader has the loader search for libraries.
 _LIBRARY_DIRECTORY = "_internal"
@@ -66,11 +81,26 @@ def cached(wanted: manifest.Origin) -> Path:
 
 
 def is_current(bundle: Path, wanted: manifest.Origin) -> bool:
-    """Tell whether a bundle is there, whole, and made from just this."""
+    """Tell whether a bundle is there, whole, with what belongs beside it, and made from just this."""
     try:
-        return manifest.load(bundle)["inputs"] == wanted.inputs and not manifest.differences(bundle)
-    except BuildError:
+        return (
+            manifest.load(bundle)["inputs"] == wanted.inputs
+            and not manifest.differences(bundle)
+            and (bundle.parent / DIGESTS).read_text() == _digests(bundle.parent)
+        )
+    except (BuildError, OSError):
         return False
+
+
+def lay_out_all(bundle: Path, output: Path) -> None:
+    """Copy a finished bundle, and what belongs beside it, to where somebody wants to have it."""
+    lay_out(bundle, output)
+    for name in (*(name for name in _DIGESTED if "/" not in name), DIGESTS):
+        shutil.copy(bundle.parent / name, output.parent / name)
+
+
+def _digests(directory: Path) -> str:
+    return "".join(f"{digest_of_file(directory / name)}  {name}\n" for name in _DIGESTED)
 
 
 def freeze(python: Python) -> Path:
@@ -131,6 +161,8 @@ def _finish(bundle: Path, wanted: manifest.Origin) -> None:
     elves = [found for path in files if (found := elf.read(path, str(path.relative_to(bundle))))]
     elf.require_closed(elves, _LIBRARY_DIRECTORY)
     manifest.write(bundle, wanted, elves)
+    (bundle.parent / DIGESTS).write_text(_digests(bundle.parent))
+    (bundle.parent / DIGESTS).chmod(0o644)
 
 
 def _settle_modes(bundle: Path) -> None:
