@@ -22,7 +22,7 @@ def members(path: Path) -> dict[str, bytes]:
     if path.suffix == _LAUNCHED:
         return _members_of_package(path)
     with zipfile.ZipFile(path) as archive:
-        return {_module(name): archive.read(name) for name in sorted(archive.namelist())}
+        return {_module(name): archive.read(name) for name in archive.namelist()}
 
 
 def _module(name: str) -> str:
