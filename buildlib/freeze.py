@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildlib import elf, manifest, venv
+from buildlib import elf, manifest, sbom, venv
 from buildlib.base import (
     ROOT,
     BuildError,
@@ -34,7 +34,7 @@ NAME = "cryptpilot"
 # Beside the bundle: checksums as sha256sum takes them. That of the manifest is the bundle's, as the manifest has those
 # of all its files.
 DIGESTS = f"{NAME}.sha256"
-_DIGESTED = (f"{NAME}/{manifest.MANIFEST}",)
+_DIGESTED = (f"{NAME}/{manifest.MANIFEST}", sbom.name(NAME))
 
 # Where PyInstaller's bootloader has the loader search for libraries.
 _LIBRARY_DIRECTORY = "_internal"
@@ -116,7 +116,7 @@ def freeze(python: Python) -> Path:
             for leftover in cache.glob("freezing-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix="freezing-", dir=cache) as name:
-                _finish(_pyinstaller(Path(name)), wanted)
+                _finish(_pyinstaller(Path(name)), Path(name, "work"), wanted)
                 shutil.rmtree(bundle.parent, ignore_errors=True)
                 Path(name, "dist").replace(bundle.parent)
         os.utime(bundle.parent)
@@ -148,8 +148,8 @@ def _pyinstaller(workplace: Path) -> Path:
     return workplace / "dist" / NAME
 
 
-def _finish(bundle: Path, wanted: manifest.Origin) -> None:
-    """Turn what PyInstaller leaves into a bundle that is known to work."""
+def _finish(bundle: Path, work: Path, wanted: manifest.Origin) -> None:
+    """Turn what PyInstaller leaves into a bundle that is known to work. work: PyInstaller's notes."""
     from buildlib.exercise import PROBE, exercise
 
     _settle_modes(bundle)
@@ -161,6 +161,7 @@ def _finish(bundle: Path, wanted: manifest.Origin) -> None:
     elves = [found for path in files if (found := elf.read(path, str(path.relative_to(bundle))))]
     elf.require_closed(elves, _LIBRARY_DIRECTORY)
     manifest.write(bundle, wanted, elves)
+    sbom.write(sbom.beside(bundle), bundle, work, Path(sys.prefix, venv.INSTALLED), elves)
     (bundle.parent / DIGESTS).write_text(_digests(bundle.parent))
     (bundle.parent / DIGESTS).chmod(0o644)
 
