@@ -9,7 +9,7 @@ BENCH ?=
 # A virtual environment from the hash-pinned locks, made on first use and kept outside the repository.
 DEV = "$$($(PYTHON) build.py venv dev)/bin"
 
-.PHONY: help setup demo test bench build reproducible install lint format lock clean
+.PHONY: help setup demo test bench build reproducible install lint format lock audit clean
 
 help:
 	@echo "make demo      show a machine booting from a disk that unlocks itself with a secret from KMS"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint      ruff, mypy, shellcheck"
 	@echo "make format    let ruff format the code"
 	@echo "make lock      pin the dependencies anew"
+	@echo "make audit     ask which pinned releases have known vulnerabilities (needs a service that knows)"
 	@echo "make clean     remove build/"
 
 setup:
@@ -58,6 +59,9 @@ format:
 
 lock:
 	@$(PYTHON) build.py lock
+
+audit:
+	@$(PYTHON) build.py audit
 
 clean:
 	rm -rf build

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from buildlib import elf, freeze, layout, locks, manifest, python, reproduce, venv
+from buildlib import audit, elf, freeze, layout, locks, manifest, python, reproduce, venv
 from buildlib.base import ROOT, BuildError, digest_of_file, note
 
 OUTPUT = Path("build/dist")
@@ -28,7 +28,7 @@ See docs/packaging.md.
 
 
 def main() -> int:
-    """Run the command line and return the exit status: 0 done, 1 failed, 2 wrong usage."""
+    """Run the command line and return the exit status: 0 done, 1 failed, 2 wrong usage, 3 nobody knows."""
     arguments = _parser().parse_args(sys.argv[1:] or ["freeze"])
     try:
         arguments.run(arguments)
@@ -36,7 +36,7 @@ def main() -> int:
         print(f"build.py: error: {error.what}", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
-        return 1
+        return error.status
     return 0
 
 
@@ -81,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("venv", help="make the virtual environment of a lock set and print its path")
     one.add_argument("name", choices=sorted(venv.LOCK_SETS), help="build: freezes; dev: and checks; sdk: the SDK alone")
     one.set_defaults(run=_venv)
+
+    one = commands.add_parser(
+        "audit",
+        help="ask which pinned releases have known vulnerabilities",
+        description=f"Exit status: 0 none that matters, 1 some, {audit.NOT_KNOWN} no service could be asked.",
+    )
+    one.set_defaults(run=_audit)
 
     one = commands.add_parser("lock", help="make requirements/*.lock anew from requirements/*.in (needs uv)")
     one.add_argument("--upgrade", action="store_true", help="take newer versions where there are some")
@@ -165,6 +172,20 @@ def _install(arguments: argparse.Namespace) -> None:
 def _venv(arguments: argparse.Namespace) -> None:
     venv.require_locks(arguments.name)
     print(venv.environment(arguments.name, python.chosen()))
+
+
+def _audit(_: argparse.Namespace) -> None:
+    found = audit.audit()
+    for one in found:
+        print(f"{one.package} {one.version}: {', '.join(one.names)}; fixed in: {', '.join(one.fixed) or 'none'}")
+        print(f"  {audit.reason(one) or 'nobody has looked at this one'}")
+    new = [one for one in found if not audit.reason(one)]
+    if new:
+        raise BuildError(
+            f"{len(new)} known vulnerabilities that nobody has looked at",
+            "take newer releases, build.py lock --upgrade; or say in buildlib/audit.py why one does no harm",
+        )
+    print(f"no known vulnerability in {' and '.join(f'requirements/{lock}.lock' for lock in audit.LOCKS)} that matters")
 
 
 def _lock(arguments: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ _LOCKS = {
     "build": ["agent"],
     "dev": ["agent", "build"],
     "sdk": [],
+    "audit": [],
 }
 
 # The SDK asks for cryptography < 42 and pyOpenSSL < 23.3 for a function we do without, and for protobuf < 3.21 for its

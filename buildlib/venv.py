@@ -22,6 +22,7 @@ LOCK_SETS = {
     "build": ("agent", "build"),
     "dev": ("agent", "build", "dev"),
     "sdk": ("sdk",),
+    "audit": ("audit",),
 }
 
 # Source archives are built with these, and by this pip. They go in first: pip's own way would fetch them anew for each
