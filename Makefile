@@ -9,17 +9,19 @@ BENCH ?=
 # A virtual environment from the hash-pinned locks, made on first use and kept outside the repository.
 DEV = "$$($(PYTHON) build.py venv dev)/bin"
 
-.PHONY: help setup demo test bench build install lint format lock clean
+.PHONY: help setup demo test bench build reproducible install lint format lock audit clean
 
 help:
 	@echo "make demo      show a machine booting from a disk that unlocks itself with a secret from KMS"
 	@echo "make test      install what is needed and run everything: lint, unit tests, real volumes, real boots"
 	@echo "make bench     measure: times to open volumes, bytes in the image, memory (BENCH=\"unlock several\": only these)"
 	@echo "make build     freeze the agent into build/dist/cryptpilot"
+	@echo "make reproducible   build a clone of the commit elsewhere, and compare byte by byte"
 	@echo "make install   lay it out below DESTDIR (PREFIX=$(PREFIX))"
 	@echo "make lint      ruff, mypy, shellcheck"
 	@echo "make format    let ruff format the code"
 	@echo "make lock      pin the dependencies anew"
+	@echo "make audit     ask which pinned releases have known vulnerabilities (needs a service that knows)"
 	@echo "make clean     remove build/"
 
 setup:
@@ -27,6 +29,9 @@ setup:
 
 build:
 	@$(PYTHON) build.py freeze
+
+reproducible:
+	@$(PYTHON) build.py reproduce
 
 install: build
 	@$(PYTHON) build.py install --destdir "$(DESTDIR)" --prefix "$(PREFIX)"
@@ -54,6 +59,9 @@ format:
 
 lock:
 	@$(PYTHON) build.py lock
+
+audit:
+	@$(PYTHON) build.py audit
 
 clean:
 	rm -rf build

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
-from buildlib import elf, freeze, layout, locks, manifest, python, venv
-from buildlib.base import ROOT, BuildError, lay_out
+from buildlib import audit, elf, freeze, layout, locks, manifest, python, reproduce, venv
+from buildlib.base import ROOT, BuildError, digest_of_file, note
 
 OUTPUT = Path("build/dist")
 MIB = 1 << 20
@@ -27,7 +28,7 @@ See docs/packaging.md.
 
 
 def main() -> int:
-    """Run the command line and return the exit status: 0 done, 1 failed, 2 wrong usage."""
+    """Run the command line and return the exit status: 0 done, 1 failed, 2 wrong usage, 3 nobody knows."""
     arguments = _parser().parse_args(sys.argv[1:] or ["freeze"])
     try:
         arguments.run(arguments)
@@ -35,7 +36,7 @@ def main() -> int:
         print(f"build.py: error: {error.what}", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
-        return 1
+        return error.status
     return 0
 
 
@@ -62,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("directory", type=Path, metavar="DIR", help="the bundle, such as /usr/lib/cryptpilot")
     one.set_defaults(run=_verify)
 
+    one = commands.add_parser("reproduce", help="freeze a clone of the commit elsewhere, and compare byte by byte")
+    one.set_defaults(run=_reproduce)
+
     one = commands.add_parser("install", help="lay out the frozen agent and all that belongs to it")
     one.add_argument("--destdir", type=_root, default="/", metavar="DIR", help="the root (default: %(default)s)")
     one.add_argument("--prefix", type=Path, default=Path("/usr"), metavar="DIR", help="default: %(default)s")
@@ -77,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("venv", help="make the virtual environment of a lock set and print its path")
     one.add_argument("name", choices=sorted(venv.LOCK_SETS), help="build: freezes; dev: and checks; sdk: the SDK alone")
     one.set_defaults(run=_venv)
+
+    one = commands.add_parser(
+        "audit",
+        help="ask which pinned releases have known vulnerabilities",
+        description=f"Exit status: 0 none that matters, 1 some, {audit.NOT_KNOWN} no service could be asked.",
+    )
+    one.set_defaults(run=_audit)
 
     one = commands.add_parser("lock", help="make requirements/*.lock anew from requirements/*.in (needs uv)")
     one.add_argument("--upgrade", action="store_true", help="take newer versions where there are some")
@@ -95,7 +106,7 @@ def _freeze(arguments: argparse.Namespace) -> None:
         if not freeze.is_current(bundle, wanted):
             _continue_within(venv.environment("build", interpreter), interpreter)
             bundle = freeze.freeze(interpreter)
-        lay_out(bundle, output)
+        freeze.lay_out_all(bundle, output)
     _describe(output)
 
 
@@ -113,6 +124,30 @@ def _verify(arguments: argparse.Namespace) -> None:
     _describe(arguments.directory)
 
 
+def _reproduce(_: argparse.Namespace) -> None:
+    interpreter = python.chosen()
+    _continue_within(venv.environment("build", interpreter), interpreter)
+    with tempfile.TemporaryDirectory(prefix="cryptpilot-") as name:
+        place = Path(name)
+        commit = reproduce.clone(place / "clone")
+        first = freeze.freeze(interpreter)
+        note(f"building {commit} once more, with environments of its own")
+        second = reproduce.build(place / "clone", place / "cache", place / "dist")
+        found = reproduce.differences(first.parent, second.parent)
+    if found:
+        raise BuildError(
+            "two builds of the same commit are not the same:\n  " + "\n  ".join(found),
+            "what differs between the two is in buildlib/reproduce.py",
+        )
+    print(f"{commit}: the same bytes again")
+    print(f"  {_digest(first)}")
+
+
+def _digest(bundle: Path) -> str:
+    """Return the checksum of a bundle's manifest, which has those of all files: one that stands for the bundle."""
+    return f"sha256 {digest_of_file(bundle / manifest.MANIFEST)}"
+
+
 def _describe(bundle: Path) -> None:
     table = manifest.load(bundle)
     least = ", ".join(f"{kind} {version}" for kind, version in table["minimum_versions"].items())
@@ -123,6 +158,7 @@ def _describe(bundle: Path) -> None:
     print(f"  needs of the system: {', '.join(table['system_libraries'])}")
     print(f"  at least: {least}")
     print(f"  glibc before 2.34 also loads: {', '.join(elf.NAME_SERVICE_LIBRARIES)}")
+    print(f"  {_digest(bundle)} of {manifest.MANIFEST}, which has those of all files")
 
 
 def _install(arguments: argparse.Namespace) -> None:
@@ -136,6 +172,20 @@ def _install(arguments: argparse.Namespace) -> None:
 def _venv(arguments: argparse.Namespace) -> None:
     venv.require_locks(arguments.name)
     print(venv.environment(arguments.name, python.chosen()))
+
+
+def _audit(_: argparse.Namespace) -> None:
+    found = audit.audit()
+    for one in found:
+        print(f"{one.package} {one.version}: {', '.join(one.names)}; fixed in: {', '.join(one.fixed) or 'none'}")
+        print(f"  {audit.reason(one) or 'nobody has looked at this one'}")
+    new = [one for one in found if not audit.reason(one)]
+    if new:
+        raise BuildError(
+            f"{len(new)} known vulnerabilities that nobody has looked at",
+            "take newer releases, build.py lock --upgrade; or say in buildlib/audit.py why one does no harm",
+        )
+    print(f"no known vulnerability in {' and '.join(f'requirements/{lock}.lock' for lock in audit.LOCKS)} that matters")
 
 
 def _lock(arguments: argparse.Namespace) -> None:

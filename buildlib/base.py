@@ -22,7 +22,9 @@ _LINES_OF_A_FAILURE = 25
 
 
 class BuildError(Exception):
-    """Something cannot be built. `what` says what and why, `hint` what to do next."""
+    """Something cannot be built. `what` says what and why, `hint` what to do next, `status` how build.py exits."""
+
+    status = 1
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)

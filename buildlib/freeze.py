@@ -13,18 +13,46 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildlib import elf, manifest, venv
-from buildlib.base import ROOT, BuildError, cache_directory, digest, digest_of_file, locked, newest_first, note, run
+from buildlib import elf, manifest, sbom, venv
+from buildlib.base import (
+    ROOT,
+    BuildError,
+    cache_directory,
+    digest,
+    digest_of_file,
+    lay_out,
+    locked,
+    newest_first,
+    note,
+    run,
+)
 
 if TYPE_CHECKING:
     from buildlib.python import Python
 
 NAME = "cryptpilot"
+# Beside the bundle: checksums as sha256sum takes them. That of the manifest is the bundle's, as the manifest has those
+# of all its files.
+DIGESTS = f"{NAME}.sha256"
+_DIGESTED = (f"{NAME}/{manifest.MANIFEST}", sbom.name(NAME))
 
 # Where PyInstaller's bootloader has the loader search for libraries.
 _LIBRARY_DIRECTORY = "_internal"
 _KEPT = 4
-_EPOCH = "1704067200"  # 2024-01-01, for whatever wants to know the time; what comes out holds no time
+
+# What PyInstaller gets to know of the environment it is started in; what comes out depends on none of it.
+_FROM_OUTSIDE = ("LD_LIBRARY_PATH", "PATH", "TMPDIR")
+# The same everywhere and each time. What comes out holds no time, so the epoch is nothing but a time that is always
+# the same for whatever wants to know one.
+_ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "PYTHONPATH": str(ROOT),
+    # An initrd is compressed as a whole, which does better on modules that are not compressed one by one.
+    "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0",
+    "SOURCE_DATE_EPOCH": "1704067200",  # 2024-01-01
+    "TZ": "UTC",
+}
 
 
 def sources() -> list[Path]:
@@ -53,11 +81,26 @@ def cached(wanted: manifest.Origin) -> Path:
 
 
 def is_current(bundle: Path, wanted: manifest.Origin) -> bool:
-    """Tell whether a bundle is there, whole, and made from just this."""
+    """Tell whether a bundle is there, whole, with what belongs beside it, and made from just this."""
     try:
-        return manifest.load(bundle)["inputs"] == wanted.inputs and not manifest.differences(bundle)
-    except BuildError:
+        return (
+            manifest.load(bundle)["inputs"] == wanted.inputs
+            and not manifest.differences(bundle)
+            and (bundle.parent / DIGESTS).read_text() == _digests(bundle.parent)
+        )
+    except (BuildError, OSError):
         return False
+
+
+def lay_out_all(bundle: Path, output: Path) -> None:
+    """Copy a finished bundle, and what belongs beside it, to where somebody wants to have it."""
+    lay_out(bundle, output)
+    for name in (*(name for name in _DIGESTED if "/" not in name), DIGESTS):
+        shutil.copy(bundle.parent / name, output.parent / name)
+
+
+def _digests(directory: Path) -> str:
+    return "".join(f"{digest_of_file(directory / name)}  {name}\n" for name in _DIGESTED)
 
 
 def freeze(python: Python) -> Path:
@@ -73,7 +116,7 @@ def freeze(python: Python) -> Path:
             for leftover in cache.glob("freezing-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix="freezing-", dir=cache) as name:
-                _finish(_pyinstaller(Path(name)), wanted)
+                _finish(_pyinstaller(Path(name)), Path(name, "work"), wanted)
                 shutil.rmtree(bundle.parent, ignore_errors=True)
                 Path(name, "dist").replace(bundle.parent)
         os.utime(bundle.parent)
@@ -96,22 +139,17 @@ def _pyinstaller(workplace: Path) -> Path:
             ROOT / "buildlib/agent.spec",
         ],
         env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
+            **{name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ},
+            **_ENVIRONMENT,
             "PYINSTALLER_CONFIG_DIR": str(workplace / "config"),
-            # An initrd is compressed as a whole, which does better on modules that are not compressed one by one.
-            "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0",
-            # the same bytes each time
-            "PYTHONHASHSEED": "0",
-            "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", _EPOCH),
         },
         hint="PyInstaller needs strip and objcopy (package binutils)",
     )
     return workplace / "dist" / NAME
 
 
-def _finish(bundle: Path, wanted: manifest.Origin) -> None:
-    """Turn what PyInstaller leaves into a bundle that is known to work."""
+def _finish(bundle: Path, work: Path, wanted: manifest.Origin) -> None:
+    """Turn what PyInstaller leaves into a bundle that is known to work. work: PyInstaller's notes."""
     from buildlib.exercise import PROBE, exercise
 
     _settle_modes(bundle)
@@ -123,6 +161,9 @@ def _finish(bundle: Path, wanted: manifest.Origin) -> None:
     elves = [found for path in files if (found := elf.read(path, str(path.relative_to(bundle))))]
     elf.require_closed(elves, _LIBRARY_DIRECTORY)
     manifest.write(bundle, wanted, elves)
+    sbom.write(sbom.beside(bundle), bundle, work, Path(sys.prefix, venv.INSTALLED), elves)
+    (bundle.parent / DIGESTS).write_text(_digests(bundle.parent))
+    (bundle.parent / DIGESTS).chmod(0o644)
 
 
 def _settle_modes(bundle: Path) -> None:

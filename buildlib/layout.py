@@ -7,12 +7,13 @@ import os
 import shutil
 from pathlib import Path
 
-from buildlib import manifest
+from buildlib import manifest, sbom
 from buildlib.base import ROOT, BuildError, lay_out
 
 _BUNDLE = "lib/cryptpilot"
 _COMMAND = "bin/cryptpilot"
 _DRACUT_MODULE = "lib/dracut/modules.d/95cryptpilot"
+_DOCUMENTATION = "share/doc/cryptpilot"
 _CONFIGURATION = "etc/cryptpilot"
 
 
@@ -53,6 +54,9 @@ def install(bundle: Path, root: Path, prefix: Path, checkout: Path = ROOT) -> li
     if not prefix.is_absolute():
         raise BuildError(f"--prefix {prefix} is not an absolute path", "--destdir is for another place")
     manifest.require_sound(bundle)
+    carried = sbom.beside(bundle)
+    if carried.exists() and not sbom.is_of(carried, bundle):
+        raise BuildError(f"{carried} is the list of another bundle", "make both anew: build.py freeze")
     try:
         return _install(bundle, root, root / prefix.relative_to("/"), checkout)
     except OSError as error:
@@ -74,6 +78,9 @@ def _install(bundle: Path, root: Path, usr: Path, checkout: Path) -> list[Path]:
             target = directory / source.name
             if not (row.configuration and target.exists()):
                 written.append(_copy(source, target, 0o600 if row.configuration else _mode(source)))
+    carried = sbom.beside(bundle)
+    if carried.exists():
+        written.append(_copy(carried, usr / _DOCUMENTATION / carried.name, 0o644))
     _remove_others(usr / _DRACUT_MODULE, written)
     written.append(_link(usr / _COMMAND, usr / _BUNDLE / "cryptpilot"))
     return written

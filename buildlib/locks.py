@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from buildlib import python, venv
-from buildlib.base import ROOT, BuildError, run
+from buildlib.base import ROOT, BuildError, digest_of_file, run
 
 # Each with what it must agree with: they are installed together.
 _LOCKS = {
@@ -17,13 +17,14 @@ _LOCKS = {
     "build": ["agent"],
     "dev": ["agent", "build"],
     "sdk": [],
+    "audit": [],
 }
 
-# The SDK asks for cryptography < 42 and pyOpenSSL < 23.3, which have known vulnerabilities, for a function we do
-# without; its generated code needs protobuf < 3.21.
+# The SDK asks for cryptography < 42 and pyOpenSSL < 23.3 for a function we do without, and for protobuf < 3.21 for its
+# generated code, which newer ones still run when they are plain Python. All of these have known vulnerabilities.
 _OVERRIDES = """\
-cryptography>=45
-protobuf<3.21
+cryptography>=50
+protobuf>=6.33.5
 """
 # Imported by the SDK at the top of modules, for calls never made here: keys/kms_sdk.py has empty modules in their
 # place.
@@ -33,7 +34,9 @@ pyopenssl
 """
 # Their wheels hold compiled modules for some Pythons and not for others. Compiled ones cost bytes, gain nothing on the
 # little these packages do here, and hide what they import from PyInstaller.
-_PURE = ("charset-normalizer", "protobuf", "tomli")
+_PURE = ("charset-normalizer", "tomli")
+# To be plain Python too, but its source archive builds compiled modules: its lock names the one wheel without them.
+_PURE_WHEELS = ("protobuf",)
 
 _OPTIONS = {
     "agent": [
@@ -43,6 +46,9 @@ _OPTIONS = {
         "--emit-build-options",
     ],
 }
+
+# Python 3.9.0 and 3.9.1 would need a cryptography of their own, with known vulnerabilities.
+_OLDEST = "3.9.2"
 
 # A lock is for everybody: it says what, not from where.
 _PLACE = re.compile(r"://|^\s*(-i|-f|--(extra-)?index-url|--find-links)\b|(^|\s)/|\s@\s", re.MULTILINE)
@@ -73,7 +79,7 @@ def _compile(workplace: Path, lock: str, *, upgrade: bool) -> None:
             "compile",
             "--quiet",
             "--universal",
-            "--python-version=3.9",
+            f"--python-version={_OLDEST}",
             "--no-python-downloads",
             f"--python={python.chosen().path}",
             "--generate-hashes",
@@ -90,8 +96,53 @@ def _compile(workplace: Path, lock: str, *, upgrade: bool) -> None:
         env={**os.environ, "UV_PYTHON_DOWNLOADS": "never"},
         hint="uv asks a package index: see whether this machine reaches it",
     )
+    if lock == "agent":
+        for name in _PURE_WHEELS:
+            _keep_pure_wheels(workplace, lock, name)
     if names_a_place((workplace / _path(lock)).read_text()):
         raise BuildError(f"{_path(lock)} would name a place to fetch from", f"look at requirements/{lock}.in")
+
+
+def _keep_pure_wheels(workplace: Path, lock: str, name: str) -> None:
+    """Of a package's hashes keep those of the wheels that are plain Python, so that pip takes no other file."""
+    path = workplace / _path(lock)
+    text = path.read_text()
+    for version in re.findall(rf"^{name}==([\w.]+)", text, re.MULTILINE):
+        wheel = _pure_wheel(workplace / "wheels", f"{name}=={version}")
+        text = with_hash_alone(text, f"{name}=={version}", digest_of_file(wheel))
+    path.write_text(text)
+
+
+def _pure_wheel(directory: Path, requirement: str) -> Path:
+    venv.require_locks("dev")
+    run(
+        [
+            venv.environment("dev", python.chosen()) / "bin/python",
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--implementation=py",
+            "--platform=any",
+            "--ignore-requires-python",
+            f"--dest={directory}",
+            requirement,
+        ],
+        hint="pip asks a package index: see whether this machine reaches it",
+    )
+    (wheel,) = directory.glob(f"{requirement.replace('==', '-')}-*-none-any.whl")
+    return wheel
+
+
+def with_hash_alone(text: str, requirement: str, sha256: str) -> str:
+    """Return a lock's text with no other hash for a requirement than this. Raises BuildError if it is not there."""
+    kept = f"    --hash=sha256:{sha256}"
+    entry = re.search(rf"^{re.escape(requirement)} [^\n]*\n(?: +--hash=[^\n]+\n)+", text, re.MULTILINE)
+    if entry is None or kept not in entry[0]:
+        raise BuildError(f"{requirement} with the hash {sha256} is not in the lock", "run build.py lock once more")
+    return text.replace(entry[0], entry[0].split("\n")[0] + f"\n{kept}\n")
 
 
 def names_a_place(text: str) -> bool:

@@ -22,11 +22,17 @@ LOCK_SETS = {
     "build": ("agent", "build"),
     "dev": ("agent", "build", "dev"),
     "sdk": ("sdk",),
+    "audit": ("audit",),
 }
 
 # Source archives are built with these, and by this pip. They go in first: pip's own way would fetch them anew for each
 # build, of any version and without a hash.
 _BUILDERS = frozenset({"flit-core", "packaging", "pip", "setuptools", "wheel"})
+
+# What pip says of all it has installed: from which file each package came, with its hash.
+INSTALLED = "installed.json"
+# Changes when environments are made in another way from the same locks.
+_RECIPE = b"2"
 
 # Another checkout may just be using the one before.
 _KEPT = 2
@@ -43,7 +49,7 @@ def environment(name: str, python: Python) -> Path:
     An environment holds absolute paths, so it is made where it stays; the stamp written last says that it is whole.
     """
     texts = [lock.read_text() for lock in locks(name)]
-    key = digest([str(python.path).encode(), python.build.encode(), *(text.encode() for text in texts)])
+    key = digest([_RECIPE, str(python.path).encode(), python.build.encode(), *(text.encode() for text in texts)])
     cache = cache_directory()
     place = cache / f"venv-{name}-{key[:16]}"
     stamp = place / "complete"
@@ -67,10 +73,10 @@ def _make(place: Path, python: Python, name: str, texts: list[str]) -> None:
     builders = place / "builders.txt"
     builders.write_text("".join(entries(text, _BUILDERS) for text in texts))
     _install(place, [builders])
-    _install(place, locks(name))
+    _install(place, locks(name), f"--report={place / INSTALLED}")
 
 
-def _install(place: Path, requirements: list[Path]) -> None:
+def _install(place: Path, requirements: list[Path], *options: str) -> None:
     run(
         [
             place / "bin/python",
@@ -84,6 +90,7 @@ def _install(place: Path, requirements: list[Path]) -> None:
             "--require-hashes",
             "--no-build-isolation",
             "--use-pep517",
+            *options,
             *(f"--requirement={path}" for path in requirements),
         ],
         hint="pip fetches what the lock files name: see whether this machine reaches its package index",

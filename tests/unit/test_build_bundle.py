@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+from PyInstaller.archive.readers import CArchiveReader
 
 import cryptpilot_boot
-from buildlib import elf, freeze
+from buildlib import elf, freeze, python, reproduce, venv
 from buildlib.base import ROOT, BuildError
 
 Finished = subprocess.CompletedProcess
@@ -59,6 +62,53 @@ def test_no_place_of_the_build_machine_is_in_it(bundle: Path) -> None:
     for path in own:
         assert str(ROOT).encode() not in path.read_bytes(), path
         assert str(Path.home()).encode() + b"/" not in path.read_bytes(), path
+
+
+def test_another_build_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
+    checkout = tmp_path / "a checkout elsewhere"
+    used = [ROOT / "build.py", *(ROOT / "tests").glob("*.py"), *(ROOT / "tests/kms").glob("*.py")]
+    for path in [*freeze.sources(), *used]:
+        copy = checkout / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    # The environment may be the same, which saves a minute; nothing that was frozen from it is.
+    environment = venv.environment("build", python.chosen())
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / environment.name).symlink_to(environment)
+    second = reproduce.build(checkout, tmp_path / "cache", tmp_path / "dist")
+    assert [path.name for path in (tmp_path / "cache").glob("bundle-*/*") if path.is_dir()] == ["cryptpilot"]
+    assert reproduce.differences(bundle.parent, second.parent) == []
+
+
+def test_what_differs_between_two_builds_is_named(bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "cryptpilot")
+    (copy / "_internal/certifi/cacert.pem").write_text("one more")
+    (copy / "cryptpilot").chmod(0o700)
+    (copy / "manifest.libraries").unlink()
+    (copy / "new").touch()
+    with zipfile.ZipFile(copy / "_internal/base_library.zip", "a") as archive:
+        archive.writestr("encodings/klingon.pyc", b"")
+    reader = CArchiveReader(str(copy / "cryptpilot.pkg"))
+    with (copy / "cryptpilot.pkg").open("r+b") as package:
+        package.seek(reader._start_offset + reader.toc["__main__"][0])
+        package.write(b"?")
+    assert reproduce.differences(bundle, copy) == [
+        "_internal/base_library.zip: differs in encodings.klingon",
+        "_internal/certifi/cacert.pem: has 0 bytes and 8, which are not the same",
+        "cryptpilot.pkg: differs in __main__",
+        "cryptpilot: has mode 0755 and 0700",
+        f"manifest.libraries: is in {bundle} alone",
+        f"new: is in {copy} alone",
+    ]
+
+
+def test_what_is_beside_the_bundle_is_made_anew_too(bundle: Path) -> None:
+    digests = bundle.parent / freeze.DIGESTS
+    before = digests.read_text()
+    assert before.startswith(hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest())
+    digests.write_text(before.replace("a", "b"))
+    assert build("freeze", "--output", bundle.parent).returncode == 0
+    assert digests.read_text() == before
 
 
 def test_a_library_taken_away_is_missed(bundle: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import stat
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from buildlib import layout, manifest
+from buildlib import layout, manifest, sbom
 from buildlib.base import BuildError
 
 if TYPE_CHECKING:
@@ -161,6 +163,26 @@ def test_a_place_that_cannot_be_written_to_is_an_error_that_names_it(
         layout.install(bundle, root, USR, checkout)
     assert str(root / "usr") in caught.value.what
     assert "--destdir" in caught.value.hint
+
+
+def test_the_list_of_what_a_bundle_carries_is_documentation(bundle: Path, checkout: Path, tmp_path: Path) -> None:
+    listed = sbom.beside(bundle)
+    digest = hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+    properties = [{"name": "cryptpilot:manifest.json:sha256", "value": digest}]
+    write(listed, json.dumps({"metadata": {"properties": properties}}), 0o600)
+    written = layout.install(bundle, tmp_path / "root", USR, checkout)
+    installed = tmp_path / "root/usr/share/doc/cryptpilot/bundle.cdx.json"
+    assert installed in written
+    assert installed.read_text() == listed.read_text()
+    assert stat.S_IMODE(installed.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"metadata": {"properties": []}}'])
+def test_the_list_of_another_bundle_is_not_installed(bundle: Path, checkout: Path, tmp_path: Path, text: str) -> None:
+    write(sbom.beside(bundle), text)
+    with pytest.raises(BuildError, match="another bundle"):
+        layout.install(bundle, tmp_path / "root", USR, checkout)
+    assert not (tmp_path / "root").exists()
 
 
 def test_a_relative_prefix_is_an_error(bundle: Path, checkout: Path, tmp_path: Path) -> None:

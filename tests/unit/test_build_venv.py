@@ -134,6 +134,26 @@ def test_every_requirement_is_pinned_and_has_a_hash(lock: Path) -> None:
         assert "--hash=sha256:" in line, line
 
 
+def test_of_a_package_s_hashes_one_is_kept() -> None:
+    kept = locks.with_hash_alone(LOCK, "setuptools==80.9.0", "cc")
+    assert kept == LOCK.replace("    --hash=sha256:bb \\\n", "")
+    for requirement, sha256 in (("setuptools==80.9.0", "dd"), ("setuptools==80.9", "bb"), ("scm==1.0", "dd")):
+        with pytest.raises(BuildError, match=requirement):
+            locks.with_hash_alone(LOCK, requirement, sha256)
+
+
+def test_protobuf_is_plain_python() -> None:
+    """The SDK's generated code runs on none that is compiled; the hash of one wheel lets no other file in."""
+    from google.protobuf.internal import api_implementation
+
+    assert api_implementation.Type() == "python"
+    entries = re.findall(
+        r"^protobuf==.*\n(?:[ ]+--hash.*\n)+", (ROOT / "requirements/agent.lock").read_text(), re.MULTILINE
+    )
+    assert entries
+    assert [entry.count("--hash=") for entry in entries] == [1] * len(entries)
+
+
 def test_locks_that_are_installed_together_agree() -> None:
     pins: dict[str, set[str]] = {}
     for name in venv.LOCK_SETS["dev"]:

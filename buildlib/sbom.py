@@ -1,0 +1,326 @@
+"""The list of all that a bundle carries (a software bill of materials, CycloneDX 1.6), told from the bundle itself.
+
+What is not in the bundle is not in the list, whatever the lock files name. Every file of the bundle and every module in
+its archives is an occurrence of the component it comes from. It holds no time and no number made up, so the same bundle
+has the same list.
+
+Uses, where they exist: dpkg-query or rpm, for the packages that system libraries come from.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.metadata
+import json
+import re
+import sysconfig
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from buildlib import archive, manifest, packages
+from buildlib.base import ROOT, BuildError, digest_of_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from buildlib.elf import Elf
+
+Table = dict[str, Any]
+
+_APPLICATION = "cryptpilot"
+_PYTHON = "python"
+_PYPI = "pkg:pypi/"
+_OF_THE_MANIFEST = "cryptpilot:manifest.json:sha256"
+
+# Texts that packages put where an SPDX expression would be.
+_LICENSES = {
+    "3-Clause BSD License": "BSD-3-Clause",
+    "Apache License 2.0": "Apache-2.0",
+    "GPLv2-or-later with a special exception which allows to use PyInstaller to build and distribute non-free programs"
+    " (including commercial ones)": "GPL-2.0-or-later WITH Bootloader-exception",
+}
+_EXPRESSIONS = frozenset({"MIT", "MPL-2.0", *_LICENSES.values()})
+
+
+@dataclasses.dataclass
+class Component:
+    """Something that the bundle carries.
+
+    table: as CycloneDX has it. reference: its name within the list. locations: files of the bundle, and modules within
+    its archives as FILE/MODULE. parts: what it is made of. needs: references of others.
+    """
+
+    reference: str
+    table: Table
+    locations: list[str] = dataclasses.field(default_factory=list)
+    parts: dict[str, Component] = dataclasses.field(default_factory=dict)
+    needs: set[str] = dataclasses.field(default_factory=set)
+
+
+def name(bundle: str) -> str:
+    """Return the file name that the list of a bundle of this name has."""
+    return f"{bundle}.cdx.json"
+
+
+def beside(bundle: Path) -> Path:
+    """Return where the list of a bundle is: beside it, as an initrd has no use for it."""
+    return bundle.with_name(name(bundle.name))
+
+
+def write(place: Path, bundle: Path, work: Path, installed: Path, elves: Sequence[Elf]) -> None:
+    """Write the list of a finished bundle that was frozen in this environment.
+
+    work: where PyInstaller has its notes. installed: what pip says of the environment's packages, as JSON.
+    Raises BuildError when it cannot be told where something in the bundle comes from.
+    """
+    table = manifest.load(bundle)
+    sources = _sources(bundle, work)
+    owners = _Owners(table["python"], _hashes(installed), packages.owners(path for path in sources.values() if path))
+    application = Component(_APPLICATION, _application_table(table["version"]))
+    components: dict[str, Component] = {}
+    for location, source in sources.items():
+        if ROOT in source.parents or work in source.parents:
+            application.locations.append(location)
+        else:
+            owners.place(components, location, source, bundle)
+    for component in components.values():
+        _add_parts(component)
+    _add_needs(application, components, elves)
+    place.write_text(
+        json.dumps(_document(application, components, digest_of_file(bundle / manifest.MANIFEST)), indent=1)
+    )
+    place.chmod(0o644)
+
+
+def is_of(place: Path, bundle: Path) -> bool:
+    """Tell whether a list is that of a bundle."""
+    try:
+        properties = json.loads(place.read_text())["metadata"]["properties"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return {"name": _OF_THE_MANIFEST, "value": digest_of_file(bundle / manifest.MANIFEST)} in properties
+
+
+def _sources(bundle: Path, work: Path) -> dict[str, Path]:
+    """Return all that is in a bundle with the file it was made from."""
+    collected = {}
+    for target, source, kind in ast.literal_eval((work / "agent/COLLECT-00.toc").read_text())[0]:
+        collected[target if kind in {"EXECUTABLE", "PKG"} else f"_internal/{target}"] = Path(source)
+    pyinstaller = _package_directory("PyInstaller")
+    places = [
+        Path(sysconfig.get_path("stdlib")),
+        Path(sysconfig.get_path("purelib")),
+        Path(sysconfig.get_path("platlib")),
+        ROOT,
+        ROOT / "cryptpilot_boot",  # __main__
+        pyinstaller / "loader",
+        pyinstaller / "hooks/rthooks",
+        _package_directory("_pyinstaller_hooks_contrib") / "rthooks",
+    ]
+    found: dict[str, Path] = {}
+    for entry in manifest.load(bundle)["files"]:
+        location = entry["path"]
+        if archive.is_archive(bundle / location):
+            for module, content in archive.members(bundle / location).items():
+                if content:  # a namespace package is a name and nothing else
+                    found[f"{location}/{module}"] = _source(module, places)
+        elif location == _APPLICATION:
+            (found[location],) = pyinstaller.glob("bootloader/Linux-*/run")
+        else:
+            found[location] = collected[location]
+    return found
+
+
+def _package_directory(name: str) -> Path:
+    return Path(sysconfig.get_path("purelib")) / name
+
+
+def _source(module: str, places: Iterable[Path]) -> Path:
+    path = module.replace(".", "/")
+    for place in places:
+        for candidate in (place / f"{path}.py", place / path / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+    raise BuildError(f"it cannot be told where the module {module} in the bundle comes from", "see buildlib/sbom.py")
+
+
+class _Owners:
+    """Finds the component that a file belongs to."""
+
+    def __init__(self, python: str, hashes: Mapping[str, str], owned: Mapping[Path, packages.Package]) -> None:
+        self._python = python
+        self._hashes = hashes
+        self._owned = owned
+        self._standard = Path(sysconfig.get_path("stdlib"))
+        self._distributions = {
+            Path(str(distribution.locate_file(file))): distribution
+            for distribution in importlib.metadata.distributions()
+            for file in distribution.files or ()
+        }
+
+    def place(self, components: dict[str, Component], location: str, source: Path, bundle: Path) -> None:
+        """Add what is at `location`, made from `source`, to the component it belongs to."""
+        distribution = self._distributions.get(source)
+        if distribution:
+            component = components.setdefault(*_entry(_of_distribution(distribution, self._hashes)))
+        else:
+            among = components
+            if self._standard in source.parents or source.name.startswith("libpython"):
+                python = components.setdefault(*_entry(_of_python(self._python)))
+                if source not in self._owned:
+                    python.locations.append(location)
+                    return
+                among = python.parts
+            package = self._owned.get(source)
+            component = among.setdefault(*_entry(_of_package(package) if package else _of_file(location, bundle)))
+        component.locations.append(location)
+
+
+def _entry(component: Component) -> tuple[str, Component]:
+    return component.reference, component
+
+
+def _application_table(version: str) -> Table:
+    return {
+        "type": "application",
+        "name": _APPLICATION,
+        "version": version,
+        "licenses": [{"license": {"id": "Apache-2.0"}}],
+        "purl": f"pkg:generic/{_APPLICATION}@{version}",
+    }
+
+
+def _of_python(version: str) -> Component:
+    return Component(
+        _PYTHON,
+        {
+            "type": "platform",
+            "name": "CPython",
+            "version": version,
+            "licenses": [{"license": {"id": "Python-2.0.1"}}],
+            "cpe": f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*",
+            "purl": f"pkg:generic/python@{version}",
+        },
+    )
+
+
+def _of_package(package: packages.Package) -> Component:
+    table = {"type": "library", "name": package.name, "version": package.version, "purl": package.purl}
+    return Component(package.purl, {**table, "properties": [{"name": "source package", "value": package.source}]})
+
+
+def _of_file(location: str, bundle: Path) -> Component:
+    hashes = [{"alg": "SHA-256", "content": digest_of_file(bundle / location)}]
+    return Component(f"file:{location}", {"type": "file", "name": location, "hashes": hashes})
+
+
+def _of_distribution(distribution: importlib.metadata.Distribution, hashes: Mapping[str, str]) -> Component:
+    metadata = distribution.metadata
+    name = normalized(metadata["Name"])
+    table: Table = {"type": "library", "name": name, "version": distribution.version}
+    if name in hashes:
+        table["hashes"] = [{"alg": "SHA-256", "content": hashes[name]}]
+    table["licenses"] = licenses(
+        "".join(metadata.get_all("License-Expression") or []),
+        "".join(metadata.get_all("License") or []),
+        metadata.get_all("Classifier") or [],
+    )
+    table["purl"] = f"{_PYPI}{name}@{distribution.version}"
+    component = Component(table["purl"], {key: value for key, value in table.items() if value})
+    for text in distribution.requires or ():
+        if "extra ==" not in text and (match := re.match(r"[\w.-]+", text)):
+            component.needs.add(normalized(match[0]))
+    return component
+
+
+def normalized(name: str) -> str:
+    """Return the name of a Python package as indexes have it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def licenses(expression: str, text: str, classifiers: Sequence[str]) -> list[Table]:
+    """Turn what a Python package says of its license into what CycloneDX has for that."""
+    text = _LICENSES.get(text, text).split("\n")[0].strip()
+    if expression or text in _EXPRESSIONS:
+        return [{"expression": expression or text}]
+    if text:
+        return [{"license": {"name": text}}]
+    found = [line.rsplit(" :: ", 1)[1] for line in classifiers if line.startswith("License :: ")]
+    return [{"license": {"name": name}} for name in found]
+
+
+def _hashes(installed: Path) -> dict[str, str]:
+    """Return by name the SHA-256 of the file that pip took each package from: one of those that the lock allows."""
+    report = json.loads(installed.read_text())
+    return {
+        normalized(entry["metadata"]["name"]): entry["download_info"]["archive_info"]["hashes"]["sha256"]
+        for entry in report["install"]
+    }
+
+
+def _add_parts(component: Component) -> None:
+    """Add what a compiled package says that it was linked with: packages bring such lists along (PEP 770)."""
+    compiled = [location for location in component.locations if location.endswith(".so")]
+    if not compiled or not component.reference.startswith(_PYPI):
+        return
+    for file in importlib.metadata.distribution(component.table["name"]).files or ():
+        if re.search(r"\.dist-info/sboms/[^/]+\.json$", str(file)):
+            for table in json.loads(file.read_text()).get("components", ()):
+                kept = {key: table[key] for key in ("type", "name", "version", "licenses", "hashes") if key in table}
+                kept["purl"] = table["purl"].split("?")[0]  # the rest is paths on the machine that built it
+                component.parts[kept["purl"]] = Component(f"{component.reference}#{kept['purl']}", kept, compiled)
+
+
+def _add_needs(application: Component, components: Mapping[str, Component], elves: Sequence[Elf]) -> None:
+    """Turn names of packages into references, and add the libraries that compiled modules are linked with."""
+    names = {component.table["name"]: reference for reference, component in components.items()}
+    for component in components.values():
+        component.needs = {names[name] for name in component.needs if name in names}
+        component.needs |= {part.reference for part in _carried_parts(component)}
+    linked = [one for outer in components.values() for one in (outer, *_carried_parts(outer))]
+    holders = {location: component for component in linked for location in component.locations}
+    for one in elves:
+        holder, needed = holders.get(one.path), [holders.get(f"_internal/{library}") for library in one.needed]
+        if holder:
+            holder.needs |= {component.reference for component in needed if component} - {holder.reference}
+    wanted = {reference for component in linked for reference in component.needs}
+    application.needs = set(components) - wanted | {_PYTHON}
+
+
+def _carried_parts(component: Component) -> Iterable[Component]:
+    """Return the parts that have files of their own in the bundle: those of Python."""
+    return component.parts.values() if component.reference == _PYTHON else ()
+
+
+def _document(application: Component, components: Mapping[str, Component], manifest_sha256: str) -> Table:
+    listed = [components[reference] for reference in sorted(components)]
+    every = [application, *(one for outer in listed for one in (outer, *outer.parts.values()))]
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid.UUID(hex=manifest_sha256[:32], version=5)}",
+        "version": 1,
+        "metadata": {
+            "lifecycles": [{"phase": "build"}],
+            "component": _table(application),
+            "properties": [{"name": _OF_THE_MANIFEST, "value": manifest_sha256}],
+        },
+        "components": [_table(component) for component in listed],
+        "dependencies": [
+            {"ref": one.reference, "dependsOn": sorted(one.needs)}
+            for one in sorted(every, key=lambda one: one.reference)
+            if one.needs or one is application
+        ],
+    }
+
+
+def _table(component: Component) -> Table:
+    table: Table = {**component.table, "bom-ref": component.reference}
+    if component.parts:
+        table["components"] = [_table(component.parts[name]) for name in sorted(component.parts)]
+    if component.locations:
+        table["evidence"] = {"occurrences": [{"location": location} for location in sorted(component.locations)]}
+    return table
