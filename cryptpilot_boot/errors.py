@@ -69,7 +69,7 @@ class KeyFetchError(CryptpilotError):
 
 
 class NoValue(KeyFetchError):
-    """The secret is there, and has no value at the stage that was asked for."""
+    """The secret is there, and has no value that can be used at the stage that was asked for."""
 
 
 def printable(text: str) -> str:

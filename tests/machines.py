@@ -306,11 +306,11 @@ def configure(tree: Path, volumes: Mapping[str, str], global_file: str = "") -> 
         path.chmod(0o600)
 
 
-def make_root_disk(site: Site, tree: Path, work: Path) -> Disk:
+def make_root_disk(site: Site, tree: Path, work: Path, more: str = "") -> Disk:
     """Make a disk whose root is a LUKS2 volume, in user-mode Linux.
 
     There the installed `cryptpilot init` formats it with a secret from the stand-in, `cryptpilot open` opens it, and
-    the tree is unpacked into it.
+    the tree is unpacked into it. more: shell lines to be run in the end.
     """
     disk = Disk(blank_disk(work / "root.img", ROOT_DISK_BYTES), ROOT)
     if not (work / "root.tar").exists():
@@ -321,6 +321,7 @@ cryptpilot init {ROOT} --yes
 cryptpilot open {ROOT}
 {fill_script(archive.device, f"/dev/mapper/{ROOT}")}
 cryptpilot close {ROOT}
+{more}
 """
     run_with_kms(site, tree, script, disks=[disk, archive], timeout=180).check()
     return disk

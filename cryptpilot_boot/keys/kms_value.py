@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 
-from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.errors import NoValue
 from cryptpilot_boot.passphrase import Passphrase, is_key_material
 
 
@@ -13,15 +13,15 @@ def decode(value: str, secret_name: str) -> Passphrase:
     """Return the base64-decoded bytes of a value.
 
     A secret of type binary is base64 already when KMS gives it out, and so is decoded to what it holds. Raises
-    KeyFetchError when it is not base64, or empty.
+    NoValue when it is not base64, or empty.
     """
     hint = "store the output of: head -c 256 /dev/urandom | base64 -w 0"
     if not value.isascii():
-        raise KeyFetchError(f"the value of secret {secret_name} is no base64 text: it holds other bytes", hint)
+        raise NoValue(f"the value of secret {secret_name} is no base64 text: it holds other bytes", hint)
     try:
         secret = base64.b64decode("".join(value.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise KeyFetchError(f"the value of secret {secret_name} is not base64", hint) from None
+        raise NoValue(f"the value of secret {secret_name} is not base64", hint) from None
     if not secret:
-        raise KeyFetchError(f"the value of secret {secret_name} is empty", hint)
+        raise NoValue(f"the value of secret {secret_name} is empty", hint)
     return Passphrase(secret, strong=is_key_material(secret))

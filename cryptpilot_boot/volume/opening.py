@@ -72,22 +72,30 @@ def with_either_value(
     ask_previous: Callable[[], Passphrase] | None,
     attempt: Callable[[Passphrase], object],
 ) -> Opening:
-    """Make an attempt with the current value of a secret and, if it raises WrongSecret, with the previous one."""
+    """Make an attempt with the current value of a secret and, if it raises WrongSecret, with the previous one.
+
+    So too if the current value is none that can be used: whoever put it there did not mean to lock the volume.
+    """
+    unusable: NoValue | None = None
     try:
         with ask_passphrase() as passphrase:
             attempt(passphrase)
     except WrongSecret:
         if ask_previous is None:
             raise
+    except NoValue as error:
+        if ask_previous is None:
+            raise
+        unusable = error
     else:
         return Opening.CURRENT
     try:
         with ask_previous() as passphrase:
             attempt(passphrase)
     except KeyFetchError as error:
-        raise without_previous(volume, error) from None
+        raise unusable or without_previous(volume, error) from None
     except WrongSecret:
-        raise neither_opens(volume) from None
+        raise unusable or neither_opens(volume) from None
     return Opening.PREVIOUS
 
 

@@ -49,7 +49,14 @@ def root_disk(boot_tree: Path, site: machines.Site, tmp_path_factory: pytest.Tem
     copy = clone(boot_tree, work / "tree")
     machines.configure(copy, {"scratch": SCRATCH})
     in_chroot(copy, ["systemctl", "enable", "cryptpilot.service"])
-    return machines.make_root_disk(site, copy, work)
+    enroll = f"cryptpilot recovery-key {machines.ROOT} > {machines.KMS_FILES}/{RECOVERY_KEY}"
+    return machines.make_root_disk(site, copy, work, enroll)
+
+
+@pytest.fixture
+def recovery_key(root_disk: Disk, site: machines.Site) -> str:  # noqa: ARG001 - it is the disk's
+    """The recovery key of the root disk, as it was printed."""
+    return (site.directory / RECOVERY_KEY).read_text().strip()
 
 
 @pytest.fixture(scope="session")
@@ -148,4 +155,5 @@ auto_open = true
 makefs = "ext4"
 [encrypt.otp]
 """
+RECOVERY_KEY = "recovery-key"
 SPY = machines.CHECKOUT / "tests/boot/96lab-spy"

@@ -250,3 +250,16 @@ def test_what_cannot_be_noted_fails_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     pending.note("data1", pending=True, directory=tmp_path / "file" / "below")
     assert not pending.is_pending("data1", tmp_path / "file" / "below")
+
+
+def test_a_current_value_that_cannot_be_used_does_not_lock_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody put text there that is no base64; the previous value is what it was."""
+    unusable = NoValue("the value of secret disk is not base64", "store another")
+    given(monkeypatch, OLD)
+    assert volume.verify(ONE, asks(unusable), asks(OLD)) is Opening.PREVIOUS
+    for previous in (OTHER, NONE, UNREACHABLE):
+        with pytest.raises(NoValue, match="is not base64") as caught:
+            volume.verify(ONE, asks(unusable), asks(previous))
+        assert caught.value.hint == "store another"
+    with pytest.raises(NoValue, match="is not base64"):
+        rotate(ONE, asks(unusable), asks(OLD))
