@@ -104,7 +104,7 @@ def _examine(volume: Volume) -> Status:
         with header:
             reason = distrust(volume, facts)
         state = State.CHECK_FAILED if reason else State.READY_TO_OPEN
-        return Status(volume, state, reason, bool(facts.recovery_slots))
+        return Status(volume, state, reason, recovery_key=bool(facts.recovery_slots))
     if found.subsystem == INITIALIZING:
         return Status(volume, State.INITIALIZING, "init was interrupted; run it again")
     return Status(volume, State.REQUIRES_INIT, f"{volume.dev} holds {describe(found)}")
