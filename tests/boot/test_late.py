@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.lab.net import Namespace
 
 MIB = 1 << 20
-TIMEOUT = 75
+TIMEOUT = 60
 """Seconds the helper has; the volume whose disk is not there takes all of them."""
 
 FSTAB = """\
