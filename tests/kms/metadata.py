@@ -27,11 +27,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import TracebackType
 
 from tests.kms.acs3 import Grant
 from tests.kms.behaviours import Reply
-from tests.kms.transport import HttpRequest, Listener
+from tests.kms.transport import HttpRequest, Listener, Server
 
 ADDRESS = "100.100.100.200"
 TOKEN = "/latest/api/token"
@@ -56,7 +55,7 @@ class MetadataRequest:
     status: int  # 0: no answer
 
 
-class MetadataServer:
+class MetadataServer(Server):
     """A metadata service, to be used as a context manager.
 
     role: the one that is attached to the instance, "" for none. hardened: HttpTokens is `required`. life: how long
@@ -85,27 +84,7 @@ class MetadataServer:
         self._tokens: dict[str, float] = {}
         self._file = file
         self._on_request = on_request
-        self._listener = Listener(address, None, answer=self._answer)
-        self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return int(self._listener.server_address[1])
-
-    @property
-    def endpoint(self) -> str:
-        """The address and port it listens on."""
-        return f"{self._listener.server_address[0]!s}:{self.port}"
-
-    def __enter__(self) -> MetadataServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._listener.stop()
+        super().__init__(Listener(address, None, answer=self._answer))
 
     def _answer(self, request: HttpRequest) -> Reply:
         arrived = time.time()

@@ -12,19 +12,17 @@ In a test:
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
 
 from tests.kms import errors, protocol
 from tests.kms.behaviours import BEHAVIOURS, Behaviour, Reply, Switch, error_reply
 from tests.kms.errors import Refused
 from tests.kms.pki import Pki, ServerCertificate, make_server_certificate
 from tests.kms.protocol import Secret
-from tests.kms.transport import HttpRequest, Listener
+from tests.kms.transport import HttpRequest, Listener, Server
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Request:
     outcome: str
 
 
-class KmsServer:
+class KmsServer(Server):
     """A gateway with secrets, to be used as a context manager.
 
     `certificate` replaces the server certificate made for localhost, `switch` says where the behaviour
@@ -71,40 +69,14 @@ class KmsServer:
         self._max_skew = max_skew
         self._on_request = on_request
         self._look_up = look_up or (lambda: self.secrets)
-        self._listener = Listener(
-            address,
-            certificate or make_server_certificate(pki.authority),
-            answer=self._answer,
-            note_failed_handshake=self._note_failed_handshake,
+        super().__init__(
+            Listener(
+                address,
+                certificate or make_server_certificate(pki.authority),
+                answer=self._answer,
+                note_failed_handshake=self._note_failed_handshake,
+            )
         )
-        self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return int(self._listener.server_address[1])
-
-    @property
-    def endpoint(self) -> str:
-        """The address and port it listens on, in the form that a client takes."""
-        return f"{self._listener.server_address[0]!s}:{self.port}"
-
-    def start(self) -> None:
-        """Begin to answer; connections made since the object exists have waited for this."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Close everything at once, hanging connections too."""
-        self._listener.stop()
-
-    def __enter__(self) -> KmsServer:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def behave(
         self,

@@ -15,12 +15,10 @@ from __future__ import annotations
 import base64
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from types import TracebackType
 
 from tests.kms import acs3, behaviours, errors, protocol
 from tests.kms.acs3 import Grant
@@ -29,10 +27,10 @@ from tests.kms.errors import ErrorReply, Refused
 from tests.kms.pki import ServerCertificate
 from tests.kms.protocol import Call, Secret
 from tests.kms.server import Request
-from tests.kms.transport import HttpRequest, Listener
+from tests.kms.transport import HttpRequest, Listener, Server
 
 
-class SharedGateway:
+class SharedGateway(Server):
     """A shared gateway, to be used as a context manager.
 
     grants: the credentials that were given out, by access key ID; looked at for each request. switch, on_request,
@@ -59,29 +57,9 @@ class SharedGateway:
         self._max_skew = max_skew
         self._on_request = on_request
         self._look_up = look_up or (lambda: self.secrets)
-        self._listener = Listener(
-            address, certificate, answer=self._answer, note_failed_handshake=self._note_failed_handshake
+        super().__init__(
+            Listener(address, certificate, answer=self._answer, note_failed_handshake=self._note_failed_handshake)
         )
-        self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return int(self._listener.server_address[1])
-
-    @property
-    def endpoint(self) -> str:
-        """The address and port it listens on, in the form that a client takes."""
-        return f"{self._listener.server_address[0]!s}:{self.port}"
-
-    def __enter__(self) -> SharedGateway:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._listener.stop()
 
     def behave(self, name: str, *, times: int | None = None, seconds: float | None = None) -> None:
         """Choose how requests are treated from now on; the parameters are those of Behaviour."""

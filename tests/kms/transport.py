@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
 
 from tests.kms import protocol
 from tests.kms.behaviours import Reply
@@ -91,6 +92,44 @@ class Listener(socketserver.ThreadingTCPServer):
         """Say nothing of connections that break, but all of a mistake in this program."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
+
+
+class Server:
+    """Answers by a listener, on a thread of its own; to be used as a context manager."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._listener.server_address[1])
+
+    @property
+    def endpoint(self) -> str:
+        """The address and port it listens on, in the form that a client takes."""
+        return f"{self._listener.server_address[0]!s}:{self.port}"
+
+    def start(self) -> None:
+        """Begin to answer; connections made since the object exists have waited for this."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close everything at once, hanging connections too."""
+        self._listener.stop()
+
+    def __enter__(self: _S) -> _S:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+_S = TypeVar("_S", bound=Server)
 
 
 class _Handler(BaseHTTPRequestHandler):

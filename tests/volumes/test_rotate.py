@@ -94,7 +94,7 @@ def test_a_volume_follows_its_secret(bench: Bench) -> None:
 cryptpilot init data1 --yes
 keep first
 head -c 64 /dev/urandom > /run/recovery
-cryptsetup luksAddKey --batch-mode --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file /run/first {DEVICE} /run/recovery
+cryptsetup luksAddKey -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file /run/first {DEVICE} /run/recovery
 {machines.ROTATE_SECRET}
 keep second
 echo; echo "=== open"
