@@ -63,7 +63,8 @@ the volume now, can always open it: also when they have been replaced. Make a ne
 _RESTORE = """\
 Puts the header of a closed volume back, if the file is a sound one of that volume: the header that is there has to be
 of the same volume; where that is lost or damaged, the volume is opened by the file first, without writing to it, to see
-whether there is a file system. A header of another volume is never replaced. After a power cut run it again.
+whether there is a file system. A header that the secret opens no more is not put back either, nor is one of another
+volume ever replaced. After a power cut run it again.
 """
 
 _CHECK = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -131,14 +132,15 @@ def _show_recovery_key(key: Passphrase) -> None:
     except OSError:
         _say_no_more()
         raise
-    if terminal.is_shown():
-        try:
-            _print_lines(recovery_key.draw(key, colored=terminal.colored()))
-        except CryptpilotError as error:
-            # it can be written down all the same
-            terminal.complain(f"no QR code of it: {error.what}")
-            terminal.complain(f"  {error.hint}")
-    terminal.complain("write it down, or print it, and keep it away from this machine: it is not shown again")
+    with contextlib.suppress(OSError):  # the key is out: what else there is to say does not make it void
+        if terminal.is_shown():
+            try:
+                _print_lines(recovery_key.draw(key, colored=terminal.colored()))
+            except CryptpilotError as error:
+                # it can be written down all the same
+                terminal.complain(f"no QR code of it: {error.what}")
+                terminal.complain(f"  {error.hint}")
+        terminal.complain("write it down, or print it, and keep it away from this machine: it is not shown again")
 
 
 def _ask_recovery_key(name: str) -> Passphrase:

@@ -27,14 +27,13 @@ _CLEAR_LINE = "\r\x1b[K"
 # Steps a person waits for, in words; what is not here takes no time.
 _STEPS = {
     "fetch-key": "asking for the key",
-    "add-key": "adding the recovery key",
-    "remove-keys": "removing older recovery keys",
+    "add-key": "adding a key slot",
     "format": "formatting",
     "makefs": "making the file system",
     "check-fs": "checking the file system",
     "open": "opening",
     "close": "closing",
-    "remove-key": "removing the old key slot",
+    "remove-key": "removing old key slots",
     "make-image": "dracut makes the image",
     "check-image": "checking the image",
 }

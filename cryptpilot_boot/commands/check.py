@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, volume
 from cryptpilot_boot.boot.plan import initrd_volumes, pivot_volumes
 from cryptpilot_boot.commands.key import passphrase_of, previous_of
-from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, NoValue
 from cryptpilot_boot.system import init
 from cryptpilot_boot.volume import State
 
@@ -77,11 +77,18 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
         volume.require_openable(one)
     if one.temporary or skip_passphrase:
         return
-    with passphrase_of(one, config, answers)() as passphrase:
-        if not passphrase.strong:
-            yield _WEAK
+    unusable: NoValue | None = None
+    try:
+        with passphrase_of(one, config, answers)() as passphrase:
+            if not passphrase.strong:
+                yield _WEAK
+    except NoValue as error:
+        unusable = error
     if status.state in (State.READY_TO_OPEN, State.OPENED):
         # the current value has been fetched: it is not asked for again
         previous = previous_of(one, config, answers)
         if volume.verify(one, passphrase_of(one, config, answers), previous) is volume.Opening.PREVIOUS:
-            yield f"it opens with the previous value of its secret only; rotate it: cryptpilot rotate {one.volume}"
+            todo = f"; {unusable.what}: {unusable.hint}" if unusable else f"; rotate it: cryptpilot rotate {one.volume}"
+            yield f"it opens with the previous value of its secret only{todo}"
+    elif unusable:
+        raise unusable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, volume
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import passphrase_of
+from cryptpilot_boot.commands.key import passphrase_of, previous_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.system import process
@@ -65,14 +65,15 @@ def restore(
         return False
     with keys.Answers() as answers:
         ask: Callable[[], Passphrase] | None = passphrase_of(one, config, answers)
-        if force or agreed.proven:
+        previous = previous_of(one, config, answers)
+        if force:
             ask = None
         elif ask_key:
             process.lock_memory()
-            ask = functools.partial(_given, ask_key(name))
+            ask, previous = functools.partial(_given, ask_key(name)), None
 
         def restore_one(_: Volume) -> str:
-            volume.restore(one, path, agreed, overwrite, ask)
+            volume.restore(one, path, agreed, overwrite, ask, previous)
             return (
                 "its header is put back, with the secrets and recovery keys of when it was saved; open it with:"
                 f" cryptpilot open {name}"

@@ -41,13 +41,18 @@ def judge(failure: KeyFetchError, address: str, context: ssl.SSLContext, timeout
     context: of TLS, with the CAs that are trusted; it is changed. timeout: seconds for asking.
     """
     ours = clock.now()
-    told = _ask(address, context, timeout)
-    if told is None:
+    try:
+        told = _ask(address, context, timeout)
+    except (OSError, http.client.HTTPException, KeyError, TypeError, ValueError, OverflowError) as error:
+        # the failure at hand says more than this one would
         what = f"{failure.what}; this machine's clock says {_text(ours)}"
-        return KeyFetchError(what, failure.hint, retryable=not in_initrd())
+        refused = isinstance(error, ssl.SSLCertVerificationError)
+        return KeyFetchError(what, failure.hint, retryable=not (refused and in_initrd()))
     what = f"{failure.what}; this machine's clock says {_text(ours)}, and {address} says {_text(told.time)}"
     if abs(told.time - ours) <= _TOLERATED:
-        return KeyFetchError(what, f"both clocks agree; {failure.hint}")
+        # it may have been set a moment ago, for another volume or by a time service
+        valid = told.begin <= told.time <= told.end
+        return KeyFetchError(what, f"both clocks agree; {failure.hint}", retryable=valid)
     if not in_initrd():
         return KeyFetchError(what, _SET_IT, retryable=True)  # a time service may be about to
     doubt = _doubt(told)
@@ -75,8 +80,8 @@ def _doubt(told: _Told) -> str:
     return ""
 
 
-def _ask(address: str, context: ssl.SSLContext, timeout: float) -> _Told | None:
-    """Ask for the time, and for nothing else; None when there is no answer that says it."""
+def _ask(address: str, context: ssl.SSLContext, timeout: float) -> _Told:
+    """Ask for the time, and for nothing else. Raises what the network, TLS and the answer's form can be wrong with."""
     context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
     connection = http.client.HTTPSConnection(address, context=context, timeout=timeout)
     try:
@@ -89,8 +94,6 @@ def _ask(address: str, context: ssl.SSLContext, timeout: float) -> _Told | None:
             for name in ("notBefore", "notAfter")
         )
         return _Told(said.astimezone(datetime.timezone.utc), begin, end)
-    except (OSError, http.client.HTTPException, KeyError, TypeError, ValueError):
-        return None  # the failure at hand says more than this one would
     finally:
         connection.close()
 

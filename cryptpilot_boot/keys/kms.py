@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import clock, kms_errors, kms_sdk, kms_value
+from cryptpilot_boot.keys import clock, kms_errors, kms_sdk, kms_value, limit
 from cryptpilot_boot.system import process
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def prepare(kms: Kms) -> Ask:
     request = kms_sdk.GetSecretValueRequest(secret_name=kms.secret_name, version_stage=kms.stage)
     gateway = _gateway(kms)
 
-    def ask(timeout: float) -> Passphrase:
+    def ask_gateway(timeout: float) -> Passphrase:
         options = kms_sdk.RuntimeOptions(
             autoretry=False,  # keys.retry decides
             connect_timeout=int(1000 * min(timeout, _CONNECT_TIMEOUT)),
@@ -78,6 +78,10 @@ def prepare(kms: Kms) -> Ask:
                 failure = clock.judge(failure, kms.address, _trust(kms), min(timeout, _CONNECT_TIMEOUT))
             raise failure from None
         return kms_value.decode(answer.secret_data, kms.secret_name)
+
+    def ask(timeout: float) -> Passphrase:
+        late = kms_errors.too_slow(gateway)
+        return limit.within(min(timeout, _LONGEST_TRY) + _CONNECT_TIMEOUT, lambda: ask_gateway(timeout), late)
 
     return ask
 

@@ -34,12 +34,17 @@ _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRN
 _CLOSED = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
 _SERVER_FAULT = 500  # HTTP status from which on the gateway, not the request, is at fault
 _TOO_MANY_REQUESTS = 429
+_REQUEST_TIMEOUT = 408
 _NO_SUCH_VALUE = "ResourceNotFound"
 _GENERAL_ADVICE = "look the code up in the KMS documentation; the gateway's own log has the request"
 
 
 class TooLong(Exception):
     """An answer was longer than LONGEST_ANSWER."""
+
+
+class Redirected(Exception):
+    """An answer said to ask somewhere else, where nobody of this machine's knowledge is."""
 
 
 class BrokenOff(Exception):
@@ -170,6 +175,11 @@ def _timeout(cause: object, gateway: Gateway) -> KeyFetchError:
     )
 
 
+def too_slow(gateway: Gateway) -> KeyFetchError:
+    """Say that there was an answer of which no end could be seen."""
+    return KeyFetchError(f"no whole answer from {gateway.address} in time", gateway.connection, retryable=True)
+
+
 def _broken_off(_: object, gateway: Gateway) -> KeyFetchError:
     return KeyFetchError(
         f"the answer of {gateway.address} broke off in the middle",
@@ -182,6 +192,14 @@ def _too_long(_: object, gateway: Gateway) -> KeyFetchError:
     return KeyFetchError(
         f"the answer of {gateway.address} is longer than {LONGEST_ANSWER >> 10} KiB, which no secret is",
         f"see what secret {gateway.secret} holds, and that a KMS gateway answers at {gateway.address}",
+    )
+
+
+def _redirected(_: object, gateway: Gateway) -> KeyFetchError:
+    return KeyFetchError(
+        f"{gateway.address} sends us to another address, where we do not ask",
+        gateway.answer,
+        retryable=True,
     )
 
 
@@ -228,11 +246,11 @@ def _refused(error: Any, gateway: Gateway) -> KeyFetchError:
 
 
 # A gateway that refuses a signature may quote what it made it from, and there are credentials in that.
-_WHAT_WAS_SIGNED = re.compile(r"[^.]*\bstring ?to ?sign.*", re.IGNORECASE | re.DOTALL)
+_WHAT_WAS_SIGNED = re.compile(r"[^.]*\b(?:string ?to ?sign|canonical ?request).*", re.IGNORECASE | re.DOTALL)
 
 
 def _by_status(status: int) -> _Refusal:
-    if status >= _SERVER_FAULT:
+    if status >= _SERVER_FAULT or status == _REQUEST_TIMEOUT:
         return _UNWELL
     return _THROTTLED if status == _TOO_MANY_REQUESTS else _REFUSED
 
@@ -316,6 +334,7 @@ _Say = Callable[[Any, "Gateway"], Optional[KeyFetchError]]
 _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
     (TooLong, _too_long),
     (BrokenOff, _broken_off),
+    (Redirected, _redirected),
     (ssl.SSLCertVerificationError, _certificate),
     (socket.gaierror, _name),
     (exceptions.ConnectTimeout, _timeout),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import clock, kms_errors, kms_openapi, kms_value, metadata
+from cryptpilot_boot.keys import clock, kms_errors, kms_openapi, kms_value, limit, metadata
 from cryptpilot_boot.system import certificates, process
 from cryptpilot_boot.system.wait import Deadline
 
@@ -59,7 +59,7 @@ def prepare(role: KmsRole) -> Ask:
     authorities = _authorities(role)
     request = kms_openapi.GetSecretValueRequest(secret_name=role.secret_name, version_stage=role.stage)
 
-    def ask(timeout: float) -> Passphrase:
+    def ask_services(timeout: float) -> Passphrase:
         deadline = Deadline(min(timeout, _LONGEST_TRY))
         service = metadata.connect(deadline)
         # the endpoint says all that the region is for
@@ -86,6 +86,10 @@ def prepare(role: KmsRole) -> Ask:
                 failure = clock.judge(failure, gateway.address, _trust(authorities), min(left, _CONNECT_TIMEOUT))
             raise failure from None
         return _passphrase(answer, role, gateway)
+
+    def ask(timeout: float) -> Passphrase:
+        late = kms_errors.too_slow(_gateway(role, role.region_id or "<region>"))
+        return limit.within(min(timeout, _LONGEST_TRY) + _CONNECT_TIMEOUT, lambda: ask_services(timeout), late)
 
     return ask
 

@@ -32,7 +32,8 @@ _LONGEST_ANSWER = 64 << 10  # bytes; credentials take one or two thousand
 
 _OFF = "check that this is an ECS instance, and that its metadata service is turned on"
 # What may be otherwise a moment later: a token that ended, too many questions, trouble of the service's own.
-_PASSING = (401, 429)
+_TOO_MANY_REQUESTS = 429
+_PASSING = (401, _TOO_MANY_REQUESTS)
 _TROUBLE = 500
 _NO_ROLE = "attach the RAM role to the instance: ECS console, Instance Settings, Attach/Detach RAM Role"
 
@@ -141,6 +142,7 @@ def _require_success(status: int, what: str) -> None:
             f"the instance's metadata service at {ADDRESS} answers HTTP {status} when asked for {what}",
             _OFF,
             retryable=status in _PASSING or status >= _TROUBLE,
+            throttled=status == _TOO_MANY_REQUESTS,
         )
 
 

@@ -47,7 +47,7 @@ from Tea.core import TeaCore, _TLSAdapter  # noqa: E402
 from Tea.exceptions import TeaException  # noqa: E402
 from urllib3.exceptions import ProtocolError, ReadTimeoutError  # noqa: E402
 
-from cryptpilot_boot.keys.kms_errors import LONGEST_ANSWER, BrokenOff, TooLong  # noqa: E402
+from cryptpilot_boot.keys.kms_errors import LONGEST_ANSWER, BrokenOff, Redirected, TooLong  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,10 +56,16 @@ __all__ = ["TeaException", "session", "stand_in"]
 
 
 class _Adapter(_TLSAdapter):  # type: ignore[misc]
-    """What `requests` sends through, but that no answer is longer, or takes longer, than it may."""
+    """What `requests` sends through, but that no answer is longer, or takes longer, than it may.
+
+    And what the environment names as a proxy is none: at boot there is no such environment, and what works by hand has
+    to work then.
+    """
 
     def send(self, request: Any, **options: Any) -> Any:
-        response = super().send(request, **options)
+        response = super().send(request, **{**options, "proxies": {}})
+        if response.is_redirect:
+            raise Redirected
         _, seconds = options["timeout"]
         response.raw = _Bounded(response.raw, seconds)
         return response
@@ -109,6 +115,7 @@ def _session(gateway: str, authorities: str) -> Session:  # noqa: ARG001 - they 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     made = Session()
+    del made.adapters["http://"]  # whatever leads there: not in the clear
     made.mount("https://", _Adapter(ssl_context=context))
     return made
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import re
 import threading
@@ -155,24 +156,30 @@ def add_key(device: str, passphrase: Passphrase, new: Passphrase) -> None:
     cryptsetup writes one copy of the metadata after the other: a power cut leaves the slot there, or not.
     """
     raise_if_interrupted()
-    with open(os.memfd_create("new-key", os.MFD_CLOEXEC), "wb", buffering=0) as file:  # noqa: PTH123
-        file.write(new.reveal())
-        run(
-            [
-                "cryptsetup",
-                "luksAddKey",
-                "--type=luks2",
-                "--batch-mode",
-                "--hash=sha256",
-                *_DERIVATION[new.strong],
-                "--key-file=-",
-                device,
-                f"/proc/self/fd/{file.fileno()}",
-            ],
-            stdin=passphrase.reveal(),
-            pass_fds=[file.fileno()],
-            finish=True,
-        )
+    descriptor = os.memfd_create("new-key", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, len(new))
+        # as long as it is mapped it is locked in memory, as all else is; see process.lock_memory
+        with mmap.mmap(descriptor, len(new)) as mapped:
+            mapped[:] = new.reveal()
+            run(
+                [
+                    "cryptsetup",
+                    "luksAddKey",
+                    "--type=luks2",
+                    "--batch-mode",
+                    "--hash=sha256",
+                    *_DERIVATION[new.strong],
+                    "--key-file=-",
+                    device,
+                    f"/proc/self/fd/{descriptor}",
+                ],
+                stdin=passphrase.reveal(),
+                pass_fds=[descriptor],
+                finish=True,
+            )
+    finally:
+        os.close(descriptor)
 
 
 def kill_slot(device: str, slot: int, passphrase: Passphrase) -> None:

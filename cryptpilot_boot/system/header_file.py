@@ -29,11 +29,11 @@ def save(device: str, path: Path) -> None:
     raise_if_interrupted()
     if os.path.lexists(path):
         raise CryptpilotError(f"{path}: is there already, and no backup is written over", "give the name of a new file")
-    run(
-        ["cryptsetup", "luksHeaderBackup", "--batch-mode", f"--header-backup-file={path}", device],
-        finish=True,
-    )
     try:
+        run(
+            ["cryptsetup", "luksHeaderBackup", "--batch-mode", f"--header-backup-file={path}", device],
+            finish=True,
+        )
         for one in (path, path.parent):
             descriptor = os.open(one, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -41,7 +41,11 @@ def save(device: str, path: Path) -> None:
             finally:
                 os.close(descriptor)
     except OSError as error:
+        remove(path)
         raise CryptpilotError(f"{path}: cannot be written: {error.strerror}") from None
+    except BaseException:
+        remove(path)  # half of a backup must not be taken for one
+        raise
 
 
 def remove(path: Path) -> None:

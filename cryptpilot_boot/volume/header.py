@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, ProgramError
 from cryptpilot_boot.system import block, cryptsetup, header_file, lock, luks_header
 from cryptpilot_boot.volume import opening, state
 from cryptpilot_boot.volume.initialize import close_leftover, working_name
@@ -68,12 +68,13 @@ def restore(
     agreed: Restoration,
     overwrite: frozenset[str],
     ask_passphrase: Callable[[], Passphrase] | None,
+    ask_previous: Callable[[], Passphrase] | None = None,
 ) -> None:
     """Put the header of a closed persistent volume back.
 
-    agreed: what `require_restorable` returned. ask_passphrase: where the header that is there proves nothing, the
-    volume is opened by the backup to see whether there is a file system; None to do without that proof. After a power
-    cut it can be run again.
+    agreed: what `require_restorable` returned. ask_passphrase, ask_previous: as of `open_volume`: no header is put back
+    that the volume could not be opened by. Where the header that is there proves nothing, it is opened by the backup to
+    see whether there is a file system. None to do without these proofs. After a power cut it can be run again.
     """
     with lock.held(volume.volume), header_file.load(path) as saved:
         if _look(volume, saved, path, overwrite) != agreed:
@@ -81,9 +82,11 @@ def restore(
                 f"{volume.dev} is not what it was a moment ago: another device, or other content",
                 f"nothing was changed; see what it is now: lsblk --fs {volume.dev}",
             )
-        if not agreed.proven and ask_passphrase:
-            with ask_passphrase() as passphrase:
-                _prove(volume, agreed.device, saved, path, passphrase)
+        if ask_passphrase:
+            prove = _prove_key if agreed.proven else _prove
+            _by_either(
+                ask_passphrase, ask_previous, lambda passphrase: prove(volume, agreed.device, saved, path, passphrase)
+            )
         with log.timed("restore-header", volume.volume, device=volume.dev):
             try:
                 header_file.restore(agreed.device.node, saved)
@@ -156,10 +159,49 @@ def _names(facts: luks_header.Facts) -> str:
     return " and ".join(sorted(facts.uuids))
 
 
+def _by_either(
+    ask_passphrase: Callable[[], Passphrase],
+    ask_previous: Callable[[], Passphrase] | None,
+    prove: Callable[[Passphrase], None],
+) -> None:
+    """Prove something with the current value of a secret or, if that opens nothing, with the previous one."""
+    try:
+        with ask_passphrase() as passphrase:
+            prove(passphrase)
+    except opening.WrongSecret as wrong:
+        if ask_previous is None:
+            raise
+        try:
+            with ask_previous() as passphrase:
+                prove(passphrase)
+        except (KeyFetchError, opening.WrongSecret):
+            raise wrong from None
+
+
+def _prove_key(
+    volume: Volume, device: block.Device, saved: luks_header.Header, path: Path, passphrase: Passphrase
+) -> None:
+    """Raise unless a key slot of the backup takes the passphrase."""
+    header, _ = opening.checked_header(volume, saved.path, str(path))
+    with header:
+        try:
+            cryptsetup.verify(device.node, passphrase, header)
+        except ProgramError as error:
+            if error.status != cryptsetup.WRONG_PASSPHRASE:
+                raise CryptpilotError(f"{path} cannot be tried: {error.what}", error.hint) from None
+            raise opening.WrongSecret(
+                f"{path} is older than the secret: none of its key slots takes that, and {volume.dev} could not be"
+                " opened any more",
+                f"the header that is there is whole; is there a recovery key of then (--recovery-key)? {_ANYHOW}",
+            ) from None
+
+
+_ANYHOW = "if you know better all the same: --force"
+
+
 def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path: Path, passphrase: Passphrase) -> None:
     """Open the device by the backup, unseen and without writing to it; raise unless there is a file system."""
     name = working_name(volume)
-    anyhow = "if you know that it belongs there all the same: --force"
     header, _ = opening.checked_header(volume, saved.path, str(path))
     with header:
         try:
@@ -168,11 +210,11 @@ def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path
             if error.status != cryptsetup.WRONG_PASSPHRASE:
                 raise CryptpilotError(
                     f"{path} does not prove to belong to {volume.dev}, which cannot be opened by it: {error.what}",
-                    anyhow,
+                    _ANYHOW,
                 ) from None
-            raise CryptpilotError(
+            raise opening.WrongSecret(
                 f"{path} does not prove to belong to {volume.dev}: no key slot in it takes this secret",
-                f"it may be older than the secret: is there a recovery key (--recovery-key)? {anyhow}",
+                f"it may be older than the secret: is there a recovery key (--recovery-key)? {_ANYHOW}",
             ) from None
         try:
             inside = block.signature(f"/dev/mapper/{name}")
@@ -184,5 +226,5 @@ def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path
     if inside is None or inside.kind != (volume.makefs or inside.kind):
         raise DeviceError(
             f"{path} does not prove to belong to {volume.dev}: opened by it, there is {seen}",
-            f'check "dev" in the configuration; {anyhow}',
+            f'check "dev" in the configuration; {_ANYHOW}',
         )

@@ -80,7 +80,8 @@ def _enroll(
         facts = _facts(volume, device)
         # what also is the volume's own slot stays, whatever a token says
         older = facts.recovery_slots - {own, slot}
-        _remove(device, passphrase, older, facts)
+        with log.timed("remove-key", volume.volume, device=volume.dev):
+            _remove(device, passphrase, older, facts)
     return len(older)
 
 

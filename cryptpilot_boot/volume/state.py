@@ -83,7 +83,8 @@ def examine(volume: Volume) -> Status:
         return Status(volume, State.CHECK_FAILED, error.what)
     if status.initialized and pending.is_pending(volume.volume):
         told = f"with the previous value of its secret; rotate it: cryptpilot rotate {volume.volume}"
-        detail = told if status.opened else f"last opened {told}"
+        here = told if status.opened else f"last opened {told}"
+        detail = f"{status.detail}; {here}" if status.detail else here
         return dataclasses.replace(status, detail=detail, rotation_pending=True)
     return status
 

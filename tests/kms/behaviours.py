@@ -52,6 +52,7 @@ class Reply:
     cut: int | None = None  # bytes of the body that are sent, where it is not all of them
     hold: float = 0  # seconds in which the connection stays open and silent after a cut
     drip: float = 0  # seconds between one byte of the body and the next
+    location: str = ""  # where to ask instead
 
 
 def error_reply(error: ErrorReply) -> Reply:
@@ -116,6 +117,11 @@ def _bad_gateway(_behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
     return Reply(outcome="bad-gateway", status=502, body=b"<html><h1>502 Bad Gateway</h1></html>")
 
 
+def _redirect(_behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
+    """Send the client to an address in the clear, where nobody should follow."""
+    return Reply(outcome="redirect", status=307, location="http://127.0.0.1:9/")
+
+
 def _no_word(_behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
     return Reply(outcome="no-word", status=500)
 
@@ -148,6 +154,7 @@ BEHAVIOURS: Mapping[str, Callable[[Behaviour, Call, Reply], Reply]] = {
     "refuse": _refuse,
     "bad-gateway": _bad_gateway,
     "no-word": _no_word,
+    "redirect": _redirect,
     "hang": _hang,
     "hang-body": _hang_body,
     "slow": _slow,

@@ -173,6 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_response(reply.status)
         self.send_header("content-type", reply.content_type)
+        if reply.location:
+            self.send_header("location", reply.location)
         self.send_header("content-length", str(len(reply.body) + reply.padding))
         self.end_headers()
         for piece in _pieces(reply):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import dataclasses
 import datetime
+import socket
 import ssl
+import tempfile
+import threading
 from typing import TYPE_CHECKING, Callable
 
 import pytest
@@ -136,6 +139,45 @@ def test_a_certificate_that_both_clocks_refuse_has_to_be_renewed(
     assert "certificate has expired" in error.what
     assert "both clocks agree" in error.hint
     assert not error.retryable
+    assert machine.set_to == []
+
+
+def test_a_clock_that_was_set_meanwhile_is_a_reason_to_ask_again(
+    machine: Machine, gateway: Callable[..., KeyFetchError]
+) -> None:
+    """As by another volume's agent, between the gateway's refusal and this one's look at the clock."""
+    machine.wrong_by = datetime.timedelta()
+    error = gateway()
+    assert "both clocks agree" in error.hint
+    assert error.retryable
+    assert machine.set_to == []
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 503 Busy\r\n\r\n", b"HTTP/1.1 200 OK\r\nDate: 1 Jan 99999999999999 1:1:1 GMT\r\n\r\n"]
+)
+def test_who_cannot_be_asked_for_the_time_just_now_is_asked_again(machine: Machine, pki: Pki, said: bytes) -> None:
+    certificate = make_server_certificate(pki.authority)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile("w") as chain:
+        chain.write(certificate.pem + certificate.key_pem)
+        chain.flush()
+        context.load_cert_chain(chain.name)
+    with socket.create_server(("127.0.0.1", 0)) as listener, context.wrap_socket(listener, server_side=True) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        trust = ssl.create_default_context(cadata=pki.authority.pem)
+        error = judging.judge(KeyFetchError("not yet valid"), f"127.0.0.1:{server.getsockname()[1]}", trust, 5)
+        thread.join()
+    assert error.what.startswith("not yet valid; this machine's clock says")
+    assert error.retryable
     assert machine.set_to == []
 
 

@@ -95,7 +95,7 @@ silent = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(2)]
 for number, one in enumerate(silent, 2):
     one.bind((f"127.0.0.{number}", 53))
 try:
-    keys.ask_until(keys.prepare(Kms(**json.load(sys.stdin))), Deadline(1), "v")
+    keys.ask_until(keys.prepare(Kms(**json.load(sys.stdin))), Deadline(7), "v")
 except KeyFetchError as error:
     print(error.what)
 """
@@ -133,6 +133,12 @@ def test_the_value_before_the_rotation_is_fetched_where_there_is_one(pki: Pki, k
     # which is said of the previous value alone
     assert not isinstance(failure(section(pki, kms.endpoint, secret_name="absent")), NoValue)
     assert [request.stage for request in kms.requests] == ["ACSPrevious", "ACSPrevious", "ACSCurrent"]
+
+
+def test_no_proxy_stands_before_the_gateway(pki: Pki, kms: KmsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    keys.prepare(section(pki, kms.endpoint))(5).wipe()
 
 
 def test_a_client_key_in_the_older_encryption_is_opened_too(pki: Pki) -> None:
@@ -174,6 +180,7 @@ def fate(error: KeyFetchError) -> str:
         ("broken-body", "{address} answered with something that is no KMS answer", WAIT),
         ("slow", "no answer from {address} in time", WAIT),
         ("hang", "no answer from {address} in time", WAIT),
+        ("redirect", "{address} sends us to another address, where we do not ask", WAIT),
         ("hang-body", "the answer of {address} broke off in the middle", WAIT),
         ("drip", "the answer of {address} broke off in the middle", WAIT),
         ("huge-body", "the answer of {address} is longer than 256 KiB, which no secret is", FINAL),

@@ -22,7 +22,7 @@ import pytest
 from cryptpilot_boot import keys
 from cryptpilot_boot.config import KmsRole
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import kms_openapi, metadata
+from cryptpilot_boot.keys import kms_openapi, limit, metadata
 from cryptpilot_boot.system import certificates
 from cryptpilot_boot.system.wait import Deadline
 from tests.kms import acs3, errors
@@ -111,18 +111,21 @@ def test_each_try_has_credentials_of_its_own(role: KmsRole, gateway: SharedGatew
     assert len(gateway.requests) == len(service.grants) == 3
 
 
-def test_no_thread_is_left_and_none_is_made(role: KmsRole, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_is_left_but_the_one_that_asks(role: KmsRole, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[threading.Thread] = []
     start = threading.Thread.start
 
     def note(thread: threading.Thread) -> None:
-        if threading.current_thread() is threading.main_thread():  # the stand-ins have threads for their connections
+        # the stand-ins have threads for their connections
+        if threading.current_thread().name in (threading.main_thread().name, limit.THREAD):
             made.append(thread)
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", note)
     keys.prepare(role)(5).wipe()
-    assert made == []
+    assert [thread.name for thread in made] == [limit.THREAD]
+    made[0].join(5)
+    assert not made[0].is_alive()
 
 
 def test_no_proxy_stands_before_the_metadata_service(
@@ -297,6 +300,7 @@ def test_role_and_region_are_found_at_the_services_own_addresses(authority: Auth
         ("throttle", "KMS says Rejected.Throttling", True),
         ("unavailable", "KMS says ServiceUnavailableTemporary", True),
         ("hang", "no answer from 127.0.0.1:", True),
+        ("redirect", "sends us to another address, where we do not ask", True),
         ("hang-body", "broke off in the middle", True),
         ("drip", "broke off in the middle", True),
         ("huge-body", "is longer than 256 KiB, which no secret is", False),

@@ -282,6 +282,7 @@ def test_nothing_is_put_where_it_is_not_proven_to_belong(tree: Path, tmp_path: P
 cryptpilot init a b --yes > /dev/null
 for name in a b; do cryptpilot header backup $name /run/$name.header > /dev/null; done
 cd /run
+A=/dev/disk/by-id/virtio-a
 try() {{
     before=$({HASH.format("a")})
     fails cryptpilot header restore a "$@" --yes
@@ -316,6 +317,15 @@ perl -e '
         seek($file, $at, 0); print $file $copy;
     }}'
 try changed.header
+heading older than the secret
+cp key key.then
+head -c 64 /dev/urandom > key.now
+cryptsetup luksAddKey -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file key.then $A key.now
+cryptsetup luksRemoveKey -q $A key.then
+cp key.now key
+try a.header
+cp key.then key
+cryptpilot header restore a a.header --yes
 {WIPE.format("a")}
 heading lost and of another
 try b.header
@@ -346,6 +356,8 @@ cryptpilot open b
         assert "is no backup of the header of a cryptpilot volume" in said[name]
     assert "not-there: cannot be read: No such file" in said["no file"]
     assert 'is not to be trusted: it names "cipher_null-ecb" as a cipher' in said["changed"]
+    assert "a.header is older than the secret: none of its key slots takes that" in said["older than the secret"]
+    assert "its header is put back" in said["older than the secret"]
     assert (
         "does not prove to belong to /dev/disk/by-id/virtio-a: opened by it, there is no file system"
         in said["lost and of another"]
