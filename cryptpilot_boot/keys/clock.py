@@ -52,7 +52,8 @@ def judge(failure: KeyFetchError, address: str, context: ssl.SSLContext, timeout
     if abs(told.time - ours) <= _TOLERATED:
         # it may have been set a moment ago, for another volume or by a time service
         valid = told.begin <= told.time <= told.end
-        return KeyFetchError(what, f"both clocks agree; {failure.hint}", retryable=valid)
+        hint = "both clocks agree: see how long the certificate is valid, and what delays requests on their way"
+        return KeyFetchError(what, hint, retryable=valid)
     if not in_initrd():
         return KeyFetchError(what, _SET_IT, retryable=True)  # a time service may be about to
     doubt = _doubt(told)

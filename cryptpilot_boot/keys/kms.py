@@ -77,6 +77,8 @@ def prepare(kms: Kms) -> Ask:
             if kms_errors.is_about_time(error):
                 failure = clock.judge(failure, kms.address, _trust(kms), min(timeout, _CONNECT_TIMEOUT))
             raise failure from None
+        if not (answer.secret_name or answer.secret_data):
+            raise kms_errors.no_answer(gateway)  # nothing at all is a protobuf message, too
         return kms_value.decode(answer.secret_data, kms.secret_name)
 
     def ask(timeout: float) -> Passphrase:
@@ -137,8 +139,9 @@ def _open_client_key(text: str, password: str) -> _Signer:
     """Open the PKCS#12 here rather than in the SDK, which would need releases with known vulnerabilities."""
     client_key = json.loads(text)
     try:
-        data = base64.b64decode(client_key["PrivateKeyData"], validate=True)
-        key, _, _ = pkcs12.load_key_and_certificates(data, password.encode())
+        # both come from files, whose lines may have been broken, or ended, on the way here
+        data = base64.b64decode("".join(client_key["PrivateKeyData"].split()), validate=True)
+        key, _, _ = pkcs12.load_key_and_certificates(data, password.rstrip("\r\n").encode())
     except (ValueError, UnsupportedAlgorithm):
         # what the library says may quote its input
         raise KeyFetchError(

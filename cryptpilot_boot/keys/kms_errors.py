@@ -13,6 +13,7 @@ import json
 import re
 import socket
 import ssl
+import zlib
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from google.protobuf.message import DecodeError
@@ -45,6 +46,10 @@ class TooLong(Exception):
 
 class Redirected(Exception):
     """An answer said to ask somewhere else, where nobody of this machine's knowledge is."""
+
+
+class Throttled(Exception):
+    """Too many asked, says something that is no gateway, such as a load balancer before it."""
 
 
 class BrokenOff(Exception):
@@ -203,6 +208,11 @@ def _redirected(_: object, gateway: Gateway) -> KeyFetchError:
     )
 
 
+def _throttled(_: object, gateway: Gateway) -> KeyFetchError:
+    what = f"{_THROTTLED.what.format(address=gateway.address)} (HTTP status {_TOO_MANY_REQUESTS})"
+    return KeyFetchError(what, _THROTTLED.hint, retryable=True, throttled=True)
+
+
 def _broken(_: object, gateway: Gateway) -> KeyFetchError:
     return no_answer(gateway)
 
@@ -228,15 +238,20 @@ class _Refusal:
 
 def _refused(error: Any, gateway: Gateway) -> KeyFetchError:
     """Explain an answer of the gateway that says no."""
-    code = plain(error.code)
+    # the shared gateway's SDK says "None" of a code that is not there
+    code = "" if error.code in (None, "None") else plain(error.code)
     if gateway.stage == PREVIOUS and _NO_SUCH_VALUE in code:
         # of a secret that was never rotated the gateway says the same as of one that is not there
         return NoValue(f"secret {gateway.secret} has no previous value")
-    status = error.data.get("httpCode") or error.data.get("statusCode") or 0
+    # the one SDK has it beside the answer's own fields, which are whatever was sent, the other among its own
+    status = getattr(error, "status_code", None) or error.data.get("httpCode") or 0
     found = next((refusal for part, refusal in _BY_CODE if part in code), None) or _by_status(status)
     hint = next((hint for part, hint in gateway.codes if part in code), found.hint)
-    message = plain(_WHAT_WAS_SIGNED.sub("", str(error.data.get("Message") or error.message)))
-    said = f"KMS says {code}: {message}" if code else f"KMS says nothing but HTTP status {status}"
+    # where there is no message the shared gateway's SDK makes one up
+    made_up = "" if hasattr(error, "status_code") else error.message
+    told = error.data.get("Message") or error.data.get("message") or made_up
+    message = plain(_WHAT_WAS_SIGNED.sub("", str(told or "")))
+    said = "KMS says " + (": ".join(filter(None, (code, message))) or f"nothing but HTTP status {status}")
     return KeyFetchError(
         f"{found.what.format(secret=gateway.secret, address=gateway.address)} ({said})",
         hint,
@@ -335,6 +350,7 @@ _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
     (TooLong, _too_long),
     (BrokenOff, _broken_off),
     (Redirected, _redirected),
+    (Throttled, _throttled),
     (ssl.SSLCertVerificationError, _certificate),
     (socket.gaierror, _name),
     (exceptions.ConnectTimeout, _timeout),
@@ -344,6 +360,8 @@ _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
     (OSError, _socket),
     (DecodeError, _broken),
     (json.JSONDecodeError, _broken),
+    (RecursionError, _broken),
+    (zlib.error, _broken),
     (UnicodeDecodeError, _broken),
 )
 

@@ -88,7 +88,11 @@ def prepare(role: KmsRole) -> Ask:
         return _passphrase(answer, role, gateway)
 
     def ask(timeout: float) -> Passphrase:
-        late = kms_errors.too_slow(_gateway(role, role.region_id or "<region>"))
+        late = KeyFetchError(
+            "no whole answer in time, of the instance's metadata service or of KMS",
+            "see which it is: cryptpilot boot report; check the security groups on the way",
+            retryable=True,
+        )
         return limit.within(min(timeout, _LONGEST_TRY) + _CONNECT_TIMEOUT, lambda: ask_services(timeout), late)
 
     return ask

@@ -85,7 +85,7 @@ class Metadata:
             code = answer.get("Code")
             if code != "Success":
                 raise KeyFetchError(
-                    f"{ADDRESS} has no {what}: {kms_errors.plain(code)}",
+                    f"{ADDRESS} has no {what}: {kms_errors.plain(code) or 'it does not say why'}",
                     "check that the role is there, and that the service ecs.aliyuncs.com is trusted to assume it",
                     retryable=True,
                 )

@@ -42,17 +42,21 @@ def stand_in(*names: str) -> None:
 # Asynchronous requests: half of the SDKs' import time.
 stand_in("aiohttp")
 
-from requests import Session  # noqa: E402
+from requests import Session, codes  # noqa: E402
 from Tea.core import TeaCore, _TLSAdapter  # noqa: E402
 from Tea.exceptions import TeaException  # noqa: E402
 from urllib3.exceptions import ProtocolError, ReadTimeoutError  # noqa: E402
 
-from cryptpilot_boot.keys.kms_errors import LONGEST_ANSWER, BrokenOff, Redirected, TooLong  # noqa: E402
+from cryptpilot_boot.keys.kms_errors import LONGEST_ANSWER, BrokenOff, Redirected, Throttled, TooLong  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["TeaException", "session", "stand_in"]
+
+
+# What a gateway answers with, be it an error; all else is from something before it.
+_ANSWERS = ("application/json", "application/x-protobuf")
 
 
 class _Adapter(_TLSAdapter):  # type: ignore[misc]
@@ -66,6 +70,9 @@ class _Adapter(_TLSAdapter):  # type: ignore[misc]
         response = super().send(request, **{**options, "proxies": {}})
         if response.is_redirect:
             raise Redirected
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if response.status_code == codes.too_many_requests and kind not in _ANSWERS:
+            raise Throttled
         _, seconds = options["timeout"]
         response.raw = _Bounded(response.raw, seconds)
         return response

@@ -117,6 +117,17 @@ def _bad_gateway(_behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
     return Reply(outcome="bad-gateway", status=502, body=b"<html><h1>502 Bad Gateway</h1></html>")
 
 
+def _empty_body(_behaviour: Behaviour, _call: Call, honest: Reply) -> Reply:
+    return replace(honest, outcome="empty-body", body=b"")
+
+
+def _html_throttle(_behaviour: Behaviour, _call: Call, honest: Reply) -> Reply:
+    """Throttle as a load balancer does."""
+    return replace(
+        honest, outcome="html-throttle", status=429, body=b"<html>Slow down</html>", content_type="text/html"
+    )
+
+
 def _redirect(_behaviour: Behaviour, _call: Call, _honest: Reply) -> Reply:
     """Send the client to an address in the clear, where nobody should follow."""
     return Reply(outcome="redirect", status=307, location="http://127.0.0.1:9/")
@@ -155,6 +166,8 @@ BEHAVIOURS: Mapping[str, Callable[[Behaviour, Call, Reply], Reply]] = {
     "bad-gateway": _bad_gateway,
     "no-word": _no_word,
     "redirect": _redirect,
+    "empty-body": _empty_body,
+    "html-throttle": _html_throttle,
     "hang": _hang,
     "hang-body": _hang_body,
     "slow": _slow,

@@ -180,6 +180,8 @@ def fate(error: KeyFetchError) -> str:
         ("broken-body", "{address} answered with something that is no KMS answer", WAIT),
         ("slow", "no answer from {address} in time", WAIT),
         ("hang", "no answer from {address} in time", WAIT),
+        ("empty-body", "{address} answered with something that is no KMS answer", WAIT),
+        ("html-throttle", "{address} has too much to do (HTTP status 429)", LATER),
         ("redirect", "{address} sends us to another address, where we do not ask", WAIT),
         ("hang-body", "the answer of {address} broke off in the middle", WAIT),
         ("drip", "the answer of {address} broke off in the middle", WAIT),
@@ -287,6 +289,14 @@ def test_a_certificate_for_another_name_is_final(pki: Pki) -> None:
         error = failure(section(pki, server.endpoint))
     assert error.what == f"the certificate of {server.endpoint} is refused: it is for another name"
     assert fate(error) == FINAL
+
+
+def test_files_pasted_with_the_ends_of_their_lines_will_do(pki: Pki, kms: KmsServer) -> None:
+    key = json.loads(pki.client_key.text)
+    data = key["PrivateKeyData"]
+    broken = json.dumps({**key, "PrivateKeyData": "\n".join(data[at : at + 64] for at in range(0, len(data), 64))})
+    changes = {"client_key": broken, "client_key_password": f"{pki.client_key.password}\n"}
+    keys.prepare(section(pki, kms.endpoint, **changes))(5).wipe()
 
 
 @pytest.mark.parametrize(

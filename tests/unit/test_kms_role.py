@@ -26,6 +26,7 @@ from cryptpilot_boot.keys import kms_openapi, limit, metadata
 from cryptpilot_boot.system import certificates
 from cryptpilot_boot.system.wait import Deadline
 from tests.kms import acs3, errors
+from tests.kms.behaviours import Reply
 from tests.kms.metadata import BEHAVIOURS, MetadataServer
 from tests.kms.pki import make_authority, make_server_certificate
 from tests.kms.protocol import Secret
@@ -300,6 +301,8 @@ def test_role_and_region_are_found_at_the_services_own_addresses(authority: Auth
         ("throttle", "KMS says Rejected.Throttling", True),
         ("unavailable", "KMS says ServiceUnavailableTemporary", True),
         ("hang", "no answer from 127.0.0.1:", True),
+        ("empty-body", "answered with something that is no KMS answer", True),
+        ("html-throttle", "has too much to do (HTTP status 429)", True),
         ("redirect", "sends us to another address, where we do not ask", True),
         ("hang-body", "broke off in the middle", True),
         ("drip", "broke off in the middle", True),
@@ -340,6 +343,27 @@ def test_an_answer_without_a_text_is_none(role: KmsRole, body: bytes, monkeypatc
     assert "answered with something that is no KMS answer" in failure(role).what
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "said", "retryable"),
+    [
+        (429, b"{}", "has too much to do (KMS says nothing but HTTP status 429)", True),
+        (503, b"{}", "has trouble of its own (KMS says nothing but HTTP status 503)", True),
+        (400, b'{"httpCode": "400", "Code": "X"}', "refuses the request (KMS says X)", False),
+        (403, b'{"Message": "denied"}', "refuses the request (KMS says denied)", False),
+        (403, b'{"Code": "Forbidden.NoPermission"}', "is not permitted (KMS says Forbidden.NoPermission)", False),
+        (400, b"[" * 100_000, "answered with something that is no KMS answer", True),
+    ],
+)
+def test_an_error_may_say_little(
+    role: KmsRole, status: int, body: bytes, said: str, *, retryable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Reply(outcome="odd", status=status, body=body, content_type=acs3.JSON)
+    monkeypatch.setattr(SharedGateway, "_treat", lambda *_: odd)
+    error = failure(role)
+    assert said in error.what
+    assert error.retryable is retryable
+
+
 def test_a_secret_of_type_binary_is_what_its_base64_says(role: KmsRole, monkeypatch: pytest.MonkeyPatch) -> None:
     body = b'{"SecretDataType": "binary", "SecretData": "QUFBQQ=="}'
     monkeypatch.setattr(acs3, "write_response", lambda *_, **__: body)
@@ -355,7 +379,7 @@ def test_a_clock_that_is_wrong_is_to_be_set(service: MetadataServer, authority: 
         error = failure(KmsRole("disk", endpoint=server.endpoint, kms_cert_pem=authority.pem))
     assert "finds that this machine's clock is wrong (KMS says InvalidTimeStamp.Expired" in error.what
     assert error.what.count(" UTC") == 2
-    assert "both clocks agree; set the clock" in error.hint
+    assert "both clocks agree" in error.hint
 
 
 def test_the_whole_try_has_the_time_it_is_given(role: KmsRole, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,14 @@ echo "=== check-fs"
 cp /run/kept {machines.KMS_FILES}/previous
 cryptpilot open data1 --check-fs
 cryptpilot close data1
+echo "=== unusable"
+cp {machines.KMS_FILES}/secret /run/usable
+echo 'this is no base64!' > {machines.KMS_FILES}/secret
+cryptpilot config check
+cryptpilot open data1
+cryptpilot close data1
+fails cryptpilot rotate data1
+cp /run/usable {machines.KMS_FILES}/secret
 echo "=== closed"
 cryptpilot show
 echo "=== anew"
@@ -210,6 +218,10 @@ fails cryptpilot rotate otp exec
     assert f"data1: error: the secret does not open {DEVICE}: no key slot takes it, and none its" in told["too old"]
     assert (told["replaced"] + told["too old"]).count("\nstatus 1") == 5
     assert "data1: /dev/mapper/data1 is open, with the previous value" in told["check-fs"]
+    unusable = f"the value of secret {machines.SECRET_NAME} is not base64"
+    assert f"data1: warning: it opens with the previous value of its secret only; {unusable}: store" in told["unusable"]
+    assert "data1: /dev/mapper/data1 is open, with the previous value" in told["unusable"]
+    assert f"cryptpilot: error: data1: {unusable}" in told["unusable"]
     assert "ready-to-open: last opened with the previous value of its secret" in told["closed"]
     assert told["anew"].endswith("ready-to-open")
     assert "otp: has nothing to rotate: it is temporary" in told["other providers"]
