@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
+import random
 import re
 from typing import TYPE_CHECKING
 
@@ -105,15 +106,18 @@ def test_two_letters_that_changed_places_are_always_told(key: str, group: int, o
         assert complaint(wrong) == f"look at group {group + 1}"
 
 
-def test_two_groups_that_changed_places_are_nearly_always_told() -> None:
+def test_two_groups_that_changed_places_are_nearly_always_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """15 in 16: either both of their letters are wrong then, or neither is. The same keys each time."""
+    monkeypatch.setattr(os, "urandom", random.Random(2026).randbytes)  # noqa: S311 - no secret
     told = 0
     for _ in range(200):
         groups = text(recovery.generate()).split("-")
         groups[1], groups[4] = groups[4], groups[1]
-        with contextlib.suppress(CryptpilotError):
-            told -= len(read("-".join(groups))) > 0
-        told += 1
-    assert told > 180  # 255 in 256
+        try:
+            read("-".join(groups))
+        except CryptpilotError:
+            told += 1
+    assert told > 180
 
 
 @given(keys, places, st.sampled_from("amopqswxyz0189"))
