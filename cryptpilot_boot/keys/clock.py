@@ -12,10 +12,11 @@ import datetime
 import http.client
 import ssl
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.keys import kms_errors, limit
 from cryptpilot_boot.system import clock
 from cryptpilot_boot.system.init import in_initrd
 
@@ -33,6 +34,20 @@ class _Told:
     time: datetime.datetime
     begin: datetime.datetime
     end: datetime.datetime
+
+
+def explain(
+    error: Exception, gateway: kms_errors.Gateway, trust: Callable[[], ssl.SSLContext], timeout: float
+) -> KeyFetchError:
+    """Say what the SDK raised, as `kms_errors.explain` does; if it is about the time, what `judge` makes of that.
+
+    trust: returns a TLS context that trusts the gateway's CAs. timeout: seconds.
+    """
+    # Whatever the SDK raises; its text may quote the request, so only what is known to be harmless is kept.
+    failure = kms_errors.explain(error, gateway)
+    if kms_errors.is_about_time(error):
+        return judge(failure, gateway.address, trust(), min(timeout, limit.CONNECT_TIMEOUT))
+    return failure
 
 
 def judge(failure: KeyFetchError, address: str, context: ssl.SSLContext, timeout: float) -> KeyFetchError:

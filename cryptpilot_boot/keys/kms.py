@@ -19,16 +19,12 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.keys import clock, kms_errors, kms_sdk, kms_value, limit
-from cryptpilot_boot.system import process
+from cryptpilot_boot.system import certificates, process
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Kms
     from cryptpilot_boot.keys.retry import Ask
     from cryptpilot_boot.passphrase import Passphrase
-
-_CONNECT_TIMEOUT = 5.0  # seconds; inside a VPC an answer takes milliseconds
-# One try may not eat the whole budget: a second one may reach a gateway that the first did not.
-_LONGEST_TRY = 15.0
 
 
 class _Signer:
@@ -66,24 +62,20 @@ def prepare(kms: Kms) -> Ask:
     def ask_gateway(timeout: float) -> Passphrase:
         options = kms_sdk.RuntimeOptions(
             autoretry=False,  # keys.retry decides
-            connect_timeout=int(1000 * min(timeout, _CONNECT_TIMEOUT)),
-            read_timeout=int(1000 * min(timeout, _LONGEST_TRY)),
+            connect_timeout=int(1000 * min(timeout, limit.CONNECT_TIMEOUT)),
+            read_timeout=int(1000 * min(timeout, limit.LONGEST_TRY)),
         )
         try:
             answer = client.get_secret_value_with_options(request, options)
         except Exception as error:
-            # Whatever the SDK raises; its text may quote the request, so only what is known to be harmless is kept.
-            failure = kms_errors.explain(error, gateway)
-            if kms_errors.is_about_time(error):
-                failure = clock.judge(failure, kms.address, _trust(kms), min(timeout, _CONNECT_TIMEOUT))
-            raise failure from None
+            raise clock.explain(error, gateway, lambda: _trust(kms), timeout) from None
         if not (answer.secret_name or answer.secret_data):
             raise kms_errors.no_answer(gateway)  # nothing at all is a protobuf message, too
         return kms_value.decode(answer.secret_data, kms.secret_name)
 
     def ask(timeout: float) -> Passphrase:
         late = kms_errors.too_slow(gateway)
-        return limit.within(min(timeout, _LONGEST_TRY) + _CONNECT_TIMEOUT, lambda: ask_gateway(timeout), late)
+        return limit.within(limit.of_a_try(timeout), lambda: ask_gateway(timeout), late)
 
     return ask
 
@@ -113,16 +105,7 @@ _HINTS = (
 
 
 def _trust(kms: Kms) -> ssl.SSLContext:
-    """Return a TLS context that trusts the CA chain alone; what is wrong with that is not blamed on the gateway."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        context.load_verify_locations(cadata=kms.kms_cert_pem)
-    except (ssl.SSLError, ValueError):
-        raise KeyFetchError(
-            "kms_cert_pem cannot be read as certificates",
-            "copy it again from the PrivateKmsCA_kst-******.pem file",
-        ) from None
-    return context
+    return certificates.trusting(kms.kms_cert_pem, "copy it again from the PrivateKmsCA_kst-******.pem file")
 
 
 _opening = threading.Lock()

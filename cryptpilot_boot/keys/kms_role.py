@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from cryptpilot_boot.keys.retry import Ask
     from cryptpilot_boot.passphrase import Passphrase
 
-_CONNECT_TIMEOUT = 5.0  # seconds; inside a VPC an answer takes milliseconds
-# One try may not eat the whole budget: a second one may reach a gateway that the first did not.
-_LONGEST_TRY = 15.0
 _LEAST_TIMEOUT = 0.1
 
 
@@ -60,7 +57,7 @@ def prepare(role: KmsRole) -> Ask:
     request = kms_openapi.GetSecretValueRequest(secret_name=role.secret_name, version_stage=role.stage)
 
     def ask_services(timeout: float) -> Passphrase:
-        deadline = Deadline(min(timeout, _LONGEST_TRY))
+        deadline = Deadline(min(timeout, limit.LONGEST_TRY))
         service = metadata.connect(deadline)
         # the endpoint says all that the region is for
         region = role.region_id or ("" if role.endpoint else service.region())
@@ -74,17 +71,13 @@ def prepare(role: KmsRole) -> Ask:
         left = max(_LEAST_TIMEOUT, deadline.left())
         options = kms_openapi.RuntimeOptions(
             autoretry=False,  # keys.retry decides
-            connect_timeout=int(1000 * min(left, _CONNECT_TIMEOUT)),
+            connect_timeout=int(1000 * min(left, limit.CONNECT_TIMEOUT)),
             read_timeout=int(1000 * left),
         )
         try:
             answer = client.get_secret_value_with_options(request, options).body
         except Exception as error:
-            # Whatever the SDK raises; its text may quote the request, so only what is known to be harmless is kept.
-            failure = kms_errors.explain(error, gateway)
-            if kms_errors.is_about_time(error):
-                failure = clock.judge(failure, gateway.address, _trust(authorities), min(left, _CONNECT_TIMEOUT))
-            raise failure from None
+            raise clock.explain(error, gateway, lambda: _trust(authorities), left) from None
         return _passphrase(answer, role, gateway)
 
     def ask(timeout: float) -> Passphrase:
@@ -93,7 +86,7 @@ def prepare(role: KmsRole) -> Ask:
             "see which it is: cryptpilot boot report; check the security groups on the way",
             retryable=True,
         )
-        return limit.within(min(timeout, _LONGEST_TRY) + _CONNECT_TIMEOUT, lambda: ask_services(timeout), late)
+        return limit.within(limit.of_a_try(timeout), lambda: ask_services(timeout), late)
 
     return ask
 
@@ -110,13 +103,10 @@ def _authorities(role: KmsRole) -> str:
     """Return the path of the CAs to trust: those given, and no others, or else the system's."""
     if role.kms_cert_pem is None:
         return str(certificates.store())
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=role.kms_cert_pem)
-    except (ssl.SSLError, ValueError):
-        raise KeyFetchError(
-            "kms_cert_pem cannot be read as certificates",
-            "copy the PEM file of the CA again, or leave kms_cert_pem out to trust the CAs that the system trusts",
-        ) from None
+    certificates.trusting(
+        role.kms_cert_pem,
+        "copy the PEM file of the CA again, or leave kms_cert_pem out to trust the CAs that the system trusts",
+    )
     return process.anonymous_file("kms-ca.pem", role.kms_cert_pem.encode())
 
 

@@ -9,7 +9,17 @@ if TYPE_CHECKING:
     from cryptpilot_boot.errors import KeyFetchError
     from cryptpilot_boot.passphrase import Passphrase
 
+CONNECT_TIMEOUT = 5.0
+"""Seconds for a connection; inside a VPC an answer takes milliseconds."""
+# One try may not eat the whole budget: a second one may reach a gateway that the first did not.
+LONGEST_TRY = 15.0
+"""Seconds that are left to one try for what it waits for."""
 THREAD = "asks for a key"
+
+
+def of_a_try(timeout: float) -> float:
+    """Return the seconds that a whole try may take where so many are left: what it waits for, and connecting."""
+    return min(timeout, LONGEST_TRY) + CONNECT_TIMEOUT
 
 
 def within(seconds: float, ask: Callable[[], Passphrase], late: KeyFetchError) -> Passphrase:

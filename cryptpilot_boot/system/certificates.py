@@ -1,7 +1,8 @@
-"""The public CAs that the system trusts, for programs that carry none of their own."""
+"""The CAs that are trusted: those of a configuration, or the public ones of the system, as programs carry none."""
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 from cryptpilot_boot.errors import KeyFetchError
@@ -14,6 +15,19 @@ _PLACES = (
     Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),
     Path("/etc/ssl/ca-bundle.pem"),
 )
+
+
+def trusting(pem: str, hint: str) -> ssl.SSLContext:
+    """Return a TLS context that trusts these CAs alone; what is wrong with them is not to be blamed on a gateway.
+
+    hint: what to do then. Raises KeyFetchError when they cannot be read, as TLS would read them.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=pem)
+    except (ssl.SSLError, ValueError):
+        raise KeyFetchError("kms_cert_pem cannot be read as certificates", hint) from None
+    return context
 
 
 def store() -> Path:

@@ -104,16 +104,17 @@ def make(volume: Volume, device: block.Device, passphrase: Passphrase, *, mark: 
 
 
 @contextmanager
-def telling(volume: Volume, what: str) -> Iterator[None]:
-    """Say of a program that failed what it was to do with the volume's device, and how to go on."""
+def telling(volume: Volume, what: str, hint: str = "") -> Iterator[None]:
+    """Say of a program that failed what it was to do with the volume's device, and how to go on.
+
+    hint: in place of the kernel's log, and of doing it again.
+    """
     try:
         yield
     except ProgramError as error:
         verb = "open" if volume.temporary else "init"
-        raise CryptpilotError(
-            f"{volume.dev} {what}: {error.what}",
-            error.hint or f"see what the kernel says of it (dmesg); then again: cryptpilot {verb} {volume.volume}",
-        ) from None
+        again = f"see what the kernel says of it (dmesg); then again: cryptpilot {verb} {volume.volume}"
+        raise CryptpilotError(f"{volume.dev} {what}: {error.what}", error.hint or hint or again) from None
 
 
 def require_formattable(volume: Volume, force: Force) -> Target:

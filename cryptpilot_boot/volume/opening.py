@@ -80,13 +80,11 @@ def with_either_value(
     try:
         with ask_passphrase() as passphrase:
             attempt(passphrase)
-    except WrongSecret:
+    except (WrongSecret, NoValue) as error:
         if ask_previous is None:
             raise
-    except NoValue as error:
-        if ask_previous is None:
-            raise
-        unusable = error
+        if isinstance(error, NoValue):
+            unusable = error
     else:
         return Opening.CURRENT
     try:

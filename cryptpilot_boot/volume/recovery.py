@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
+from cryptpilot_boot.errors import CryptpilotError, DeviceError
 from cryptpilot_boot.keys import recovery
 from cryptpilot_boot.system import block, cryptsetup, lock
 from cryptpilot_boot.volume import opening
+from cryptpilot_boot.volume.initialize import telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.system.luks_header import Facts
@@ -66,7 +64,11 @@ def _enroll(
     show: Callable[[Passphrase], None],
 ) -> int:
     """Do the work of `enroll`; own: the number of the key slot that takes the passphrase."""
-    with log.timed("add-key", volume.volume, device=volume.dev), _telling(volume, "be given a recovery key"):
+    hint = f"see its key slots: cryptsetup luksDump {volume.dev}"
+    with (
+        log.timed("add-key", volume.volume, device=volume.dev),
+        telling(volume, "cannot be given a recovery key", hint),
+    ):
         slot = _add(volume, device, passphrase, key, before)
     try:
         show(key)
@@ -76,7 +78,7 @@ def _enroll(
             f"the recovery key could not be shown: {error.strerror}",
             "it was removed again, as nobody has it; nothing has changed",
         ) from None
-    with _telling(volume, "be rid of its older recovery keys, and the new one opens it"):
+    with telling(volume, "cannot be rid of its older recovery keys, and the new one opens it", hint):
         facts = _facts(volume, device)
         # what also is the volume's own slot stays, whatever a token says
         older = facts.recovery_slots - {own, slot}
@@ -135,15 +137,3 @@ def _remove(device: block.Device, passphrase: Passphrase, slots: set[int], facts
     for token, named in sorted(facts.recovery, key=lambda one: one[0]):
         if named <= slots:
             cryptsetup.remove_token(device.node, token)
-
-
-@contextmanager
-def _telling(volume: Volume, what: str) -> Iterator[None]:
-    """Say of a program that failed what it was to do."""
-    try:
-        yield
-    except ProgramError as error:
-        raise CryptpilotError(
-            f"{volume.dev} cannot {what}: {error.what}",
-            error.hint or f"see its key slots: cryptsetup luksDump {volume.dev}",
-        ) from None

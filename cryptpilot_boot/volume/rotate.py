@@ -7,13 +7,13 @@ happens in between, one of the two values opens the volume, and doing it again f
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import CryptpilotError, KeyFetchError, NoValue, ProgramError
+from cryptpilot_boot.errors import KeyFetchError, NoValue
 from cryptpilot_boot.system import block, cryptsetup, lock
 from cryptpilot_boot.volume import pending, state
+from cryptpilot_boot.volume.initialize import telling
 from cryptpilot_boot.volume.opening import (
     WrongSecret,
     find_slot,
@@ -23,8 +23,6 @@ from cryptpilot_boot.volume.opening import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.passphrase import Passphrase
 
@@ -61,18 +59,25 @@ def rotate(volume: Volume, ask_passphrase: Callable[[], Passphrase], ask_previou
 
 def _move(volume: Volume, device: block.Device, slot: int | None, current: Passphrase, previous: Passphrase) -> bool:
     """Leave no key slot to the previous value; slot: that of the current one, None if it has none yet."""
+    hint = (
+        f"the volume opens as before; look at its key slots (cryptsetup luksDump {volume.dev}), then again:"
+        f" cryptpilot rotate {volume.volume}"
+    )
     old = _slot(volume, device, previous)
     if slot is None:
         if old is None:
             raise neither_opens(volume)
-        with log.timed("add-key", volume.volume, device=volume.dev), _telling(volume, "cannot be given a new key slot"):
+        with (
+            log.timed("add-key", volume.volume, device=volume.dev),
+            telling(volume, "cannot be given a new key slot", hint),
+        ):
             cryptsetup.add_key(device.node, previous, current)
         # as the next opening will: by what the device holds now, and only if that is sound
         slot = find_slot(volume, device, current)
         changed = True
     else:
         changed = False
-    with log.timed("remove-key", volume.volume, device=volume.dev), _telling(volume, "keeps the old key slot"):
+    with log.timed("remove-key", volume.volume, device=volume.dev), telling(volume, "keeps the old key slot", hint):
         for _ in range(_MOST_SLOTS):
             # two values may be one key: equal, or to PBKDF2, which fills up with NULs
             if old is None or old == slot:
@@ -89,17 +94,3 @@ def _slot(volume: Volume, device: block.Device, passphrase: Passphrase) -> int |
         return find_slot(volume, device, passphrase)
     except WrongSecret:
         return None
-
-
-@contextmanager
-def _telling(volume: Volume, what: str) -> Iterator[None]:
-    """Say of a program that failed what it was to do, and how to go on."""
-    try:
-        yield
-    except ProgramError as error:
-        raise CryptpilotError(
-            f"{volume.dev} {what}: {error.what}",
-            error.hint
-            or f"the volume opens as before; look at its key slots (cryptsetup luksDump {volume.dev}), then again:"
-            f" cryptpilot rotate {volume.volume}",
-        ) from None
