@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import KeyFetchError
+
+if TYPE_CHECKING:
+    import ssl
 
 # Where distributions keep all of them in one file: Debian and Ubuntu; Alibaba Cloud Linux, Anolis, Red Hat and Fedora;
 # the same, where only the tools' own place is there; SUSE.
@@ -22,6 +25,8 @@ def trusting(pem: str, hint: str) -> ssl.SSLContext:
 
     hint: what to do then. Raises KeyFetchError when they cannot be read, as TLS would read them.
     """
+    import ssl  # here, for the commands that only ask for the store start without it
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=pem)

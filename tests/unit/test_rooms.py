@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,13 @@ def test_only_the_command_line_prints_and_exits(module: Path) -> None:
     }
     talk = {"print", "input"} & names | {"sys.exit", "sys.stdout", "sys.stderr", "os._exit"} & attributes
     assert not talk or module.parts[0] in ("cli", "__main__.py")
+
+
+def test_no_command_loads_tls_before_it_asks_for_a_key() -> None:
+    # A start costs less; and the check of an image says what else it lacks where the agent in it cannot load its TLS.
+    commands = [f"cryptpilot_boot.commands.{path.stem}" for path in (PACKAGE / "commands").glob("[!_]*.py")]
+    assert "cryptpilot_boot.commands.initrd" in commands
+    loaded = f"import sys, cryptpilot_boot.cli.main, {', '.join(commands)}; print(*sys.modules)"
+    names = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
+    assert set(commands) <= set(names)
+    assert not {"ssl", "_ssl", "cryptography", "http.client"} & set(names)
