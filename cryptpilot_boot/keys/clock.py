@@ -12,13 +12,16 @@ import datetime
 import http.client
 import ssl
 from email.utils import parsedate_to_datetime
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.keys import kms_errors, limit
 from cryptpilot_boot.system import clock
 from cryptpilot_boot.system.init import in_initrd
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.keys.gateway import Gateway
 
 # <openssl/x509_vfy.h>
 _NO_CHECK_TIME = 0x200000
@@ -36,9 +39,7 @@ class _Told:
     end: datetime.datetime
 
 
-def explain(
-    error: Exception, gateway: kms_errors.Gateway, trust: Callable[[], ssl.SSLContext], timeout: float
-) -> KeyFetchError:
+def explain(error: Exception, gateway: Gateway, trust: Callable[[], ssl.SSLContext], timeout: float) -> KeyFetchError:
     """Say what the SDK raised, as `kms_errors.explain` does; if it is about the time, what `judge` makes of that.
 
     trust: returns a TLS context that trusts the gateway's CAs. timeout: seconds.

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import clock, kms_errors, kms_sdk, kms_value, limit
+from cryptpilot_boot.keys import clock, kms_sdk, kms_transport, kms_value, limit
+from cryptpilot_boot.keys.gateway import Gateway
 from cryptpilot_boot.system import certificates, process
 
 if TYPE_CHECKING:
@@ -70,18 +71,18 @@ def prepare(kms: Kms) -> Ask:
         except Exception as error:
             raise clock.explain(error, gateway, lambda: _trust(kms), timeout) from None
         if not (answer.secret_name or answer.secret_data):
-            raise kms_errors.no_answer(gateway)  # nothing at all is a protobuf message, too
+            raise kms_transport.no_answer(gateway)  # nothing at all is a protobuf message, too
         return kms_value.decode(answer.secret_data, kms.secret_name)
 
     def ask(timeout: float) -> Passphrase:
-        late = kms_errors.too_slow(gateway)
+        late = kms_transport.too_slow(gateway)
         return limit.within(limit.of_a_try(timeout), lambda: ask_gateway(timeout), late)
 
     return ask
 
 
-def _gateway(kms: Kms) -> kms_errors.Gateway:
-    return kms_errors.Gateway(
+def _gateway(kms: Kms) -> Gateway:
+    return Gateway(
         address=kms.address,
         secret=kms.secret_name,
         stage=kms.stage,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import clock, kms_errors, kms_openapi, kms_value, limit, metadata
+from cryptpilot_boot.keys import clock, kms_openapi, kms_transport, kms_value, limit, metadata
+from cryptpilot_boot.keys.gateway import Gateway
 from cryptpilot_boot.system import certificates, process
 from cryptpilot_boot.system.wait import Deadline
 
@@ -91,11 +92,11 @@ def prepare(role: KmsRole) -> Ask:
     return ask
 
 
-def _passphrase(answer: object, role: KmsRole, gateway: kms_errors.Gateway) -> Passphrase:
+def _passphrase(answer: object, role: KmsRole, gateway: Gateway) -> Passphrase:
     """Take the passphrase out of an answer, whose shape the SDK does not check."""
     value = getattr(answer, "secret_data", None)
     if not isinstance(value, str):
-        raise kms_errors.no_answer(gateway)
+        raise kms_transport.no_answer(gateway)
     return kms_value.decode(value, role.secret_name)
 
 
@@ -117,9 +118,9 @@ def _trust(authorities: str) -> ssl.SSLContext:
     return context
 
 
-def _gateway(role: KmsRole, region: str) -> kms_errors.Gateway:
+def _gateway(role: KmsRole, region: str) -> Gateway:
     trusted = "the CAs that the system trusts" if role.kms_cert_pem is None else "the CA in kms_cert_pem"
-    return kms_errors.Gateway(
+    return Gateway(
         address=role.address_in(region),
         secret=role.secret_name,
         stage=role.stage,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cryptpilot_boot.config.model import REGION_ID, ROLE_NAME
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.keys import kms_errors
+from cryptpilot_boot.keys.gateway import Gateway, plain
 
 if TYPE_CHECKING:
     from cryptpilot_boot.system.wait import Deadline
@@ -38,8 +39,8 @@ _TROUBLE = 500
 _NO_ROLE = "attach the RAM role to the instance: ECS console, Instance Settings, Attach/Detach RAM Role"
 
 
-def _as_gateway() -> kms_errors.Gateway:
-    return kms_errors.Gateway(ADDRESS, secret="", stage="", certificate="", name="", connection=_OFF, answer=_OFF)
+def _as_gateway() -> Gateway:
+    return Gateway(ADDRESS, secret="", stage="", certificate="", name="", connection=_OFF, answer=_OFF)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Metadata:
             code = answer.get("Code")
             if code != "Success":
                 raise KeyFetchError(
-                    f"{ADDRESS} has no {what}: {kms_errors.plain(code) or 'it does not say why'}",
+                    f"{ADDRESS} has no {what}: {plain(code) or 'it does not say why'}",
                     "check that the role is there, and that the service ecs.aliyuncs.com is trusted to assume it",
                     retryable=True,
                 )

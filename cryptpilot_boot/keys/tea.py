@@ -47,7 +47,7 @@ from Tea.core import TeaCore, _TLSAdapter  # noqa: E402
 from Tea.exceptions import TeaException  # noqa: E402
 from urllib3.exceptions import ProtocolError, ReadTimeoutError  # noqa: E402
 
-from cryptpilot_boot.keys.kms_errors import LONGEST_ANSWER, BrokenOff, Redirected, Throttled, TooLong  # noqa: E402
+from cryptpilot_boot.keys.kms_transport import LONGEST_ANSWER, BrokenOff, Redirected, Throttled, TooLong  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,157 @@
+"""The error codes with which a KMS gateway refuses, and what each means.
+
+Sources: Alibaba Cloud help, "Common error codes" of the KMS Instance API and "Error codes" of the KMS API; see
+docs/kms.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any
+
+from cryptpilot_boot.config.model import PREVIOUS
+from cryptpilot_boot.errors import KeyFetchError, NoValue
+from cryptpilot_boot.keys.gateway import plain
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.keys.gateway import Gateway
+
+_SERVER_FAULT = 500  # HTTP status from which on the gateway, not the request, is at fault
+_TOO_MANY_REQUESTS = 429
+_REQUEST_TIMEOUT = 408
+_NO_SUCH_VALUE = "ResourceNotFound"
+_GENERAL_ADVICE = "look the code up in the KMS documentation; the gateway's own log has the request"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Refusal:
+    """What an error code means. what: "{secret}" and "{address}" stand for theirs."""
+
+    what: str
+    hint: str
+    retryable: bool = False
+    throttled: bool = False
+
+
+def explain(error: Any, gateway: Gateway) -> KeyFetchError:
+    """Explain an answer of the gateway that says no.
+
+    error: as either SDK raises it, with `code`, `message` and `data`.
+    """
+    # the shared gateway's SDK says "None" of a code that is not there
+    code = "" if error.code in (None, "None") else plain(error.code)
+    if gateway.stage == PREVIOUS and _NO_SUCH_VALUE in code:
+        # of a secret that was never rotated the gateway says the same as of one that is not there
+        return NoValue(f"secret {gateway.secret} has no previous value")
+    # the one SDK has it beside the answer's own fields, which are whatever was sent, the other among its own
+    status = getattr(error, "status_code", None) or error.data.get("httpCode") or 0
+    found = next((refusal for part, refusal in _BY_CODE if part in code), None) or _by_status(status)
+    hint = next((hint for part, hint in gateway.codes if part in code), found.hint)
+    # where there is no message the shared gateway's SDK makes one up
+    made_up = "" if hasattr(error, "status_code") else error.message
+    told = error.data.get("Message") or error.data.get("message") or made_up
+    message = plain(_WHAT_WAS_SIGNED.sub("", str(told or "")))
+    said = "KMS says " + (": ".join(filter(None, (code, message))) or f"nothing but HTTP status {status}")
+    return KeyFetchError(
+        f"{found.what.format(secret=gateway.secret, address=gateway.address)} ({said})",
+        hint,
+        retryable=found.retryable,
+        throttled=found.throttled,
+    )
+
+
+# A gateway that refuses a signature may quote what it made it from, and there are credentials in that.
+_WHAT_WAS_SIGNED = re.compile(r"[^.]*\b(?:string ?to ?sign|canonical ?request).*", re.IGNORECASE | re.DOTALL)
+
+
+def is_about_time(error: object) -> bool:
+    """Tell whether the gateway finds that this is not the time."""
+    return any(part in str(getattr(error, "code", "") or "") for part in _TIME_CODES)
+
+
+def throttled(gateway: Gateway) -> KeyFetchError:
+    """Say the same of something before the gateway, which has no codes."""
+    what = f"{_THROTTLED.what.format(address=gateway.address)} (HTTP status {_TOO_MANY_REQUESTS})"
+    return KeyFetchError(what, _THROTTLED.hint, retryable=True, throttled=True)
+
+
+def _by_status(status: int) -> _Refusal:
+    if status >= _SERVER_FAULT or status == _REQUEST_TIMEOUT:
+        return _UNWELL
+    return _THROTTLED if status == _TOO_MANY_REQUESTS else _REFUSED
+
+
+_THROTTLED = _Refusal(
+    "{address} has too much to do", "wait, or raise the quota of requests", retryable=True, throttled=True
+)
+_UNWELL = _Refusal(
+    "{address} has trouble of its own", "see the KMS console for the state of the instance", retryable=True
+)
+_REFUSED = _Refusal("{address} refuses the request", _GENERAL_ADVICE)
+_WRONG_TIME = _Refusal("{address} finds that this machine's clock is wrong", "set the clock of this machine")
+
+_TIME_CODES = ("TimeTooSkewed", "TimeStamp", "Timestamp")
+
+# by a part of the error's code; the first that fits
+_BY_CODE = (
+    ("Throttling", _THROTTLED),
+    (
+        "Quota",
+        _Refusal(
+            "a quota of KMS is used up",
+            "raise it in the console (Quota Center), or wait",
+            retryable=True,
+            throttled=True,
+        ),
+    ),
+    *((code, _WRONG_TIME) for code in _TIME_CODES),
+    (
+        _NO_SUCH_VALUE,
+        _Refusal("there is no secret {secret}", "check secret_name, and the instance or region that is asked"),
+    ),
+    (
+        "PendingDeletion",
+        _Refusal(
+            "secret {secret}, or the key that protects it, is about to be deleted",
+            "cancel the deletion in the KMS console before it is too late: afterwards nothing but a recovery key opens"
+            " the volume",
+        ),
+    ),
+    (
+        "Disabled",
+        _Refusal("the key that protects secret {secret} is disabled", "enable that key in the KMS console"),
+    ),
+    (
+        "KeyNotFound",
+        _Refusal(
+            "the key that protects secret {secret} is gone",
+            "see in the KMS console what became of it; a recovery key still opens the volume",
+        ),
+    ),
+    ("Unavailable", _UNWELL),  # of the key, of the secret, of the service
+    *(
+        (code, _Refusal("reading secret {secret} is not permitted", "give whoever asks a policy that allows it"))
+        for code in ("NoPermission", "NoAuthorized")
+    ),
+    (
+        "Unauthorized",
+        _Refusal("{address} does not know the client key", "check client_key: was its KeyId deleted, has it expired?"),
+    ),
+    (
+        "Signature",
+        _Refusal("{address} does not accept the signature", "check this machine's clock"),
+    ),
+    *(
+        (
+            code,
+            _Refusal(
+                "{address} does not accept the role's temporary credentials",
+                "attach the RAM role to the instance anew",
+                retryable=True,  # each try has credentials of its own
+            ),
+        )
+        for code in ("InvalidSecurityToken", "InvalidAccessKeyId")
+    ),
+    ("InternalFailure", _UNWELL),
+)
