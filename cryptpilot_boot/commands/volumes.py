@@ -32,7 +32,8 @@ def init(config: Config, names: Sequence[str], report: Report, confirm: Confirm,
     good = True
     for one in select(config, names):
         try:
-            targets[one.volume] = target = volume.require_formattable(one, force)
+            others = [other for other in config.volumes if other.volume != one.volume]
+            targets[one.volume] = target = volume.require_formattable(one, force, others)
             lost = ": all that will be lost." if target.found else "."
             if confirm(f"{target}{lost} Initialize it as volume {one.volume}?"):
                 agreed.append(one)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _BLKID_NOTHING = 2
 _BLKID_AMBIVALENT = 8
 
+_SECTOR = 512
+_BOOT_SIGNATURE = b"\x55\xaa"
+
 _HEAD = 16 << 20
 _TAIL = 4 << 20
 _CHUNK = 1 << 20
@@ -94,7 +97,7 @@ def look_up(path: str) -> Device:
         raise DeviceError(f"{path}: is not a block device", "see what there is: lsblk")
     node = os.path.realpath(path)
     device = Path(node).stat().st_rdev
-    number = f"{os.major(device)}:{os.minor(device)}"
+    number = _number(device)
     known = Path("/sys/dev/block", number).resolve()
     disk = known.parent if (known / "partition").exists() else known
     return Device(
@@ -102,9 +105,23 @@ def look_up(path: str) -> Device:
         node=node,
         number=number,
         sequence=_attribute(disk / "diskseq"),
-        size=512 * int(_attribute(known / "size") or 0),
+        size=_SECTOR * int(_attribute(known / "size") or 0),
         model=_attribute(disk / "device/model") or _attribute(disk / "loop/backing_file"),
     )
+
+
+def _number(device: int) -> str:
+    """Return a device's number as the kernel writes it. device: as stat(2) has it."""
+    return f"{os.major(device)}:{os.minor(device)}"
+
+
+def require_same(descriptor: int, device: Device) -> None:
+    """Raise DeviceError unless what was opened is the device that was looked up."""
+    if _number(os.fstat(descriptor).st_rdev) != device.number:
+        raise DeviceError(
+            f"{device.node} is another device than a moment ago",
+            f"nothing was changed; see what it is: lsblk {device.node}",
+        )
 
 
 def _attribute(path: Path) -> str:
@@ -139,28 +156,43 @@ def require_unused(path: str) -> None:
         raise DeviceError(f"{path}: cannot be opened: {error.strerror}") from None
 
 
-def signature(path: str) -> Signature | None:
+def signature(path: str, passing_over: Sequence[str] = ()) -> Signature | None:
     """Look at what the device holds; None when nothing was recognised.
 
-    Raises DeviceError when the device cannot be read, or when what it holds is contradictory: neither is blank.
+    passing_over: kinds that are not looked for. Raises DeviceError when the device cannot be read, or when what it
+    holds is contradictory: neither is blank.
     """
+    but = [f"--match-types={','.join(f'no{kind}' for kind in passing_over)}"] if passing_over else []
     try:
         status, output = run(
-            ["blkid", "--probe", "--output=export", path], accept=(0, _BLKID_NOTHING, _BLKID_AMBIVALENT)
+            ["blkid", "--probe", *but, "--output=export", path], accept=(0, _BLKID_NOTHING, _BLKID_AMBIVALENT)
         )
     except ProgramError as error:
         raise DeviceError(f"{path}: cannot tell what is on it: {error.what}") from None
-    if status == _BLKID_AMBIVALENT:
+    tags = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    if status == _BLKID_AMBIVALENT or (tags.get("TYPE") == "crypto_LUKS" and _has_boot_signature(path)):
         raise DeviceError(
             f"{path}: holds signatures of several kinds",
             f"look at them: wipefs --no-act {path}; if nobody needs them any more: wipefs --all {path}",
         )
-    tags = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
     kind = tags.get("TYPE") or tags.get("PTTYPE")
     if status == _BLKID_NOTHING or not kind:
         _require_readable(path)  # or blkid says the same
         return None
     return Signature(kind, tags.get("VERSION", ""), tags.get("SUBSYSTEM", ""))
+
+
+def _has_boot_signature(path: str) -> bool:
+    """Tell whether a device begins as one with partitions does; no LUKS2 header has anything in that place.
+
+    Programs that make partitions leave what is before their table as it is, the beginning of a header included, and
+    libblkid then takes that for the whole.
+    """
+    try:
+        with Path(path).open("rb", buffering=0) as device:
+            return device.read(_SECTOR).endswith(_BOOT_SIGNATURE)
+    except OSError as error:
+        raise DeviceError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _require_readable(path: str) -> None:
@@ -190,9 +222,8 @@ def bytes_written(path: str) -> int:
     """
     if not is_block_device(path):
         return 0
-    device = Path(path).stat().st_rdev
-    fields = _attribute(Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")).split()
-    return 512 * int(fields[6]) if len(fields) > 6 else 0
+    fields = _attribute(Path("/sys/dev/block", _number(Path(path).stat().st_rdev), "stat")).split()
+    return _SECTOR * int(fields[6]) if len(fields) > 6 else 0
 
 
 def clear(path: str, regions: Sequence[tuple[int, int]]) -> None:
@@ -250,10 +281,9 @@ def mapping(name: str) -> Mapping | None:
 def encrypts(top: Mapping, path: str) -> bool:
     """Tell whether a mapping is one of cryptsetup and lies, through any number of layers, on the device `path`."""
     try:
-        device = Path(path).stat().st_rdev
+        wanted = _number(Path(path).stat().st_rdev)
     except OSError:
         return False  # it has just gone
-    wanted = f"{os.major(device)}:{os.minor(device)}"
     return top.uuid.startswith("CRYPT-") and any(_reaches(below, wanted) for below in _below(top.node))
 
 

@@ -13,7 +13,7 @@ import mmap
 import os
 import re
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.errors import Interrupted, ProgramError
 from cryptpilot_boot.system import luks_header
@@ -56,15 +56,27 @@ def require_integrity() -> None:
 
 
 def luks_format(
-    device: str, passphrase: Passphrase, *, subsystem: str, sector_size: int, integrity: bool, wipe: bool
+    device: str,
+    passphrase: Passphrase,
+    *,
+    subsystem: str,
+    sector_size: int,
+    integrity: bool,
+    wipe: bool,
+    before_writing: Callable[[], object],
 ) -> Header:
     """Make a LUKS2 header for `device` and return it: it is not on the device yet.
 
     With `integrity` the room for the tags is laid out on the device, and what stood there is lost; sectors that
-    were never written cannot be read then, unless `wipe` has every one written. sector_size: in bytes.
+    were never written cannot be read then, unless `wipe` has every one written. sector_size: in bytes. before_writing:
+    called right before the device is written to, by this or by the caller: what it raises keeps the device as it is.
     """
     header = luks_header.Header()
+    # It may be long until it is a weak passphrase's turn, and stretching it takes seconds.
     with contextlib.nullcontext() if passphrase.strong else _formatting_memory_hard:
+        raise_if_interrupted()
+        if integrity:
+            before_writing()
         run(
             [
                 "cryptsetup",
@@ -84,9 +96,13 @@ def luks_format(
             ],
             stdin=passphrase.reveal(),
             pass_fds=[header.descriptor],
-            finish=not wipe,  # which takes hours, and of which cryptsetup makes a good end itself
+            # a wipe takes hours, and cryptsetup makes a good end of it itself
+            finish=integrity and not wipe,
             patience=_LONGEST_FLUSH,
         )
+    raise_if_interrupted()
+    if not integrity:
+        before_writing()
     return header
 
 

@@ -1,4 +1,4 @@
-"""What is worked on by one process at a time: a volume, an image."""
+"""What is worked on in one place at a time: a volume, a device, an image."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DIRECTORY = Path("/run/cryptpilot/lock")
+DEVICES = Path("/run/cryptpilot/lock-device")
 
 
 @contextlib.contextmanager
@@ -22,16 +23,30 @@ def held(volume: str, directory: Path = DIRECTORY) -> Iterator[None]:
 
     Raises CryptpilotError when another process holds it: who waits for a key may hold it for long.
     """
-    path = directory / volume
+    with _held(directory / volume, f"another cryptpilot process is at work on volume {volume}"):
+        yield
+
+
+@contextlib.contextmanager
+def of_device(number: str, path: str, directory: Path = DEVICES) -> Iterator[None]:
+    """Hold a device that is formatted, whatever names of it the configuration has.
+
+    number: "major:minor"; path: what the person who reads of it calls it. Raises CryptpilotError when it is held.
+    """
+    with _held(directory / number, f"{path} is being formatted as another volume"):
+        yield
+
+
+@contextlib.contextmanager
+def _held(path: Path, busy: str) -> Iterator[None]:
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         hint = "run this as root" if isinstance(error, PermissionError) else ""
         raise CryptpilotError(f"{path}: cannot be locked: {error.strerror}", hint) from None
     try:
-        hint = f"wait until it is done; see which one it is: fuser --verbose {path}"
-        _take(descriptor, CryptpilotError(f"another cryptpilot process is at work on volume {volume}", hint))
+        _take(descriptor, CryptpilotError(busy, f"wait until it is done; see which one it is: fuser --verbose {path}"))
         yield
     finally:
         os.close(descriptor)

@@ -62,12 +62,13 @@ class Header:
         """The path by which a program finds the file that was given `descriptor`."""
         return f"/proc/self/fd/{self.descriptor}"
 
-    def write_to(self, device: str) -> None:
+    def write_to(self, device: block.Device) -> None:
         """Put the header on a device; whatever stood in its place, old key slots included, is gone.
 
         The first sector goes last: by it the device is known for what it is. Raises DeviceError.
         """
-        with block.writing(device) as target:
+        with block.writing(device.node) as target:
+            block.require_same(target, device)
             for start in range(_BINARY, SIZE, _BLOCK):
                 block.write(target, os.pread(self.descriptor, min(_BLOCK, SIZE - start), start), start)
             os.fsync(target)
@@ -85,18 +86,17 @@ class Header:
 
 
 def mark(device: str) -> str:
-    """Return the subsystem that the header at the beginning of a device names, "" when there is none.
+    """Return the subsystem that the header at the beginning of a device names, "" when there is none that is whole.
 
-    It says whose header it is, not that the header is whole. Raises DeviceError when the device cannot be read.
+    What is left of a header when something else was put in its place says nothing. Raises DeviceError when the device
+    cannot be read.
     """
     try:
         with Path(device).open("rb", buffering=0) as source:
-            head = source.read(_BINARY)
+            found = _intact(source.fileno(), 0, _FIRST)
     except OSError as error:
         raise DeviceError(f"{device}: cannot be read: {error.strerror}") from None
-    if not head.startswith(_FIRST) or int.from_bytes(head[_VERSION], "big") != _LUKS2:
-        return ""
-    return head[_SUBSYSTEM].split(b"\0", 1)[0].decode("ascii", "replace")
+    return found.content[_SUBSYSTEM].split(b"\0", 1)[0].decode("ascii", "replace") if found else ""
 
 
 @dataclasses.dataclass(frozen=True)

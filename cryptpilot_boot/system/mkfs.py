@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.errors import ProgramError
 from cryptpilot_boot.system import block
-from cryptpilot_boot.system.run import run
+from cryptpilot_boot.system.run import is_there, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +89,13 @@ KINDS = {
     "vfat": Kind(["mkfs.vfat", "-I"], minimum=64 << 10, check=["fsck.vfat", "-a"], healthy=(0, 1)),
     "swap": Kind(["mkswap", "-f"], minimum=40 << 10),
 }
+
+
+def require(kind: str) -> None:
+    """Raise ProgramError unless what makes a file system of `kind` is installed."""
+    program = KINDS[kind].command[0]
+    if not is_there(program):
+        raise ProgramError(f"{program}: program not found", f"install {program}")
 
 
 def make(kind: str, device: str, *, integrity: bool, temporary: bool) -> None:

@@ -12,7 +12,7 @@ from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
 from cryptpilot_boot.volume import pending, state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.passphrase import Passphrase
@@ -54,28 +54,48 @@ def initialize(volume: Volume, target: Target, force: Force, ask_passphrase: Cal
     device is written to. After a power cut the header says `cryptpilot-initializing`, or there is none, and this can
     be run again.
     """
-    with lock.held(volume.volume), ask_passphrase() as passphrase:
+
+    def require_unchanged() -> None:
         if _require_formattable(volume, force) != target:
             raise DeviceError(
                 f"{volume.dev} is not what it was a moment ago: another device, or other content",
                 f"nothing was changed; see what it is now: lsblk --fs {volume.dev}",
             )
+
+    def clear_the_way() -> None:
+        require_unchanged()
         if target.found:
             block.erase_signatures(target.device.node)
             # no old copy of a header may be found once a new one is half written
             block.clear(target.device.node, [(0, luks_header.SIZE)])
-        with make(volume, target.device, passphrase, mark=state.INITIALIZING):
-            pass
+
+    with lock.held(volume.volume), ask_passphrase() as passphrase:
+        require_unchanged()  # before the passphrase is stretched in vain
+        make(volume, target.device, passphrase, mark=state.INITIALIZING, before_writing=clear_the_way).close()
         with telling(volume, "cannot be marked as complete"):
             cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
         pending.note(volume.volume, pending=False)
 
 
-def make(volume: Volume, device: block.Device, passphrase: Passphrase, *, mark: str) -> luks_header.Header:
+def make(
+    volume: Volume,
+    device: block.Device,
+    passphrase: Passphrase,
+    *,
+    mark: str,
+    before_writing: Callable[[], object],
+) -> luks_header.Header:
     """Write the LUKS2 header, with `mark` as its subsystem, and make the file system; leaves the volume closed.
 
-    Returns the header.
+    before_writing: called right before the device is written to; raises if that must not be. Returns the header.
     """
+    with lock.of_device(device.number, volume.dev):
+        return _make(volume, device, passphrase, mark, before_writing)
+
+
+def _make(
+    volume: Volume, device: block.Device, passphrase: Passphrase, mark: str, before_writing: Callable[[], object]
+) -> luks_header.Header:
     with log.timed("format", volume.volume, device=volume.dev), telling(volume, "cannot be formatted"):
         header = cryptsetup.luks_format(
             device.node,
@@ -85,8 +105,9 @@ def make(volume: Volume, device: block.Device, passphrase: Passphrase, *, mark: 
             integrity=volume.integrity,
             # whoever is to use the volume as it is may read what he never wrote
             wipe=not volume.makefs,
+            before_writing=before_writing,
         )
-        header.write_to(device.node)
+        header.write_to(device)
     if not volume.makefs:
         return header
     # Under a name of its own: whoever waits for the real one (fstab, say) shall find it complete.
@@ -117,10 +138,21 @@ def telling(volume: Volume, what: str, hint: str = "") -> Iterator[None]:
         raise CryptpilotError(f"{volume.dev} {what}: {error.what}", error.hint or hint or again) from None
 
 
-def require_formattable(volume: Volume, force: Force) -> Target:
-    """Return what would be formatted; raise unless that is allowed: nothing is destroyed unproven."""
+def require_formattable(volume: Volume, force: Force, others: Iterable[Volume] = ()) -> Target:
+    """Return what would be formatted; raise unless that is allowed: nothing is destroyed unproven.
+
+    others: volumes whose device this must not be, by whatever name.
+    """
     with lock.held(volume.volume):
-        return _require_formattable(volume, force)
+        target = _require_formattable(volume, force)
+    for other in others:
+        if block.is_block_device(other.dev) and block.look_up(other.dev).number == target.device.number:
+            raise DeviceError(
+                f'{volume.dev} is the same device as {other.dev}, which belongs to volume "{other.volume}"'
+                f" ({other.source})",
+                "give each volume a device of its own; nothing was changed",
+            )
+    return target
 
 
 def _require_formattable(volume: Volume, force: Force) -> Target:
@@ -171,6 +203,8 @@ def require_makable(volume: Volume, device: block.Device) -> None:
     """Raise CryptpilotError when what is to be made on the device needs more room, or more of cryptsetup."""
     if volume.integrity:
         cryptsetup.require_integrity()
+    if volume.makefs:
+        mkfs.require(volume.makefs)
     needed = luks_header.SIZE + (mkfs.KINDS[volume.makefs].minimum if volume.makefs else _SECTOR)
     if volume.integrity:
         needed += needed // _INTEGRITY_SHARE + _INTEGRITY_BYTES

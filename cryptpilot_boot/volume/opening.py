@@ -51,14 +51,7 @@ def open_volume(
         device = require_openable(volume)
 
         def unlock(passphrase: Passphrase) -> None:
-            now, header = _openable(volume)
-            if now != device:
-                if header:
-                    header.close()
-                raise DeviceError(
-                    f"{volume.dev} leads to another device than a moment ago", f"see where: readlink -f {volume.dev}"
-                )
-            _unlock(volume, device, passphrase, header, check_fs=check_fs)
+            _unlock(volume, device, passphrase, check_fs=check_fs)
 
         opened = with_either_value(volume, ask_passphrase, ask_previous, unlock)
         if ask_previous:
@@ -215,21 +208,29 @@ def find_slot(volume: Volume, device: block.Device, passphrase: Passphrase) -> i
         return cryptsetup.verify(device.node, passphrase, header)
 
 
-def _unlock(
-    volume: Volume,
-    device: block.Device,
-    passphrase: Passphrase,
-    checked: luks_header.Header | None,
-    *,
-    check_fs: bool,
-) -> None:
-    """Open the device with the passphrase, by the header that was checked; a temporary volume is made anew first."""
+def _unlock(volume: Volume, device: block.Device, passphrase: Passphrase, *, check_fs: bool) -> None:
+    """Open the device with the passphrase, by a header that was checked; a temporary volume is made anew first.
+
+    Either way the device is looked at again: it may have taken long to get the key.
+    """
+
+    def look_again() -> luks_header.Header | None:
+        now, header = _openable(volume)
+        if now != device:
+            if header:
+                header.close()
+            raise DeviceError(
+                f"{volume.dev} leads to another device than a moment ago", f"see where: readlink -f {volume.dev}"
+            )
+        return header
+
     if volume.temporary:
-        header = make(volume, device, passphrase, mark=state.TEMPORARY)
-    elif checked:
-        header = checked
+        header = make(volume, device, passphrase, mark=state.TEMPORARY, before_writing=look_again)
     else:
-        raise DeviceError(f"the header of {volume.dev} was not checked", "please report this")
+        checked = look_again()
+        if checked is None:
+            raise DeviceError(f"the header of {volume.dev} was not checked", "please report this")
+        header = checked
     with header:
         if check_fs and volume.makefs and mkfs.KINDS[volume.makefs].check and not volume.temporary:
             _check_fs(volume, volume.makefs, device, passphrase, header)

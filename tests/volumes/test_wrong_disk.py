@@ -61,6 +61,16 @@ def make_raid(image: bytearray) -> None:
     image[at : at + len(superblock)] = superblock
 
 
+def make_newer_raid(image: bytearray) -> None:
+    """Write the superblock of a member of a Linux RAID, version 1.2, 4 KiB from the beginning; what is before stays."""
+    data = 2048  # sectors before the data
+    superblock = bytearray(256)
+    superblock[16:32] = b"0123456789abcdef"
+    for at, value in {0: 0xA92B4EFC, 4: 1, 72: 1, 80: len(image) // SECTOR - data, 92: 2, 128: data, 144: 8}.items():
+        superblock[at : at + 4] = value.to_bytes(4, "little")
+    image[4096 : 4096 + len(superblock)] = superblock
+
+
 def make_partitions(image: bytearray) -> None:
     """Write an MBR with one Linux partition, from sector 2048 to the end."""
     entry = bytes([0, 0, 2, 0, 0x83, 0, 0, 0])
@@ -134,6 +144,88 @@ sha256sum {disk.device}
         before, after = re.findall(r"^[0-9a-f]{64}", part, re.MULTILINE)
         assert before == after, name
     assert len(parts) == len(USED)
+
+
+def test_what_is_left_of_a_header_allows_nothing(tree: Path, tmp_path: Path) -> None:
+    """Where something else was put over a header of ours, its mark may be left, and blkid alone may say LUKS."""
+    others = [make_newer_raid, make_raid, make_partitions]
+    marks = ["cryptpilot-otp", "cryptpilot-initializing"]
+    disks = [Disk(blank_disk(tmp_path / f"{n}.img", SIZE), f"d{n}") for n in range(len(others) * len(marks))]
+    lines = [BEGIN, REFUSED]
+    for number, disk in enumerate(disks):
+        lines.append(volume(f"kept{number}", disk.device, makefs="vfat"))
+        lines.append(volume(f"scratch{number}", disk.device, command=""))
+    made = "".join(
+        "echo key | cryptsetup luksFormat --batch-mode --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000"
+        f" --subsystem {marks[number % len(marks)]} {disk.device} -\n"
+        for number, disk in enumerate(disks)
+    )
+    run_uml(tree, made, disks=disks, timeout=240).check()
+    for number, disk in enumerate(disks):
+        image = bytearray(disk.path.read_bytes())
+        others[number // len(marks)](image)
+        disk.path.write_bytes(image)
+    before = [sha256(disk.path) for disk in disks]
+    for number in range(len(disks)):
+        lines.append(f"refused cryptpilot init kept{number} --yes\n")
+        lines.append(f"refused cryptpilot -c /run/scratch open scratch{number}\n")
+    lines.append("ls /dev/mapper\n")
+    result = run_uml(tree, "".join(lines), disks=disks, timeout=240).check()
+    assert "NOT REFUSED" not in result.stdout
+    assert result.stdout.endswith("control\n")
+    said = "data of type linux_raid_member|holds signatures of several kinds"
+    assert len(re.findall(said, result.stdout)) == 2 * len(disks)
+    assert [sha256(disk.path) for disk in disks] == before
+
+
+def test_a_disk_is_looked_at_again_after_the_passphrase_was_stretched(tree: Path, tmp_path: Path) -> None:
+    """That takes seconds, and longer where several wait for their turn; and an interruption then is in time."""
+    names = ["late", "first", "second"]
+    disks = {name: Disk(blank_disk(tmp_path / f"{name}.img", SIZE), name) for name in names}
+    configured = "".join(volume(name, disk.device, makefs="vfat", command="echo weak") for name, disk in disks.items())
+    result = run_uml(
+        tree,
+        f"""{BEGIN}{configured}
+stretching() {{ until grep --quiet --no-messages --line-regexp cryptsetup /proc/[0-9]*/comm; do sleep 0.02; done; }}
+cryptpilot init late --yes 2>&1 &
+stretching
+mkfs.vfat -n PRECIOUS {disks["late"].device} > /dev/null
+status=0; wait $! || status=$?; echo "late: $status"
+blkid --probe --output=value --match-tag=LABEL {disks["late"].device}
+cryptpilot init first second --yes 2>&1 &
+stretching
+kill -TERM $!
+status=0; wait $! || status=$?; echo "told to end: $status"
+ls /dev/mapper
+""",
+        disks=list(disks.values()),
+    ).check()
+    assert "holds data of type vfat; init would destroy it" in result.stdout
+    assert re.findall(r"^(?:late|told to end): .*|^PRECIOUS", result.stdout, re.MULTILINE)[-3:] == [
+        "late: 1",
+        "PRECIOUS",
+        "told to end: 130",
+    ]
+    assert result.stdout.endswith("control\n")
+    for name in ("first", "second"):
+        assert disks[name].path.read_bytes() == bytes(SIZE)
+
+
+def test_a_disk_by_two_names_is_not_two_disks(tree: Path, tmp_path: Path) -> None:
+    disk = Disk(blank_disk(tmp_path / "disk.img", SIZE), "disk")
+    result = run_uml(
+        tree,
+        f"""{BEGIN}{REFUSED}ln -s {disk.device} /dev/alias
+{volume("one", disk.device, makefs="vfat")}{volume("other", "/dev/alias", makefs="vfat")}
+refused cryptpilot init one other --yes
+refused cryptpilot init other --yes
+""",
+        disks=[disk],
+    ).check()
+    assert "NOT REFUSED" not in result.stdout
+    same = f'/dev/alias is the same device as {disk.device}, which belongs to volume "one"'
+    assert result.stdout.count(same) == 2
+    assert disk.path.read_bytes() == bytes(SIZE)
 
 
 NO_DEVICES = {
