@@ -223,6 +223,11 @@ def remove_token(device: str, number: int) -> None:
     run(["cryptsetup", "token", "remove", f"--token-id={number}", device], finish=True)
 
 
+def below(name: str) -> str:
+    """Name the mapping that cryptsetup makes below one of a device with integrity."""
+    return f"{name}_dif"
+
+
 def close(name: str) -> None:
     """Remove the mapping /dev/mapper/`name`."""
     run(["cryptsetup", "close", name], finish=True)

@@ -218,10 +218,14 @@ def require_makable(volume: Volume, device: block.Device) -> None:
 
 
 def close_leftover(volume: Volume) -> None:
-    """Remove the mapping that a run which was killed left behind; the caller holds the lock, so none is at work."""
-    mapping = block.mapping(working_name(volume))
-    if mapping and block.encrypts(mapping, volume.dev):
-        cryptsetup.close(mapping.name)
+    """Remove the mappings that a run which was killed left behind; the caller holds the lock, so none is at work.
+
+    The volume itself is not open: what cryptsetup makes below it, for integrity, has nothing above it then.
+    """
+    names = (working_name(volume), *(cryptsetup.below(name) for name in (working_name(volume), volume.volume)))
+    for mapping in filter(None, map(block.mapping, names)):
+        if block.encrypts(mapping, volume.dev):
+            cryptsetup.close(mapping.name)
 
 
 def working_name(volume: Volume) -> str:

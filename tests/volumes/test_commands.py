@@ -409,6 +409,23 @@ ls /dev/mapper
     assert rest.split() == ["a-initializing", "control", "a:", "/dev/mapper/a", "is", "open", "a", "control"]
 
 
+def test_half_of_a_mapping_that_a_killed_cryptsetup_left_is_cleared_away(tree: Path, tmp_path: Path) -> None:
+    machine = Machine(tree, tmp_path, "a")
+    result = machine.run(
+        """
+cryptpilot init a --yes
+cryptpilot open a
+DM_DISABLE_UDEV=1 dmsetup remove a
+ls /dev/mapper
+cryptpilot open a
+ls /dev/mapper
+""",
+        {"a": exec_volume(machine.disks["a"], more="integrity = true\nmakefs = 'ext4'")},
+    ).check()
+    *_, halved, again = re.split(r"a: /dev/mapper/a is open\n", result.stdout)
+    assert [halved.split(), again.split()] == [["a_dif", "control"], ["a", "a_dif", "control"]]
+
+
 def test_two_processes_at_one_volume_do_not_spoil_each_others_work(tree: Path, tmp_path: Path) -> None:
     """The first is held in the middle of its work by a mkfs that waits; the second is told, and touches nothing."""
     machine = Machine(tree, tmp_path, "a")
