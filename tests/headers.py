@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import subprocess
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
@@ -43,6 +44,22 @@ class Template:
 
     image: Path
     metadata: Json
+
+    @classmethod
+    def made(cls, image: Path, key: bytes) -> Template:
+        """Make a disk with a header as `cryptpilot init` has it made."""
+        with image.open("wb") as file:
+            file.truncate(32 << 20)
+        subprocess.run(
+            [
+                *("cryptsetup", "luksFormat", "--batch-mode", "--type=luks2", "--pbkdf=pbkdf2"),
+                *("--pbkdf-force-iterations=1000", "--cipher=aes-xts-plain64", "--key-size=512", "--sector-size=4096"),
+                *("--subsystem=cryptpilot", "--key-file=-", image),
+            ],
+            input=key,
+            check=True,
+        )
+        return cls.of(image)
 
     @classmethod
     def of(cls, image: Path) -> Template:

@@ -73,7 +73,7 @@ def restore(
             ask, previous = functools.partial(_given, ask_key(name)), None
 
         def restore_one(_: Volume) -> str:
-            volume.restore(one, path, agreed, overwrite, ask, previous)
+            volume.restore(one, path, agreed, overwrite, ask, previous, by_recovery_key=ask_key is not None)
             return (
                 "its header is put back, with the secrets and recovery keys of when it was saved; open it with:"
                 f" cryptpilot open {name}"

@@ -7,66 +7,118 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system.block import readable
+from cryptpilot_boot.errors import CryptpilotError, ProgramError
+from cryptpilot_boot.system.block import readable, write
 from cryptpilot_boot.system.luks_header import Header
 from cryptpilot_boot.system.run import raise_if_interrupted, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _LARGEST = 256 << 20  # bytes; cryptsetup's own headers take 16 MiB
 _CHUNK = 1 << 20
+_GIVE = "give a file that cryptpilot header backup wrote"
 
 
-def save(device: str, path: Path) -> None:
-    """Write the header of a device to a new file that only its owner may read; it is on the disk when this returns.
+@contextlib.contextmanager
+def saving(device: str, path: Path) -> Iterator[str]:
+    """Write the header of a device to a new file that only its owner may read; it is on the disk when this ends.
 
-    Raises ProgramError, and CryptpilotError when there is such a file or none can be made.
+    Yields the path of what was written, for the block to see whether it is good; only then does it get its name. If the
+    block raises, nothing is left behind. Raises ProgramError, and CryptpilotError when there is such a file, or none
+    can be made.
     """
     raise_if_interrupted()
     if os.path.lexists(path):
-        raise CryptpilotError(f"{path}: is there already, and no backup is written over", "give the name of a new file")
+        raise _is_there(path)
+    # beside its place, and called what no other run calls its own: what is removed here is never somebody else's
+    draft = path.parent / f".cryptpilot-{os.urandom(8).hex()}"
     try:
-        run(
-            ["cryptsetup", "luksHeaderBackup", "--batch-mode", f"--header-backup-file={path}", device],
-            finish=True,
-        )
-        for one in (path, path.parent):
-            descriptor = os.open(one, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        try:
+            run(
+                ["cryptsetup", "luksHeaderBackup", "--batch-mode", f"--header-backup-file={draft}", device],
+                finish=True,
+            )
+            _sync(draft)
+            yield str(draft)
+            _name(draft, path)
+        finally:
+            with contextlib.suppress(OSError):  # it has its name by now, or never was there
+                draft.unlink()
+        _sync(path.parent)
+    except ProgramError as error:
+        raise ProgramError(error.what.replace(str(draft), str(path)), error.hint, status=error.status) from None
+    except FileExistsError:
+        raise _is_there(path) from None
     except OSError as error:
-        remove(path)
-        raise CryptpilotError(f"{path}: cannot be written: {error.strerror}") from None
-    except BaseException:
-        remove(path)  # half of a backup must not be taken for one
+        raise CryptpilotError(
+            f"{path}: cannot be written: {error.strerror}", "give the name of a file in a directory that takes one"
+        ) from None
+
+
+def _is_there(path: Path) -> CryptpilotError:
+    return CryptpilotError(f"{path}: is there already, and no backup is written over", "give the name of a new file")
+
+
+def _name(draft: Path, path: Path) -> None:
+    """Give a file its name, unless there is something of that name. Raises FileExistsError then, and OSError."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
         raise
+    except OSError:
+        # Where there are no hard links, as on a USB stick, the name is taken first: nobody else can have it then.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400))
+        try:
+            draft.rename(path)
+        except BaseException:
+            path.unlink()
+            raise
 
 
-def remove(path: Path) -> None:
-    """Remove a file that is no backup, if it is there."""
-    with contextlib.suppress(OSError):
-        path.unlink()
+def _sync(path: Path) -> None:
+    """Have a file or directory written to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load(path: Path) -> Header:
     """Read a backup into memory; the copy is the caller's to close. Raises CryptpilotError when that is impossible."""
     try:
-        with path.open("rb", buffering=0) as source:
-            size = source.seek(0, os.SEEK_END)
-            source.seek(0)
+        # or a pipe would be waited for, to which nobody writes
+        source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            kind = os.fstat(source).st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+                raise CryptpilotError(f"{path}: is no backup of a header: it is neither file nor block device", _GIVE)
+            size = os.lseek(source, 0, os.SEEK_END)
             if size > _LARGEST:
-                raise CryptpilotError(f"{path}: is no backup of a header: it has {readable(size)}")
-            header = Header(size)
-            while chunk := source.read(_CHUNK):
-                os.write(header.descriptor, chunk)
+                raise CryptpilotError(f"{path}: is no backup of a header: it has {readable(size)}", _GIVE)
+            return _read(source, size)
+        finally:
+            os.close(source)
     except OSError as error:
-        raise CryptpilotError(f"{path}: cannot be read: {error.strerror}") from None
+        raise CryptpilotError(f"{path}: cannot be read: {error.strerror}", _GIVE) from None
+
+
+def _read(source: int, size: int) -> Header:
+    """Read so many bytes into memory, however many more there may come to be. Raises OSError."""
+    header = Header(0)
+    try:
+        done = 0
+        while chunk := os.pread(source, min(_CHUNK, size - done), done):
+            write(header.descriptor, chunk, done)
+            done += len(chunk)
+    except BaseException:
+        header.close()
+        raise
     return header
 
 

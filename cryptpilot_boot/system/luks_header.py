@@ -126,22 +126,23 @@ class Facts:
         return {slot for _, slots in self.recovery for slot in slots}
 
 
-def copy_from(device: str) -> tuple[Header, Facts]:
+def copy_from(device: str, name: str = "") -> tuple[Header, Facts]:
     """Copy a device's header into memory, and read the copy.
 
-    Only what was understood is copied, so that cryptsetup can go by nothing else; and no tokens, or else it would try
-    to open the device by them before it takes a passphrase. Raises DeviceError when there is no header that could be
-    used.
+    name: what a person knows the device by, if that is not its path. Only what was understood is copied, so that
+    cryptsetup can go by nothing else; and no tokens, or else it would try to open the device by them before it takes a
+    passphrase. Raises DeviceError when there is no header that could be used.
     """
+    name = name or device
     try:
         source = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise DeviceError(f"{device}: cannot be opened: {error.strerror}") from None
+        raise DeviceError(f"{name}: cannot be opened: {error.strerror}") from None
     try:
         copies = list(_copies(source))
         if not copies:
             raise DeviceError(
-                f"{device}: the LUKS2 header is damaged: no copy of it is whole",
+                f"{name}: the LUKS2 header is damaged: no copy of it is whole",
                 "put a backup of the header back, if there is one: cryptpilot header restore VOLUME FILE",
             )
         try:
@@ -149,11 +150,11 @@ def copy_from(device: str) -> tuple[Header, Facts]:
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             # not by chance: the checksum is right
             raise DeviceError(
-                f"{device}: the LUKS2 header makes no sense ({type(error).__name__})",
-                f"look at it: cryptsetup luksDump {device}",
+                f"{name}: the LUKS2 header makes no sense ({type(error).__name__})",
+                f"look at it: cryptsetup luksDump {name}",
             ) from None
     except OSError as error:
-        raise DeviceError(f"{device}: its LUKS2 header cannot be read: {error.strerror}") from None
+        raise DeviceError(f"{name}: its LUKS2 header cannot be read: {error.strerror}") from None
     finally:
         os.close(source)
 

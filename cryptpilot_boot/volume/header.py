@@ -39,17 +39,21 @@ def backup(volume: Volume, path: Path) -> None:
         header, facts = opening.initialized_header(volume, device)
         header.close()
         try:
-            header_file.save(device.node, path)
+            with header_file.saving(device.node, path) as written:
+                if _facts(written) != facts:
+                    raise CryptpilotError(f"{path}: what was written is not the header of {volume.dev}", "run it again")
         except ProgramError as error:
             raise CryptpilotError(f"the header of {volume.dev} cannot be saved: {error.what}", error.hint) from None
-        try:
-            copy, written = luks_header.copy_from(str(path))
-            copy.close()
-        except DeviceError:
-            written = None
-        if written != facts:
-            header_file.remove(path)
-            raise CryptpilotError(f"{path}: what was written is not the header of {volume.dev}", "run it again")
+
+
+def _facts(path: str) -> luks_header.Facts | None:
+    """Return what the header in a file says, None when there is none that could be used."""
+    try:
+        header, facts = luks_header.copy_from(path)
+    except DeviceError:
+        return None
+    header.close()
+    return facts
 
 
 def require_restorable(volume: Volume, path: Path, overwrite: frozenset[str]) -> Restoration:
@@ -69,12 +73,15 @@ def restore(
     overwrite: frozenset[str],
     ask_passphrase: Callable[[], Passphrase] | None,
     ask_previous: Callable[[], Passphrase] | None = None,
+    *,
+    by_recovery_key: bool = False,
 ) -> None:
     """Put the header of a closed persistent volume back.
 
     agreed: what `require_restorable` returned. ask_passphrase, ask_previous: as of `open_volume`: no header is put back
     that the volume could not be opened by. Where the header that is there proves nothing, it is opened by the backup to
-    see whether there is a file system. None to do without these proofs. After a power cut it can be run again.
+    see whether there is a file system. None to do without these proofs. by_recovery_key: that is what is asked for.
+    After a power cut it can be run again.
     """
     with lock.held(volume.volume), header_file.load(path) as saved:
         if _look(volume, saved, path, overwrite) != agreed:
@@ -84,15 +91,27 @@ def restore(
             )
         if ask_passphrase:
             prove = _prove_key if agreed.proven else _prove
-            _by_either(
-                ask_passphrase, ask_previous, lambda passphrase: prove(volume, agreed.device, saved, path, passphrase)
-            )
+            try:
+                _by_either(
+                    ask_passphrase,
+                    ask_previous,
+                    lambda passphrase: prove(volume, agreed.device, saved, path, passphrase),
+                )
+            except opening.WrongSecret:
+                if not by_recovery_key:
+                    raise
+                raise CryptpilotError(
+                    f"no key slot in {path} takes this recovery key: that {volume.dev} could be opened by the file is"
+                    " not proven",
+                    "nothing was changed; the key is written without a slip, but is another volume's, or was not this"
+                    f" one's when the file was saved; without --recovery-key the secret is tried; {_ANYHOW}",
+                ) from None
         with log.timed("restore-header", volume.volume, device=volume.dev):
             try:
                 header_file.restore(agreed.device.node, saved)
             except ProgramError as error:
                 raise CryptpilotError(
-                    f"the header cannot be put back on {volume.dev}: {error.what}",
+                    f"the header cannot be put back on {volume.dev}: {error.what.replace(saved.path, str(path))}",
                     error.hint
                     or f"{path} is as it was; see what the kernel says of the disk (dmesg), and run it again",
                 ) from None
@@ -112,8 +131,7 @@ def _look(volume: Volume, saved: luks_header.Header, path: Path, overwrite: froz
         raise CryptpilotError(
             f"{path}: is no backup of the header of a cryptpilot volume", f"see what it is: cryptsetup luksDump {path}"
         )
-    header, facts = opening.checked_header(volume, saved.path, str(path))
-    header.close()
+    facts = _saved_facts(volume, saved, path)
     if device.size < facts.room:
         raise DeviceError(
             f"{path} is of a larger device: it needs {block.readable(facts.room)}, and {volume.dev} has"
@@ -123,6 +141,23 @@ def _look(volume: Volume, saved: luks_header.Header, path: Path, overwrite: froz
     found = state.look(device.node)
     _require_no_others(volume, found, overwrite)
     return Restoration(device, found, proven=_is_the_same(volume, device, facts, path))
+
+
+def _saved_facts(volume: Volume, saved: luks_header.Header, path: Path) -> luks_header.Facts:
+    """Return what the header in a backup says. Raises CryptpilotError when it is damaged, or not to be trusted."""
+    another = "nothing was changed; put back another backup, if there is one"
+    try:
+        header, facts = luks_header.copy_from(saved.path, f"{path} is no whole backup")
+    except DeviceError as error:
+        raise CryptpilotError(error.what, another) from None
+    header.close()
+    reason = state.distrust(volume, facts)
+    if reason:
+        raise CryptpilotError(
+            f"the header in {path} is not to be trusted: {reason}",
+            f"unless you know who changed it, take this file as tampered with; {another}",
+        )
+    return facts
 
 
 def _require_no_others(volume: Volume, found: block.Signature | None, overwrite: frozenset[str]) -> None:

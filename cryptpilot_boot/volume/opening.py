@@ -176,7 +176,7 @@ def checked_header(volume: Volume, path: str, name: str) -> tuple[luks_header.He
 
     name: what a person knows it by. Raises DeviceError when it says what no volume of ours says.
     """
-    header, facts = luks_header.copy_from(path)
+    header, facts = luks_header.copy_from(path, name)
     reason = state.distrust(volume, facts)
     if reason:
         header.close()

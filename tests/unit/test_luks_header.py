@@ -31,19 +31,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
     """A header as `cryptpilot init` has it made."""
-    image = tmp_path_factory.mktemp("header") / "disk.img"
-    with image.open("wb") as file:
-        file.truncate(32 << 20)
-    subprocess.run(
-        [
-            *("cryptsetup", "luksFormat", "--batch-mode", "--type=luks2", "--pbkdf=pbkdf2"),
-            *("--pbkdf-force-iterations=1000", "--cipher=aes-xts-plain64", "--key-size=512", "--sector-size=4096"),
-            *("--subsystem=cryptpilot", "--key-file=-", image),
-        ],
-        input=KEY,
-        check=True,
-    )
-    return Template.of(image)
+    return Template.made(tmp_path_factory.mktemp("header") / "disk.img", KEY)
 
 
 def volume(path: Path, *, integrity: bool = False) -> Volume:
