@@ -39,6 +39,13 @@ def each(volumes: Sequence[Volume], work: Callable[[Volume], str], report: Repor
             results[one.volume] = CryptpilotError(describe_bug(bug), "please report this, with the command you ran")
         something.set()
 
+    threads: dict[str, threading.Thread] = {}
+
+    def has_nothing_to_finish(one: Volume) -> bool:
+        # a KeyboardInterrupt may come before a thread began
+        began = threads[one.volume].is_alive() or one.volume in results
+        return not began or _only_asks(doing.get(one.volume))
+
     unstarted = list(volumes)
     pending: list[Volume] = []
     interrupted = False
@@ -46,10 +53,12 @@ def each(volumes: Sequence[Volume], work: Callable[[Volume], str], report: Repor
     while True:
         try:
             while unstarted and not interrupted:
-                pending.append(unstarted.pop(0))
+                one = unstarted.pop(0)
                 # daemon: one that waits for an answer must not keep an interrupted process from ending
-                threading.Thread(target=tend, args=[pending[-1]], daemon=True).start()
-            if not pending or (interrupted and all(_only_asks(doing.get(one.volume)) for one in pending)):
+                threads[one.volume] = threading.Thread(target=tend, args=[one], daemon=True)
+                pending.append(one)
+                threads[one.volume].start()
+            if not pending or (interrupted and all(has_nothing_to_finish(one) for one in pending)):
                 break
             something.wait(_LOOK_AGAIN)
             something.clear()
