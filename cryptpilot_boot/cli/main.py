@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.problems and arguments.needs_all_files:
             return EXIT_USAGE
         for warning in config.warnings:
-            terminal.complain(f"warning: {warning}")
+            _warn(warning)
         if not _COMMANDS[arguments.command](config, arguments):
             return EXIT_FAILED
     except (KeyboardInterrupt, Interrupted):
@@ -64,10 +64,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         # whoever read the output has seen enough
         _say_no_more()
         return EXIT_FAILED
+    except terminal.CannotSay as error:
+        _say_no_more()
+        terminal.explain(
+            CryptpilotError(
+                f"standard output cannot be written: {error.strerror}",
+                "what was written is not all: have it go elsewhere",
+            )
+        )
+        return EXIT_FAILED
     except Exception as bug:
         terminal.explain(CryptpilotError(describe_bug(bug), "please report this, with the command you ran"))
         return EXIT_FAILED
     return EXIT_USAGE if config.problems and not arguments.boots else EXIT_OK
+
+
+def _warn(warning: str) -> None:
+    terminal.complain(f"warning: {warning}")
 
 
 def _say_no_more() -> None:
@@ -115,7 +128,7 @@ def _open(config: Config, arguments: argparse.Namespace) -> bool:
 
 def _close(config: Config, arguments: argparse.Namespace) -> bool:
     with terminal.progress():
-        return volumes.close(config, arguments.volumes, terminal.report)
+        return volumes.close(config, arguments.volumes, terminal.report, _warn)
 
 
 def _recovery_key(config: Config, arguments: argparse.Namespace) -> bool:
@@ -261,7 +274,7 @@ def _warn_of_stale_images(config: Config) -> None:
     from cryptpilot_boot.commands import image_check
 
     for warning in image_check.stale(config):
-        terminal.complain(f"warning: {warning}")
+        _warn(warning)
 
 
 _COMMANDS = {

@@ -54,9 +54,18 @@ def require_streams() -> None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
+class CannotSay(OSError):
+    """Standard output does not take what is written to it, though somebody is there to read it."""
+
+
 def say(line: str) -> None:
-    """Print a line to standard output."""
-    _write(sys.stdout, line)
+    """Print a line to standard output. Raises BrokenPipeError when its reader has gone, and CannotSay."""
+    try:
+        _write(sys.stdout, line)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CannotSay(error.errno, error.strerror) from None
 
 
 def complain(line: str) -> None:

@@ -9,13 +9,13 @@ from cryptpilot_boot.boot import units
 from cryptpilot_boot.commands.each import each
 from cryptpilot_boot.commands.key import passphrase_of, previous_of
 from cryptpilot_boot.commands.select import select
-from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
 from cryptpilot_boot.system.init import stop_unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cryptpilot_boot.commands.each import Report
+    from cryptpilot_boot.commands.each import Report, Result
     from cryptpilot_boot.config import Config, Volume
 
 Confirm = Callable[[str], bool]
@@ -77,12 +77,25 @@ def open_volumes(config: Config, names: Sequence[str], report: Report, *, check_
         return each(select(config, names), open_one, report)
 
 
-def close(config: Config, names: Sequence[str], report: Report) -> bool:
-    """Close volumes; True when all are closed, whoever closed them."""
+def close(config: Config, names: Sequence[str], report: Report, warn: Callable[[str], None]) -> bool:
+    """Close volumes; True when all are closed, whoever closed them. warn: called with what else there is to see to."""
+    warnings: dict[str, str] = {}
 
     def close_one(one: Volume) -> str:
         closed = volume.close(one)
-        stop_unit(units.unit(one.volume))  # so that it can begin again
+        service = units.unit(one.volume)
+        try:
+            stop_unit(service)  # so that it can begin again
+        except ProgramError as error:
+            warnings[one.volume] = (
+                f"{one.volume}: its unit was not stopped, and while systemd takes it for open it does not open it"
+                f" again: {error.what}; stop it: systemctl stop '{service}'"
+            )
         return f"{one.mapper_path} {'is closed' if closed else 'was closed already'}"
 
-    return each(select(config, names), close_one, report)
+    def report_one(one: Volume, result: Result) -> None:
+        report(one, result)
+        if one.volume in warnings:
+            warn(warnings[one.volume])
+
+    return each(select(config, names), close_one, report_one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.commands import initrd, volumes
 from cryptpilot_boot.config import load
-from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
 from cryptpilot_boot.system import init, process
 from cryptpilot_boot.system.run import SIGNALS
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, ROLE, configure
@@ -304,6 +305,54 @@ def test_names_that_are_too_long_are_no_bugs(capsys: pytest.CaptureFixture[str],
     configure(tmp_path, GUIDE_OTP.replace("/dev/nvme1n1p1", "/dev/" + 300 * "x"))
     assert "xxx: no such device" in run(capsys, "-c", str(tmp_path), "open", "data0")[2]
     assert "no such configuration directory" in run(capsys, "-c", f"/{300 * 'x'}", "show")[2]
+
+
+@pytest.mark.parametrize("command", ["show", "show --json", "close data0", "config check --skip-check-passphrase"])
+def test_a_full_disk_below_standard_output_is_told(tmp_path: Path, command: str) -> None:
+    configure(tmp_path, GUIDE_OTP)
+    line = [sys.executable, "-m", "cryptpilot_boot", "-c", str(tmp_path), *command.split()]
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with Path("/dev/full").open("w") as full:
+        # as the frozen command is: what could not be written is still there when the interpreter ends
+        done = subprocess.run(
+            line, stdout=full, stderr=subprocess.PIPE, env=buffered, check=False, text=True, timeout=60
+        )
+    assert done.returncode == cli.EXIT_FAILED
+    assert done.stderr.splitlines() == [
+        "cryptpilot: error: standard output cannot be written: No space left on device",
+        "cryptpilot:   what was written is not all: have it go elsewhere",
+    ]
+
+
+def test_a_reader_that_has_gone_hears_no_complaint(tmp_path: Path) -> None:
+    configure(tmp_path, GUIDE_OTP)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "cryptpilot_boot", "-c", str(tmp_path), "show"]
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, check=False, timeout=60)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (cli.EXIT_FAILED, b"")
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_volume_that_was_closed_is_so_whatever_systemd_says(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    def fail(unit: str) -> None:
+        raise ProgramError(f"systemctl: {unit} is beyond me")
+
+    warning = (
+        "its unit was not stopped, and while systemd takes it for open it does not open it again: systemctl:"
+        " cryptpilot@data0.service is beyond me; stop it: systemctl stop 'cryptpilot@data0.service'"
+    )
+    configure(tmp_path, GUIDE_OTP)
+    monkeypatch.setattr(volume, "close", lambda _: closed)
+    monkeypatch.setattr(volumes, "stop_unit", fail)
+    assert run(capsys, "-c", str(tmp_path), "close", "data0") == (
+        cli.EXIT_OK,
+        f"data0: /dev/mapper/data0 {'is closed' if closed else 'was closed already'}\n",
+        f"cryptpilot: warning: data0: {warning}\n",
+    )
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
