@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MAPPER = "/dev/mapper/"
-_FIELDS = 4  # source, where, type, options; the two after them may be left out
+_LEAST = 2  # fields: source and where; getmntent(3), and so systemd, does without the others
+_UNSAID = ("auto", "defaults")  # type and options, where they are left out
+_MOUNTED_ON = "x-systemd.requires-mounts-for="
+# What systemd takes for a network file system, as does mount(8); and any of them by FUSE.
+_REMOTE_KINDS = {
+    *("afs", "ceph", "cifs", "davfs", "gfs", "gfs2", "glusterfs", "lustre", "ncp", "ncpfs"),
+    *("nfs", "nfs4", "ocfs2", "orangefs", "pvfs2", "smb3", "smbfs", "sshfs"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A line. `line` is the line itself."""
+    """A line. `rest` is what stands behind the options: when to dump and to check it, a comment."""
 
     source: str
     where: str
     kind: str
     options: tuple[str, ...]
-    line: str
+    rest: tuple[str, ...] = ()
 
     @property
     def mapper_name(self) -> str:
         """The source's name below /dev/mapper, "" for any other."""
         return mapper_name(self.source)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether systemd mounts it when there is a network."""
+        return "_netdev" in self.options or self.kind.removeprefix("fuse.") in _REMOTE_KINDS
+
+    @property
+    def line(self) -> str:
+        """The line that says this, with all four fields."""
+        fields = (self.source, self.where, self.kind, ",".join(self.options), *self.rest)
+        return " ".join(map(_encoded, fields))
 
 
 def parse(text: str) -> list[Entry]:
@@ -31,15 +52,34 @@ def parse(text: str) -> list[Entry]:
     entries = []
     for line in text.split("\n"):
         fields = [_decoded(field) for field in re.findall(r"[^ \t]+", line)]
-        if len(fields) >= _FIELDS and not fields[0].startswith("#"):
-            entries.append(Entry(fields[0], fields[1], fields[2], tuple(fields[3].split(",")), line))
+        if len(fields) >= _LEAST and not fields[0].startswith("#"):
+            source, where, kind, options, *rest = (*fields, *_UNSAID[len(fields) - _LEAST :])
+            entries.append(Entry(source, where, kind, tuple(options.split(",")), tuple(rest)))
     return entries
 
 
+def with_dependents(entries: Sequence[Entry], chosen: Sequence[Entry]) -> list[Entry]:
+    """Return the lines chosen and those that cannot be mounted without them, in their order in fstab."""
+    found = list(chosen)
+    for parent in found:  # which grows meanwhile
+        found += [entry for entry in entries if entry not in found and _needs(entry, parent)]
+    return [entry for entry in entries if entry in found]
+
+
+def _needs(entry: Entry, parent: Entry) -> bool:
+    paths = [entry.where, entry.source]
+    paths += [option[len(_MOUNTED_ON) :] for option in entry.options if option.startswith(_MOUNTED_ON)]
+    inside = parent.where.rstrip("/") + "/"
+    return parent.where.startswith("/") and any(f"{path}/".startswith(inside) for path in paths)
+
+
 def _decoded(field: str) -> str:
-    """Put the bytes in that stand there in octal, as a blank has to."""
-    data = re.sub(rb"\\([0-3][0-7]{2})", lambda code: bytes([int(code[1], 8)]), os.fsencode(field))
-    return os.fsdecode(data)
+    """Put the characters in that cannot stand there themselves: those that getmntent(3) knows, and no other."""
+    return re.sub(r"\\(040|011|012|134|\\)", lambda code: "\\" if code[1] == "\\" else chr(int(code[1], 8)), field)
+
+
+def _encoded(field: str) -> str:
+    return re.sub(r"[ \t\n\\]", lambda char: f"\\{ord(char[0]):03o}", field)
 
 
 def mapper_name(device: str) -> str:

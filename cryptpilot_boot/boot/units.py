@@ -15,8 +15,7 @@ Both hold too for what is mounted below such a mount point, or from it, as a bin
 from __future__ import annotations
 
 import dataclasses
-import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.boot import fstab
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 _TEMPLATE = "/usr/lib/systemd/system/cryptpilot@.service"
 _LEAVES_IT_TO_US = ("nofail", "noauto", "x-systemd.automount")
 _OF_ANOTHER_TARGET = ("x-systemd.wanted-by=", "x-systemd.required-by=")
-_MOUNTED_ON = "x-systemd.requires-mounts-for="
 # Beyond the helper's own deadline, so that what it has to say of a failure comes first.
 _MARGIN = 30  # seconds
 # mounted by the initrd, or before any unit of ours
@@ -52,12 +50,19 @@ class Units:
 
 
 def units(
-    volumes: Sequence[Volume], fstab_text: str, opened: Collection[str], timeout: int, unusable: Collection[str] = ()
+    volumes: Sequence[Volume],
+    fstab_text: str,
+    opened: Collection[str],
+    timeout: int,
+    unusable: Collection[str] = (),
+    *,
+    resolve: Callable[[str], str] = lambda path: path,
 ) -> Units:
     """Decide what to write for the volumes of the system stage.
 
     opened: names of those that are open already. timeout: seconds they have. unusable: names of volumes of which there
-    is no more than a file that cannot be used.
+    is no more than a file that cannot be used. resolve: returns where a path leads through symbolic links, for systemd
+    calls a mount after that.
     """
     made = Units()
     for one in volumes:
@@ -68,15 +73,16 @@ def units(
         made.links[f"cryptpilot.service.wants/{service}"] = _TEMPLATE
         # a disk that is attached later
         made.links[f"{escape_path(one.dev)}.device.wants/{service}"] = _TEMPLATE
-    entries = [entry for entry in fstab.parse(fstab_text) if _concerns_us(entry)]
+    lines = [dataclasses.replace(entry, where=resolve(entry.where)) for entry in fstab.parse(fstab_text)]
+    entries = [entry for entry in lines if _concerns_us(entry)]
     names = {one.volume for one in volumes} | set(unusable)
     remote = {one.volume for one in volumes if one.needs_network} - set(opened)
-    netdev = _with_dependents(entries, [entry for entry in entries if entry.mapper_name in remote])
-    for entry in _with_dependents(entries, [entry for entry in entries if entry.mapper_name in names]):
+    netdev = fstab.with_dependents(entries, [entry for entry in entries if entry.mapper_name in remote])
+    for entry in fstab.with_dependents(entries, [entry for entry in entries if entry.mapper_name in names]):
         name, target = _unit_of(entry)
         made.masks.append(f"{target}.requires/{name}")
         if entry in netdev and target == "local-fs.target":
-            made.netdev.append(_with_netdev(entry))
+            made.netdev.append(dataclasses.replace(entry, options=(*entry.options, "_netdev")).line)
             made.masks.append(f"remote-fs.target.requires/{name}")
             target = "remote-fs.target"
         made.links[f"{target}.wants/{name}"] = f"../{name}"
@@ -97,31 +103,12 @@ def _concerns_us(entry: Entry) -> bool:
     )
 
 
-def _with_dependents(entries: Sequence[Entry], chosen: Sequence[Entry]) -> list[Entry]:
-    """Return the lines chosen and those that cannot be mounted without them, in their order in fstab."""
-    found = list(chosen)
-    for parent in found:  # which grows meanwhile
-        found += [entry for entry in entries if entry not in found and _needs(entry, parent)]
-    return [entry for entry in entries if entry in found]
-
-
-def _needs(entry: Entry, parent: Entry) -> bool:
-    paths = [entry.where, entry.source]
-    paths += [option[len(_MOUNTED_ON) :] for option in entry.options if option.startswith(_MOUNTED_ON)]
-    inside = parent.where.rstrip("/") + "/"
-    return parent.where.startswith("/") and any(f"{path}/".startswith(inside) for path in paths)
-
-
 def _unit_of(entry: Entry) -> tuple[str, str]:
     """Return the unit systemd-fstab-generator makes of a line, and the target that requires it."""
     if entry.kind == "swap":
         return f"{escape_path(entry.source)}.swap", "swap.target"
-    target = "remote-fs.target" if "_netdev" in entry.options else "local-fs.target"
+    target = "remote-fs.target" if entry.is_remote else "local-fs.target"
     return f"{escape_path(entry.where)}.mount", target
-
-
-def _with_netdev(entry: Entry) -> str:
-    return re.sub(r"^(\s*\S+\s+\S+\s+\S+\s+\S+)", r"\1,_netdev", entry.line)
 
 
 def escape(text: str) -> str:

@@ -21,7 +21,7 @@ def generate(config: Config, normal: Path, early: Path) -> None:
     """
     todo = plan.plan(config, "system", init.kernel_command_line())
     opened = [one.volume for one in todo.volumes if block.is_block_device(one.mapper_path)]
-    made = units.units(todo.volumes, init.fstab(), opened, todo.timeout, _unusable(config))
+    made = units.units(todo.volumes, init.fstab(), opened, todo.timeout, _unusable(config), resolve=init.resolve)
     failed: list[CryptpilotError] = []
 
     def place(directory: Path, name: str, put: Callable[[Path], object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cryptpilot_boot.errors import ProgramError
@@ -72,6 +73,11 @@ def fstab() -> str:
         return _FSTAB.read_text(errors="surrogateescape")
     except FileNotFoundError:
         return ""
+
+
+def resolve(path: str) -> str:
+    """Return where a path leads through symbolic links, whether anything is there or not; other words as they are."""
+    return os.path.realpath(path) if path.startswith("/") else path
 
 
 def generate_mounts(fstab_text: str, directory: Path) -> None:

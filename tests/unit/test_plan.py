@@ -77,7 +77,8 @@ def test_the_root_has_more_to_mount_before_the_pivot() -> None:
 /dev/mapper/early /early xfs noatime,x-initrd.mount
 /dev/mapper/data /data ext4 defaults 0 2
 UUID=1234 /usr ext4 defaults
-/dev/mapper/broken /usr
+/dev/mapper/short /short
+/dev/mapper/broken
 """
     assert early_mounts(fstab, "quiet") == {"/usr": "UUID=1234", "/early": "/dev/mapper/early"}
     assert early_mounts("", "mount.usr=LABEL=usr") == {"/usr": "LABEL=usr"}

@@ -76,7 +76,7 @@ def test_swap_too() -> None:
 def test_a_mount_that_waits_for_the_network_is_a_remote_one() -> None:
     line = "/dev/mapper/data  /data ext4 noatime 0 2"
     made = units([volume("data", kms=True)], f"{line}\n", [], 90)
-    assert made.netdev == ["/dev/mapper/data  /data ext4 noatime,_netdev 0 2"]
+    assert made.netdev == ["/dev/mapper/data /data ext4 noatime,_netdev 0 2"]
     assert set(made.masks) == {"local-fs.target.requires/data.mount", "remote-fs.target.requires/data.mount"}
     assert "remote-fs.target.wants/data.mount" in made.links
     assert "local-fs.target.wants/data.mount" not in made.links
@@ -119,9 +119,44 @@ def test_the_mount_of_a_volume_whose_file_cannot_be_used_fails_alone() -> None:
     assert set(made.links) == {"local-fs.target.wants/data.mount"}
 
 
-def test_bytes_of_a_path_may_stand_in_octal() -> None:
-    made = units([volume("data")], "/dev/mapper/data\t/srv/\\303\\244\u00a0x ext4 defaults", [], 90)
-    assert made.masks == ["local-fs.target.requires/srv-\\xc3\\xa4\\xc2\\xa0x.mount"]
+def test_of_what_stands_in_octal_systemd_reads_blanks_and_backslashes_alone() -> None:
+    made = units([volume("data")], "/dev/mapper/data\t/srv/\\303\\040\\134\\\\\u00a0x ext4 defaults", [], 90)
+    assert made.masks == ["local-fs.target.requires/srv-\\x5c303\\x20\\x5c\\x5c\\xc2\\xa0x.mount"]
+
+
+@pytest.mark.parametrize(
+    ("line", "understood"),
+    [
+        ("/dev/mapper/data /data", "/dev/mapper/data /data auto defaults,_netdev"),
+        ("/dev/mapper/data /data ext4", "/dev/mapper/data /data ext4 defaults,_netdev"),
+        ("\t/dev/mapper/data /my\\040data ext4 ro 0", "/dev/mapper/data /my\\040data ext4 ro,_netdev 0"),
+    ],
+)
+def test_a_line_may_leave_out_what_systemd_does_without(line: str, understood: str) -> None:
+    made = units([volume("data", kms=True)], line, [], 90)
+    assert made.netdev == [understood]
+
+
+def test_a_mount_is_called_after_where_a_link_leads() -> None:
+    def resolve(path: str) -> str:
+        return f"/var{path}" if path.startswith("/home") else path
+
+    lines = "/dev/mapper/data /home ext4\n/dev/vdb /var/home/sub ext4\n"
+    made = units([volume("data", kms=True)], lines, [], 90, resolve=resolve)
+    names = {"var-home.mount", "var-home-sub.mount"}
+    assert set(made.masks) == {
+        f"{target}.target.requires/{one}" for one in names for target in ("local-fs", "remote-fs")
+    }
+
+
+def test_what_is_on_a_network_file_system_below_a_volume_is_a_remote_one() -> None:
+    lines = "/dev/mapper/data /data ext4\nhost:/x /data/x nfs\nhost:/y /data/y fuse.sshfs\n"
+    made = units([volume("data")], lines, [], 90)
+    assert set(made.masks) == {
+        "local-fs.target.requires/data.mount",
+        "remote-fs.target.requires/data-x.mount",
+        "remote-fs.target.requires/data-y.mount",
+    }
 
 
 @pytest.mark.parametrize(
@@ -135,7 +170,7 @@ def test_bytes_of_a_path_may_stand_in_octal() -> None:
         "/dev/mapper/data / ext4 defaults",
         "/dev/mapper/data /usr ext4 defaults",
         "# /dev/mapper/data /data ext4 defaults",
-        "/dev/mapper/data /data",
+        "/dev/mapper/data",
     ],
 )
 def test_all_other_lines_are_left_alone(line: str) -> None:
