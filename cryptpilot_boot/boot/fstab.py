@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,23 @@ _REMOTE_KINDS = {
     *("afs", "ceph", "cifs", "davfs", "gfs", "gfs2", "glusterfs", "lustre", "ncp", "ncpfs"),
     *("nfs", "nfs4", "ocfs2", "orangefs", "pvfs2", "smb3", "smbfs", "sshfs"),
 }
+
+# What systemd's own units require to be mounted, by RequiresMountsFor=, StateDirectory=, PrivateTmp= and their like,
+# before basic.target, which most of what brings a network up comes after; and what others require that come so early.
+_BEFORE_NETWORK = (
+    "/tmp",  # noqa: S108 - nothing is put there
+    "/var/lib/NetworkManager",
+    "/var/lib/cloud",
+    "/var/lib/dbus",
+    "/var/lib/dhclient",
+    "/var/lib/dhcp",
+    "/var/lib/private/systemd",
+    "/var/lib/systemd",
+    "/var/log/audit",
+    "/var/log/journal",
+    "/var/log/wtmp",
+    "/var/tmp",  # noqa: S108
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +64,17 @@ class Entry:
         return " ".join(map(_encoded, fields))
 
 
-def parse(text: str) -> list[Entry]:
-    """Return the lines that can be read; the others are for mount(8) to complain of."""
+def parse(text: str, resolve: Callable[[str], str] = lambda path: path) -> list[Entry]:
+    """Return the lines that can be read; the others are for mount(8) to complain of.
+
+    resolve: returns where a path leads through symbolic links, for systemd calls a mount after that.
+    """
     entries = []
     for line in text.split("\n"):
         fields = [_decoded(field) for field in re.findall(r"[^ \t]+", line)]
         if len(fields) >= _LEAST and not fields[0].startswith("#"):
             source, where, kind, options, *rest = (*fields, *_UNSAID[len(fields) - _LEAST :])
-            entries.append(Entry(source, where, kind, tuple(options.split(",")), tuple(rest)))
+            entries.append(Entry(source, resolve(where), kind, tuple(options.split(",")), tuple(rest)))
     return entries
 
 
@@ -64,6 +84,21 @@ def with_dependents(entries: Sequence[Entry], chosen: Sequence[Entry]) -> list[E
     for parent in found:  # which grows meanwhile
         found += [entry for entry in entries if entry not in found and _needs(entry, parent)]
     return [entry for entry in entries if entry in found]
+
+
+def before_network(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the lines that systemd needs before there may be a network, or needs for such a line; and swap.
+
+    To mount one of them after the network makes an ordering cycle, which systemd breaks at random.
+    """
+    return [entry for entry in entries if any(map(_is_early, with_dependents(entries, [entry])))]
+
+
+def _is_early(entry: Entry) -> bool:
+    if entry.kind == "swap":
+        return True
+    where = entry.where.rstrip("/") + "/"
+    return any(f"{path}/".startswith(where) or where.startswith(f"{path}/") for path in _BEFORE_NETWORK)
 
 
 def _needs(entry: Entry, parent: Entry) -> bool:

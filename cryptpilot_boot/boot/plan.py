@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.boot import fstab, parameters
 from cryptpilot_boot.config import Exec, KmsRole
@@ -117,6 +117,15 @@ def early_mounts(text: str, kernel_command_line: str) -> dict[str, str]:
     found = {entry.where: entry.source for entry in early if entry.where not in ("/", "none")}
     usr = parameters.values(kernel_command_line).get("mount.usr")
     return {**found, "/usr": usr} if usr else found
+
+
+def before_network(text: str, volumes: Sequence[Volume], resolve: Callable[[str], str] = lambda path: path) -> set[str]:
+    """Return which volumes have their key over the network, and are needed by systemd before there may be one.
+
+    text: the root's fstab. resolve: see fstab.parse. The initrd is where they have to be opened.
+    """
+    early = {entry.mapper_name for entry in fstab.before_network(fstab.parse(text, resolve))}
+    return {one.volume for one in volumes if one.needs_network and one.volume in early}
 
 
 def image_needs(config: Config) -> ImageNeeds:

@@ -54,6 +54,7 @@ def run(
     on_outcome: Callable[[Outcome], None],
     pivot: Callable[[], Collection[str] | None] = lambda: None,
     on_late: Callable[[], object] = lambda: None,
+    worth: Callable[[], Collection[str]] = tuple,
 ) -> list[Outcome]:
     """Open the volumes of a stage; one that fails, hangs or is not there delays and fails no other.
 
@@ -61,9 +62,10 @@ def run(
     later that the boot cannot go on without it. pivot: asked what else the pivot waits for now, as names of volumes;
     None while that is not known. Once it is, and `plan.late_after` is over, volumes that are not needed and still wait
     for something are left to the next stage; and so they are as soon as the boot cannot go on. on_late: called when
-    `plan.late_after` is over, or all is done before.
+    `plan.late_after` is over, or all is done before. worth: asked once the pivot is known which volumes, beside those,
+    are waited for until the deadline: without them the boot goes on, but the next stage comes too late for them.
     """
-    stage = _Stage(plan, on_outcome, pivot, on_late)
+    stage = _Stage(plan, on_outcome, pivot, on_late, worth)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
     if any(one.needs_network for one in plan.volumes):
         _in_background(lambda: _watch_network(stage.deadline))
@@ -86,6 +88,7 @@ class _Stage:
         on_outcome: Callable[[Outcome], None],
         pivot: Callable[[], Collection[str] | None],
         on_late: Callable[[], object],
+        worth: Callable[[], Collection[str]],
     ) -> None:
         self.deadline = Deadline(plan.timeout)
         self.outcomes: dict[str, Outcome] = {}
@@ -93,6 +96,7 @@ class _Stage:
         self._pivot = pivot
         self._on_outcome = on_outcome
         self._on_late = on_late
+        self._worth = worth
         self._patience = Deadline(plan.timeout if plan.late_after is None else min(plan.late_after, plan.timeout))
         self._last = log.latest()
         self._unprepared = len(plan.volumes)
@@ -149,7 +153,9 @@ class _Stage:
     def _pivot_is_ready(self) -> bool:
         """Tell whether there is another stage, and no volume that has to be open before it is still at work."""
         at_work = {one.volume for one in self._pending()}
-        return self._plan.late_after is not None and self._pivot() is not None and not self._needed() & at_work
+        if self._plan.late_after is None or self._pivot() is None:
+            return False
+        return not (self._needed() | set(self._worth())) & at_work
 
     def _pending(self) -> list[Volume]:
         return [one for one in self._plan.volumes if one.volume not in self.outcomes]

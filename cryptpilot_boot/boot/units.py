@@ -7,9 +7,11 @@ An fstab line needs neither `_netdev` nor `nofail` to get on with a volume:
 - what is mounted of a volume is wanted by local-fs.target rather than required: if it fails it fails by itself, and
   does not send the machine to emergency mode;
 - where the key comes over the network and the volume is not open yet, the line is treated as if it said `_netdev`:
-  local-fs.target would wait for the volume, the volume for the network, and the network for local-fs.target.
+  local-fs.target would wait for the volume, the volume for the network, and the network for local-fs.target. But not
+  where systemd's early units need it, as /var: they would wait for the network, and it for them. It remains a local
+  one, and fails soon.
 
-Both hold too for what is mounted below such a mount point, or from it, as a bind mount is.
+All that holds too for what is mounted below such a mount point, or from it, as a bind mount is.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ _LEAVES_IT_TO_US = ("nofail", "noauto", "x-systemd.automount")
 _OF_ANOTHER_TARGET = ("x-systemd.wanted-by=", "x-systemd.required-by=")
 # Beyond the helper's own deadline, so that what it has to say of a failure comes first.
 _MARGIN = 30  # seconds
+# What has its key over the network, and is needed before there may be one: time enough where the network is up before
+# local file systems are, as with systemd-networkd, and no more, for everywhere else it is in vain.
+_EARLY = 15  # seconds
 # mounted by the initrd, or before any unit of ours
 _BEFORE_US = ("/", "/usr")
 
@@ -61,23 +66,27 @@ def units(
     """Decide what to write for the volumes of the system stage.
 
     opened: names of those that are open already. timeout: seconds they have. unusable: names of volumes of which there
-    is no more than a file that cannot be used. resolve: returns where a path leads through symbolic links, for systemd
-    calls a mount after that.
+    is no more than a file that cannot be used. resolve: see fstab.parse.
     """
     made = Units()
+    lines = fstab.parse(fstab_text, resolve)
+    remote = {one.volume for one in volumes if one.needs_network} - set(opened)
+    early = fstab.before_network(lines)
+    hopeless = {entry.mapper_name for entry in early if not entry.is_remote} & remote
     for one in volumes:
         service = unit(one.volume)
         device = f"{escape_path(one.mapper_path)}.device"
         made.links[f"{device}.requires/{service}"] = _TEMPLATE
-        made.files[f"{device}.d/40-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={timeout + _MARGIN}\n"
+        seconds = _EARLY if one.volume in hopeless else timeout + _MARGIN
+        made.files[f"{device}.d/40-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={seconds}\n"
         made.links[f"cryptpilot.service.wants/{service}"] = _TEMPLATE
         # a disk that is attached later
         made.links[f"{escape_path(one.dev)}.device.wants/{service}"] = _TEMPLATE
-    lines = [dataclasses.replace(entry, where=resolve(entry.where)) for entry in fstab.parse(fstab_text)]
     entries = [entry for entry in lines if _concerns_us(entry)]
     names = {one.volume for one in volumes} | set(unusable)
-    remote = {one.volume for one in volumes if one.needs_network} - set(opened)
-    netdev = fstab.with_dependents(entries, [entry for entry in entries if entry.mapper_name in remote])
+    netdev = fstab.with_dependents(
+        entries, [entry for entry in entries if entry.mapper_name in remote and entry not in early]
+    )
     for entry in fstab.with_dependents(entries, [entry for entry in entries if entry.mapper_name in names]):
         name, target = _unit_of(entry)
         made.masks.append(f"{target}.requires/{name}")

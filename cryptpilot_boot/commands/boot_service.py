@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log
 from cryptpilot_boot.boot import console, eventlog, failures, fstab, plan, stage
 from cryptpilot_boot.commands.select import select
-from cryptpilot_boot.system import init
+from cryptpilot_boot.system import block, init
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from cryptpilot_boot.config import Config
+
+_TOO_LATE = (
+    "systemd needs what is mounted of it before there may be a network, and does not wait for long:"
+    " it belongs into the initrd"
+)
 
 
 def boot_service(config: Config, stage_name: str, say: Callable[[str], None], only: Sequence[str] = ()) -> bool:
@@ -51,7 +56,14 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None], on
             return None
         return volumes & set(ours.values())
 
-    outcomes = stage.run(todo, tell, pivot, init.say_late if init.in_initrd() else lambda: None)
+    def worth() -> Collection[str]:
+        return plan.before_network(init.next_fstab() or "", todo.volumes)
+
+    if stage_name == "system" and not only:
+        for name in sorted(plan.before_network(init.fstab(), todo.volumes, init.resolve)):
+            if not block.is_block_device(f"/dev/mapper/{name}"):
+                say(f"{name}: {_TOO_LATE}")
+    outcomes = stage.run(todo, tell, pivot, init.say_late if init.in_initrd() else lambda: None, worth)
     if init.in_initrd() and any(not outcome.error for outcome in outcomes):
         init.need_shutdown()
     stops = any(outcome.error and outcome.needed for outcome in outcomes)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot.units import units
+from cryptpilot_boot.boot.fstab import before_network, parse
+from cryptpilot_boot.boot.units import escape_path, units
 from cryptpilot_boot.config import Otp, Volume
+from tests import machines
 from tests.lab.tree import PYTHONS, SHARE, in_chroot, root_tree
 
 GENERATOR = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
+PATHS = {
+    "RequiresMountsFor": "",
+    "WantsMountsFor": "",
+    "StateDirectory": "/var/lib/",
+    "LogsDirectory": "/var/log/",
+    "CacheDirectory": "/var/cache/",
+}
+"""Settings by which a unit requires something to be mounted, and what their paths are below."""
 OUT = f"{SHARE}/out"
 LINES = """\
 # /dev/mapper/comment /comment ext4 defaults
@@ -59,3 +70,70 @@ def test_we_name_what_systemd_requires_as_systemd_does(lab: None, release: str, 
     assert set(made.masks) - required <= {"swap.target.requires/dev-mapper-swap0.swap"}
     wanted = {name.replace(".requires/", ".wants/") for name in made.masks}
     assert wanted <= set(made.links)
+
+
+NETWORK = """\
+[Unit]
+Description=Brings the network up, in the order NetworkManager does
+Before=network-online.target
+[Service]
+Type=oneshot
+ExecStart=true
+"""
+UNIT_PATH = f"{SHARE}/early:{SHARE}/units:{SHARE}/normal:/usr/lib/systemd/system"
+
+
+def generated(tree: Path, work: Path, site: machines.Site, lines: str, then: str, before: str = "true") -> str:
+    """Have systemd and the product read an fstab, with a volume whose key comes over the network; run a script then."""
+    (work / "etc/volumes").mkdir(parents=True)
+    text = machines.volume_file(site, volume="data", dev="/dev/disk/by-id/virtio-data")
+    (work / "etc/volumes/data.toml").write_text(text)
+    for name in ("normal", "early", "late"):
+        (work / name).mkdir()
+    (work / "fstab").write_text(lines)
+    directories = f"{SHARE}/normal {SHARE}/early {SHARE}/late"
+    script = f"""
+        set -e
+        umount /sys  # see above
+        mount --bind {SHARE}/fstab /etc/fstab
+        {GENERATOR} {directories}
+        {before}
+        cryptpilot --config-dir {SHARE}/etc generator {directories}
+        {then}
+    """
+    return in_chroot(tree, ["sh", "-c", script], share=work)
+
+
+TEMPORARY = "/tmp"  # noqa: S108 - nothing is put there
+
+
+@pytest.mark.parametrize("where", ["/var", "/var/log", TEMPORARY, "/data", "/var/lib/data"])
+def test_no_mount_of_a_late_volume_makes_an_ordering_cycle(
+    tree: Path, site: machines.Site, tmp_path: Path, where: str
+) -> None:
+    (tmp_path / "units/network-online.target.wants").mkdir(parents=True)
+    (tmp_path / "units/net.service").write_text(NETWORK)
+    (tmp_path / "units/network-online.target.wants/net.service").symlink_to("../net.service")
+    verify = f"SYSTEMD_UNIT_PATH={UNIT_PATH} systemd-analyze verify --man=no multi-user.target 2>&1 || true"
+    said = generated(tree, tmp_path, site, f"/dev/mapper/data {where} ext4 defaults 0 2\n", verify)
+    assert "cycle" not in said
+    name = escape_path(where)
+    assert (tmp_path / f"normal/{name}.mount").exists()
+    remote = where in ("/data", "/var/lib/data")
+    assert (tmp_path / f"early/{name}.mount").exists() == remote, "what is needed early is left as it is"
+
+
+@pytest.mark.parametrize("release", PYTHONS)
+def test_what_systemd_requires_before_the_network_is_known(lab: None, release: str) -> None:  # noqa: ARG001
+    units_of_it = root_tree(release) / "usr/lib/systemd/system"
+    paths = set()
+    for file in [*units_of_it.glob("*.service"), *units_of_it.glob("*.socket"), units_of_it / "basic.target"]:
+        text = file.read_text() if file.is_file() else ""
+        if file.name == "basic.target" or "\nDefaultDependencies=no" in text:
+            for setting, above in PATHS.items():
+                for value in re.findall(rf"^{setting}=(.*)$", text, re.MULTILINE):
+                    paths |= {above + path for path in value.split()}
+    paths = {path for path in paths if not path.startswith("/run/")}
+    assert {"/var", "/var/log/journal", "/var/lib/systemd/pstore"} <= paths
+    for path in paths:
+        assert before_network(parse(f"/dev/mapper/data {path} ext4\n")), path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot.plan import early_mounts, image_needs, pivot_volumes, plan
+from cryptpilot_boot.boot.plan import before_network, early_mounts, image_needs, pivot_volumes, plan
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, KmsRole, Otp, Volume
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
@@ -84,6 +84,13 @@ UUID=1234 /usr ext4 defaults
     assert early_mounts("", "mount.usr=LABEL=usr") == {"/usr": "LABEL=usr"}
     for option in ("noauto", "nofail"):
         assert early_mounts(f"/dev/mapper/a /usr ext4 ro,{option}", "") == {}
+
+
+def test_systemd_needs_some_volumes_before_the_network_that_their_keys_come_over() -> None:
+    fstab = "/dev/mapper/a /logs ext4\n/dev/mapper/b /var ext4\n/dev/mapper/c /data ext4\n/dev/mapper/d /tmp ext4\n"
+    volumes = [volume("a", kms=True), volume("b", kms=True), volume("c", kms=True), volume("d")]
+    assert before_network(fstab, volumes) == {"b"}
+    assert before_network(fstab, volumes, lambda path: path.replace("/logs", "/var/log")) == {"a", "b"}
 
 
 def test_a_volume_can_be_kept_out_of_the_image() -> None:

@@ -72,6 +72,14 @@ def test_what_the_pivot_may_need_is_waited_for_until_the_deadline(
     assert outcome.needed is (pivot() == ("a",) or needed == {"a"})
 
 
+def test_what_the_next_stage_opens_too_late_is_waited_for_until_the_deadline() -> None:
+    """But the boot goes on without it."""
+    plan = initrd(one("a"), timeout=2)
+    (outcome,) = stage.run(plan, lambda _: None, tuple, worth=lambda: ["a"])
+    assert (outcome.result, outcome.needed) == ("failed", False)
+    assert "did not appear within 2 s" in str(outcome.error)
+
+
 def test_the_booted_system_waits_until_the_deadline() -> None:
     plan = Plan("system", (one("a"),), frozenset(), 1, verbose=False)
     assert fates(plan, pivot=tuple)["a"].result == "failed"

@@ -149,6 +149,44 @@ def test_a_mount_is_called_after_where_a_link_leads() -> None:
     }
 
 
+@pytest.mark.parametrize("where", ["/var", "/var/", "/var/log", "/var/log/journal", "/var/lib/systemd/pstore"])
+def test_what_systemd_needs_before_the_network_does_not_wait_for_it(where: str) -> None:
+    """It would be a cycle: the network comes after basic.target, which comes after what needs this."""
+    lines = f"/dev/mapper/data {where} ext4\n/dev/mapper/db /var/lib/mysql ext4\n/dev/mapper/late /srv ext4\n"
+    made = units([volume(name, kms=True) for name in ("data", "db", "late")], lines, [], 90)
+    assert {line.split()[1] for line in made.netdev} == {"/var/lib/mysql", "/srv"}
+    name = f"{escape_path(where)}.mount"
+    assert f"local-fs.target.requires/{name}" in made.masks, "it fails alone"
+    assert f"local-fs.target.wants/{name}" in made.links
+    files = made.files
+    assert "JobTimeoutSec=15\n" in files["dev-mapper-data.device.d/40-cryptpilot.conf"], "it is not waited for in vain"
+    assert "JobTimeoutSec=120\n" in files["dev-mapper-late.device.d/40-cryptpilot.conf"]
+
+
+@pytest.mark.parametrize(
+    "needs_it",
+    ["/data/log /var/log none bind", "/dev/vdb /tmp ext4 x-systemd.requires-mounts-for=/data", "/data/file none swap"],
+)
+def test_what_such_a_line_cannot_do_without_does_not_either(needs_it: str) -> None:
+    made = units([volume("data", kms=True)], f"/dev/mapper/data /data ext4\n{needs_it}\n", [], 90)
+    assert made.netdev == []
+    assert "JobTimeoutSec=15\n" in made.files["dev-mapper-data.device.d/40-cryptpilot.conf"]
+
+
+@pytest.mark.parametrize(
+    ("one", "opened", "options"),
+    [
+        (volume("data"), [], "defaults"),
+        (volume("data", kms=True), ["data"], "defaults"),
+        (volume("data", kms=True), [], "_netdev"),
+    ],
+    ids=["without the network", "open", "as he wants it"],
+)
+def test_what_can_be_there_in_time_is_waited_for(one: Volume, opened: list[str], options: str) -> None:
+    made = units([one], f"/dev/mapper/data /var ext4 {options}\n", opened, 90)
+    assert "JobTimeoutSec=120\n" in made.files["dev-mapper-data.device.d/40-cryptpilot.conf"]
+
+
 def test_what_is_on_a_network_file_system_below_a_volume_is_a_remote_one() -> None:
     lines = "/dev/mapper/data /data ext4\nhost:/x /data/x nfs\nhost:/y /data/y fuse.sshfs\n"
     made = units([volume("data")], lines, [], 90)
