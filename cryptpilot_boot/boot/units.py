@@ -17,18 +17,20 @@ All that holds too for what is mounted below such a mount point, or from it, as 
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.boot import fstab
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from cryptpilot_boot.boot.fstab import Entry
     from cryptpilot_boot.config import Volume
 
 _TEMPLATE = "/usr/lib/systemd/system/cryptpilot@.service"
 _LEAVES_IT_TO_US = ("nofail", "noauto", "x-systemd.automount")
+_NETDEV = "_netdev"
 _OF_ANOTHER_TARGET = ("x-systemd.wanted-by=", "x-systemd.required-by=")
 # Beyond the helper's own deadline, so that what it has to say of a failure comes first.
 _MARGIN = 30  # seconds
@@ -44,14 +46,15 @@ class Units:
     """What a generator writes.
 
     files: contents by path below the normal directory. links: targets by path there. netdev: fstab lines that
-    systemd-fstab-generator has to read once more, as they are to be understood, for the early directory. masks: paths
-    below the early directory that hide dependencies it makes, there or in the normal one.
+    systemd-fstab-generator has to read once more, as they are to be understood, for the early directory, by the names
+    of the units it makes of them. masks: paths below the early directory that hide dependencies it makes, there or in
+    the normal one.
     """
 
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     links: dict[str, str] = dataclasses.field(default_factory=dict)
     masks: list[str] = dataclasses.field(default_factory=list)
-    netdev: list[str] = dataclasses.field(default_factory=list)
+    netdev: dict[str, Entry] = dataclasses.field(default_factory=dict)
 
 
 def units(
@@ -91,11 +94,42 @@ def units(
         name, target = _unit_of(entry)
         made.masks.append(f"{target}.requires/{name}")
         if entry in netdev and target == "local-fs.target":
-            made.netdev.append(dataclasses.replace(entry, options=(*entry.options, "_netdev")).line)
+            made.netdev.setdefault(name, dataclasses.replace(entry, options=(*entry.options, _NETDEV)))
             made.masks.append(f"remote-fs.target.requires/{name}")
             target = "remote-fs.target"
         made.links[f"{target}.wants/{name}"] = f"../{name}"
     return made
+
+
+def misread(netdev: Mapping[str, Entry], found: Mapping[str, str]) -> str:
+    """Tell in what systemd-fstab-generator's units are not those of the lines it was to read; "" if they are.
+
+    found: texts of all units of mounts and swap it made, by name. One that read another fstab, or our lines in another
+    way, has local-fs.target wait for the network.
+    """
+    for name in sorted({*netdev, *found}):
+        if name not in netdev:
+            return f"it made {name}, which is another line's"
+        options = re.findall(r"^Options=(.*)$", found.get(name, ""), re.MULTILINE)
+        if _NETDEV not in ",".join(options).split(","):
+            return f"its {name} does not wait for the network" if name in found else f"it made no {name}"
+    return ""
+
+
+def mount(entry: Entry) -> str:
+    """Return the unit of a remote mount, where systemd-fstab-generator is not to be had for it.
+
+    It lacks the check of the file system, and what options ask for that begin with "x-systemd.".
+    """
+    settings = {
+        "What": entry.source,
+        "Where": entry.where,
+        "Type": entry.kind,
+        "Options": ",".join(entry.options),
+    }
+    unit_lines = ["[Unit]", "SourcePath=/etc/fstab", "Before=remote-fs.target", "", "[Mount]"]
+    unit_lines += [f"{key}={value.replace('%', '%%')}" for key, value in settings.items()]
+    return "".join(f"{line}\n" for line in unit_lines)
 
 
 def unit(volume: str) -> str:
@@ -107,6 +141,7 @@ def _concerns_us(entry: Entry) -> bool:
     """Tell whether local-fs.target or its like would wait for a line."""
     return (
         entry.where not in _BEFORE_US
+        and (entry.where.startswith("/") or entry.kind == "swap")
         and not set(entry.options) & set(_LEAVES_IT_TO_US)
         and not any(option.startswith(_OF_ANOTHER_TARGET) for option in entry.options)
     )

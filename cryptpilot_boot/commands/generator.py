@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
@@ -11,7 +12,13 @@ from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, init
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cryptpilot_boot.boot.fstab import Entry
     from cryptpilot_boot.config import Config
+
+_MOUNTS = (".mount", ".automount", ".swap")
+_SIMPLER = "these lines of fstab are mounted without a check of the file system, and without their x-systemd options"
 
 
 def generate(config: Config, normal: Path, early: Path) -> None:
@@ -32,11 +39,12 @@ def generate(config: Config, normal: Path, early: Path) -> None:
         except OSError as error:
             failed.append(CryptpilotError(f"{path} cannot be written: {error.strerror}"))
 
-    if made.netdev:
-        try:
-            init.generate_mounts("\n".join([*made.netdev, ""]), early)
-        except CryptpilotError as error:
-            failed.append(error)
+    try:
+        _make_remote(made.netdev, early)
+    except CryptpilotError as error:
+        failed.append(error)
+        for name, entry in made.netdev.items():
+            place(early, name, functools.partial(Path.write_text, data=units.mount(entry)))
     for name in made.masks:
         place(early, name, _mask)
     for name, target in made.links.items():
@@ -45,6 +53,31 @@ def generate(config: Config, normal: Path, early: Path) -> None:
         place(normal, name, functools.partial(Path.write_text, data=text))
     if failed:
         raise failed[0]
+
+
+def _make_remote(netdev: Mapping[str, Entry], early: Path) -> None:
+    """Have systemd make the units of fstab's lines for the early directory, all of them or none.
+
+    Raises CryptpilotError when it cannot, or makes others.
+    """
+    if not netdev:
+        return
+    try:
+        early.mkdir(parents=True, exist_ok=True)
+        # There, for a generator may write nowhere else.
+        with tempfile.TemporaryDirectory(prefix=".cryptpilot-", dir=early) as scratch:
+            made = Path(scratch)
+            init.generate_mounts("".join(f"{entry.line}\n" for entry in netdev.values()), made)
+            found = {path.name: path.read_text(errors="replace") for path in made.iterdir() if path.suffix in _MOUNTS}
+            if wrong := units.misread(netdev, found):
+                raise CryptpilotError(f"systemd-fstab-generator was misunderstood: {wrong}", _SIMPLER)
+            for file in [path for path in made.rglob("*") if path.is_symlink() or not path.is_dir()]:
+                name = file.relative_to(made)
+                if not name.parts[0].startswith("local-fs.target."):  # what it thinks of these it has said already
+                    (early / name).parent.mkdir(parents=True, exist_ok=True)
+                    file.replace(early / name)
+    except OSError as error:
+        raise CryptpilotError(f"{early}: remote mounts cannot be made: {error.strerror}", _SIMPLER) from None
 
 
 def _unusable(config: Config) -> set[str]:

@@ -1,12 +1,11 @@
-"""The init system. Uses: systemctl, systemd-fstab-generator."""
+"""The init system. Uses: systemctl, systemd-fstab-generator; unshare, mount."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from cryptpilot_boot.errors import ProgramError
-from cryptpilot_boot.system import process
+from cryptpilot_boot.errors import CryptpilotError, ProgramError
 from cryptpilot_boot.system.run import run
 
 _INITRD = Path("/etc/initrd-release")
@@ -16,6 +15,8 @@ _NEED_SHUTDOWN = Path("/run/initramfs/.need_shutdown")
 _NOT_LOADED = 5  # systemctl(1), "Exit status"
 _FSTAB = Path("/etc/fstab")
 _FSTAB_GENERATOR = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
+# The mounts of unshare(1) are private: nobody else sees this one, and it ends with the program.
+_WITH_FSTAB = f'mount --bind "$1" {_FSTAB} && shift && exec "$@"'
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _STOP_BOOT = Path("/run/cryptpilot/stop-boot")
 
@@ -83,12 +84,18 @@ def resolve(path: str) -> str:
 def generate_mounts(fstab_text: str, directory: Path) -> None:
     """Have systemd itself make the units of what an fstab says, into a directory.
 
-    See SYSTEMD_FSTAB and SYSTEMD_PROC_CMDLINE among systemd's known environment variables.
+    Its generator has our text in place of /etc/fstab, in mounts of its own: SYSTEMD_FSTAB, by which it could be told of
+    another file, was unknown to systemd 239, which then read the true one and said nothing. Raises CryptpilotError.
     """
-    lines = process.anonymous_file("fstab", fstab_text.encode(errors="surrogateescape"))
-    descriptor = int(lines.rpartition("/")[2])
-    variables = {"SYSTEMD_FSTAB": lines, "SYSTEMD_PROC_CMDLINE": ""}
-    run([_FSTAB_GENERATOR, *3 * [str(directory)]], env=variables, pass_fds=[descriptor])
+    file = directory / ".fstab"
+    try:
+        file.write_text(fstab_text, errors="surrogateescape")
+    except OSError as error:
+        raise CryptpilotError(f"{file} cannot be written: {error.strerror}") from None
+    generator = [_FSTAB_GENERATOR, *3 * [str(directory)]]
+    command = ["unshare", "--mount", "sh", "-c", _WITH_FSTAB, "sh", str(file), *generator]
+    run(command, env={"SYSTEMD_PROC_CMDLINE": ""})
+    file.unlink()
 
 
 def is_mounted_for_pivot(where: str) -> bool:

@@ -88,20 +88,26 @@ def generated(tree: Path, work: Path, site: machines.Site, lines: str, then: str
     (work / "etc/volumes").mkdir(parents=True)
     text = machines.volume_file(site, volume="data", dev="/dev/disk/by-id/virtio-data")
     (work / "etc/volumes/data.toml").write_text(text)
+    (work / "etc/volumes/data.toml").chmod(0o600)
     for name in ("normal", "early", "late"):
         (work / name).mkdir()
     (work / "fstab").write_text(lines)
-    directories = f"{SHARE}/normal {SHARE}/early {SHARE}/late"
-    script = f"""
-        set -e
-        umount /sys  # see above
-        mount --bind {SHARE}/fstab /etc/fstab
-        {GENERATOR} {directories}
-        {before}
-        cryptpilot --config-dir {SHARE}/etc generator {directories}
-        {then}
-    """
-    return in_chroot(tree, ["sh", "-c", script], share=work)
+    (work / "script").write_text(
+        f"""\
+set -e
+if [ -z "$inside" ]; then
+    umount /sys  # see above
+    mount --rbind / /mnt  # for its root is no mount, and that of a machine is
+    inside=1 exec chroot /mnt sh "$0"
+fi
+mount --bind {SHARE}/fstab /etc/fstab
+{GENERATOR} {SHARE}/normal {SHARE}/early {SHARE}/late
+{before}
+cryptpilot --config-dir {SHARE}/etc generator {SHARE}/normal {SHARE}/early {SHARE}/late 2>&1 || echo "status $?"
+{then}
+"""
+    )
+    return in_chroot(tree, ["sh", f"{SHARE}/script"], share=work)
 
 
 TEMPORARY = "/tmp"  # noqa: S108 - nothing is put there
@@ -137,3 +143,50 @@ def test_what_systemd_requires_before_the_network_is_known(lab: None, release: s
     assert {"/var", "/var/log/journal", "/var/lib/systemd/pstore"} <= paths
     for path in paths:
         assert before_network(parse(f"/dev/mapper/data {path} ext4\n")), path
+
+
+# As the one of systemd 239: it knows of no other place than /etc/fstab.
+OLD = f'#!/bin/sh\nunset SYSTEMD_FSTAB\nexec {SHARE}/generator "$@"\n'
+# One that gets to see the machine's fstab, whatever we do.
+DEAF = f'#!/bin/sh\nmount --bind {SHARE}/fstab /etc/fstab\nexec {SHARE}/generator "$@"\n'
+HOME = "/dev/mapper/data /home/100%data ext4 ro 0 2\n/dev/vdb /opt ext4\n"
+NAME = escape_path("/home/100%data")
+REPLACE = f"cp {GENERATOR} {SHARE}/generator; chmod +x {SHARE}/other; mount --bind {SHARE}/other {GENERATOR}"
+
+
+def remote_mount(tree: Path, site: machines.Site, work: Path, other: str) -> tuple[str, str]:
+    """Return what the product makes of HOME beside another systemd-fstab-generator: the mount, and what it said."""
+    (work / "other").write_text(other)
+    said = generated(tree, work, site, HOME, "", REPLACE if other else "true")
+    early = {str(path.relative_to(work / "early")) for path in (work / "early").rglob("*") if not path.is_dir()}
+    assert {name for name in early if not name.startswith("dev-mapper-data.device.d/")} <= {
+        f"{NAME}.mount",
+        f"local-fs.target.requires/{NAME}.mount",
+        f"remote-fs.target.requires/{NAME}.mount",
+    }, "nothing of /opt, which is none of our business"
+    assert (work / f"early/remote-fs.target.requires/{NAME}.mount").readlink() == Path("/dev/null")
+    return (work / f"early/{NAME}.mount").read_text(), said
+
+
+@pytest.mark.parametrize("other", ["", OLD], ids=["252", "239"])
+def test_systemd_of_any_age_reads_our_line_in_place_of_fstab(
+    tree: Path, site: machines.Site, tmp_path: Path, other: str
+) -> None:
+    text, said = remote_mount(tree, site, tmp_path, other)
+    assert said == ""
+    assert "SourcePath=/etc/fstab\n" in text, "or else systemd looks for changes in a file that is gone"
+    assert "Requires=systemd-fsck@dev-mapper-data.service\n" in text
+    assert "Options=ro,_netdev\n" in text
+    assert "local-fs.target" not in text
+
+
+def test_where_systemd_does_not_read_our_line_the_mount_is_a_remote_one_all_the_same(
+    tree: Path, site: machines.Site, tmp_path: Path
+) -> None:
+    text, said = remote_mount(tree, site, tmp_path, DEAF)
+    assert (
+        "systemd-fstab-generator was misunderstood: its home-100\\x25data.mount does not wait for the network" in said
+    )
+    assert said.endswith("status 1\n")
+    assert "Where=/home/100%%data\n" in text
+    assert "Options=ro,_netdev\n" in text

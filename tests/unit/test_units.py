@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot.units import escape, escape_path, units
+from cryptpilot_boot.boot.units import Units, escape, escape_path, misread, mount, units
 from cryptpilot_boot.config import Kms, Otp, Volume
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
@@ -15,6 +15,10 @@ KMS = Kms("kst-1", "secret", "{}", "password", "pem")
 def volume(name: str, *, kms: bool = False, dev: str = "") -> Volume:
     source = Path(f"/etc/cryptpilot/volumes/{name}.toml")
     return Volume(name, dev or f"/dev/{name}", KMS if kms else Otp(), source, auto_open=True)
+
+
+def lines_of(made: Units) -> dict[str, str]:
+    return {name: entry.line for name, entry in made.netdev.items()}
 
 
 # as systemd-escape has them
@@ -57,14 +61,14 @@ def test_a_volume_is_wired_to_its_devices_and_the_helper() -> None:
     }
     drop_in = {"dev-mapper-my\\x2ddata.device.d/40-cryptpilot.conf": "[Unit]\nJobTimeoutSec=120\n"}
     assert made.files == drop_in, "longer than the helper has, but not for ever: some devices never come"
-    assert made.masks == made.netdev == []
+    assert (made.masks, made.netdev) == ([], {})
 
 
 def test_a_mount_that_fails_fails_alone() -> None:
     made = units([volume("data")], "/dev/mapper/data /srv/my\\040data ext4 defaults 0 2\n", [], 90)
     assert made.masks == ["local-fs.target.requires/srv-my\\x20data.mount"]
     assert made.links["local-fs.target.wants/srv-my\\x20data.mount"] == "../srv-my\\x20data.mount"
-    assert made.netdev == []
+    assert made.netdev == {}
 
 
 def test_swap_too() -> None:
@@ -76,7 +80,7 @@ def test_swap_too() -> None:
 def test_a_mount_that_waits_for_the_network_is_a_remote_one() -> None:
     line = "/dev/mapper/data  /data ext4 noatime 0 2"
     made = units([volume("data", kms=True)], f"{line}\n", [], 90)
-    assert made.netdev == ["/dev/mapper/data /data ext4 noatime,_netdev 0 2"]
+    assert lines_of(made) == {"data.mount": "/dev/mapper/data /data ext4 noatime,_netdev 0 2"}
     assert set(made.masks) == {"local-fs.target.requires/data.mount", "remote-fs.target.requires/data.mount"}
     assert "remote-fs.target.wants/data.mount" in made.links
     assert "local-fs.target.wants/data.mount" not in made.links
@@ -84,13 +88,13 @@ def test_a_mount_that_waits_for_the_network_is_a_remote_one() -> None:
 
 def test_what_is_open_already_waits_for_no_network() -> None:
     made = units([volume("data", kms=True)], "/dev/mapper/data /data ext4 defaults\n", ["data"], 90)
-    assert made.netdev == []
+    assert made.netdev == {}
     assert "local-fs.target.wants/data.mount" in made.links
 
 
 def test_what_says_netdev_itself_is_left_a_remote_one() -> None:
     made = units([volume("data", kms=True)], "/dev/mapper/data /data ext4 _netdev\n", [], 90)
-    assert made.netdev == []
+    assert made.netdev == {}
     assert made.masks == ["remote-fs.target.requires/data.mount"]
 
 
@@ -104,12 +108,12 @@ def test_what_is_mounted_below_or_from_a_volume_goes_with_it() -> None:
 /dev/vde /database ext4 defaults
 """
     made = units([volume("data", kms=True)], lines, [], 90)
-    assert {line.split()[1] for line in made.netdev} == {"/data", "/data/sub", "/srv", "/opt"}
+    assert {entry.where for entry in made.netdev.values()} == {"/data", "/data/sub", "/srv", "/opt"}
     assert {name for name in made.links if name.startswith("remote-fs")} == {
         f"remote-fs.target.wants/{name}.mount" for name in ("data", "data-sub", "srv", "opt")
     }
     local = units([volume("data")], lines, [], 90)
-    assert local.netdev == []
+    assert local.netdev == {}
     assert {f"local-fs.target.requires/{name}.mount" for name in ("data", "data-sub", "srv", "opt")} == set(local.masks)
 
 
@@ -134,7 +138,7 @@ def test_of_what_stands_in_octal_systemd_reads_blanks_and_backslashes_alone() ->
 )
 def test_a_line_may_leave_out_what_systemd_does_without(line: str, understood: str) -> None:
     made = units([volume("data", kms=True)], line, [], 90)
-    assert made.netdev == [understood]
+    assert list(lines_of(made).values()) == [understood]
 
 
 def test_a_mount_is_called_after_where_a_link_leads() -> None:
@@ -154,7 +158,7 @@ def test_what_systemd_needs_before_the_network_does_not_wait_for_it(where: str) 
     """It would be a cycle: the network comes after basic.target, which comes after what needs this."""
     lines = f"/dev/mapper/data {where} ext4\n/dev/mapper/db /var/lib/mysql ext4\n/dev/mapper/late /srv ext4\n"
     made = units([volume(name, kms=True) for name in ("data", "db", "late")], lines, [], 90)
-    assert {line.split()[1] for line in made.netdev} == {"/var/lib/mysql", "/srv"}
+    assert {entry.where for entry in made.netdev.values()} == {"/var/lib/mysql", "/srv"}
     name = f"{escape_path(where)}.mount"
     assert f"local-fs.target.requires/{name}" in made.masks, "it fails alone"
     assert f"local-fs.target.wants/{name}" in made.links
@@ -169,7 +173,7 @@ def test_what_systemd_needs_before_the_network_does_not_wait_for_it(where: str) 
 )
 def test_what_such_a_line_cannot_do_without_does_not_either(needs_it: str) -> None:
     made = units([volume("data", kms=True)], f"/dev/mapper/data /data ext4\n{needs_it}\n", [], 90)
-    assert made.netdev == []
+    assert made.netdev == {}
     assert "JobTimeoutSec=15\n" in made.files["dev-mapper-data.device.d/40-cryptpilot.conf"]
 
 
@@ -209,9 +213,40 @@ def test_what_is_on_a_network_file_system_below_a_volume_is_a_remote_one() -> No
         "/dev/mapper/data /usr ext4 defaults",
         "# /dev/mapper/data /data ext4 defaults",
         "/dev/mapper/data",
+        "/dev/mapper/data data ext4",
     ],
 )
 def test_all_other_lines_are_left_alone(line: str) -> None:
     made = units([volume("data", kms=True)], line, [], 90)
-    assert made.masks == made.netdev == []
+    assert (made.masks, made.netdev) == ([], {})
     assert not any(target.startswith(("local-fs", "remote-fs")) for target in made.links)
+
+
+GOOD = "[Mount]\nWhat=/dev/mapper/data\nWhere=/data\nOptions=ro,_netdev\n"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"data.mount": GOOD}, ""),
+        ({}, "it made no data.mount"),
+        ({"data.mount": GOOD, "home.mount": GOOD}, "it made home.mount, which is another line's"),
+        ({"data.mount": GOOD.replace(",_netdev", "")}, "its data.mount does not wait for the network"),
+        (
+            {"data.mount": "[Mount]\nWhat=/dev/mapper/data\nWhere=/data\n"},
+            "its data.mount does not wait for the network",
+        ),
+    ],
+)
+def test_what_a_generator_made_that_read_something_else_is_found_out(found: dict[str, str], said: str) -> None:
+    made = units([volume("data", kms=True)], "/dev/mapper/data /data ext4 ro", [], 90)
+    assert misread(made.netdev, found) == said
+
+
+def test_the_unit_of_a_mount_for_want_of_one() -> None:
+    made = units([volume("data", kms=True)], "/dev/mapper/data /100%\\040data ext4 ro", [], 90)
+    (text,) = map(mount, made.netdev.values())
+    assert text == (
+        "[Unit]\nSourcePath=/etc/fstab\nBefore=remote-fs.target\n\n"
+        "[Mount]\nWhat=/dev/mapper/data\nWhere=/100%% data\nType=ext4\nOptions=ro,_netdev\n"
+    )
