@@ -1,4 +1,8 @@
-"""Running a stage: every volume brought up on its own thread, all within one deadline."""
+"""Running a stage: every volume brought up on its own thread, all that is waited for within one deadline.
+
+A volume has begun once its key is there: its device is being changed, or opened. What has begun is brought to a good
+end whatever happens, which takes as long as it takes: a disk that is only half made is of no use to anybody.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, log, volume
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted, describe_bug
 from cryptpilot_boot.system import block, network, process
+from cryptpilot_boot.system.run import interrupt
 from cryptpilot_boot.system.wait import Deadline, device_changes, network_changes, wait_for
 
 if TYPE_CHECKING:
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 # A thread whose deadline is over may still be within the key provider's own timeout, or within cryptsetup.
 _GRACE = 2.0  # seconds
 _LOOK_AGAIN = 1.0
+_TELL_EVERY = 5.0
+# A program that is ended writes what is left in memory to the disk first, gigabytes perhaps.
+_LONGEST_END = 600.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +72,23 @@ def run(
     for something are left to the next stage; and so they are as soon as the boot cannot go on. on_late: called when
     `plan.late_after` is over, or all is done before. worth: asked once the pivot is known which volumes, beside those,
     are waited for until the deadline: without them the boot goes on, but the next stage comes too late for them.
+
+    `plan.timeout` is for what is waited for. What has begun by then goes on, unless there is a next stage and it is all
+    that keeps the boot from it, or the boot cannot go on: it is ended then, with nothing of it left open. So it is on a
+    KeyboardInterrupt and the `system.run.interrupt` that goes with it, which is raised when that is done.
     """
     stage = _Stage(plan, on_outcome, pivot, on_late, worth)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
     if any(one.needs_network for one in plan.volumes):
         _in_background(lambda: _watch_network(stage.deadline))
     with keys.Answers() as answers:
-        for one in plan.volumes:
-            stage.begin(one, answers)
-        stage.wait()
+        try:
+            for one in plan.volumes:
+                stage.begin(one, answers)
+            stage.wait()
+        except KeyboardInterrupt:
+            stage.finish()
+            raise
     on_late()
     stage.wait_for_the_pivot()
     log.emit("done", facts={**_costs(), "peak_memory": process.peak_memory()})
@@ -100,7 +116,8 @@ class _Stage:
         self._patience = Deadline(plan.timeout if plan.late_after is None else min(plan.late_after, plan.timeout))
         self._last = log.latest()
         self._unprepared = len(plan.volumes)
-        self._begun: set[str] = set()  # those that have their key: what is done to a device is finished
+        self._begun: set[str] = set()  # and at work
+        self._ending = False
         self._changed = threading.Condition(threading.RLock())
 
     def begin(self, one: Volume, answers: keys.Answers) -> None:
@@ -111,11 +128,17 @@ class _Stage:
             opened: volume.Opening | None = None
             try:
                 opened = _bring_up(one, self.deadline, answers, self._prepared, self._asking)
+            except Interrupted:
+                self._over(one)  # whoever had it ended says so
+                return
             except CryptpilotError as failure:
                 error = failure
             except Exception as bug:
                 error = CryptpilotError(describe_bug(bug), "please report this")
-            self._settle(one, error, opened)
+            try:
+                self._settle(one, error, opened)
+            finally:
+                self._over(one)
 
         _in_background(bring_up)
 
@@ -130,8 +153,23 @@ class _Stage:
                     self._leave_to_the_next_stage()
                 left = grace.left() if self._patience.over else min(grace.left(), self._patience.left())
                 self._changed.wait(min(left, _LOOK_AGAIN))
-            for one in self._pending():
-                self._settle(one, _stuck(self.deadline, self._last.get(one.volume)))
+            tell = Deadline(0)
+            while self._give_up_what_waits():
+                if self._cannot_go_on() or self._pivot_is_ready():
+                    self._end()
+                    break
+                if tell.over:
+                    self._tell_of_what_is_at_work()
+                    tell = Deadline(_TELL_EVERY)
+                self._changed.wait(_LOOK_AGAIN)
+
+    def finish(self) -> None:
+        """After an interruption, wait until what has begun has come to an end; nothing begins any more."""
+        limit = Deadline(_LONGEST_END)
+        with self._changed:
+            self._ending = True
+            while self._begun and not limit.over:
+                self._changed.wait(min(limit.left(), _LOOK_AGAIN))
 
     def wait_for_the_pivot(self) -> None:
         """If a volume failed, wait until it is known whether the pivot needs it; tell of it again if it does."""
@@ -163,6 +201,32 @@ class _Stage:
     def _needed(self) -> frozenset[str]:
         return self._plan.needed | frozenset(self._pivot() or ())
 
+    def _give_up_what_waits(self) -> list[Volume]:
+        """After the deadline, give up on all that has not begun; return what has."""
+        for one in self._pending():
+            if one.volume not in self._begun:
+                self._settle(one, _stuck(self.deadline, self._last.get(one.volume)))
+        return self._pending()
+
+    def _tell_of_what_is_at_work(self) -> None:
+        for one in self._pending():
+            last = self._last.get(one.volume)
+            step = last.step if last else "start"
+            waiting_for = f"{step}, which had begun and goes on past [boot] timeout"
+            log.emit(step, "wait", volume=one.volume, facts={"waiting_for": waiting_for})
+
+    def _end(self) -> None:
+        """End what is at work in good order, so that the next stage finds closed what it begins anew."""
+        steps = {one.volume: self._last[one.volume].step for one in self._pending() if one.volume in self._last}
+        interrupt()
+        self.finish()
+        for one in self._pending():
+            if one.volume in self._begun:
+                self._settle(one, _stuck(self.deadline, self._last.get(one.volume)))
+            else:
+                late = one.volume not in self._needed()
+                self._settle(one, _ended(self.deadline, steps.get(one.volume, "start")), late=late)
+
     def _leave_to_the_next_stage(self) -> None:
         """Give up on volumes that still wait."""
         for one in self._pending():
@@ -175,15 +239,21 @@ class _Stage:
     def _asking(self, one: Volume) -> Iterator[None]:
         """Let a volume be given up while it asks for its key.
 
-        Raises Interrupted in the end when it has been: nothing is done to its device then.
+        Raises Interrupted in the end when it has been, or all is to end: nothing is done to its device then.
         """
         with self._changed:
             self._begun.discard(one.volume)
         yield
         with self._changed:
-            if one.volume in self.outcomes:
+            if one.volume in self.outcomes or self._ending:
                 raise Interrupted
             self._begun.add(one.volume)
+
+    def _over(self, one: Volume) -> None:
+        """Note that a volume's thread does nothing any more."""
+        with self._changed:
+            self._begun.discard(one.volume)
+            self._changed.notify_all()
 
     def _settle(
         self,
@@ -293,7 +363,17 @@ def _watch_network(deadline: Deadline) -> None:
 def _stuck(deadline: Deadline, last: log.Event | None) -> CryptpilotError:
     """Say where a volume hangs: in which step, and what that step last said it was waiting for."""
     return CryptpilotError(
-        f"not done within {deadline.total:.0f} s ({_doing(last)})", "see what it did: cryptpilot boot report"
+        f"not done within {deadline.total:.0f} s ({_doing(last)})",
+        "see what it did: cryptpilot boot report; [boot] timeout is how long it may wait",
+    )
+
+
+def _ended(deadline: Deadline, step: str) -> CryptpilotError:
+    """Say that a volume was at work for too long to keep the boot, and what spares it that."""
+    return CryptpilotError(
+        f"ended in the middle of {step}, since [boot] timeout ({deadline.total:.0f} s) is over;"
+        ' "initrd = false" in its file has it begun in the booted system',
+        "let the booted system open it, without a limit: initrd = false",
     )
 
 

@@ -3,7 +3,7 @@
 An fstab line needs neither `_netdev` nor `nofail` to get on with a volume:
 
 - the device of a volume requires the volume's unit, so that who waits for it has it opened, and hears at once when that
-  fails; the device itself is given as long as the volume may take;
+  fails; the device itself is given as long as the volume may take, which for one that is made anew has no limit;
 - what is mounted of a volume is wanted by local-fs.target rather than required: if it fails it fails by itself, and
   does not send the machine to emergency mode;
 - where the key comes over the network and the volume is not open yet, the line is treated as if it said `_netdev`:
@@ -80,8 +80,10 @@ def units(
         service = unit(one.volume)
         device = f"{escape_path(one.mapper_path)}.device"
         made.links[f"{device}.requires/{service}"] = _TEMPLATE
-        seconds = _EARLY if one.volume in hopeless else timeout + _MARGIN
-        made.files[f"{device}.d/40-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={seconds}\n"
+        limit = f"{_EARLY if one.volume in hopeless else timeout + _MARGIN}"
+        if one.temporary and one.makefs:
+            limit = "infinity"  # making a file system takes what it takes; the unit, which this requires, hears of a failure
+        made.files[f"{device}.d/40-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={limit}\n"
         made.links[f"cryptpilot.service.wants/{service}"] = _TEMPLATE
         # a disk that is attached later
         made.links[f"{escape_path(one.dev)}.device.wants/{service}"] = _TEMPLATE

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
@@ -15,16 +20,21 @@ from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.config import Encrypt, Kms, Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, process
+from cryptpilot_boot.system import run as programs
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 THERE = "/dev/there"
+LONG = 30.0
+"""Seconds: what ends within them did not end by itself, and what does not end within them hangs."""
 
 
 @pytest.fixture(autouse=True)
 def devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One device is there, nothing is open, and memory need not be locked."""
+    """One device is there, nothing is open, memory need not be locked, and nobody has interrupted anything."""
+    monkeypatch.setattr(programs, "_interrupted", False)
     monkeypatch.setattr(volume, "is_open", lambda _: False)
     monkeypatch.setattr(block, "is_block_device", lambda path: path == THERE)
     monkeypatch.setattr(process, "lock_memory", lambda: None)
@@ -164,16 +174,189 @@ def test_that_the_pivot_needs_a_volume_may_turn_out_after_it_failed(monkeypatch:
     assert told == [("failed", False), ("failed", True)]
 
 
-def test_what_hangs_is_told_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
-        ask()
-        with log.timed("open", "a"):
-            threading.Event().wait(30)
+def test_what_hangs_before_it_has_begun_is_told_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_: object, **__: object) -> volume.Opening:
+        with log.timed("look", "a"):
+            threading.Event().wait(LONG)
         return volume.Opening.CURRENT
 
     monkeypatch.setattr(volume, "open_volume", hang)
     outcome = fates(initrd(one("a", THERE), needed={"a"}, timeout=1))["a"]
-    assert str(outcome.error) == "not done within 1 s (open: at work)"
+    assert str(outcome.error) == "not done within 1 s (look: at work)"
+    assert "[boot] timeout" in "\n".join(console.result(outcome))
+
+
+def makes(directory: Path, *, until: Callable[[], bool] | None = None) -> Callable[..., volume.Opening]:
+    """Return an `open_volume` that has a program make a file system.
+
+    That ends by itself when `until` holds, or is at work for longer than any test. `directory` shows of each volume
+    whether it was begun, and whether what was open for the work was closed again.
+    """
+
+    def make(one: Volume, ask: Callable[[], object], **_: object) -> volume.Opening:
+        ask()
+        with log.timed("makefs", one.volume):
+            try:
+                end = f"[ -e {directory}/go-on ]" if until else "false"
+                run_until = f"touch {directory}/{one.volume}-begun; until {end}; do sleep 0.05; done"
+                programs.run(["sh", "-c", run_until])
+            finally:
+                programs.run(["touch", f"{directory}/{one.volume}-closed"], finish=True)
+        return volume.Opening.CURRENT
+
+    if until:
+
+        def watch() -> None:
+            moment = time.monotonic() + LONG
+            while not until() and time.monotonic() < moment:
+                time.sleep(0.05)
+            (directory / "go-on").touch()
+
+        threading.Thread(target=watch, daemon=True).start()
+    return make
+
+
+def waits() -> list[str]:
+    """Return what is said of what is at work past the deadline, from now on."""
+    said: list[str] = []
+    tell = console.brief(said.append)
+    log.subscribe(lambda event: tell(event) if event.step == "makefs" else None)
+    return said
+
+
+@pytest.mark.parametrize("stage_name", ["system", "initrd"])
+def test_what_has_begun_goes_on_past_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage_name: str
+) -> None:
+    """In the booted system; and in the initrd if the pivot needs it. Nobody else waits for that long."""
+    said = waits()
+    monkeypatch.setattr(volume, "open_volume", makes(tmp_path, until=lambda: bool(said)))
+    plan = initrd(one("a", THERE), one("b"), needed={"a"}, timeout=1)
+    if stage_name == "system":
+        plan = dataclasses.replace(plan, stage="system", needed=frozenset(), late_after=None)
+    outcomes = fates(plan, tuple)
+    assert said == ["a: waiting: makefs, which had begun and goes on past [boot] timeout"]
+    assert {name: outcome.error is None for name, outcome in outcomes.items()} == {"a": True, "b": False}
+
+
+def test_what_the_pivot_turns_out_not_to_need_is_ended_after_the_deadline_and_left_closed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What it needs is finished first, whatever it is, and so is what it may need."""
+    said = waits()
+    begun = (tmp_path / "c-begun", tmp_path / "d-begun")
+    monkeypatch.setattr(volume, "open_volume", makes(tmp_path))
+    mounted = threading.Event()
+
+    def pivot() -> Collection[str] | None:
+        if said and all(path.exists() for path in begun):
+            mounted.set()
+        return () if mounted.is_set() else None
+
+    told: list[stage.Outcome] = []
+    plan = initrd(one("c", THERE), one("d", THERE), timeout=1)
+    started = time.monotonic()
+    stage.run(plan, told.append, pivot)
+    assert time.monotonic() - started < LONG
+    assert mounted.is_set()
+    assert {outcome.result for outcome in told} == {"left to the system stage"}
+    assert all((tmp_path / f"{name}-closed").exists() for name in "cd")
+    (line,) = console.result(told[0])
+    assert "ended in the middle of makefs, since [boot] timeout (1 s) is over" in line
+    assert "initrd = false" in line
+    assert line.endswith("the pivot does not need it: left to cryptpilot.service")
+
+
+def test_a_healthy_volume_that_the_pivot_needs_is_not_ended_with_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = waits()
+    needed, other = makes(tmp_path, until=lambda: bool(said)), makes(tmp_path)
+
+    def make(one: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
+        return (needed if one.volume == "a" else other)(one, ask)
+
+    monkeypatch.setattr(volume, "open_volume", make)
+    outcomes = fates(initrd(one("a", THERE), one("b", THERE), timeout=1), lambda: ("a",))
+    assert {name: outcome.result for name, outcome in outcomes.items()} == {
+        "a": "opened",
+        "b": "left to the system stage",
+    }
+
+
+def test_a_boot_that_cannot_go_on_does_not_wait_for_what_has_begun_past_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(volume, "open_volume", makes(tmp_path))
+    outcomes = fates(initrd(one("a", THERE), one("b"), needed={"b"}, timeout=1))
+    assert {name: outcome.result for name, outcome in outcomes.items()} == {
+        "a": "left to the system stage",
+        "b": "failed",
+    }
+    assert (tmp_path / "a-closed").exists()
+
+
+TOLD_TO_END = """
+import sys
+import time
+from pathlib import Path
+from cryptpilot_boot import keys, volume
+from cryptpilot_boot.boot import console, stage
+from cryptpilot_boot.boot.plan import Plan
+from cryptpilot_boot.cli import main as cli
+from cryptpilot_boot.commands import boot_service
+from cryptpilot_boot.config import Exec, Volume
+from cryptpilot_boot.system import block, process, run
+
+directory = Path(sys.argv[1])
+
+def prepare(encrypt):
+    def ask(_):
+        while encrypt.command == "late" and not run._interrupted:
+            time.sleep(0.05)
+        return keys.Passphrase(b"x", strong=True)
+    return ask
+
+def make(one, ask, **_):
+    ask()
+    if one.volume == "late":
+        (directory / "touched").touch()
+    try:
+        run.run(["sh", "-c", f"touch {directory}/begun; sleep 1; touch {directory}/opened"], finish=True)
+        run.raise_if_interrupted()
+        run.run(["touch", f"{directory}/next"])
+    finally:
+        run.run(["sh", "-c", f"sleep 0.5; touch {directory}/closed"], finish=True)
+
+keys.prepare = prepare
+volume.is_open = lambda _: False
+volume.open_volume = make
+block.is_block_device = lambda path: path != "/dev/absent"
+process.lock_memory = lambda: None
+volumes = tuple(Volume(name, f"/dev/{name}", Exec(name, (), 1), directory) for name in ("there", "absent", "late"))
+plan = Plan("system", volumes, frozenset(), 600, verbose=False)
+
+def boot(*_):
+    return all(not outcome.error for outcome in stage.run(plan, lambda outcome: print(console.result(outcome))))
+
+boot_service.boot_service = boot
+sys.exit(cli.main(["-c", str(directory), "boot-service", "--stage", "system"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_has_begun_is_finished_when_the_stage_is_told_to_end(tmp_path: Path, number: int) -> None:
+    """As by `systemctl stop`; what only waits is not waited for, nothing begins, and nothing is said to have failed."""
+    command = [sys.executable, "-c", TOLD_TO_END, str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=CHECKOUT) as process:
+        moment = time.monotonic() + LONG
+        while not (tmp_path / "begun").exists() and process.poll() is None and time.monotonic() < moment:
+            time.sleep(0.05)
+        os.kill(process.pid, number)
+        out, err = process.communicate(timeout=LONG)
+    assert (process.returncode, out, err) == (130, "", "cryptpilot: interrupted\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"begun", "opened", "closed"}
 
 
 def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,13 @@ def test_a_volume_is_wired_to_its_devices_and_the_helper() -> None:
     drop_in = {"dev-mapper-my\\x2ddata.device.d/40-cryptpilot.conf": "[Unit]\nJobTimeoutSec=120\n"}
     assert made.files == drop_in, "longer than the helper has, but not for ever: some devices never come"
     assert (made.masks, made.netdev) == ([], {})
+
+
+@pytest.mark.parametrize(("makefs", "limit"), [("ext4", "infinity"), (None, "120")])
+def test_who_waits_for_a_volume_that_is_made_anew_waits_as_long_as_that_takes(makefs: str | None, limit: str) -> None:
+    """What is to hold something else is no device to systemd, and waited for in vain."""
+    made = units([dataclasses.replace(volume("scratch"), makefs=makefs)], "", [], 90)
+    assert list(made.files.values()) == [f"[Unit]\nJobTimeoutSec={limit}\n"]
 
 
 def test_a_mount_that_fails_fails_alone() -> None:
