@@ -486,3 +486,64 @@ done
 cryptpilot open a b
 ls /dev/mapper/a /dev/mapper/b
 """).check()
+
+
+def test_a_stage_leaves_nothing_half_made(tree: Path, tmp_path: Path) -> None:
+    """A temporary volume takes longer than [boot] timeout, or the stage is told to end in the middle of it."""
+    machine = Machine(tree, tmp_path, "a")
+    disk = machine.disks["a"]
+    result = machine.run(
+        f"""{SLOW_MKFS}
+printf '[boot]\\ntimeout = 1\\nlate_after = 0\\n' > /etc/cryptpilot/global.toml
+left() {{ ls /dev/mapper; ps -e -o comm= | grep -c -E "^(cryptsetup|mkfs)" || true; }}
+echo "-- initrd"
+touch /etc/initrd-release; mkdir -p /sysroot
+(until [ -e /run/begun ]; do sleep 0.1; done; mount -t tmpfs none /sysroot) &
+cryptpilot boot-service --stage initrd
+left
+rm /etc/initrd-release /run/begun
+echo "-- told to end"
+cryptpilot boot-service --stage system & pid=$!
+until [ -e /run/begun ]; do sleep 0.1; done
+kill -TERM $pid
+status=0; wait $pid || status=$?; echo "status $status"
+left
+umount $(readlink -f /usr/sbin/mkfs.ext4)
+echo "-- system"
+mkfs=$(readlink -f /usr/sbin/mkfs.ext4); cp $mkfs /run/mkfs.real
+printf '#!/bin/bash\\nsleep 9\\nexec -a mkfs.ext4 /run/mkfs.real "$@"\\n' > /run/mkfs.ext4
+mount --bind /run/mkfs.ext4 $mkfs
+cryptpilot boot-service --stage system
+left
+blkid -o value -s TYPE /dev/mapper/a
+""",
+        {"a": f'volume = "a"\ndev = "{disk.device}"\nauto_open = true\nmakefs = "ext4"\n[encrypt.otp]\n'},
+    ).check()
+    _, initrd, told, system = re.split("^-- .*\n", result.stdout, flags=re.MULTILINE)
+    ended = "a: ended in the middle of makefs, since [boot] timeout (1 s) is over; "
+    assert ended in initrd
+    assert initrd.endswith("left to cryptpilot.service\ncontrol\n0\n")
+    assert told == "status 130\ncontrol\n0\n"
+    assert "a: waiting: makefs, which had begun and goes on past [boot] timeout\na: /dev/mapper/a opened in " in system
+    assert system.endswith("\na\ncontrol\n0\next4\n")
+
+
+def test_the_end_of_a_volumes_unit_waits_until_what_is_mounted_of_it_is_unmounted(tree: Path, tmp_path: Path) -> None:
+    """As systemd has them end at the same time: with much to write that takes longer."""
+    result = (
+        Machine(tree, tmp_path, "a")
+        .run("""
+cryptpilot init a --yes
+cryptpilot open a
+mkdir /run/mnt; mount /dev/mapper/a /run/mnt
+/usr/libexec/cryptpilot-volume a close > /run/said 2>&1 & pid=$!
+sleep 8  # longer than cryptsetup itself tries
+umount /run/mnt
+status=0; wait $pid || status=$?; echo "status $status"; cat /run/said; ls /dev/mapper
+/usr/libexec/cryptpilot-volume a close; echo "again: $?"
+""")
+        .check()
+    )
+    _, _, said = result.stdout.partition("status ")
+    waiting = "a: waiting until it is not in use any more"
+    assert said == f"0\n{waiting}\na: /dev/mapper/a is closed\ncontrol\nagain: 0\n"
