@@ -5,17 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.boot import units
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DIRECTORY = Path("/run/cryptpilot/failed")
+# Where the generator has cryptpilot.service want the units of volumes.
+WANTED = Path("/run/systemd/generator/cryptpilot.service.wants")
 
 
-def record(volume: str, lines: Sequence[str], directory: Path = DIRECTORY) -> None:
-    """Keep what is said of a volume that failed; nothing is kept of one that did not."""
+def record(volume: str, lines: Sequence[str], directory: Path = DIRECTORY, wanted: Path = WANTED) -> None:
+    """Keep what is said of a volume that failed; nothing is kept of one that did not.
+
+    Nor of one whose unit does not come right after this, as before the first daemon-reload with its file: it would say
+    so whenever it is started first, though what failed was mended since.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = directory / volume
-    if lines:
+    if lines and (wanted / units.unit(volume)).is_symlink():
         file.write_text("".join(f"{line}\n" for line in lines), errors="backslashreplace")
     else:
         file.unlink(missing_ok=True)
