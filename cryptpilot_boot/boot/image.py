@@ -17,7 +17,7 @@ from cryptpilot_boot.errors import CryptpilotError, ProgramError
 from cryptpilot_boot.system import dracut, mkfs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from cryptpilot_boot.boot.record import Record
 
@@ -130,6 +130,23 @@ def findings(content: Content) -> Iterator[CryptpilotError]:
     yield from _not_started(tree)
     if plan.network:
         yield from _network_missing(tree)
+
+
+def claimed(tree: Path, ours: Mapping[str, str]) -> Iterator[CryptpilotError]:
+    """Yield which volumes dracut's own module for LUKS disks takes for its own in an image unpacked at `tree`.
+
+    ours: names of volumes by the UUIDs of their headers.
+    """
+    for uuid, volume in ours.items():
+        if f"rd.luks.uuid=luks-{uuid}" in _parameters(tree):
+            yield CryptpilotError(
+                f"dracut is to open the volume {volume} too, and waits for it or for a password", REMAKE
+            )
+
+
+def _parameters(tree: Path) -> set[str]:
+    """Return the kernel parameters that were put into an image."""
+    return {word for path in tree.glob("etc/cmdline.d/*.conf") for word in path.read_text().split()}
 
 
 def bundle_findings(bundle: Path = record.BUNDLE) -> Iterator[CryptpilotError]:
@@ -258,8 +275,7 @@ def _not_started(tree: Path) -> Iterator[CryptpilotError]:
 
 
 def _network_missing(tree: Path) -> Iterator[CryptpilotError]:
-    words = {word for path in tree.glob("etc/cmdline.d/*.conf") for word in path.read_text().split()}
-    if "rd.neednet=1" not in words:
+    if "rd.neednet=1" not in _parameters(tree):
         yield CryptpilotError("a volume has its key in KMS, and the network is not asked for", REMAKE)
     if not any(name.startswith(_NETWORK_MODULES) for name in dracut_modules(tree)):
         yield CryptpilotError(

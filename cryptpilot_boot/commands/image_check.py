@@ -10,11 +10,11 @@ from cryptpilot_boot import log
 from cryptpilot_boot.boot import image, record
 from cryptpilot_boot.boot.plan import image_needs
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
-from cryptpilot_boot.errors import CryptpilotError, Interrupted
-from cryptpilot_boot.system import dracut
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted
+from cryptpilot_boot.system import dracut, luks_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from cryptpilot_boot.boot.image import Content
     from cryptpilot_boot.boot.record import Record
@@ -36,10 +36,11 @@ def check(config: Config, path: Path | None, kernel: str | None, say: Say, expla
         raise CryptpilotError(f"{path}: no such image", "see which there are: cryptpilot initrd status")
     release = kernel or (_kernel_of(path) if path else "") or dracut.running_kernel()
     remake = image.rebuild_command(release)
+    ours = identities(config)
     good = True
     for one in [path] if path else dracut.require_images(release):
         with log.timed("check-image", str(one)), image.unpacked(one, everything=True) as content:
-            problems = list(problems_of(content, now))
+            problems = list(problems_of(content, now, ours))
         for problem in problems:
             explain(CryptpilotError(problem.what, f"{problem.hint}: {remake}"), str(one))
         if not problems:
@@ -65,8 +66,21 @@ def _kernel_of(path: Path) -> str:
     )
 
 
-def problems_of(content: Content, now: Record) -> Iterator[CryptpilotError]:
-    """Yield what keeps an image from opening what it should; the hints end with "make it anew". Raises Interrupted."""
+def identities(config: Config) -> dict[str, str]:
+    """Return the names of all volumes that are there and are initialized, by the UUIDs of their LUKS2 headers."""
+    found = {}
+    for volume in config.volumes:
+        with suppress(DeviceError):
+            found[luks_header.uuid(volume.dev)] = volume.volume
+    return {uuid: name for uuid, name in found.items() if uuid}
+
+
+def problems_of(content: Content, now: Record, ours: Mapping[str, str]) -> Iterator[CryptpilotError]:
+    """Yield what keeps an image from opening what it should; the hints end with "make it anew". Raises Interrupted.
+
+    ours: as of `identities`.
+    """
+    yield from image.claimed(content.tree, ours)
     if content.has_agent:
         yield from image.findings(content)
         for change in record.since(content.record, now).all:

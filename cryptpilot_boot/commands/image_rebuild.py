@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.boot import image, record
-from cryptpilot_boot.commands.image_check import problems_of, required
+from cryptpilot_boot.commands.image_check import identities, problems_of, required
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.system import dracut, lock
 from cryptpilot_boot.system.block import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from cryptpilot_boot.boot.record import Record
@@ -36,12 +36,12 @@ def rebuild(
     release = kernel or dracut.running_kernel()
     todo = [(one, path) for one in dracut.kernels() for path in dracut.images(one)] if every else []
     for one, path in todo or [(release, path) for path in dracut.require_images(release)]:
-        for line in _rebuild(now, one, path.resolve(), options):
+        for line in _rebuild(now, identities(config), one, path.resolve(), options):
             say(f"{path}: {line}")
     return True
 
 
-def _rebuild(now: Record, kernel: str, old: Path, options: Sequence[str]) -> list[str]:
+def _rebuild(now: Record, ours: Mapping[str, str], kernel: str, old: Path, options: Sequence[str]) -> list[str]:
     new = old.with_name(old.name + _SUFFIX)
     with lock.alone(old):
         before = _summary(old)
@@ -52,7 +52,7 @@ def _rebuild(now: Record, kernel: str, old: Path, options: Sequence[str]) -> lis
             with suppress(PermissionError):  # vfat has no modes but those it is mounted with
                 new.chmod(0o600)
             with log.timed("check-image", kernel):
-                lines = _what_changed(before, _checked(new, now))
+                lines = _what_changed(before, _checked(new, now, ours))
             dracut.replace(old, new)
         except Interrupted:
             raise
@@ -84,10 +84,10 @@ def _require_room(old: Path, before: _Summary | None) -> None:
         )
 
 
-def _checked(new: Path, now: Record) -> _Summary:
+def _checked(new: Path, now: Record, ours: Mapping[str, str]) -> _Summary:
     """Return what is in a new image. Raises CryptpilotError when the image is not whole."""
     with image.unpacked(new, everything=True) as content:
-        problems = list(problems_of(content, now))
+        problems = list(problems_of(content, now, ours))
         if problems:
             raise CryptpilotError(f"in the new image {'; '.join(one.what for one in problems)}", _next(problems))
         return _Summary(content.record, image.dracut_modules(content.tree), new.stat().st_size)

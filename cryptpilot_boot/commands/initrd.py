@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 def plan(config: Config) -> list[str]:
     """Return what the initrd must carry, one "kind value" a line, for a shell to read.
 
-    Raises KeyFetchError when it must carry public CAs, and this system has none.
+    Of all volumes, those included that are none of the initrd's, it says the devices: nobody else in the image is to
+    open them. Raises KeyFetchError when it must carry public CAs, and this system has none.
     """
     needs = image_needs(config)
     lines = [f"config {path}" for path in needs.configuration if path.exists()]
     lines += [f"program {name}" for name in needs.programs]
     lines += [f"module {name}" for name in needs.modules]
+    lines += [f"device {volume.dev}" for volume in config.volumes]
     lines += [f"authorities {certificates.store()}"] if needs.authorities else []
     return lines + (["network yes"] if needs.network else [])
 

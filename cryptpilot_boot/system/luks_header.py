@@ -91,12 +91,21 @@ def mark(device: str) -> str:
     What is left of a header when something else was put in its place says nothing. Raises DeviceError when the device
     cannot be read.
     """
+    return _field(device, _SUBSYSTEM)
+
+
+def uuid(device: str) -> str:
+    """Return the UUID that the header at the beginning of a device names, as `mark` does the subsystem."""
+    return _field(device, _UUID)
+
+
+def _field(device: str, place: slice) -> str:
     try:
         with Path(device).open("rb", buffering=0) as source:
             found = _intact(source.fileno(), 0, _FIRST)
     except OSError as error:
         raise DeviceError(f"{device}: cannot be read: {error.strerror}") from None
-    return found.content[_SUBSYSTEM].split(b"\0", 1)[0].decode("ascii", "replace") if found else ""
+    return found.content[place].split(b"\0", 1)[0].decode("ascii", "replace") if found else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -90,7 +90,9 @@ install() {
         dfatal "cryptpilot: no image is made, because its volumes could not be opened with it (see above)"
         exit 1
     fi
-    [[ $plan ]] || return 0
+    _claim_from_crypt <<< "$plan"
+    # volumes there may be, and none for the initrd
+    grep -q '^config ' <<< "$plan" || return 0
     while read -r file; do
         inst_simple "$_agent/$file" || _fail "$_agent/$file is missing"
     done < "$dracutsysrootdir$_agent/manifest.files"
@@ -135,6 +137,29 @@ install() {
     else
         _start_by_hooks
     fi
+}
+
+# dracut's own module for LUKS disks ran before this one. For a host-only image it has written down those below all that
+# is mounted for the system's sake or is swap, volumes of ours among them. These are the agent's: dracut would wait for a
+# disk in vain that is opened later or has another UUID by then, and without systemd ask for a password of each.
+_claim_from_crypt() {
+    local kind value uuid conf word words kept ours=''
+    while read -r kind value; do
+        [[ $kind == device ]] || continue
+        uuid=$(blkid -p -u crypto -s UUID -o value "$value" 2> /dev/null)
+        ours+="${uuid:+ rd.luks.uuid=luks-$uuid }"
+    done
+    # 90crypt.conf with dracut 051 to 106
+    for conf in "$initdir"/etc/cmdline.d/*crypt.conf; do
+        [[ -e $conf ]] || continue
+        read -r -d '' -a words < "$conf"
+        kept=()
+        for word in "${words[@]}"; do
+            [[ $ours == *" $word "* ]] || kept+=("$word")
+        done
+        rm "$conf"
+        [[ ! ${kept[*]} ]] || echo "${kept[*]}" > "$conf"
+    done
 }
 
 _start_by_systemd() {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import machines
+from tests.boot import luks
 from tests.lab.run import LabError
 from tests.lab.tree import SHARE, clone, in_chroot
 
@@ -57,6 +58,12 @@ def test_the_network_is_asked_for_only_if_a_volume_needs_it(
     }
     assert network & files.keys() == (network if kms else set())
     assert ("usr/sbin/mkfs.ext4" in files) is not kms
+
+
+@pytest.mark.parametrize("disks", [("late", "swap", luks.FOREIGN), ("late", "swap")], ids=["beside another", "alone"])
+def test_a_host_only_image_leaves_volumes_to_the_agent(tree: Path, tmp_path: Path, disks: tuple[str, ...]) -> None:
+    """What is swap on a volume that has another UUID at each boot, dracut would wait for until it gives up."""
+    luks.require_volumes_left_alone(tree, tmp_path, *disks)
 
 
 def test_an_unusable_configuration_fails_the_image(tree: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -199,6 +201,27 @@ def test_what_starts_the_agent_is_a_unit_or_a_hook(tmp_path: Path, files: list[s
     found = list(image._not_started(tree(tmp_path, **dict.fromkeys(files, ""))))
     assert len(found) == bool(complaint)
     assert all(complaint in one.what for one in found)
+
+
+def test_a_volume_that_dracut_would_open_too_is_told(tmp_path: Path) -> None:
+    unpacked = tree(tmp_path, **{"etc/cmdline.d/90crypt.conf": " rd.luks.uuid=luks-aa-1 rd.luks.uuid=luks-bb-2\n"})
+    [found] = image.claimed(unpacked, {"aa-1": "swap", "bb": "data"})
+    assert "to open the volume swap too" in found.what
+
+
+def test_volumes_are_known_by_the_uuids_of_their_headers(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("here", "blank", "absent")]
+    for path in paths[:2]:
+        path.write_bytes(b"")
+        os.truncate(path, 20 << 20)
+    uuid = "1f6f8ae7-1bd4-4a5c-b7a6-2b8f0ad5d0c1"
+    command = ["cryptsetup", "luksFormat", "-q", "--type=luks2", "--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000"]
+    subprocess.run([*command, f"--uuid={uuid}", "--key-file=-", paths[0]], input=b"x", check=True)
+    config = configure(
+        tmp_path, *(GUIDE_OTP.replace("data0", one.name).replace("/dev/", f"/dev/{one.name}") for one in paths)
+    )
+    volumes = tuple(dataclasses.replace(one, dev=str(tmp_path / one.volume)) for one in config.volumes)
+    assert image_check.identities(dataclasses.replace(config, volumes=volumes)) == {uuid: "here"}
 
 
 MODULES = "usr/lib/modules/6.1"
