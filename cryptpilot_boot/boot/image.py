@@ -67,9 +67,16 @@ class Content:
 
 
 def rebuild_command(kernel: str) -> str:
-    """Return what to type to have the image of a kernel made anew."""
+    """Return what to type to have the images of a kernel made anew."""
     option = "" if kernel == dracut.running_kernel() else f" --kernel {kernel}"
     return f"cryptpilot initrd rebuild{option}"
+
+
+def remake_command(path: Path, kernel: str) -> str:
+    """Return what to type to have an image of a kernel made anew, which may be a unified one."""
+    if dracut.is_unified(path):
+        return f"kernel-install add {kernel} {dracut.kernel_file(kernel)}"
+    return rebuild_command(kernel)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cryptpilot_boot.boot.record import Record
     from cryptpilot_boot.config import Config
 
-_REBUILD = "cryptpilot initrd rebuild"
 Say = Callable[[str], None]
 Explain = Callable[[CryptpilotError, str], None]
 """Tells what went wrong (first argument) with what (second)."""
@@ -35,14 +34,13 @@ def check(config: Config, path: Path | None, kernel: str | None, say: Say, expla
     if path and not path.is_file():
         raise CryptpilotError(f"{path}: no such image", "see which there are: cryptpilot initrd status")
     release = kernel or (_kernel_of(path) if path else "") or dracut.running_kernel()
-    remake = image.rebuild_command(release)
     ours = identities(config)
     good = True
     for one in [path] if path else dracut.require_images(release):
         with log.timed("check-image", str(one)), image.unpacked(one, everything=True) as content:
             problems = list(problems_of(content, now, ours))
         for problem in problems:
-            explain(CryptpilotError(problem.what, f"{problem.hint}: {remake}"), str(one))
+            explain(CryptpilotError(problem.what, f"{problem.hint}: {image.remake_command(one, release)}"), str(one))
         if not problems:
             say(f"{one}: {_well(content)}")
         good = good and not problems
@@ -62,7 +60,7 @@ def required(config: Config) -> Record:
 def _kernel_of(path: Path) -> str:
     """Return the kernel that an image is installed for, "" if it is for none."""
     return next(
-        (kernel for kernel in dracut.kernels() if path.resolve() in map(Path.resolve, dracut.images(kernel))), ""
+        (kernel for kernel in dracut.kernels() if path.resolve() in map(Path.resolve, dracut.all_images(kernel))), ""
     )
 
 
@@ -105,10 +103,12 @@ def stale(config: Config) -> list[str]:
     if config.directory != DEFAULT_DIRECTORY or not image_needs(config).configuration or not dracut.is_usable():
         return []
     said = []
-    for path in dracut.images(dracut.running_kernel()):
+    running = dracut.running_kernel()
+    for path in dracut.all_images(running):
         with suppress(OSError):  # only root may look
             if _newest(config) > path.stat().st_mtime:
-                said += [f"{path} is stale: {reason}; run: {_REBUILD}" for reason in _outdated(config, path)]
+                command = image.remake_command(path, running)
+                said += [f"{path} is stale: {reason}; run: {command}" for reason in _outdated(config, path)]
     return said
 
 

@@ -30,15 +30,37 @@ def rebuild(
     """Make images anew; each takes the place of the old one when it has been checked. True when all have been.
 
     kernel: whose, by default that of the kernel that runs; every: those of all kernels that have one. options: more of
-    dracut's. Raises CryptpilotError when one fails: the old image is there still, and the next is not tried.
+    dracut's. A unified kernel image is only looked into. Raises CryptpilotError when one fails: the old image is there
+    still, and the next is not tried.
     """
     now = required(config)
+    ours = identities(config)
     release = kernel or dracut.running_kernel()
-    todo = [(one, path) for one in dracut.kernels() for path in dracut.images(one)] if every else []
+    todo = [(one, path) for one in dracut.kernels() for path in dracut.all_images(one)] if every else []
+    good = True
     for one, path in todo or [(release, path) for path in dracut.require_images(release)]:
-        for line in _rebuild(now, identities(config), one, path.resolve(), options):
+        if dracut.is_unified(path):
+            problems = _unified(path, now, ours)
+            for problem in problems:
+                say(f"{path}: {problem}")
+            if problems:
+                say(f"{path}: was not made anew, which is not cryptpilot's to do: {image.remake_command(path, one)}")
+            good = good and not problems
+            continue
+        for line in _rebuild(now, ours, one, path.resolve(), options):
             say(f"{path}: {line}")
-    return True
+    return good
+
+
+def _unified(path: Path, now: Record, ours: Mapping[str, str]) -> list[str]:
+    """Say what is wrong with a unified kernel image, or that it cannot be known."""
+    try:
+        with image.unpacked(path, everything=True) as content:
+            return [problem.what for problem in problems_of(content, now, ours)]
+    except Interrupted:
+        raise
+    except CryptpilotError as error:
+        return [error.what]
 
 
 def _rebuild(now: Record, ours: Mapping[str, str], kernel: str, old: Path, options: Sequence[str]) -> list[str]:

@@ -47,7 +47,7 @@ def status(config: Config, *, as_json: bool, say: Callable[[str], None]) -> bool
     """Say where the images of all installed kernels stand; True when none is stale or lacks what it needs."""
     now = required(config)
     sizes: dict[tuple[str, str], int | None] = {}
-    images = [(kernel, path) for kernel in dracut.kernels() for path in (*dracut.images(kernel), None)]
+    images = [(kernel, path) for kernel in dracut.kernels() for path in (*dracut.all_images(kernel), None)]
     known = {kernel for kernel, path in images if path}
     rows = [_status(kernel, path, now, sizes) for kernel, path in images if path or kernel not in known]
     if as_json:
@@ -129,14 +129,18 @@ def _reasons(row: Status, now: Record) -> Iterator[str]:
         return
     if row.path is None:
         yield f"there is no image; make one: dracut --kver {row.kernel}"
-    elif row.problem:
+        return
+    remake = image.remake_command(row.path, row.kernel)
+    if row.problem:
         yield row.problem
+        if dracut.is_unified(row.path):
+            yield f"unless that was done since the last change, make it anew: {remake}"
     elif not row.in_image:
-        yield f"does not open {', '.join(now.volumes)}; make it anew: {image.rebuild_command(row.kernel)}"
+        yield f"does not open {', '.join(now.volumes)}; make it anew: {remake}"
     else:
         changes = row.changes or Changes()
         yield from changes.all
-        yield f"make it anew: {image.rebuild_command(row.kernel)}"
+        yield f"make it anew: {remake}"
 
 
 def _record(row: Status) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Initrd images and the kernels they are for.
 
-Uses: dracut, lsinitrd (dracut 051 or newer), chroot (coreutils), find (findutils), cpio, and what compressed an image.
+Uses: dracut, lsinitrd (dracut 051 or newer), chroot (coreutils), find (findutils), cpio, what compressed an image, and
+objcopy (binutils) where the image is part of a unified kernel image.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 _KERNELS = Path("/lib/modules")
 _IN_MEMORY = "/run"
 _ON_DISK = "/var/tmp"  # noqa: S108 - a directory of this process's own is made in it
-# Where dracut and the distributions put the image of a kernel; {machine}: the directory the boot loader
-# specification names after the machine, or "Default".
+# Where boot loaders have their files; see kernel-install(8), $BOOT_ROOT.
+_BOOT_ROOTS = ("efi", "boot", "boot/efi")
+# What dracut, or kernel-install with an image it is given, names the image of a kernel in that kernel's own directory.
+_ENTRY_NAMES = ("initrd", "initrd.img-{kernel}")
+# Where dracut and the distributions put it else.
 _PLACES = (
-    "/efi/{machine}/{kernel}/initrd",
-    "/boot/{machine}/{kernel}/initrd",
-    "/boot/efi/{machine}/{kernel}/initrd",
     "/boot/initrd.img-{kernel}",
     "/boot/initramfs-{kernel}.img",
     "/boot/initrd-{kernel}",
@@ -44,6 +45,7 @@ _COMPRESSORS = {
     b"\x89LZO": ("lzop", "lzop -9"),
 }
 _NOT_COMPRESSED = "nothing"
+_EFI = b"MZ"  # how an EFI program begins
 _CPIO = b"070701"  # cpio(5), "newc"
 _CPIO_HEADER = 110  # bytes: the magic number and 13 fields of 8 hexadecimal digits
 _HINT = "make it anew: cryptpilot initrd rebuild"
@@ -83,18 +85,64 @@ def kernels(directory: Path = _KERNELS) -> list[str]:
 
 def images(kernel: str, root: Path = Path("/")) -> list[Path]:
     """Return the images of a kernel: none, one, or several, when it is not known which the boot loader takes."""
-    try:
-        machine = (root / "etc/machine-id").read_text().strip()
-    except OSError:
-        machine = ""
-    places = [place.format(machine=name, kernel=kernel) for place in _PLACES for name in (machine, "Default") if name]
+    tokens = _entry_tokens(root)
+    places = [f"/{boot}/{token}/{kernel}/{name}" for boot in _BOOT_ROOTS for name in _ENTRY_NAMES for token in tokens]
+    places = [place.format(kernel=kernel) for place in (*places, *_PLACES)]
     found = [path for place in dict.fromkeys(places) if (path := root / place[1:]).is_file()]
     return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
 
 
+def _entry_tokens(root: Path) -> list[str]:
+    """Return what a boot loader's directory for this system may be called; see kernel-install(8), "--entry-token"."""
+    chosen = _first_line(root / "etc/kernel/entry-token")
+    system = dict(line.partition("=")[::2] for line in _text(root / "etc/os-release").splitlines())
+    names = [system.get(name, "").strip("\"'") for name in ("IMAGE_ID", "ID")]
+    found = [chosen, _first_line(root / "etc/machine-id"), *names, "Default"]
+    return [name for name in dict.fromkeys(found) if name and "/" not in name and not name.startswith(".")]
+
+
+def _first_line(path: Path) -> str:
+    return _text(path).partition("\n")[0].strip()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def unified_images(kernel: str, root: Path = Path("/")) -> list[Path]:
+    """Return the unified kernel images of a kernel: EFI programs that hold the kernel and its image.
+
+    They are known by their names, TOKEN-KERNEL.efi by kernel-install or linux-KERNEL-MACHINE.efi by dracut, either with
+    the boots it has left to prove itself.
+    """
+    name = re.compile(rf"(.*-)?{re.escape(kernel)}(-[0-9a-f]{{32}}.*)?(\+[0-9-]+)?\.efi")
+    places = [root / boot / "EFI/Linux" for boot in _BOOT_ROOTS]
+    found = [path for place in places for path in sorted(place.glob("*.efi")) if name.fullmatch(path.name)]
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+
+
+def all_images(kernel: str) -> list[Path]:
+    """Return the images of a kernel and its unified ones."""
+    return [*images(kernel), *unified_images(kernel)]
+
+
+def is_unified(image: Path) -> bool:
+    """Tell whether an image is a unified kernel image, as boot loaders know it: by its name."""
+    return image.suffix == ".efi"
+
+
+def kernel_file(kernel: str) -> Path:
+    """Return where a kernel itself is, for kernel-install(8)."""
+    known = modules_directory(kernel) / "vmlinuz"
+    return known if known.exists() else Path(f"/boot/vmlinuz-{kernel}")
+
+
 def require_images(kernel: str) -> list[Path]:
-    """Return the images of a kernel. Raises CryptpilotError when there are none."""
-    found = images(kernel)
+    """Return the images of a kernel, unified ones included. Raises CryptpilotError when there are none."""
+    found = all_images(kernel)
     if not found:
         known = kernels()
         near = nearest(kernel, known)
@@ -158,6 +206,13 @@ def unpack(image: Path, directory: Path, pattern: str = "") -> None:
     Raises ProgramError when it cannot be read to its end, CryptpilotError when it holds an image of a kind that is not
     looked into.
     """
+    with image.open("rb") as file:
+        program = file.read(len(_EFI)) == _EFI
+    if program and not is_there("objcopy"):
+        raise CryptpilotError(
+            f"{image} is a unified kernel image, into which cryptpilot can look only with objcopy",
+            "install objcopy (Debian: binutils)",
+        )
     workplace = directory.with_name(f"{directory.name}.work")
     workplace.mkdir(mode=0o700)
     argv = ["lsinitrd", "--unpack", str(image.absolute()), *([pattern] if pattern else [])]

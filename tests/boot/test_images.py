@@ -252,6 +252,34 @@ def test_a_stale_image_is_told_of_and_made_anew(home: Path) -> None:
     assert litter(home) == []
 
 
+def test_what_the_boot_loader_has_of_an_image_is_made_anew_too_and_what_cannot_be_is_said(home: Path) -> None:
+    """As kernel-install lays it out for systemd-boot: a copy of the image, and a unified kernel image."""
+    kernel = kernel_release(home)
+    entry = home / "boot/efi/chosen" / kernel
+    entry.mkdir(parents=True)
+    (home / "etc/kernel/entry-token").write_text("chosen\n")
+    copy = entry / image_of(home).name
+    shutil.copy2(image_of(home), copy)
+    (home / "etc/cryptpilot/volumes/scratch.toml").unlink()
+    ended, rows = status(home)
+    paths = [f"/boot/efi/chosen/{kernel}/{copy.name}", f"/boot/{copy.name}"]
+    assert (ended, [(row["image"], row["good"]) for row in rows]) == (1, [(path, False) for path in paths])
+
+    unified = f"boot/efi/EFI/Linux/chosen-{kernel}.efi"
+    (home / unified).parent.mkdir(parents=True)
+    (home / unified).write_bytes(b"MZ")
+    ended, said = initrd(home, f"rebuild --kernel {kernel}")
+    assert ended == 1
+    assert f"/{unified}: was not made anew, which is not cryptpilot's to do: kernel-install add {kernel} /" in said
+    assert (home / unified).read_bytes() == b"MZ"
+    ended, rows = status(home)
+    assert [(row["image"], row["good"]) for row in rows] == [*((path, True) for path in paths), (f"/{unified}", False)]
+    assert (ended, "only with objcopy" in rows[2]["problem"]) == (1, True)
+
+    (home / unified).unlink()
+    assert initrd(home, f"check --kernel {kernel}")[0] == 0
+
+
 def kept(tree: Path, script: str) -> str:
     """Run what must fail and leave the old image byte for byte, and nothing else; return what was said."""
     before = image_of(tree).read_bytes()

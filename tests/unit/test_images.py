@@ -89,13 +89,41 @@ def test_a_record_names_the_volumes_of_the_initrd_and_digests_of_their_files(tmp
         (["efi/Default/6.1/initrd"], ["efi/Default/6.1/initrd"]),
         (["boot/efi/4dd/6.1/initrd", "boot/initrd.img-6.1"], ["boot/efi/4dd/6.1/initrd", "boot/initrd.img-6.1"]),
         (["boot/initrd.img-6.10", "boot/initrd.img-6.1.old"], []),
+        # what kernel-install copies for systemd-boot where the image was there before, as Debian has it
+        (["boot/initrd.img-6.1", "efi/4dd/6.1/initrd.img-6.1"], ["efi/4dd/6.1/initrd.img-6.1", "boot/initrd.img-6.1"]),
+        (["boot/efi/chosen/6.1/initrd", "boot/lab/6.1/initrd"], ["boot/lab/6.1/initrd", "boot/efi/chosen/6.1/initrd"]),
     ],
 )
 def test_images_are_found_where_distributions_put_them(tmp_path: Path, files: list[str], found: list[str]) -> None:
-    for name in (*files, "etc/machine-id"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("4dd\n")
+    tree(
+        tmp_path,
+        **{"etc/machine-id": "4dd\n", "etc/kernel/entry-token": "chosen\n", "etc/os-release": 'NAME="Lab"\nID="lab"\n'},
+        **dict.fromkeys(files, ""),
+    )
     assert [str(path.relative_to(tmp_path)) for path in dracut.images("6.1", tmp_path)] == found
+
+
+@pytest.mark.parametrize("token", ["", "../boot/x", "..", "."])
+def test_a_token_that_is_no_name_leads_nowhere(tmp_path: Path, token: str) -> None:
+    tree(tmp_path, **{"etc/kernel/entry-token": token, "boot/x/6.1/initrd": "", "boot/6.1/initrd": ""})
+    assert dracut.images("6.1", tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [
+        ("4dd-6.1.0-56-amd64.efi", "6.1.0-56-amd64"),
+        ("4dd-6.1.0-56-amd64+3-1.efi", "6.1.0-56-amd64"),
+        (f"linux-6.1-{'0af3' * 8}.efi", "6.1"),
+        (f"linux-6.1-{'0af3' * 8}-build.efi", "6.1"),
+        ("4dd-6.1.0-56-amd64-rescue.efi", ""),
+        ("4dd-6.1.efi.old", ""),
+    ],
+)
+def test_unified_kernel_images_are_known_by_the_kernel_in_their_names(tmp_path: Path, name: str, kernel: str) -> None:
+    tree(tmp_path, **{f"efi/EFI/Linux/{name}": ""})
+    found = [one for one in ("6.1", "6.1.0", "6.1.0-5", "6.1.0-56-amd64") if dracut.unified_images(one, tmp_path)]
+    assert found == ([kernel] if kernel else [])
 
 
 def test_one_image_by_two_names_is_one(tmp_path: Path) -> None:
