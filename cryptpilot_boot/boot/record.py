@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cryptpilot_boot
-from cryptpilot_boot.boot.plan import image_needs
+from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
+from cryptpilot_boot.config import Exec
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system.run import located
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from cryptpilot_boot.config import Config
 
@@ -34,6 +36,7 @@ class Record:
 
     version: of cryptpilot. agent: SHA-256 of the manifest of the frozen agent, "" if there is none. configuration:
     SHA-256 by path. volumes: what the image opens, providers by name. programs, modules, network: as in ImageNeeds.
+    commands: SHA-256 by path of the programs of `[encrypt.exec]`; None in a record of a version that left them out.
     """
 
     version: str
@@ -43,6 +46,7 @@ class Record:
     programs: tuple[str, ...]
     modules: tuple[str, ...]
     network: bool
+    commands: Mapping[str, str] | None = None
 
     @property
     def as_json(self) -> str:
@@ -74,7 +78,14 @@ def make(config: Config, bundle: Path = BUNDLE) -> Record:
         programs=needs.programs,
         modules=needs.modules,
         network=needs.network,
+        commands=digests(map(str, commands(config))),
     )
+
+
+def commands(config: Config) -> tuple[Path, ...]:
+    """Return the paths of the programs that an image has only because a configuration file names them."""
+    named = {one.encrypt.command for one in initrd_volumes(config) if isinstance(one.encrypt, Exec)}
+    return tuple(Path(path) for path in sorted(map(located, named)) if path)
 
 
 def parse(text: str) -> Record:
@@ -83,6 +94,8 @@ def parse(text: str) -> Record:
         table: dict[str, Any] = json.loads(text)
         for name in ("programs", "modules"):
             table[name] = tuple(table[name])
+        if table.setdefault("commands") is not None:
+            table["commands"] = dict(table["commands"])
         return Record(**{field.name: table[field.name] for field in dataclasses.fields(Record)})
     except (ValueError, TypeError, KeyError, AttributeError):
         raise CryptpilotError(
@@ -96,28 +109,32 @@ def changes(record: Record, now: Record, on_disk: Mapping[str, str]) -> Changes:
 
     on_disk: the digests of those files of the record that are still there; one may be there and of no more use.
     """
-    said = []
-    for path in sorted({*record.configuration, *now.configuration}):
-        before = record.configuration.get(path)
-        if before is None:
-            said.append(f"{path} is new")
-        elif path not in on_disk:
-            said.append(f"{path} is gone")
-        elif on_disk[path] != before:
-            said.append(f"{path} has changed")
-        elif path not in now.configuration:
-            said.append(f"{path} is not for the initrd any more")
+    said = list(_differences(record.configuration, now.configuration, on_disk))
+    if record.commands is not None:
+        said += _differences(record.commands, now.commands or {}, on_disk)
     agent = f"cryptpilot {record.version} is in it, and {now.version} is installed"
     if record.version == now.version:
         agent = f"another build of cryptpilot {now.version} is installed"
     return Changes(tuple(said), (agent,) if record.agent != now.agent else ())
 
 
+def _differences(then: Mapping[str, str], now: Mapping[str, str], on_disk: Mapping[str, str]) -> Iterator[str]:
+    for path in sorted({*then, *now}):
+        if path not in then:
+            yield f"{path} is new"
+        elif path not in on_disk:
+            yield f"{path} is gone"
+        elif on_disk[path] != then[path]:
+            yield f"{path} has changed"
+        elif path not in now:
+            yield f"{path} is not for the initrd any more"
+
+
 def since(record: Record | None, now: Record) -> Changes:
     """Compare what an image was made from with what is on this machine; None if the image has no record."""
     if record is None:
         return Changes(agent=("it was made by a version of cryptpilot that did not write down from what",))
-    return changes(record, now, digests(record.configuration))
+    return changes(record, now, digests([*record.configuration, *(record.commands or ())]))
 
 
 def digests(paths: Iterable[str]) -> dict[str, str]:

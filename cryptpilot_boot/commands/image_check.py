@@ -119,7 +119,12 @@ def _newest(config: Config) -> float:
     removed leaves its mark on its directory.
     """
     directories = [config.directory, config.directory / "volumes"]
-    paths = [*directories, *image_needs(config).configuration, record.BUNDLE / record.MANIFEST]
+    paths = [
+        *directories,
+        *image_needs(config).configuration,
+        *record.commands(config),
+        record.BUNDLE / record.MANIFEST,
+    ]
     return max(path.stat().st_ctime for path in paths if path.exists())
 
 

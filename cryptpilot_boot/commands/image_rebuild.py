@@ -153,7 +153,7 @@ def _what_changed(before: _Summary | None, after: _Summary) -> list[str]:
         if old.agent != new.agent:
             other = old.version != new.version
             lines.append(f"cryptpilot {old.version} -> {new.version}" if other else "another build of cryptpilot")
-        lines += record.changes(old, new, record.digests(old.configuration)).configuration
+        lines += record.since(old, new).configuration
     for what, had, has in (
         ("volumes", set(old.volumes) if old else set(), set(new.volumes) if new else set()),
         ("dracut modules", before.modules, after.modules),

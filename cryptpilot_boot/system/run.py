@@ -103,7 +103,12 @@ def read_secret(argv: Sequence[str], buffer: SecretBuffer, *, timeout: float) ->
 
 def is_there(program: str) -> bool:
     """Tell whether there is a program to run."""
-    return any(os.access(path, os.X_OK) for path in _paths(program))
+    return bool(located(program))
+
+
+def located(program: str) -> str:
+    """Return the path of a program to run, "" if there is none."""
+    return next((path for path in _paths(program) if os.access(path, os.X_OK)), "")
 
 
 def interrupt() -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,55 @@ def test_what_has_changed_since_an_image_was_made(
     assert (found.configuration, found.agent) == (said, ())
 
 
+GET_KEY = "/usr/bin/get-key"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ({GET_KEY: "11"}, {GET_KEY: "11"}, ()),
+        ({GET_KEY: "11"}, {GET_KEY: "22"}, (f"{GET_KEY} has changed",)),
+        ({GET_KEY: "11"}, {}, (f"{GET_KEY} is gone",)),
+        ({}, {GET_KEY: "11"}, (f"{GET_KEY} is new",)),
+        # written down by a version that did not look at programs
+        (None, {GET_KEY: "11"}, ()),
+    ],
+    ids=["nothing", "changed", "gone", "new", "unknown"],
+)
+def test_a_program_that_gives_the_key_has_changed(
+    then: dict[str, str] | None, now: dict[str, str], said: tuple[str, ...]
+) -> None:
+    before = dataclasses.replace(RECORD, commands=then)
+    found = record.changes(before, dataclasses.replace(RECORD, commands=now), {**RECORD.configuration, **now})
+    assert found.configuration == said
+
+
+def test_a_record_names_the_program_that_gives_the_key(tmp_path: Path) -> None:
+    program = tmp_path / "get-key"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    otp = GUIDE_OTP.partition("[encrypt")[0]
+    config = configure(tmp_path, otp + f'[encrypt.exec]\ncommand = "{program}"\n')
+    made = record.make(config)
+    assert made.commands == {str(program): hashlib.sha256(b"#!/bin/sh\n").hexdigest()}
+    assert record.since(made, made).all == ()
+    # a change of nothing else makes `show` look into images; the clock of a file system may be coarse
+    before = image_check._newest(config)
+    for _ in range(500):
+        program.write_text("#!/bin/sh\n:\n")
+        if program.stat().st_ctime > before:
+            break
+        time.sleep(0.01)
+    assert image_check._newest(config) == program.stat().st_ctime
+    assert record.since(made, record.make(config)).configuration == (f"{program} has changed",)
+
+
+def test_a_record_of_an_older_version_is_read() -> None:
+    table = json.loads(RECORD.as_json)
+    del table["commands"]
+    assert record.parse(json.dumps(table)) == RECORD
+
+
 def test_another_agent_is_told_by_its_version_or_as_another_build() -> None:
     on_disk = RECORD.configuration
     newer = dataclasses.replace(RECORD, version="2.0", agent="bb")
@@ -60,9 +110,22 @@ def test_an_image_without_a_record_is_stale() -> None:
 
 def test_a_record_is_read_as_it_was_written() -> None:
     assert record.parse(RECORD.as_json) == RECORD
+    full = dataclasses.replace(RECORD, commands={"/usr/bin/get-key": "33"})
+    assert record.parse(full.as_json) == full
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '"x"', '{"programs": 3}', RECORD.as_json.replace("volumes", "x")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '"x"',
+        '{"programs": 3}',
+        RECORD.as_json.replace('"commands": null', '"commands": 3'),
+        RECORD.as_json.replace("volumes", "x"),
+    ],
+)
 def test_a_damaged_record_is_told_of(text: str) -> None:
     with pytest.raises(CryptpilotError, match="damaged, or another version's"):
         record.parse(text)
@@ -103,9 +166,9 @@ def test_images_are_found_where_distributions_put_them(tmp_path: Path, files: li
     assert [str(path.relative_to(tmp_path)) for path in dracut.images("6.1", tmp_path)] == found
 
 
-@pytest.mark.parametrize("token", ["", "../boot/x", "..", "."])
+@pytest.mark.parametrize("token", ["", "x/y", "..", "."])
 def test_a_token_that_is_no_name_leads_nowhere(tmp_path: Path, token: str) -> None:
-    tree(tmp_path, **{"etc/kernel/entry-token": token, "boot/x/6.1/initrd": "", "boot/6.1/initrd": ""})
+    tree(tmp_path, **{"etc/kernel/entry-token": token, "boot/x/y/6.1/initrd": "", "boot/6.1/initrd": ""})
     assert dracut.images("6.1", tmp_path) == []
 
 
