@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from buildlib import layout, manifest, sbom
-from buildlib.base import BuildError
+from buildlib.base import ROOT, BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,3 +188,13 @@ def test_the_list_of_another_bundle_is_not_installed(bundle: Path, checkout: Pat
 def test_a_relative_prefix_is_an_error(bundle: Path, checkout: Path, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="not an absolute path"):
         layout.install(bundle, tmp_path / "root", Path("usr"), checkout)
+
+
+def test_what_is_installed_is_what_the_guide_for_packagers_lists(bundle: Path, tmp_path: Path) -> None:
+    guide = (ROOT / "docs/packaging.md").read_text()
+    written = layout.install(bundle, tmp_path / "root", USR)
+    listed = [line.strip() for line in guide.splitlines() if line.startswith("    root/")]
+    assert listed.pop(-2) == "root/usr/share/doc/cryptpilot/cryptpilot.cdx.json"  # which this bundle lacks
+    assert listed == [str(path.relative_to(tmp_path)) for path in written]
+    for row in layout._COPIED:
+        assert f"`{row.source}`" in guide
