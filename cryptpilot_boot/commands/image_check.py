@@ -97,10 +97,11 @@ def _well(content: Content) -> str:
 def stale(config: Config) -> list[str]:
     """Return a warning for each image of the running kernel that is not made from what is configured now.
 
-    Images are unpacked only when something was changed after they were made. Says nothing where there is nothing to
-    say: no dracut, no image, no volume for the initrd, another configuration than the one images are made from.
+    Images are unpacked only when something was changed after they were made, and then even if no volume is for the
+    initrd: there may have been one when they were made, which they open still. Says nothing where there is nothing to
+    say: no dracut, no image, another configuration than the one images are made from.
     """
-    if config.directory != DEFAULT_DIRECTORY or not image_needs(config).configuration or not dracut.is_usable():
+    if config.directory != DEFAULT_DIRECTORY or not dracut.is_usable():
         return []
     said = []
     running = dracut.running_kernel()
@@ -131,9 +132,10 @@ def _newest(config: Config) -> float:
 def _outdated(config: Config, path: Path) -> tuple[str, ...]:
     try:
         with image.unpacked(path, everything=False) as content:
+            now = record.make(config)
             if not content.has_agent:
-                return ("cryptpilot is not in it",)
-            return record.since(content.record, record.make(config)).all
+                return ("cryptpilot is not in it",) if now.volumes else ()
+            return record.since(content.record, now).all
     except Interrupted:
         raise
     except CryptpilotError as error:

@@ -252,6 +252,25 @@ def test_a_stale_image_is_told_of_and_made_anew(home: Path) -> None:
     assert litter(home) == []
 
 
+def test_an_image_that_opens_what_is_no_volume_of_the_initrd_any_more_is_told_of(home: Path) -> None:
+    """It keeps the volume's key, and opens the volume at boot; no other volume is there to look into it for."""
+    (home / "etc/cryptpilot/volumes/scratch.toml").unlink()
+    path = home / "etc/cryptpilot/volumes/root.toml"
+    text = path.read_text()
+    assert text.count("auto_open = true\n") == 1
+    path.write_text(text.replace("auto_open = true\n", "auto_open = true\ninitrd = false\n"))
+    show = f"ln -f {image_of(home, inside=True)} /boot/initrd.img-$(uname -r); cryptpilot show 2>&1 > /dev/null"
+    ended, said = sh(home, show)
+    assert ended == 0
+    assert "is stale: /etc/cryptpilot/volumes/root.toml has changed; run: cryptpilot initrd rebuild" in said
+
+    # nor is an image told of that has nothing of cryptpilot's, though it is older than the configuration
+    image = image_of(home, inside=True)
+    in_chroot(home, ["dracut", "--force", "--modules", "base", image, kernel_release(home)])
+    path.touch()
+    assert sh(home, show) == (0, "")
+
+
 def test_what_the_boot_loader_has_of_an_image_is_made_anew_too_and_what_cannot_be_is_said(home: Path) -> None:
     """As kernel-install lays it out for systemd-boot: a copy of the image, and a unified kernel image."""
     kernel = kernel_release(home)
