@@ -82,7 +82,7 @@ def units(
         made.links[f"{device}.requires/{service}"] = _TEMPLATE
         limit = f"{_EARLY if one.volume in hopeless else timeout + _MARGIN}"
         if one.temporary and one.makefs:
-            limit = "infinity"  # making a file system takes what it takes; the unit, which this requires, hears of a failure
+            limit = "infinity"  # as making a file system may take; the unit, which this requires, hears if it fails
         made.files[f"{device}.d/40-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={limit}\n"
         made.links[f"cryptpilot.service.wants/{service}"] = _TEMPLATE
         # a disk that is attached later
