@@ -201,6 +201,7 @@ cryptpilot init a b --yes > /dev/null
 cryptpilot open a b > /dev/null
 for name in a b; do mount /dev/mapper/$name /mnt; echo kept on $name > /mnt/file; umount /mnt; done
 cryptpilot recovery-key a 2> /dev/null > /run/way-back
+cryptpilot recovery-key b 2> /dev/null > /run/of-another
 heading backup
 cd /run
 umask 0
@@ -235,6 +236,11 @@ fails cryptpilot open a
 mv /run/key /run/key.gone
 heading no provider
 fails cryptpilot header restore a a.header --yes
+heading another recovery key
+fails cryptpilot header restore a a.header --yes --recovery-key < /run/of-another
+heading damaged file
+head -c 40000 a.header > cut.header
+fails cryptpilot header restore a cut.header --yes
 heading put back by recovery key
 cryptpilot header restore a a.header --yes --recovery-key < /run/way-back
 cryptpilot open a --recovery-key < /run/way-back; cryptpilot close a
@@ -269,8 +275,55 @@ cryptpilot header restore b b.header --yes
     assert "cryptpilot header restore a FILE" in said["gone"]
     assert "cryptpilot header restore a FILE" in said["spoiled"]
     assert "No such file" in said["no provider"]
+    assert "error: a: no key slot in /run/a.header takes this recovery key: " in said["another recovery key"]
+    assert "error: a: /run/cut.header is no whole backup: " in said["damaged file"]
     assert said["put back by recovery key"] == f"{put_back}a: /dev/mapper/a is open\na: /dev/mapper/a is closed\n"
     assert "\nkept on b\n" in said["integrity"]
+
+
+def test_what_is_said_to_be_a_backup_is_one_and_any_file_may_be_named(tree: Path, tmp_path: Path) -> None:
+    """On a file system without hard links too, and where several runs want one name."""
+    said = run(
+        tree,
+        disks(tmp_path, "a", "b"),
+        """
+cryptpilot init a b --yes > /dev/null
+cryptpilot header backup a /run/a.header > /dev/null
+heading on a stick
+modprobe -a loop vfat nls_cp437 nls_ascii
+truncate -s 40M /run/stick; mkfs.vfat /run/stick > /dev/null
+mkdir /run/usb; mount -o loop,iocharset=ascii /run/stick /run/usb
+cryptpilot header backup a /run/usb/a.header
+fails cryptpilot header backup b /run/usb/a.header
+cmp /run/usb/a.header /run/a.header && ls -A /run/usb
+fails ln /run/usb/a.header /run/usb/b.header
+umount /run/usb
+heading side by side
+for name in a b; do cryptpilot header backup $name /run/one.header > /run/run.$name 2>&1 & done; wait
+cat /run/run.?
+first=$(sed -n 's/: its header is in .*//p' /run/run.?)
+head -c 16M /dev/disk/by-id/virtio-$first | cmp - /run/one.header
+ls -A /run/one.header /run/.cryptpilot-* 2> /dev/null || true
+heading not a file
+mkfifo /run/pipe
+for file in /dev/zero /run/pipe; do fails cryptpilot header restore a $file --yes; done
+heading from a disk
+cat /run/a.header > /run/kept; losetup /dev/loop7 /run/kept
+cryptpilot header restore a /dev/loop7 --yes
+losetup --detach /dev/loop7
+""",
+    )
+    assert said["on a stick"].startswith("a: its header is in /run/usb/a.header: ")
+    stick = said["on a stick"].splitlines()[1:]
+    assert stick[0] == "cryptpilot: error: b: /run/usb/a.header: is there already, and no backup is written over"
+    assert stick[2:4] == ["status 1", "a.header"]  # whole, alone, and still a's
+    assert "Operation not permitted" in stick[4]
+    assert said["side by side"].count(": its header is in /run/one.header: ") == 1
+    assert said["side by side"].count(": /run/one.header: is there already") == 1
+    assert said["side by side"].endswith("\n/run/one.header\n")
+    for name in ("/dev/zero", "/run/pipe"):
+        assert f"error: a: {name}: is no backup of a header: it is neither file nor block device" in said["not a file"]
+    assert said["from a disk"].startswith("a: its header is put back")
 
 
 def test_nothing_is_put_where_it_is_not_proven_to_belong(tree: Path, tmp_path: Path) -> None:
