@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys
+from cryptpilot_boot.boot import units
 
 if TYPE_CHECKING:
     from cryptpilot_boot.boot.stage import Outcome
@@ -79,4 +81,5 @@ def _now(outcome: Outcome) -> str:
         return "the boot needs this volume and stops here; the disk was not changed"
     if outcome.stage == "initrd":
         return "the boot goes on, unless something else waits for it; cryptpilot.service tries again"
-    return f"try again: systemctl restart cryptpilot@{outcome.volume.volume}.service"
+    # the name may hold a backslash
+    return f"try again: systemctl restart {shlex.quote(units.unit(outcome.volume.volume))}"

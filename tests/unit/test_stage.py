@@ -372,6 +372,13 @@ def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch
     assert "again:" not in other
 
 
+def test_the_unit_to_restart_is_named_so_that_a_shell_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_bring_up", lambda *_: 1 / 0)
+    for name, unit in (("data", "cryptpilot@data.service"), ("my-local", r"'cryptpilot@my\x2dlocal.service'")):
+        plan = Plan("system", (one(name, THERE),), frozenset(), 20, verbose=False)
+        assert f"now:      try again: systemctl restart {unit}" in "\n".join(console.result(fates(plan)[name]))
+
+
 def kms_volume(name: str) -> Volume:
     return dataclasses.replace(one(name, THERE), encrypt=Kms("kst-1", "secret", "{}", "password", "pem"))
 
