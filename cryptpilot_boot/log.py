@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.errors import CryptpilotError
@@ -49,7 +49,7 @@ FETCH_KEY = "fetch-key"
 
 Sink = Callable[[Event], None]
 
-_sinks: list[Sink] = []
+_sinks: list[tuple[Sink, Callable[[OSError], object]]] = []
 _lock = threading.Lock()
 
 
@@ -58,10 +58,14 @@ def boot_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def subscribe(sink: Sink) -> None:
-    """Have `sink` called with every event from now on; calls never overlap."""
+def subscribe(sink: Sink, on_failure: Callable[[OSError], object] = lambda _: None) -> None:
+    """Have `sink` called with every event from now on; calls never overlap.
+
+    One that raises OSError, as on a disk that is full, is called no more, and `on_failure` is, once: no step fails
+    because it cannot be told of.
+    """
     with _lock:
-        _sinks.append(sink)
+        _sinks.append((sink, on_failure))
 
 
 def latest() -> dict[str, Event]:
@@ -82,9 +86,18 @@ def emit(
     """Tell every sink that something happened."""
     utc = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
     event = Event(round(boot_seconds(), 3), utc, step, phase, volume, seconds, facts or {})
+    broken = []
     with _lock:
-        for sink in _sinks:
-            sink(event)
+        for subscription in list(_sinks):
+            sink, on_failure = subscription
+            try:
+                sink(event)
+            except OSError as error:
+                _sinks.remove(subscription)
+                broken.append((on_failure, error))
+    for on_failure, failure in broken:
+        with suppress(OSError):  # the console may be what is broken
+            on_failure(failure)
 
 
 @contextmanager

@@ -34,10 +34,13 @@ class Record:
 
 def writer(stage: str, path: Path = PATH) -> Sink:
     """Return a sink that appends to the log. It is readable by root alone: it names endpoints and secrets."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor: int | None = None
 
     def write(event: Event) -> None:
+        nonlocal descriptor
+        if descriptor is None:  # only now: where it cannot be had, a sink has failed and nothing else
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         record = {"stage": stage, "pid": os.getpid(), **dataclasses.asdict(event)}
         # one write a line: a reader or a second writer never sees half of one
         line = json.dumps(record, ensure_ascii=False) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -45,8 +46,9 @@ def stop_boot() -> None:
 
 def say_late() -> None:
     """In an initrd, tell our hook for dracut's legacy network scripts that nobody here waits for a network any more."""
-    _LATE.parent.mkdir(parents=True, exist_ok=True)
-    _LATE.touch()
+    with contextlib.suppress(OSError):  # /run is full: they have limits of their own, and no volume is to fail for it
+        _LATE.parent.mkdir(parents=True, exist_ok=True)
+        _LATE.touch()
 
 
 def need_shutdown() -> None:

@@ -357,7 +357,8 @@ def waits(events: list[log.Event]) -> list[str]:
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[log.Event]:
     seen: list[log.Event] = []
-    monkeypatch.setattr(log, "_sinks", [seen.append])
+    monkeypatch.setattr(log, "_sinks", [])
+    log.subscribe(seen.append)
     return seen
 
 

@@ -1,0 +1,37 @@
+"""Telling of steps: nobody who listens can make one fail."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from cryptpilot_boot import log
+
+
+@pytest.mark.parametrize("broken_console", [False, True])
+def test_a_sink_that_fails_is_dropped_after_one_complaint(
+    monkeypatch: pytest.MonkeyPatch, *, broken_console: bool
+) -> None:
+    tried: list[str] = []
+    complaints: list[OSError] = []
+    told: list[str] = []
+
+    def fail(event: log.Event) -> None:
+        tried.append(event.phase)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def complain(error: OSError) -> None:
+        complaints.append(error)
+        log.emit("complaint")  # who complains may have something to tell himself
+        if broken_console:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(log, "_sinks", [])
+    log.subscribe(fail, complain)
+    log.subscribe(lambda event: told.append(event.phase))
+    with log.timed("open", "data"):
+        pass
+    assert tried == ["begin"]
+    assert [error.errno for error in complaints] == [errno.ENOSPC]
+    assert told == ["begin", "note", "end"]
