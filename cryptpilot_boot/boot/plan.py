@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.boot import fstab, parameters
 from cryptpilot_boot.config import Exec, KmsRole
+from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import mkfs
 
 if TYPE_CHECKING:
@@ -87,6 +88,19 @@ def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[st
         verbose=config.boot.verbose if said.verbose is None else said.verbose,
         late_after=late_after if stage == "initrd" else None,
         complaints=(*said.complaints, *(f'kernel parameter names "{name}", no auto_open volume' for name in unknown)),
+    )
+
+
+def refusal(one: Volume, stage: str, kernel_command_line: str) -> CryptpilotError:
+    """Say why a volume that was named is not among what a stage opens."""
+    name = one.volume
+    by_hand = f"open it by hand: cryptpilot open {name}"
+    if not parameters.parse(kernel_command_line, initrd=stage == "initrd").on:
+        return CryptpilotError(f'volume "{name}" is not opened: the kernel command line says cryptpilot=no', by_hand)
+    key = "initrd = true" if one.auto_open else "auto_open = true"
+    return CryptpilotError(
+        f'volume "{name}" is not opened by the {stage} stage: its file does not say "{key}"',
+        f"say so in {one.source}, or {by_hand}",
     )
 
 

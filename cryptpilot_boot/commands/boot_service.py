@@ -24,13 +24,22 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None], on
     """Open what this stage opens; False when something is not open that has to be.
 
     In the initrd that is what the pivot needs: all else is left to the system stage, which needs everything, the
-    volumes of files that cannot be used included. only: names of volumes, all others are left alone.
+    volumes of files that cannot be used included. only: names of volumes, all others are left alone, and what is wrong
+    with them too. Raises CryptpilotError when one of these is not for this stage to open.
     """
-    names = [one.volume for one in select(config, only)] if only else []
+    chosen = select(config, only) if only else []
+    names = [one.volume for one in chosen]
     command_line = init.kernel_command_line()
     todo = plan.plan(config, stage_name, command_line, names)
     volumes = {one.volume for one in todo.volumes}
-    log.subscribe(eventlog.writer(stage_name))
+    for one in chosen:
+        if one.volume not in volumes:
+            raise plan.refusal(one, stage_name, command_line)
+
+    def lose_log(error: OSError) -> None:
+        say(f"the event log cannot be written any more: {eventlog.PATH}: {error.strerror}")
+
+    log.subscribe(eventlog.writer(stage_name), lose_log)
     for problem in config.problems:  # the console has been told already, whether it is verbose or not
         log.emit("config", "fail", facts={"error": problem.what})
     for complaint in todo.complaints:
@@ -69,6 +78,8 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None], on
     stops = any(outcome.error and outcome.needed for outcome in outcomes)
     if stops and init.in_initrd():
         init.stop_boot()
+    if only:
+        return not any(outcome.error for outcome in outcomes)
     if stage_name == "initrd":
         return not stops
     return not (config.problems or any(outcome.error for outcome in outcomes))

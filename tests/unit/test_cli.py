@@ -120,19 +120,28 @@ def test_a_volume_that_is_not_found_may_be_in_a_bad_file(capsys: pytest.CaptureF
 
 
 def boot(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, directory: Path, stage_name: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    directory: Path,
+    stage_name: str,
+    *names: str,
+    words: str = "",
 ) -> tuple[int, str, list[dict[str, Any]]]:
-    """Run a stage whose kernel command line names data0; return its status, what it said, and its event log."""
+    """Run a stage whose kernel command line names data0; return its status, what it said, and its event log.
+
+    names: volumes named on its own command line. words: more on the kernel's.
+    """
     events = directory / "events.jsonl"
     writer = eventlog.writer
     monkeypatch.setattr(eventlog, "writer", lambda name: writer(name, events))
     monkeypatch.setattr(log, "_sinks", [])
-    monkeypatch.setattr(init, "kernel_command_line", lambda: "root=/dev/mapper/data0")
+    monkeypatch.setattr(init, "kernel_command_line", lambda: f"root=/dev/mapper/data0 {words}")
     monkeypatch.setattr(stage, "_wait_for_device", lambda *_: None)
     monkeypatch.setattr(volume, "open_volume", lambda *_, **__: volume.Opening.CURRENT)
     monkeypatch.setattr(process, "lock_memory", lambda: None)
-    status, out, err = run(capsys, "-c", str(directory), "boot-service", "--stage", stage_name)
-    return status, out + err, [json.loads(line) for line in events.read_text().splitlines()]
+    status, out, err = run(capsys, "-c", str(directory), "boot-service", "--stage", stage_name, *names)
+    text = events.read_text() if events.is_file() else ""
+    return status, out + err, [json.loads(line) for line in text.splitlines()]
 
 
 @pytest.mark.parametrize(("stage_name", "expected"), [("initrd", cli.EXIT_OK), ("system", cli.EXIT_FAILED)])
@@ -158,6 +167,65 @@ def test_good_files_boot(
     status, _, events = boot(capsys, monkeypatch, tmp_path, stage_name)
     assert status == cli.EXIT_OK
     assert not any(event["step"] == "config" for event in events)
+
+
+def test_a_bad_file_is_not_the_fault_of_a_volume_that_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = broken(tmp_path, GUIDE_OTP)
+    status, output, _ = boot(capsys, monkeypatch, tmp_path, "system", "data0")
+    assert (status, said in output) == (cli.EXIT_OK, True)
+
+
+@pytest.mark.parametrize(
+    ("stage_name", "line", "words", "said"),
+    [
+        ("system", "auto_open = false", "", 'not opened by the system stage: its file does not say "auto_open = true"'),
+        ("system", "auto_open = true", "cryptpilot=no", "not opened: the kernel command line says cryptpilot=no"),
+        ("initrd", "auto_open = true\ninitrd = false", "", "not opened by the initrd stage: its file does not say "),
+    ],
+)
+def test_a_volume_that_is_named_and_not_opened_is_no_success(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage_name: str,
+    line: str,
+    words: str,
+    said: str,
+) -> None:
+    configure(tmp_path, GUIDE_OTP.replace("auto_open = true", line))
+    status, output, _ = boot(capsys, monkeypatch, tmp_path, stage_name, "data0", words=words)
+    assert status == cli.EXIT_FAILED
+    assert f'cryptpilot: error: volume "data0" is {said}' in output
+    assert "cryptpilot open data0" in output
+    assert "opened in" not in output
+
+
+@pytest.mark.parametrize("stage_name", ["initrd", "system"])
+@pytest.mark.parametrize("file", ["/dev/full", "/dev/null/cryptpilot/events.jsonl"], ids=["full", "no directory"])
+def test_an_event_log_that_cannot_be_written_keeps_no_volume_from_being_opened(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage_name: str, file: str
+) -> None:
+    configure(tmp_path, GUIDE_OTP)
+    (tmp_path / "events.jsonl").symlink_to(file)
+    status, output, _ = boot(capsys, monkeypatch, tmp_path, stage_name)
+    assert status == cli.EXIT_OK
+    assert "data0: /dev/mapper/data0 opened in " in output
+    assert output.count("the event log cannot be written any more") == 1
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(("where", "times"), [("/var/log", 1), ("/data", 0)])
+def test_a_volume_that_is_too_late_for_systemd_is_told_of(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, times: int
+) -> None:
+    configure(tmp_path, GUIDE_KMS)
+    monkeypatch.setattr(keys, "prepare", lambda _: pytest.fail)
+    monkeypatch.setattr(init, "fstab", lambda: f"/dev/mapper/data0 {where} ext4\n")
+    status, output, _ = boot(capsys, monkeypatch, tmp_path, "system")
+    assert status == cli.EXIT_OK
+    assert output.count("data0: systemd needs what is mounted of it before there may be a network") == times
 
 
 def test_memory_is_locked_before_a_secret_is_asked_for(
