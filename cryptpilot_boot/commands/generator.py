@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import tempfile
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
@@ -56,28 +56,28 @@ def generate(config: Config, normal: Path, early: Path) -> None:
 
 
 def _make_remote(netdev: Mapping[str, Entry], early: Path) -> None:
-    """Have systemd make the units of fstab's lines for the early directory, all of them or none.
+    """Have systemd make the units of fstab's lines for the early directory.
 
     Raises CryptpilotError when it cannot, or makes others.
     """
     if not netdev:
         return
+    made = early / ".cryptpilot"  # there, for a generator may write nowhere else
     try:
-        early.mkdir(parents=True, exist_ok=True)
-        # There, for a generator may write nowhere else.
-        with tempfile.TemporaryDirectory(prefix=".cryptpilot-", dir=early) as scratch:
-            made = Path(scratch)
-            init.generate_mounts("".join(f"{entry.line}\n" for entry in netdev.values()), made)
-            found = {path.name: path.read_text(errors="replace") for path in made.iterdir() if path.suffix in _MOUNTS}
-            if wrong := units.misread(netdev, found):
-                raise CryptpilotError(f"systemd-fstab-generator was misunderstood: {wrong}", _SIMPLER)
-            for file in [path for path in made.rglob("*") if path.is_symlink() or not path.is_dir()]:
-                name = file.relative_to(made)
-                if not name.parts[0].startswith("local-fs.target."):  # what it thinks of these it has said already
-                    (early / name).parent.mkdir(parents=True, exist_ok=True)
-                    file.replace(early / name)
+        made.mkdir(parents=True)
+        init.generate_mounts("".join(f"{entry.line}\n" for entry in netdev.values()), made)
+        found = {path.name: path.read_text(errors="replace") for path in made.iterdir() if path.suffix in _MOUNTS}
+        if wrong := units.misread(netdev, found):
+            raise CryptpilotError(f"systemd-fstab-generator was misunderstood: {wrong}", _SIMPLER)
+        for file in [path for path in made.rglob("*") if path.is_symlink() or not path.is_dir()]:
+            name = file.relative_to(made)
+            if not name.parts[0].startswith("local-fs.target."):  # what it thinks of these it has said already
+                (early / name).parent.mkdir(parents=True, exist_ok=True)
+                file.replace(early / name)
     except OSError as error:
         raise CryptpilotError(f"{early}: remote mounts cannot be made: {error.strerror}", _SIMPLER) from None
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _unusable(config: Config) -> set[str]:
