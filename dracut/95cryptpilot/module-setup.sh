@@ -132,6 +132,7 @@ install() {
     done <<< "$plan"
 
     inst_rules 00-cryptpilot.rules
+    inst_hook initqueue/timeout 10 "$moddir/cryptpilot-timeout.sh"
     if dracut_module_included systemd-initrd; then
         _start_by_systemd
     else
@@ -175,7 +176,6 @@ _start_by_hooks() {
     inst_hook pre-trigger 10 "$moddir/cryptpilot-start.sh"
     inst_hook initqueue 10 "$moddir/cryptpilot-give-up.sh"
     inst_hook initqueue/finished 10 "$moddir/cryptpilot-finished.sh"
-    inst_hook initqueue/timeout 10 "$moddir/cryptpilot-timeout.sh"
     # before dracut mounts /usr
     inst_hook pre-pivot 10 "$moddir/cryptpilot-pivot.sh"
     # what tells the agent where it is; dracut 106 leaves it to systemd's modules
