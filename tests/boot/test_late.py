@@ -123,6 +123,15 @@ STEPS = [
         "timeout 60 sh -c 'while systemctl --quiet is-active cryptpilot@absent.service; do sleep 1; done'",
     ),
     Step("It is opened by its unit.", "systemctl start cryptpilot@absent.service; ls /dev/mapper", prints("^absent$")),
+    Step(
+        "Its unit is stopped while there is much to write; it is unmounted and closed.",
+        "systemctl start absent.mount; findmnt --noheadings --output SOURCE /absent;"
+        " head -c 30M /dev/urandom > /absent/much;"
+        " systemctl stop cryptpilot@absent.service; ls /dev/mapper; systemctl is-active absent.mount"
+        " cryptpilot@absent.service",
+        prints(r"\A/dev/mapper/absent\n(?!(?:.*\n)*absent\n)(?:.*\n)+inactive\ninactive\n\Z"),
+        status=3,
+    ),
     Step("systemd reads everything anew.", "systemctl daemon-reload"),
     Step("The service is restarted; what failed fails again.", "systemctl restart cryptpilot.service", status=1),
     Step(
