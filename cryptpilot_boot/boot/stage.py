@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _GRACE = 2.0  # seconds
 _LOOK_AGAIN = 1.0
 _TELL_EVERY = 5.0
+# Seconds that a step may be at work after the deadline. Two take the longer the larger the disk is.
+_LONGEST = {"format": 24 * 3600.0, "makefs": 24 * 3600.0}
+_LONGEST_OTHER = 60.0
 # A program that is ended writes what is left in memory to the disk first, gigabytes perhaps.
 _LONGEST_END = 600.0  # seconds
 
@@ -118,6 +121,7 @@ class _Stage:
         self._unprepared = len(plan.volumes)
         self._begun: set[str] = set()  # and at work
         self._ending = False
+        self._overtime: dict[str, tuple[str, Deadline]] = {}  # by volume: its step, and how long that may take
         self._changed = threading.Condition(threading.RLock())
 
     def begin(self, one: Volume, answers: keys.Answers) -> None:
@@ -202,11 +206,20 @@ class _Stage:
         return self._plan.needed | frozenset(self._pivot() or ())
 
     def _give_up_what_waits(self) -> list[Volume]:
-        """After the deadline, give up on all that has not begun; return what has."""
+        """After the deadline, give up on all that has not begun, or that hangs; return what is at work."""
         for one in self._pending():
-            if one.volume not in self._begun:
+            if one.volume not in self._begun or self._hangs(one):
                 self._settle(one, _stuck(self.deadline, self._last.get(one.volume)))
         return self._pending()
+
+    def _hangs(self, one: Volume) -> bool:
+        last = self._last.get(one.volume)
+        step = last.step if last else "start"
+        known, limit = self._overtime.get(one.volume, ("", self.deadline))
+        if known != step:
+            limit = Deadline(_LONGEST.get(step, _LONGEST_OTHER))
+            self._overtime[one.volume] = (step, limit)
+        return limit.over
 
     def _tell_of_what_is_at_work(self) -> None:
         for one in self._pending():

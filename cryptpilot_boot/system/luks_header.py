@@ -86,10 +86,9 @@ class Header:
 
 
 def mark(device: str) -> str:
-    """Return the subsystem that the header at the beginning of a device names, "" when there is none that is whole.
+    """Return the subsystem that the header at the beginning of a device names, "" when there is none.
 
-    What is left of a header when something else was put in its place says nothing. Raises DeviceError when the device
-    cannot be read.
+    It says whose header it is, not that the header is whole. Raises DeviceError when the device cannot be read.
     """
     return _field(device, _SUBSYSTEM)
 
@@ -102,10 +101,12 @@ def uuid(device: str) -> str:
 def _field(device: str, place: slice) -> str:
     try:
         with Path(device).open("rb", buffering=0) as source:
-            found = _intact(source.fileno(), 0, _FIRST)
+            head = source.read(_BINARY)
     except OSError as error:
         raise DeviceError(f"{device}: cannot be read: {error.strerror}") from None
-    return found.content[place].split(b"\0", 1)[0].decode("ascii", "replace") if found else ""
+    if not head.startswith(_FIRST) or int.from_bytes(head[_VERSION], "big") != _LUKS2:
+        return ""
+    return head[place].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,8 @@ COMPLETE = "cryptpilot"
 TEMPORARY = "cryptpilot-otp"
 _MARKS = (INITIALIZING, COMPLETE, TEMPORARY)
 
-# What libblkid takes ciphertext for by chance, going by 16 bits or not many more: in 34,000 trials each of these once.
-_BY_CHANCE = ("jmicron_raid_member", "hfsplus")
+# What libblkid takes ciphertext at the end of a device for, going by hardly more than 16 bits: once in 34,000 trials.
+_BY_CHANCE = ("jmicron_raid_member",)
 
 # Source: cryptsetup(8), "AUTHENTICATED DISK ENCRYPTION"; a mere checksum ("crc32c") is none.
 _AUTHENTICATED = ("hmac(", "cmac(", "aead", "poly1305")

@@ -282,6 +282,24 @@ def test_a_healthy_volume_that_the_pivot_needs_is_not_ended_with_another(
     }
 
 
+@pytest.mark.parametrize("step", ["makefs", "open"])
+def test_what_hangs_after_it_has_begun_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def hang(one: Volume, ask: Callable[[], object], **_: object) -> volume.Opening:
+        ask()
+        for short in ("format", step):
+            with log.timed(short, one.volume):
+                threading.Event().wait(LONG if short == step else 1.5)
+        return volume.Opening.CURRENT
+
+    monkeypatch.setattr(stage, "_LONGEST", {"format": LONG, "makefs": 1})
+    monkeypatch.setattr(stage, "_LONGEST_OTHER", 1)
+    monkeypatch.setattr(volume, "open_volume", hang)
+    plan = initrd(one(f"hangs-{step}", THERE), needed={f"hangs-{step}"}, timeout=1)
+    outcome = fates(plan)[f"hangs-{step}"]
+    waited = f"{step}, which had begun and goes on past [boot] timeout"
+    assert str(outcome.error) == f"not done within 1 s ({step}: {waited})"
+
+
 def test_a_boot_that_cannot_go_on_does_not_wait_for_what_has_begun_past_the_deadline(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
