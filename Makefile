@@ -40,9 +40,10 @@ demo: setup build
 	@$(DEV)/python -m tests.demo
 
 test: setup lint build
-	@# Two at a time: machines have one processor each. What is in one file shares what is slow to make.
+	@# Two at a time: machines have one processor each. What is in one file shares what is slow to make; the boots,
+	@# whose files take longest, come first.
 	@CRYPTPILOT_SDK_PYTHON="$$($(PYTHON) build.py venv sdk)/bin/python" \
-		$(DEV)/python -m pytest tests -n2 --dist=loadfile $(PYTEST_ARGS)
+		$(DEV)/python -m pytest tests -n2 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: setup build
 	@$(DEV)/python -m tests.bench $(BENCH)
