@@ -37,6 +37,8 @@ TEXT = "%Y-%m-%d %H:"
 class Machine:
     """What this machine believes: the difference of its clock, and what it was set to."""
 
+    began: datetime.datetime = dataclasses.field(default_factory=lambda: datetime.datetime.now(UTC))
+    """When the test did, by a clock that is right."""
     wrong_by: datetime.timedelta = -5 * YEAR
     set_to: list[datetime.datetime] = dataclasses.field(default_factory=list)
 
@@ -45,7 +47,7 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """An initrd, made 100 days ago, with a clock that is five years back."""
     made = Machine()
-    monkeypatch.setattr(clock, "now", lambda: NOW + made.wrong_by)
+    monkeypatch.setattr(clock, "now", lambda: made.began + made.wrong_by)
     monkeypatch.setattr(clock, "set_to", made.set_to.append)
     monkeypatch.setattr(clock, "image_made", lambda: NOW - 100 * DAY)
     monkeypatch.setattr(judging, "in_initrd", lambda: True)
@@ -88,7 +90,7 @@ def gateway(pki: Pki) -> Iterator[Callable[..., KeyFetchError]]:
 def test_in_an_initrd_the_clock_is_set_by_the_gateways(machine: Machine, gateway: Callable[..., KeyFetchError]) -> None:
     error = gateway()
     assert [abs(moment - NOW) < DAY for moment in machine.set_to] == [True]
-    assert error.what.startswith(f"this machine's clock said {(NOW - 5 * YEAR).strftime(TEXT)}")
+    assert error.what.startswith(f"this machine's clock said {(machine.began - 5 * YEAR).strftime(TEXT)}")
     assert error.retryable
 
 
@@ -104,7 +106,7 @@ def test_in_the_booted_system_both_times_are_told_and_the_clock_is_let_be(
     monkeypatch.setattr(judging, "in_initrd", lambda: False)
     error = gateway()
     assert "finds that this machine's clock is wrong (KMS says RequestTimeTooSkewed" in error.what
-    assert f"this machine's clock says {(NOW - 5 * YEAR).strftime(TEXT)}" in error.what
+    assert f"this machine's clock says {(machine.began - 5 * YEAR).strftime(TEXT)}" in error.what
     assert error.what.count(" UTC") == 2
     assert "timedatectl" in error.hint
     assert error.retryable  # a time service may be about to set it

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
 TARGET = "/?SecretName=disk&VersionStage=ACSCurrent"
-GRANT = Grant("STS.mine", "key", "CAISmine", datetime.now(timezone.utc) + timedelta(hours=1))
+GRANT = Grant("STS.mine", "key", "CAISmine", datetime.now(timezone.utc) + timedelta(days=1))
 OTHER = Grant("STS.other", "other", "CAISother", GRANT.expires)
 OVER = Grant("STS.over", "key", "CAISover", datetime.now(timezone.utc) - timedelta(seconds=1))
 GRANTS = {grant.access_key_id: grant for grant in (GRANT, OTHER, OVER)}
