@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.boot import record as records
-from cryptpilot_boot.boot.plan import image_needs
+from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
 from cryptpilot_boot.system import certificates
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def plan(config: Config) -> list[str]:
     lines += [f"program {name}" for name in needs.programs]
     lines += [f"module {name}" for name in needs.modules]
     lines += [f"device {volume.dev}" for volume in config.volumes]
+    lines += [f"volume {volume.volume}" for volume in initrd_volumes(config)]
     lines += [f"authorities {certificates.store()}"] if needs.authorities else []
     return lines + (["network yes"] if needs.network else [])
 

@@ -5,8 +5,8 @@
 # carries it out. A configuration that cannot be used fails the image: without the agent's part it would be made
 # all the same, and nobody would know before the next boot.
 
-# shellcheck disable=SC2154  # dracut sets dracutbasedir, dracutsysrootdir, initdir, moddir, omit_dracutmodules,
-# systemdsystemunitdir, systemdutildir
+# shellcheck disable=SC2154  # dracut sets dracutbasedir, dracutsysrootdir, initdir, moddir, systemdsystemunitdir,
+# systemdutildir, {,add_,force_add_,omit_}dracutmodules, {host,user,swap}_devs
 
 _agent=/usr/lib/cryptpilot
 
@@ -14,6 +14,10 @@ _agent=/usr/lib/cryptpilot
 check() {
     local volumes=("$dracutsysrootdir"/etc/cryptpilot/volumes/*.toml)
     [[ -e ${volumes[0]} ]] || return 255
+    if _is_for_crash_dump && ! _dump_needs_a_volume; then
+        _withdraw
+        return 1
+    fi
     # dracut leaves a module out whose dependency it does not have, with a word few would notice.
     if _plan 2> /dev/null | grep -q '^network ' && ! compgen -G "$dracutbasedir/modules.d/??network" > /dev/null; then
         _fail "a volume has its key in KMS, and dracut has no network module (Debian: install dracut-network)"
@@ -23,6 +27,75 @@ check() {
 (Debian: install isc-dhcp-client and iputils-arping)"
     fi
     return 0
+}
+
+# Whether the image is for the kernel that writes a crash dump: it boots into little memory, from which no root is
+# mounted, so it gets neither the agent nor its credentials nor a network. mkdumprd of the Enterprise Linux family says
+# IN_KDUMP=1 and adds kdumpbase; SUSE's module is called kdump. An administrator who forces cryptpilot in gets it.
+_is_for_crash_dump() {
+    local asked=" $dracutmodules $add_dracutmodules $force_add_dracutmodules "
+    [[ " $force_add_dracutmodules " != *" cryptpilot "* ]] || return 1
+    [[ $IN_KDUMP == 1 || $asked == *" kdumpbase "* || $asked == *" kdump "* ]]
+}
+
+# Whether the dump goes to a volume that the initrd opens, or to something that lies on one.
+_dump_needs_a_volume() {
+    local device name names
+    names=$(_plan 2> /dev/null | sed -n 's/^volume //p')
+    # What dracut is given by --mount and --device is in host_devs, since dracut 106 in user_devs. Beside it are the
+    # devices of the running system unless mkdumprd has them left out; no dump goes to swap.
+    for device in "${host_devs[@]}" "${user_devs[@]}"; do
+        [[ " ${swap_devs[*]} " != *" $device "* ]] || continue
+        while read -r name; do
+            [[ $name && $'\n'$names$'\n' == *$'\n'"$name"$'\n'* ]] && return 0
+        done < <(_mappings_of "$(expand_persistent_dev "$device")")
+    done
+    return 1
+}
+
+# Prints the names of the device-mapper devices that a device is made of, itself included.
+_mappings_of() {
+    local number
+    if [[ -b $1 ]]; then
+        number=$(stat -L -c '%t:%T' "$1")
+        _mappings_below "$(readlink -f "/sys/dev/block/$((0x${number%:*})):$((0x${number#*:}))")"
+    else
+        # what is not open just now has nothing in /sys
+        echo "${1#/dev/mapper/}"
+    fi
+}
+
+# The same of a device's directory in /sys.
+_mappings_below() {
+    local below
+    [[ ! -e $1/dm/name ]] || cat "$1/dm/name"
+    for below in "$1"/slaves/*; do
+        [[ ! -e $below ]] || _mappings_below "$(readlink -f "$below")"
+    done
+    [[ ! -e $1/partition ]] || _mappings_below "${1%/*}"
+}
+
+# Leaves no trace of cryptpilot in an image. dracut fails the whole image when a module is left out that
+# /etc/dracut.conf asks for by name. And its module for LUKS disks would have the image ask for the password of each
+# volume that the running system has in use.
+_withdraw() {
+    local list kind value device
+    for list in dracutmodules add_dracutmodules; do
+        [[ " ${!list} " != *" cryptpilot "* ]] || printf -v "$list" '%s' "$(_without_us "${!list}")"
+    done
+    while read -r kind value; do
+        [[ $kind == device ]] || continue
+        for device in "${!host_fs_types[@]}"; do
+            [[ ! $device -ef $value ]] || unset "host_fs_types[$device]"
+        done
+    done < <(_plan 2> /dev/null)
+}
+
+_without_us() {
+    local module
+    for module in $1; do
+        [[ $module == cryptpilot ]] || printf ' %s ' "$module"
+    done
 }
 
 # Whether systemd may be in the image: when dependencies are asked for, dracut does not know yet whether it will be.

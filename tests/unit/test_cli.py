@@ -304,6 +304,7 @@ def test_what_the_image_needs_is_printed_for_a_shell(capsys: pytest.CaptureFixtu
     assert lines[:2] == [f"config {tmp_path}/global.toml", f"config {tmp_path}/volumes/v0.toml"]
     assert "program cryptsetup" in lines
     assert "module dm_crypt" in lines
+    assert "volume data0" in lines
     assert "device /dev/nvme1n1p1" in lines
     assert lines[-1] == "network yes"
     assert not [line for line in lines if line.startswith("authorities")]

@@ -1,0 +1,122 @@
+"""dracut's module, without dracut: which images it leaves alone."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from buildlib.base import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODULE = ROOT / "dracut/95cryptpilot/module-setup.sh"
+LEFT_OUT, NOT_NEEDED, CARRIED = 1, 255, 0
+"""What the module's check says: never, only if asked for by name, yes."""
+_DRACUT = """
+declare -A host_fs_types=([/dev/null]=crypto_LUKS [/dev/zero]=ext4)
+dfatal() { echo "$1" >&2; }
+expand_persistent_dev() { echo "$1"; }
+"""
+_PLAN = """
+_plan() { printf '%s\\n' 'config /etc/x' 'program cryptsetup' 'device /dev/null' 'volume root' 'volume data.0'; }
+"""
+
+
+def bash(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-c", script, "bash", *arguments], capture_output=True, text=True, check=False)
+
+
+def check(root: Path, variables: str) -> tuple[int, str]:
+    """Run the module's check with some of dracut's variables; return its status, and what it left of them."""
+    (root / "etc/cryptpilot/volumes").mkdir(parents=True, exist_ok=True)
+    (root / "etc/cryptpilot/volumes/root.toml").touch()
+    done = bash(
+        f"""{_DRACUT}{variables}
+dracutsysrootdir=$1
+. {MODULE}{_PLAN}
+check; status=$?
+echo $dracutmodules / $add_dracutmodules / ${{!host_fs_types[*]}}
+exit $status""",
+        str(root),
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("variables", "status"),
+    [
+        ("", CARRIED),
+        ("dracutmodules=all; add_dracutmodules=' systemd network '", CARRIED),
+        ("dracutmodules=all; add_dracutmodules=' rescue '; unset hostonly", CARRIED),
+        ("add_dracutmodules=' earlykdump '", CARRIED),
+        ("IN_KDUMP=1", LEFT_OUT),
+        ("add_dracutmodules=' kdumpbase '", LEFT_OUT),
+        ("force_add_dracutmodules='kdumpbase'", LEFT_OUT),
+        ("dracutmodules='bash systemd kdump'", LEFT_OUT),
+        ("IN_KDUMP=1; force_add_dracutmodules=' cryptpilot '", CARRIED),
+        ("IN_KDUMP=1; host_devs=(/dev/mapper/root)", CARRIED),
+        ("IN_KDUMP=1; host_devs=(/dev/mapper/data.0)", CARRIED),
+        ("IN_KDUMP=1; host_devs=(8:1 /dev/mapper/other); user_devs=(/dev/mapper/root)", CARRIED),
+        ("IN_KDUMP=1; host_devs=(/dev/mapper/other /dev/mapper/dataX0 /dev/mapper/roo /dev/mapper/)", LEFT_OUT),
+        ("IN_KDUMP=1; host_devs=(/dev/disk/by-uuid/root nfs:/root)", LEFT_OUT),
+        ("IN_KDUMP=1; host_devs=(/dev/mapper/root); swap_devs=(/dev/mapper/root)", LEFT_OUT),
+    ],
+)
+def test_the_image_of_a_crash_kernel_is_left_alone_unless_its_dump_goes_to_a_volume(
+    tmp_path: Path, variables: str, status: int
+) -> None:
+    assert check(tmp_path, variables)[0] == status
+
+
+def test_no_volume_no_module(tmp_path: Path) -> None:
+    assert bash(f"dracutsysrootdir=$1; . {MODULE}; check", str(tmp_path)).returncode == NOT_NEEDED
+
+
+@pytest.mark.parametrize(
+    ("variables", "left"),
+    [
+        ("dracutmodules=all", "all / / /dev/zero"),
+        ("dracutmodules=all; add_dracutmodules=' x cryptpilot  kdump '", "all / x kdump / /dev/zero"),
+        ("dracutmodules='cryptpilot'", "/ / /dev/zero"),
+        ("dracutmodules='base cryptpilot-more kdump'", "base cryptpilot-more kdump / / /dev/zero"),
+    ],
+)
+def test_where_it_is_left_out_dracut_neither_misses_it_nor_opens_its_volumes(
+    tmp_path: Path, variables: str, left: str
+) -> None:
+    """dracut fails an image that lacks what it was asked for by name; and it opens LUKS disks that are in use."""
+    assert check(tmp_path, f"IN_KDUMP=1; {variables}") == (LEFT_OUT, left)
+
+
+def test_where_it_is_carried_dracuts_variables_stay(tmp_path: Path) -> None:
+    status, left = check(tmp_path, "dracutmodules=all; add_dracutmodules=' cryptpilot '")
+    assert (status, left.split(" / ")[:2]) == (CARRIED, ["all", "cryptpilot"])
+    assert sorted(left.split(" / ")[2].split()) == ["/dev/null", "/dev/zero"]
+
+
+def test_mappings_are_found_through_any_number_of_layers(tmp_path: Path) -> None:
+    """An LV on a RAID on a volume and a disk's partition."""
+    for node, name, below in (
+        ("dm-2", "vg-lv", ["md0"]),
+        ("md0", "", ["dm-1", "vda1"]),
+        ("dm-1", "data0", ["vdb"]),
+        ("vdb", "", []),
+    ):
+        (tmp_path / node / "slaves").mkdir(parents=True)
+        for other in below:
+            (tmp_path / node / "slaves" / other).symlink_to(tmp_path / other)
+        if name:
+            (tmp_path / node / "dm").mkdir()
+            (tmp_path / node / "dm/name").write_text(f"{name}\n")
+    (tmp_path / "vda").mkdir()
+    (tmp_path / "vda1").symlink_to("vda/vda1")
+    (tmp_path / "vda/vda1").mkdir()
+    (tmp_path / "vda/vda1/partition").touch()
+    (tmp_path / "vda/dm").mkdir()
+    (tmp_path / "vda/dm/name").write_text("mpatha\n")
+    done = bash(f". {MODULE}; _mappings_below $1", str(tmp_path / "dm-2"))
+    assert (done.stdout.split(), done.stderr) == (["vg-lv", "data0", "mpatha"], "")
