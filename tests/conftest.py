@@ -2,14 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import machines
+from tests.lab.run import mean_default_signals
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Generator, Iterator
+
+UNIT = Path(__file__).with_name("unit")
+# Seconds after which a part of a test is ended, and has failed. None takes a third of that on a machine that is loaded.
+CEILING_UNIT = 300
+CEILING = 1800
+AGAIN = 30
+"""Seconds until it is ended once more, if it was cleaning up and hung in that."""
+
+
+def pytest_configure() -> None:
+    mean_default_signals()
+
+
+@contextlib.contextmanager
+def ceiling(seconds: int) -> Iterator[None]:
+    """Have what takes longer fail, wherever it waits: it ends the test, and not the run."""
+
+    def end(*_: object) -> None:
+        pytest.fail(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    with ceiling(CEILING):  # of fixtures, some are made once for many tests
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    with ceiling(CEILING_UNIT if UNIT in item.path.parents else CEILING):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, object, object]:
+    with ceiling(CEILING):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,16 @@ and is told to die when the test run dies, so that not even ``kill -9`` of pytes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
 import subprocess
-from typing import IO, TYPE_CHECKING, Union
+from typing import IO, TYPE_CHECKING, Any, Union
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 Argument = Union[str, "Path"]
@@ -73,6 +74,33 @@ def spawn(
         pass_fds=tuple(pass_fds),
         start_new_session=True,
     )
+
+
+def mean_default_signals() -> None:
+    """Have all that this process starts begin with every signal as a program at a terminal has it.
+
+    A script that runs the tests in the background has SIGINT ignored, nohup(1) SIGHUP; what is ignored stays so in a
+    program that is started, and what has a handler does not. This process itself goes on ignoring the signal.
+    """
+    for number in signal.valid_signals():
+        # subprocess sees to those that Python ignores itself
+        if signal.getsignal(number) is signal.SIG_IGN and number not in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+@contextlib.contextmanager
+def started(argv: Sequence[Argument], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Start a program that is killed, if need be, at the end of a ``with`` statement; options: those of Popen."""
+    process: subprocess.Popen[Any] = subprocess.Popen([str(word) for word in argv], **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
+        process.wait()
 
 
 def contained(argv: Sequence[Argument], *namespaces: str) -> list[Argument]:

@@ -20,6 +20,7 @@ from cryptpilot_boot.system import cryptsetup
 from cryptpilot_boot.system import run as module
 from cryptpilot_boot.system.luks_header import Header
 from cryptpilot_boot.system.run import interrupt, read_secret, run
+from tests.lab.run import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -274,7 +275,7 @@ def test_a_signal_that_raises_is_an_interruption(
     tmp_path: Path, number: int, how: str, said: str, left: set[str]
 ) -> None:
     command = [sys.executable, "-c", SIGNALED, how, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
+    with started(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
         wait_until((tmp_path / "begun").exists)
         process.send_signal(number)
         assert process.communicate(timeout=LONG)[0] == said
