@@ -1,7 +1,5 @@
 """Entry point of `python -m cryptpilot_boot` and of the frozen agent."""
 
-import sys
+from cryptpilot_boot.cli.main import run_and_exit
 
-from cryptpilot_boot.cli.main import main
-
-sys.exit(main())
+run_and_exit()

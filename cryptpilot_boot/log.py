@@ -10,10 +10,11 @@ import dataclasses
 import datetime
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot import steps
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, describe_bug
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,15 +42,14 @@ class Event:
     facts: dict[str, object] = dataclasses.field(default_factory=dict)
 
 
-PHASES = ("begin", "end", "wait", "fail", "note")
-"""Of a step, but for "note": that is a moment."""
+PHASES = ("begin", "end", "wait", "busy", "fail", "note")
+"""Of a step, but for "note": that is a moment. "busy": it takes long and goes on, but does not wait."""
 
-FETCH_KEY = "fetch-key"
-"""The step in which a key provider is asked: nothing is open yet, and it may last until the deadline."""
+FETCH_KEY = steps.FETCH_KEY
 
 Sink = Callable[[Event], None]
 
-_sinks: list[tuple[Sink, Callable[[OSError], object]]] = []
+_sinks: list[tuple[Sink, Callable[[Exception], object]]] = []
 _lock = threading.Lock()
 
 
@@ -58,21 +58,35 @@ def boot_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def subscribe(sink: Sink, on_failure: Callable[[OSError], object] = lambda _: None) -> None:
+def subscribe(sink: Sink, on_failure: Callable[[Exception], object] = lambda _: None) -> None:
     """Have `sink` called with every event from now on; calls never overlap.
 
-    One that raises OSError, as on a disk that is full, is called no more, and `on_failure` is, once: no step fails
-    because it cannot be told of.
+    One that fails, as on a disk that is full, is not called again, and `on_failure` is, once: no step fails because it
+    cannot be told of. Nor may one wait: that would delay the step.
     """
     with _lock:
         _sinks.append((sink, on_failure))
 
 
-def latest() -> dict[str, Event]:
-    """Return a table of each volume's last event, which is kept up to date from now on."""
-    table: dict[str, Event] = {}
-    subscribe(lambda event: table.update({event.volume: event}))
-    return table
+@contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Do what only tells: its failure is noted in the log, and is no failure of what it tells of.
+
+    For every note, flag file and message by which nothing is decided. what: the note, in words.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        emit("untold", facts={"what": what, "error": reason(error)})
+
+
+def reason(error: Exception) -> str:
+    """Say why something could not be written."""
+    if isinstance(error, CryptpilotError):
+        return error.what
+    return (error.strerror if isinstance(error, OSError) else None) or describe_bug(error)
 
 
 def emit(
@@ -86,17 +100,19 @@ def emit(
     """Tell every sink that something happened."""
     utc = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
     event = Event(round(boot_seconds(), 3), utc, step, phase, volume, seconds, facts or {})
+    if phase == "wait":
+        steps.wait(step, volume, str(event.facts.get("waiting_for", "")))
     broken = []
     with _lock:
         for subscription in list(_sinks):
             sink, on_failure = subscription
             try:
                 sink(event)
-            except OSError as error:
+            except Exception as error:
                 _sinks.remove(subscription)
                 broken.append((on_failure, error))
     for on_failure, failure in broken:
-        with suppress(OSError):  # the console may be what is broken
+        with telling("a part of the log is lost"):  # the console may be what is broken
             on_failure(failure)
 
 
@@ -110,7 +126,8 @@ def timed(step: str, volume: str = "", **facts: object) -> Iterator[dict[str, ob
     started = time.monotonic()
     found: dict[str, object] = {}
     try:
-        yield found
+        with steps.at_work(step, volume, str(facts.get("device", ""))):
+            yield found
     except CryptpilotError as error:
         emit(step, "fail", volume=volume, seconds=_since(started), facts={**facts, **found, "error": error.what})
         raise

@@ -23,7 +23,9 @@ def verbose(say: Say) -> Sink:
 
     def tell(event: Event) -> None:
         tell_wait(event)
-        if event.phase in ("begin", "wait") or event.step == "outcome":  # what became of a volume is told anyway
+        if (
+            event.phase in ("begin", "wait", "busy") or event.step == "outcome"
+        ):  # what became of a volume is told anyway
             return
         what = f"{event.volume}: {event.step}" if event.volume else event.step
         took = f" {event.seconds:.3f} s" if event.seconds is not None else ""
@@ -35,10 +37,15 @@ def verbose(say: Say) -> Sink:
 
 
 def brief(say: Say) -> Sink:
-    """Return a sink that tells what is waited for: at once, when that changes, and every few seconds."""
+    """Return a sink that tells what is waited for, and what takes long.
+
+    A wait is told of at once, when that changes, and every few seconds.
+    """
     last: dict[str, tuple[str, float]] = {}
 
     def tell(event: Event) -> None:
+        if event.phase == "busy":
+            say(f"{event.volume}: still {event.facts.get('doing', event.step)}")
         if event.phase != "wait":
             return
         waiting_for = str(event.facts.get("waiting_for", ""))

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _YES = ("1", "yes", "y", "true", "t", "on")
 _NO = ("0", "no", "n", "false", "f", "off")
 _LONGEST = 3600  # seconds, as in the configuration
+_MOST_COMPLAINTS = 10
+# What of the command line is repeated on the console; all else is only spoken of.
+_SHOWN = re.compile(r"[A-Za-z0-9_.:/+-]{1,64}")
 # A word may have its value in quotes, blanks included, as the kernel takes it apart.
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 
@@ -50,11 +56,23 @@ def parse(command_line: str, *, initrd: bool) -> Parameters:
                 try:
                     values[key] = _KINDS[key](text)
                 except ValueError as error:
-                    complaints.append(f"kernel parameter {name}={text} {error}")
+                    complaints.append(f"kernel parameter {shown(name)}={shown(text) if text else ''} {error}")
             else:
-                complaints.append(f"kernel parameter {name} is unknown")
+                complaints.append(f"kernel parameter {shown(name)} is unknown")
     named = volumes.get("rd.cryptpilot") or volumes.get("cryptpilot") or []
     return Parameters(on=values.pop("", True), **values, volumes=tuple(named), complaints=tuple(complaints))  # type: ignore[arg-type]
+
+
+def shown(text: str) -> str:
+    """Return a part of the command line as it may stand on the console: a text of few plain characters, or "(...)"."""
+    return text if _SHOWN.fullmatch(text) else "(...)"
+
+
+def bounded(complaints: Sequence[str]) -> tuple[str, ...]:
+    """Return the first ten of the complaints, and in place of the others how many they are."""
+    more = len(complaints) - _MOST_COMPLAINTS
+    last = (f"kernel parameters: {more} more make no sense",) if more > 0 else ()
+    return (*complaints[:_MOST_COMPLAINTS], *last)
 
 
 def values(command_line: str) -> dict[str, str]:

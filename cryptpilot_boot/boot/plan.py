@@ -87,7 +87,12 @@ def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[st
         timeout=config.boot.timeout if said.timeout is None else said.timeout,
         verbose=config.boot.verbose if said.verbose is None else said.verbose,
         late_after=late_after if stage == "initrd" else None,
-        complaints=(*said.complaints, *(f'kernel parameter names "{name}", no auto_open volume' for name in unknown)),
+        complaints=parameters.bounded(
+            (
+                *said.complaints,
+                *(f'kernel parameter names "{parameters.shown(name)}", no auto_open volume' for name in unknown),
+            )
+        ),
     )
 
 

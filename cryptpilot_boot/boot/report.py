@@ -221,7 +221,7 @@ def _steps(run: _Run) -> Iterator[Step]:
     begun: dict[tuple[str, str], list[Event]] = {}
     for event in run.events:
         key = (event.volume, event.step)
-        if event.phase == "note" or event.step == "outcome":
+        if event.phase in ("note", "busy") or event.step == "outcome":
             continue
         if event.phase == "begin":
             if key in begun:

@@ -11,11 +11,12 @@ import dataclasses
 import threading
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import keys, log, volume
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted, describe_bug
-from cryptpilot_boot.system import block, network, process
+from cryptpilot_boot import keys, log, steps, volume
+from cryptpilot_boot.boot.bring_up import bring_up, watch_network
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, describe_bug
+from cryptpilot_boot.system import process
 from cryptpilot_boot.system.run import interrupt
-from cryptpilot_boot.system.wait import Deadline, device_changes, network_changes, wait_for
+from cryptpilot_boot.system.wait import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 _GRACE = 2.0  # seconds
 _LOOK_AGAIN = 1.0
 _TELL_EVERY = 5.0
-# Seconds that a step may be at work after the deadline. Two take the longer the larger the disk is.
-_LONGEST = {"format": 24 * 3600.0, "makefs": 24 * 3600.0}
+# Seconds that a step may be at work after the deadline. Two take the longer the larger the disk is, and a disk that
+# answers slowly is read in dozens of places.
+_LONGEST = {"format": 24 * 3600.0, "makefs": 24 * 3600.0, "probe": 600.0}
 _LONGEST_OTHER = 60.0
 # A program that is ended writes what is left in memory to the disk first, gigabytes perhaps.
 _LONGEST_END = 600.0  # seconds
@@ -70,11 +72,12 @@ def run(
     """Open the volumes of a stage; one that fails, hangs or is not there delays and fails no other.
 
     on_outcome: called for each volume as soon as it is known how it fared, one at a time, and again if it turns out
-    later that the boot cannot go on without it. pivot: asked what else the pivot waits for now, as names of volumes;
-    None while that is not known. Once it is, and `plan.late_after` is over, volumes that are not needed and still wait
-    for something are left to the next stage; and so they are as soon as the boot cannot go on. on_late: called when
-    `plan.late_after` is over, or all is done before. worth: asked once the pivot is known which volumes, beside those,
-    are waited for until the deadline: without them the boot goes on, but the next stage comes too late for them.
+    later that the boot cannot go on without it; it only tells, and must not wait. pivot: asked what else the pivot
+    waits for now, as names of volumes; None while that is not known. Once it is, and `plan.late_after` is over, volumes
+    that are not needed and still wait for something are left to the next stage; and so they are as soon as the boot
+    cannot go on. on_late: called when `plan.late_after` is over, or all is done before. worth: asked once the pivot is
+    known which volumes, beside those, are waited for until the deadline: without them the boot goes on, but the next
+    stage comes too late for them.
 
     `plan.timeout` is for what is waited for. What has begun by then goes on, unless there is a next stage and it is all
     that keeps the boot from it, or the boot cannot go on: it is ended then, with nothing of it left open. So it is on a
@@ -83,7 +86,7 @@ def run(
     stage = _Stage(plan, on_outcome, pivot, on_late, worth)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
     if any(one.needs_network for one in plan.volumes):
-        _in_background(lambda: _watch_network(stage.deadline))
+        _in_background(lambda: watch_network(stage.deadline))
     with keys.Answers() as answers:
         try:
             for one in plan.volumes:
@@ -92,7 +95,13 @@ def run(
         except KeyboardInterrupt:
             stage.finish()
             raise
-    on_late()
+        except Exception:
+            # a bug of ours: nothing stays half done for it
+            interrupt()
+            stage.finish()
+            raise
+    with log.telling("that nobody waits for a network any more"):
+        on_late()
     stage.wait_for_the_pivot()
     log.emit("done", facts={**_costs(), "peak_memory": process.peak_memory()})
     return [stage.outcomes[one.volume] for one in plan.volumes]
@@ -117,21 +126,21 @@ class _Stage:
         self._on_late = on_late
         self._worth = worth
         self._patience = Deadline(plan.timeout if plan.late_after is None else min(plan.late_after, plan.timeout))
-        self._last = log.latest()
         self._unprepared = len(plan.volumes)
         self._begun: set[str] = set()  # and at work
         self._ending = False
-        self._overtime: dict[str, tuple[str, Deadline]] = {}  # by volume: its step, and how long that may take
+        # by volume: its step, and how long that may take
+        self._overtime: dict[str, tuple[steps.Step | None, Deadline]] = {}
         self._changed = threading.Condition(threading.RLock())
 
     def begin(self, one: Volume, answers: keys.Answers) -> None:
         """Bring a volume up, on a thread of its own."""
 
-        def bring_up() -> None:
+        def work() -> None:
             error: CryptpilotError | None = None
             opened: volume.Opening | None = None
             try:
-                opened = _bring_up(one, self.deadline, answers, self._prepared, self._asking)
+                opened = bring_up(one, self.deadline, answers, self._prepared, self._asking)
             except Interrupted:
                 self._over(one)  # whoever had it ended says so
                 return
@@ -144,7 +153,7 @@ class _Stage:
             finally:
                 self._over(one)
 
-        _in_background(bring_up)
+        _in_background(work)
 
     def wait(self) -> None:
         """Wait until it is known of every volume what became of it."""
@@ -152,20 +161,17 @@ class _Stage:
         with self._changed:
             while self._pending() and not grace.over:
                 if self._patience.over:
-                    self._on_late()
+                    with log.telling("that nobody waits for a network any more"):
+                        self._on_late()
                 if self._cannot_go_on() or (self._patience.over and self._pivot_is_ready()):
                     self._leave_to_the_next_stage()
                 left = grace.left() if self._patience.over else min(grace.left(), self._patience.left())
-                self._changed.wait(min(left, _LOOK_AGAIN))
-            tell = Deadline(0)
+                self._look_again(left)
             while self._give_up_what_waits():
                 if self._cannot_go_on() or self._pivot_is_ready():
                     self._end()
                     break
-                if tell.over:
-                    self._tell_of_what_is_at_work()
-                    tell = Deadline(_TELL_EVERY)
-                self._changed.wait(_LOOK_AGAIN)
+                self._look_again(_LOOK_AGAIN)
 
     def finish(self) -> None:
         """After an interruption, wait until what has begun has come to an end; nothing begins any more."""
@@ -173,7 +179,7 @@ class _Stage:
         with self._changed:
             self._ending = True
             while self._begun and not limit.over:
-                self._changed.wait(min(limit.left(), _LOOK_AGAIN))
+                self._look_again(limit.left())
 
     def wait_for_the_pivot(self) -> None:
         """If a volume failed, wait until it is known whether the pivot needs it; tell of it again if it does."""
@@ -181,7 +187,7 @@ class _Stage:
             while self._failed_needlessly() and self._plan.late_after is not None and not self.deadline.over:
                 if self._cannot_go_on() or self._pivot() is not None:
                     break
-                self._changed.wait(min(_LOOK_AGAIN, self.deadline.left()))
+                self._look_again(self.deadline.left())
             for outcome in self._failed_needlessly():
                 if outcome.volume.volume in self._needed():
                     self._tell(dataclasses.replace(outcome, late=False, needed=True))
@@ -209,44 +215,45 @@ class _Stage:
         """After the deadline, give up on all that has not begun, or that hangs; return what is at work."""
         for one in self._pending():
             if one.volume not in self._begun or self._hangs(one):
-                self._settle(one, _stuck(self.deadline, self._last.get(one.volume)))
+                self._settle(one, _stuck(self.deadline, one))
         return self._pending()
 
     def _hangs(self, one: Volume) -> bool:
-        last = self._last.get(one.volume)
-        step = last.step if last else "start"
-        known, limit = self._overtime.get(one.volume, ("", self.deadline))
-        if known != step:
-            limit = Deadline(_LONGEST.get(step, _LONGEST_OTHER))
+        step = steps.current(one.volume)
+        known, limit = self._overtime.get(one.volume, (None, None))
+        if limit is None or known is not step:
+            limit = Deadline(_LONGEST.get(step.name, _LONGEST_OTHER) if step else _LONGEST_OTHER)
             self._overtime[one.volume] = (step, limit)
         return limit.over
 
-    def _tell_of_what_is_at_work(self) -> None:
-        for one in self._pending():
-            last = self._last.get(one.volume)
-            step = last.step if last else "start"
-            waiting_for = f"{step}, which had begun and goes on past [boot] timeout"
-            log.emit(step, "wait", volume=one.volume, facts={"waiting_for": waiting_for})
+    def _look_again(self, seconds: float) -> None:
+        """Sleep until something changes, for so many seconds and for 1 at most; then tell of what takes long."""
+        self._changed.wait(min(seconds, _LOOK_AGAIN))
+        pending = {one.volume for one in self._pending()}
+        for step in steps.long(_TELL_EVERY):
+            if step.volume in pending:
+                late = "; it had begun, and goes on past [boot] timeout" if self.deadline.over else ""
+                doing = f"{step.words}: {step.seconds:.0f} s{late}"
+                log.emit(step.name, "busy", volume=step.volume, facts={"doing": doing})
 
     def _end(self) -> None:
         """End what is at work in good order, so that the next stage finds closed what it begins anew."""
-        steps = {one.volume: self._last[one.volume].step for one in self._pending() if one.volume in self._last}
+        doing = {one.volume: steps.current(one.volume) for one in self._pending()}
         interrupt()
         self.finish()
         for one in self._pending():
             if one.volume in self._begun:
-                self._settle(one, _stuck(self.deadline, self._last.get(one.volume)))
+                self._settle(one, _stuck(self.deadline, one))
             else:
                 late = one.volume not in self._needed()
-                self._settle(one, _ended(self.deadline, steps.get(one.volume, "start")), late=late)
+                self._settle(one, _ended(self.deadline, doing.get(one.volume)), late=late)
 
     def _leave_to_the_next_stage(self) -> None:
         """Give up on volumes that still wait."""
         for one in self._pending():
             if one.volume not in self._begun:
-                seconds = self.deadline.total - self.deadline.left()
-                doing = _doing(self._last.get(one.volume))
-                self._settle(one, CryptpilotError(f"not open after {seconds:.0f} s ({doing})"), late=True)
+                seconds = self.deadline.passed()
+                self._settle(one, CryptpilotError(f"not open after {seconds:.0f} s ({_doing(one)})"), late=True)
 
     @contextlib.contextmanager
     def _asking(self, one: Volume) -> Iterator[None]:
@@ -279,7 +286,7 @@ class _Stage:
         with self._changed:
             if one.volume in self.outcomes:
                 return  # it was given up meanwhile
-            seconds = self.deadline.total - self.deadline.left()
+            seconds = self.deadline.passed()
             needed = one.volume in self._needed()
             was_open, pending = opened is volume.Opening.WAS_OPEN, opened is volume.Opening.PREVIOUS
             self._tell(Outcome(one, self._plan.stage, seconds, error, was_open, late, needed, pending))
@@ -296,7 +303,8 @@ class _Stage:
             facts.update(error=error.what, hint=error.hint)
         phase = "fail" if error else "end"
         log.emit("outcome", phase, volume=one.volume, seconds=round(outcome.seconds, 3), facts=facts)
-        self._on_outcome(outcome)
+        with log.telling(f"what became of {one.volume}"):
+            self._on_outcome(outcome)
 
     def _prepared(self) -> None:
         with self._changed:
@@ -315,83 +323,26 @@ def _in_background(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
-def _bring_up(
-    one: Volume,
-    deadline: Deadline,
-    answers: keys.Answers,
-    on_prepared: Callable[[], None],
-    asking: Callable[[Volume], contextlib.AbstractContextManager[None]],
-) -> volume.Opening:
-    """Prepare, wait for the device, ask for the key, open.
-
-    asking: what asks for a key runs in it; raises in the end if the device must not be changed.
-    """
-    try:
-        if volume.is_open(one):
-            return volume.Opening.WAS_OPEN
-        with log.timed("prepare", one.volume):
-            process.lock_memory()
-            ask = keys.prepare(one.encrypt)
-    finally:
-        on_prepared()
-    _wait_for_device(one, deadline)
-
-    def ask_passphrase() -> keys.Passphrase:
-        with asking(one), log.timed(log.FETCH_KEY, one.volume, **keys.describe(one.encrypt)):
-            return answers.ask(one.encrypt, ask, deadline, one.volume)
-
-    previous = keys.previous(one.encrypt)
-    if previous is None:
-        return volume.open_volume(one, ask_passphrase)
-
-    def ask_previous() -> keys.Passphrase:
-        # prepared only now: hardly any boot comes here, and what takes long was done for the current value
-        with asking(one), log.timed(log.FETCH_KEY, one.volume, **keys.describe(previous)):
-            return answers.ask(previous, keys.prepare(previous), deadline, one.volume)
-
-    return volume.open_volume(one, ask_passphrase, ask_previous=ask_previous)
-
-
-def _wait_for_device(one: Volume, deadline: Deadline) -> None:
-    def tell(left: float) -> None:
-        log.emit("wait-device", "wait", volume=one.volume, facts={"waiting_for": f"{one.dev}, {left:.0f} s left"})
-
-    with log.timed("wait-device", one.volume, device=one.dev), device_changes() as changes:
-        found = wait_for(lambda: block.is_block_device(one.dev) or None, changes, deadline, on_wait=tell)
-        if not found:
-            raise DeviceError(
-                f"{one.dev} did not appear within {deadline.total:.0f} s",
-                'check that the disk is attached and that "dev" names it; a name below /dev/disk/by-id or'
-                " by-partuuid stays the same when disks change places",
-            )
-
-
-def _watch_network(deadline: Deadline) -> None:
-    """Put the moment the network came up into the log: from here on all time is the key service's and ours."""
-    with network_changes() as changes:
-        if wait_for(lambda: network.has_route() or None, changes, deadline):
-            log.emit("network-up")
-
-
-def _stuck(deadline: Deadline, last: log.Event | None) -> CryptpilotError:
+def _stuck(deadline: Deadline, one: Volume) -> CryptpilotError:
     """Say where a volume hangs: in which step, and what that step last said it was waiting for."""
     return CryptpilotError(
-        f"not done within {deadline.total:.0f} s ({_doing(last)})",
+        f"not done within {deadline.total:.0f} s ({_doing(one)})",
         "see what it did: cryptpilot boot report; [boot] timeout is how long it may wait",
     )
 
 
-def _ended(deadline: Deadline, step: str) -> CryptpilotError:
+def _ended(deadline: Deadline, step: steps.Step | None) -> CryptpilotError:
     """Say that a volume was at work for too long to keep the boot, and what spares it that."""
     return CryptpilotError(
-        f"ended in the middle of {step}, since [boot] timeout ({deadline.total:.0f} s) is over;"
+        f"ended in the middle of {step.name if step else 'its start'}, since [boot] timeout"
+        f" ({deadline.total:.0f} s) is over;"
         ' "initrd = false" in its file has it begun in the booted system',
         "let the booted system open it, without a limit: initrd = false",
     )
 
 
-def _doing(last: log.Event | None) -> str:
-    if last is None:
+def _doing(one: Volume) -> str:
+    step = steps.current(one.volume)
+    if step is None:
         return "start"
-    what = (last.facts.get(fact) for fact in ("waiting_for", "error", "device"))
-    return f"{last.step}: {next(filter(None, what), 'at work')}"
+    return f"{step.name}: {step.waiting_for or f'{step.words} for {step.seconds:.0f} s'}"

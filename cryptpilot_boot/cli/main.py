@@ -32,10 +32,30 @@ EXIT_USAGE = 2  # argparse's own, and a configuration that cannot be used
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
+def run_and_exit() -> NoReturn:
+    """Run the command line and end the process with its exit status.
+
+    At once: the interpreter would wait for streams that take nothing any more, or that a thread is still writing to,
+    and end with a status of its own (120, or 134 by SIGABRT).
+    """
+    try:
+        status: object = main()
+    except SystemExit as end:  # argparse, which leaves what it printed to the interpreter
+        status = end.code if terminal.flush() else EXIT_FAILED
+    except KeyboardInterrupt:  # while the console was given its moment
+        status = EXIT_INTERRUPTED
+    os._exit(status if isinstance(status, int) else EXIT_OK if status is None else EXIT_FAILED)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     terminal.require_streams()
     arguments = parse(argv)
+    with terminal.unhurried() if arguments.boots else contextlib.nullcontext():
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     process.keep_memory_private()
     for number in run.SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it
@@ -48,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_USAGE
         for warning in config.warnings:
             _warn(warning)
-        if not _COMMANDS[arguments.command](config, arguments):
+        good = _COMMANDS[arguments.command](config, arguments)
+        terminal.require_told()
+        if not good:
             return EXIT_FAILED
     except (KeyboardInterrupt, Interrupted):
         _ignore_signals()
@@ -105,7 +127,9 @@ def _ignore_signals() -> None:
 
 def _show(config: Config, arguments: argparse.Namespace) -> bool:
     paint = terminal.paint if terminal.colored() else None
-    _print_lines(show.show(config, arguments.volumes, as_json=arguments.json, paint=paint))
+    with terminal.progress():
+        lines = show.show(config, arguments.volumes, as_json=arguments.json, paint=paint)
+    _print_lines(lines)
     _warn_of_stale_images(config)
     return True
 
@@ -188,18 +212,19 @@ def _header_restore(config: Config, arguments: argparse.Namespace) -> bool:
 
 
 def _config_check(config: Config, arguments: argparse.Namespace) -> bool:
-    good = check.check(
-        config,
-        keep_checking=arguments.keep_checking,
-        skip_passphrase=arguments.skip_check_passphrase,
-        say=terminal.say,
-    )
+    with terminal.progress():
+        good = check.check(
+            config,
+            keep_checking=arguments.keep_checking,
+            skip_passphrase=arguments.skip_check_passphrase,
+            say=terminal.say,
+        )
     _warn_of_stale_images(config)
     return good
 
 
 def _boot_service(config: Config, arguments: argparse.Namespace) -> bool:
-    return boot_service.boot_service(config, arguments.stage, terminal.say, arguments.volumes)
+    return boot_service.boot_service(config, arguments.stage, terminal.say, terminal.settle, arguments.volumes)
 
 
 def _generator(config: Config, arguments: argparse.Namespace) -> bool:
@@ -266,7 +291,7 @@ def _initrd_rebuild(config: Config, arguments: argparse.Namespace) -> bool:
 
     with terminal.progress():
         return image_rebuild.rebuild(
-            config, kernel=arguments.kernel, every=arguments.all, options=arguments.options, say=terminal.say
+            config, kernel=arguments.kernel, every=arguments.all, options=arguments.options, say=terminal.tell
         )
 
 

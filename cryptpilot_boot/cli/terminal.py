@@ -7,11 +7,11 @@ import shutil
 import sys
 import termios
 import threading
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
-from cryptpilot_boot import log
+from cryptpilot_boot import steps
+from cryptpilot_boot.cli.outlet import Outlet
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block
 
@@ -20,30 +20,19 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.commands.each import Result
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.log import Event
 
 _COLORS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36"}  # ECMA-48, 8.3.117
 _CLEAR_LINE = "\r\x1b[K"
-# Steps a person waits for, in words; what is not here takes no time.
-_STEPS = {
-    "fetch-key": "asking for the key",
-    "add-key": "adding a key slot",
-    "format": "formatting",
-    "makefs": "making the file system",
-    "check-fs": "checking the file system",
-    "open": "opening",
-    "close": "closing",
-    "remove-key": "removing old key slots",
-    "make-image": "dracut makes the image",
-    "check-image": "checking the image",
-}
 _WIDTH = 72  # characters, where no terminal says otherwise
 _TICK = 0.5  # seconds
 _LONGEST_SECRET = 1024
 _SILENT_FOR = 1.0  # seconds a step may take before it is worth a word
+_FAREWELL = 3.0  # seconds a console has, in the end or before a boot stops, to take what was said
 
 _speaking = threading.RLock()
 _status = ""
+_outlet: Outlet | None = None
+_untold: OSError | None = None
 
 
 def require_streams() -> None:
@@ -52,6 +41,24 @@ def require_streams() -> None:
         if getattr(sys, name) is None:
             os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """Have nothing that is said fail or wait for the console, whatever becomes of it there; for what runs at boot."""
+    global _outlet
+    _outlet = Outlet()
+    try:
+        yield
+    finally:
+        settle()
+        _outlet = None
+
+
+def settle() -> None:
+    """Give the console a moment to take what was said."""
+    if _outlet:
+        _outlet.settle(_FAREWELL)
 
 
 class CannotSay(OSError):
@@ -68,9 +75,39 @@ def say(line: str) -> None:
         raise CannotSay(error.errno, error.strerror) from None
 
 
+def tell(line: str) -> None:
+    """Print a line on something that is done; what else there is to do is done whether it can be written or not.
+
+    In the end, `require_told`.
+    """
+    global _untold
+    try:
+        say(line)
+    except OSError as error:
+        _untold = _untold or error
+
+
+def require_told() -> None:
+    """Raise BrokenPipeError or CannotSay, once, if `tell` could not write some line."""
+    global _untold
+    error, _untold = _untold, None
+    if error:
+        raise error
+
+
+def flush() -> bool:
+    """Have standard output take what was printed to it by others; tell whether it does."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
 def complain(line: str) -> None:
-    """Print a line to standard error."""
-    _write(sys.stderr, f"cryptpilot: {line}")
+    """Print a line to standard error, if that takes it: there is nowhere else to say that it does not."""
+    with suppress(OSError):
+        _write(sys.stderr, f"cryptpilot: {line}")
 
 
 def explain(error: CryptpilotError, subject: str = "") -> None:
@@ -85,17 +122,27 @@ def report(one: Volume, result: Result) -> None:
     if isinstance(result, CryptpilotError):
         explain(result, one.volume)
     else:
-        say(f"{one.volume}: {result}")
+        tell(f"{one.volume}: {result}")
 
 
 def confirm(question: str) -> bool:
     """Ask on the terminal; True for yes. Raises CryptpilotError when there is none."""
     if not sys.stdin.isatty():
         raise CryptpilotError("there is no terminal to ask for confirmation on", "give --yes if you are sure")
-    # not on standard output, which may be a file
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
+    _ask(f"{question} [y/N] ")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _ask(question: str) -> None:
+    """Show a question; not on standard output, which may be a file. Raises CryptpilotError when it cannot be shown."""
+    try:
+        sys.stderr.write(question)
+        sys.stderr.flush()
+    except OSError as error:
+        raise CryptpilotError(
+            f"standard error cannot be written, where a question would be shown: {error.strerror}",
+            "nothing was changed; call it from a terminal",
+        ) from None
 
 
 def report_aside(one: Volume, result: Result) -> None:
@@ -144,12 +191,12 @@ def _hidden(prompt: str) -> Iterator[None]:
     try:
         termios.tcsetattr(terminal, termios.TCSADRAIN, [*before[:3], before[3] & ~termios.ECHO, *before[4:]])
         # only now, or somebody quick would see what he types
-        sys.stderr.write(prompt)
-        sys.stderr.flush()
+        _ask(prompt)
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-        sys.stderr.write("\n")
+        with suppress(OSError):  # it is no more than the end of the line
+            sys.stderr.write("\n")
 
 
 def colored() -> bool:
@@ -174,7 +221,6 @@ def progress() -> Iterator[None]:
         yield
         return
     work = _Work()
-    log.subscribe(work.take)
     ended = threading.Event()
 
     def keep_showing() -> None:
@@ -192,32 +238,22 @@ def progress() -> Iterator[None]:
 
 
 class _Work:
-    """The steps at work: what, since when, on which device, and how much had been written to that when it began."""
+    """The steps at work, with how much had been written to the device of each when it was first seen."""
 
     def __init__(self) -> None:
-        self._steps: dict[str, tuple[str, float, str, int]] = {}
-        self._lock = threading.Lock()
-
-    def take(self, event: Event) -> None:
-        """Take an event in."""
-        with self._lock:
-            if event.phase == "begin" and event.step in _STEPS:
-                device = str(event.facts.get("device", ""))
-                self._steps[event.volume] = (_STEPS[event.step], time.monotonic(), device, block.bytes_written(device))
-            elif event.phase in ("end", "fail"):
-                self._steps.pop(event.volume, None)
+        self._before: dict[steps.Step, int] = {}
 
     def describe(self) -> str:
         """Say it in one line; "" when there is nothing that takes its time."""
-        with self._lock:
-            steps = dict(self._steps)
+        now = steps.innermost()
+        known = self._before
+        self._before = {step: known[step] if step in known else block.bytes_written(step.device) for step in now}
         parts = []
-        for volume, (what, since, device, before) in steps.items():
-            seconds = time.monotonic() - since
-            written = block.bytes_written(device) - before
+        for step, before in self._before.items():
+            written = block.bytes_written(step.device) - before
             so_far = f", {block.readable(written)} written" if written >> 20 else ""
-            if seconds >= _SILENT_FOR:
-                parts.append(f"{volume}: {what}, {seconds:.0f} s{so_far}")
+            if step.seconds >= _SILENT_FOR:
+                parts.append(f"{step.volume}: {step.words}, {step.seconds:.0f} s{so_far}")
         return "; ".join(parts)
 
 
@@ -229,18 +265,24 @@ def _set_status(line: str) -> None:
             return
         width = shutil.get_terminal_size().columns
         _status = line[: width - 1]
-        sys.stderr.write(_CLEAR_LINE + _status)
+        _put(_CLEAR_LINE + _status)
+
+
+def _put(status: str) -> None:
+    with suppress(OSError):  # it adorns
+        sys.stderr.write(status)
         sys.stderr.flush()
 
 
 def _write(stream: IO[str], line: str) -> None:
+    if _outlet:
+        _outlet.put(stream, line)
+        return
     # one write: the lines of parallel volumes do not mix; flushed: the console shows it now, not at the end
     with _speaking:
         if _status:
-            sys.stderr.write(_CLEAR_LINE)
-            sys.stderr.flush()
+            _put(_CLEAR_LINE)
         stream.write(f"{line}\n")
         stream.flush()
         if _status:
-            sys.stderr.write(_status)
-            sys.stderr.flush()
+            _put(_status)

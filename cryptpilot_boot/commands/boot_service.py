@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log
 from cryptpilot_boot.boot import console, eventlog, failures, fstab, plan, stage
 from cryptpilot_boot.commands.select import select
+from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, init
 
 if TYPE_CHECKING:
@@ -20,11 +21,18 @@ _TOO_LATE = (
 )
 
 
-def boot_service(config: Config, stage_name: str, say: Callable[[str], None], only: Sequence[str] = ()) -> bool:
+def boot_service(
+    config: Config,
+    stage_name: str,
+    say: Callable[[str], None],
+    settle: Callable[[], object],
+    only: Sequence[str] = (),
+) -> bool:
     """Open what this stage opens; False when something is not open that has to be.
 
     In the initrd that is what the pivot needs: all else is left to the system stage, which needs everything, the
-    volumes of files that cannot be used included. only: names of volumes, all others are left alone, and what is wrong
+    volumes of files that cannot be used included. say: tells on the console, and neither fails nor waits. settle: gives
+    the console a moment to take what was said. only: names of volumes, all others are left alone, and what is wrong
     with them too. Raises CryptpilotError when one of these is not for this stage to open.
     """
     chosen = select(config, only) if only else []
@@ -36,8 +44,8 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None], on
         if one.volume not in volumes:
             raise plan.refusal(one, stage_name, command_line)
 
-    def lose_log(error: OSError) -> None:
-        say(f"the event log cannot be written any more: {eventlog.PATH}: {error.strerror}")
+    def lose_log(error: Exception) -> None:
+        say(f"the event log cannot be written any more: {eventlog.PATH}: {log.reason(error)}")
 
     log.subscribe(eventlog.writer(stage_name), lose_log)
     for problem in config.problems:  # the console has been told already, whether it is verbose or not
@@ -74,12 +82,22 @@ def boot_service(config: Config, stage_name: str, say: Callable[[str], None], on
                 say(f"{name}: {_TOO_LATE}")
     outcomes = stage.run(todo, tell, pivot, init.say_late if init.in_initrd() else lambda: None, worth)
     if init.in_initrd() and any(not outcome.error for outcome in outcomes):
-        init.need_shutdown()
+        with log.telling("that the root's disk is to be closed at shutdown"):
+            init.need_shutdown()
     stops = any(outcome.error and outcome.needed for outcome in outcomes)
     if stops and init.in_initrd():
-        init.stop_boot()
+        settle()  # what stops the boot may end this as well
+        _stop_boot(say)
     if only:
         return not any(outcome.error for outcome in outcomes)
     if stage_name == "initrd":
         return not stops
     return not (config.problems or any(outcome.error for outcome in outcomes))
+
+
+def _stop_boot(say: Callable[[str], None]) -> None:
+    """Have the boot stop; where that cannot be, this stage's exit status is all there is to say so."""
+    try:
+        init.stop_boot()
+    except (CryptpilotError, OSError) as error:
+        say(f"the boot cannot be stopped: {log.reason(error)}")

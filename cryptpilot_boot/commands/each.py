@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Callable, Union
 
-from cryptpilot_boot import log
+from cryptpilot_boot import steps
 from cryptpilot_boot.config import Volume
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, describe_bug
 
@@ -22,13 +22,12 @@ _LOOK_AGAIN = 0.2  # seconds
 def each(volumes: Sequence[Volume], work: Callable[[Volume], str], report: Report) -> bool:
     """Do `work` to every volume, each on a thread of its own; True when all went well.
 
-    report: called on this thread with what became of each, as soon as it is known. After a KeyboardInterrupt, and
-    `system.run.interrupt` that goes with it, what has to be finished is waited for, so that nothing stays half open;
-    then raises Interrupted.
+    report: called on this thread with what became of each, as soon as it is known; it never fails. After a
+    KeyboardInterrupt, and `system.run.interrupt` that goes with it, what has to be finished is waited for, so that
+    nothing stays half open; then raises Interrupted.
     """
     results: dict[str, Result] = {}
     something = threading.Event()
-    doing = log.latest()
 
     def tend(one: Volume) -> None:
         try:
@@ -44,12 +43,11 @@ def each(volumes: Sequence[Volume], work: Callable[[Volume], str], report: Repor
     def has_nothing_to_finish(one: Volume) -> bool:
         # a KeyboardInterrupt may come before a thread began
         began = threads[one.volume].is_alive() or one.volume in results
-        return not began or _only_asks(doing.get(one.volume))
+        return not began or _only_asks(one)
 
     unstarted = list(volumes)
     pending: list[Volume] = []
     interrupted = False
-    unsaid: OSError | None = None
     while True:
         try:
             while unstarted and not interrupted:
@@ -70,15 +68,12 @@ def each(volumes: Sequence[Volume], work: Callable[[Volume], str], report: Repor
                     report(one, results[one.volume])
         except KeyboardInterrupt:
             interrupted = True
-        except OSError as error:
-            unsaid = error  # whoever listened has gone; the others are finished all the same
     if interrupted:
         raise Interrupted
-    if unsaid:
-        raise unsaid
     return not any(isinstance(result, CryptpilotError) for result in results.values())
 
 
-def _only_asks(last: log.Event | None) -> bool:
-    """Tell whether a volume's last word was that it asks for its key: nothing is open then, and nothing will be."""
-    return last is not None and last.step == log.FETCH_KEY and last.phase in ("begin", "wait")
+def _only_asks(one: Volume) -> bool:
+    """Tell whether a volume is asking for its key: nothing is open then, and nothing will be."""
+    step = steps.current(one.volume)
+    return step is not None and step.name == steps.FETCH_KEY

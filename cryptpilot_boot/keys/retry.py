@@ -101,5 +101,4 @@ def _await_network(changes: Changes, deadline: Deadline) -> None:
 def _with_tries(error: KeyFetchError, tries: int, deadline: Deadline) -> KeyFetchError:
     if tries == 1:
         return error
-    seconds = deadline.total - deadline.left()
-    return type(error)(f"{error.what} ({tries} tries in {seconds:.0f} s)", error.hint)
+    return type(error)(f"{error.what} ({tries} tries in {deadline.passed():.0f} s)", error.hint)

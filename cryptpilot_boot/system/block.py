@@ -269,13 +269,21 @@ def erase_signatures(path: str) -> None:
 
 def mapping(name: str) -> Mapping | None:
     """Find the device-mapper device called `name`; None when there is none."""
+    return next((mapping for mapping in _mappings() if mapping.name == name), None)
+
+
+def mappings() -> list[str]:
+    """Return the names of all device-mapper devices."""
+    return [mapping.name for mapping in _mappings()]
+
+
+def _mappings() -> Iterator[Mapping]:
     for device in Path("/sys/class/block").glob("dm-*/dm"):
         try:
-            if (device / "name").read_text().rstrip("\n") == name:
-                return Mapping(name, (device / "uuid").read_text().rstrip("\n"), device.parent)
+            name, uuid = ((device / field).read_text().rstrip("\n") for field in ("name", "uuid"))
         except OSError:
             continue  # it went away between the listing and the look, or is just going
-    return None
+        yield Mapping(name, uuid, device.parent)
 
 
 def encrypts(top: Mapping, path: str) -> bool:

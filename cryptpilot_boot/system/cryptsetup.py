@@ -20,6 +20,8 @@ from cryptpilot_boot.system import luks_header
 from cryptpilot_boot.system.run import raise_if_interrupted, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.system.luks_header import Header
 
@@ -41,6 +43,11 @@ _ONE_BY_ONE = ["--serialize-memory-hard-pbkdf"]
 _formatting_memory_hard = threading.Lock()  # luksFormat heeds no such option
 # The journal writes everything twice, and is what makes data and tags agree after a power cut.
 _NO_JOURNAL = ["--integrity-no-journal"]
+
+
+def said(error: ProgramError, device: str) -> str:
+    """Return what cryptsetup said, with the device's name in place of the file in memory that it was given for it."""
+    return re.sub(r"/proc/self/fd/\d+", device, error.what)
 
 
 def require_integrity() -> None:
@@ -226,6 +233,15 @@ def remove_token(device: str, number: int) -> None:
 def below(name: str) -> str:
     """Name the mapping that cryptsetup makes below one of a device with integrity."""
     return f"{name}_dif"
+
+
+def temporary(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Return those of the names of mappings that a cryptsetup gave while it wiped a device, each with its process.
+
+    Source: lib/utils_wipe.c and lib/setup.c of cryptsetup 2.3 to 2.8. They stay if it is killed meanwhile.
+    """
+    found = (re.fullmatch(r"temporary-cryptsetup-(\d+)(_dif)?", name) for name in names)
+    return [(match[0], int(match[1])) for match in found if match]
 
 
 def close(name: str) -> None:

@@ -38,11 +38,15 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self.total = seconds
-        self._moment = time.monotonic() + seconds
+        self._start = time.monotonic()
+
+    def passed(self) -> float:
+        """Return the seconds since this was made, which may be more than there were."""
+        return time.monotonic() - self._start
 
     def left(self) -> float:
         """Return the seconds left, never less than 0."""
-        return max(0.0, self._moment - time.monotonic())
+        return max(0.0, self.total - self.passed())
 
     @property
     def over(self) -> bool:

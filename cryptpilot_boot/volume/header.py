@@ -223,7 +223,9 @@ def _prove_key(
             cryptsetup.verify(device.node, passphrase, header)
         except ProgramError as error:
             if error.status != cryptsetup.WRONG_PASSPHRASE:
-                raise CryptpilotError(f"{path} cannot be tried: {error.what}", error.hint) from None
+                raise CryptpilotError(
+                    f"{path} cannot be tried: {cryptsetup.said(error, str(path))}", error.hint
+                ) from None
             raise opening.WrongSecret(
                 f"{path} is older than the secret: none of its key slots takes that, and {volume.dev} could not be"
                 " opened any more",
@@ -243,8 +245,9 @@ def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path
             cryptsetup.luks_open(device.node, name, passphrase, header, journal=True, readonly=True)
         except ProgramError as error:
             if error.status != cryptsetup.WRONG_PASSPHRASE:
+                said = cryptsetup.said(error, str(path))
                 raise CryptpilotError(
-                    f"{path} does not prove to belong to {volume.dev}, which cannot be opened by it: {error.what}",
+                    f"{path} does not prove to belong to {volume.dev}, which cannot be opened by it: {said}",
                     _ANYHOW,
                 ) from None
             raise opening.WrongSecret(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
-from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs, process
 from cryptpilot_boot.volume import pending, state
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def initialize(volume: Volume, target: Target, force: Force, ask_passphrase: Cal
             block.clear(target.device.node, [(0, luks_header.SIZE)])
 
     with lock.held(volume.volume), ask_passphrase() as passphrase:
-        require_unchanged()  # before the passphrase is stretched in vain
+        with log.timed("probe", volume.volume, device=volume.dev):
+            require_unchanged()  # before the passphrase is stretched in vain
         make(volume, target.device, passphrase, mark=state.INITIALIZING, before_writing=clear_the_way).close()
         with telling(volume, "cannot be marked as complete"):
             cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
@@ -135,7 +136,8 @@ def telling(volume: Volume, what: str, hint: str = "") -> Iterator[None]:
     except ProgramError as error:
         verb = "open" if volume.temporary else "init"
         again = f"see what the kernel says of it (dmesg); then again: cryptpilot {verb} {volume.volume}"
-        raise CryptpilotError(f"{volume.dev} {what}: {error.what}", error.hint or hint or again) from None
+        said = cryptsetup.said(error, volume.dev)
+        raise CryptpilotError(f"{volume.dev} {what}: {said}", error.hint or hint or again) from None
 
 
 def require_formattable(volume: Volume, force: Force, others: Iterable[Volume] = ()) -> Target:
@@ -143,7 +145,7 @@ def require_formattable(volume: Volume, force: Force, others: Iterable[Volume] =
 
     others: volumes whose device this must not be, by whatever name.
     """
-    with lock.held(volume.volume):
+    with lock.held(volume.volume), log.timed("probe", volume.volume, device=volume.dev):
         target = _require_formattable(volume, force)
     for other in others:
         if block.is_block_device(other.dev) and block.look_up(other.dev).number == target.device.number:
@@ -222,8 +224,11 @@ def close_leftover(volume: Volume) -> None:
 
     The volume itself is not open: what cryptsetup makes below it, for integrity, has nothing above it then.
     """
-    names = (working_name(volume), *(cryptsetup.below(name) for name in (working_name(volume), volume.volume)))
-    for mapping in filter(None, map(block.mapping, names)):
+    ours = [working_name(volume), *(cryptsetup.below(name) for name in (working_name(volume), volume.volume))]
+    # a cryptsetup that is still there is at work on its own
+    unowned = [name for name, number in cryptsetup.temporary(block.mappings()) if process.name(number) != "cryptsetup"]
+    # what lies below another has the same name and more
+    for mapping in filter(None, map(block.mapping, (*ours, *sorted(unowned)))):
         if block.encrypts(mapping, volume.dev):
             cryptsetup.close(mapping.name)
 

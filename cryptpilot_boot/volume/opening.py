@@ -124,6 +124,11 @@ def require_openable(volume: Volume) -> block.Device:
 
 def _openable(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
     """Return what `require_openable` does, and of a persistent volume the copy of the header that was checked."""
+    with log.timed("probe", volume.volume, device=volume.dev):
+        return _probe(volume)
+
+
+def _probe(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
     device = block.look_up(volume.dev)
     block.require_unused(device.node)
     found = state.look(device.node)
@@ -142,8 +147,9 @@ def initialized_header(volume: Volume, device: block.Device) -> tuple[luks_heade
 
     The copy is the caller's to close. Raises DeviceError when there is none, or none that is to be trusted.
     """
-    require_initialized(volume, state.look(device.node))
-    return checked_header(volume, device.node, volume.dev)
+    with log.timed("probe", volume.volume, device=volume.dev):
+        require_initialized(volume, state.look(device.node))
+        return checked_header(volume, device.node, volume.dev)
 
 
 def require_initialized(volume: Volume, found: block.Signature | None) -> None:
@@ -204,7 +210,9 @@ def verify(
 
 def find_slot(volume: Volume, device: block.Device, passphrase: Passphrase) -> int:
     """Return the number of the key slot that takes a passphrase. Raises WrongSecret when there is none."""
-    with _sound_header(volume, device) as header, _telling_a_wrong_secret(volume):
+    with log.timed("probe", volume.volume, device=volume.dev):
+        checked = _sound_header(volume, device)
+    with checked as header, log.timed("verify", volume.volume, device=volume.dev), _telling_a_wrong_secret(volume):
         return cryptsetup.verify(device.node, passphrase, header)
 
 
@@ -250,7 +258,7 @@ def _telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
             if volume.integrity:
                 cryptsetup.require_integrity()  # it says so better than cryptsetup did
             raise CryptpilotError(
-                f"{volume.dev} cannot be opened: {error.what}",
+                f"{volume.dev} cannot be opened: {cryptsetup.said(error, volume.dev)}",
                 error.hint or "see what the kernel says of it (dmesg)",
             ) from None
         raise wrong_secret(volume, "no key slot takes it") from None

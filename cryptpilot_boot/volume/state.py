@@ -6,6 +6,7 @@ import dataclasses
 import enum
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot import log
 from cryptpilot_boot.errors import DeviceError, printable
 from cryptpilot_boot.system import block, luks_header
 from cryptpilot_boot.volume import pending
@@ -82,7 +83,8 @@ def look(path: str) -> block.Signature | None:
 def examine(volume: Volume) -> Status:
     """Find out the state of a volume. Trouble is a state too: this does not raise."""
     try:
-        status = _examine(volume)
+        with log.timed("probe", volume.volume, device=volume.dev):
+            status = _examine(volume)
     except DeviceError as error:
         return Status(volume, State.CHECK_FAILED, error.what)
     if status.initialized and pending.is_pending(volume.volume):

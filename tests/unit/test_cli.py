@@ -16,7 +16,7 @@ import pytest
 
 import cryptpilot_boot
 from cryptpilot_boot import keys, log, volume
-from cryptpilot_boot.boot import eventlog, stage
+from cryptpilot_boot.boot import bring_up, eventlog, stage
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.commands import initrd, volumes
@@ -136,7 +136,7 @@ def boot(
     monkeypatch.setattr(eventlog, "writer", lambda name: writer(name, events))
     monkeypatch.setattr(log, "_sinks", [])
     monkeypatch.setattr(init, "kernel_command_line", lambda: f"root=/dev/mapper/data0 {words}")
-    monkeypatch.setattr(stage, "_wait_for_device", lambda *_: None)
+    monkeypatch.setattr(bring_up, "_wait_for_device", lambda *_: None)
     monkeypatch.setattr(volume, "open_volume", lambda *_, **__: volume.Opening.CURRENT)
     monkeypatch.setattr(process, "lock_memory", lambda: None)
     status, out, err = run(capsys, "-c", str(directory), "boot-service", "--stage", stage_name, *names)
@@ -336,7 +336,7 @@ def test_a_bug_is_told_without_the_values_it_tripped_over(
     status, out, err = run(capsys, "-c", str(tmp_path), "show")
     assert status == cli.EXIT_FAILED
     assert "hunter2" not in out + err
-    assert "internal error: RuntimeError at main:" in err
+    assert "internal error: RuntimeError at _run:" in err
 
 
 def test_no_core_is_dumped_and_nobody_else_looks_in(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ def test_who_only_asks_for_a_key_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     never = threading.Event()
 
     def work(name: str) -> str:
-        log.emit(log.FETCH_KEY, "begin", volume=name)
-        never.wait()
+        with log.timed(log.FETCH_KEY, name):
+            never.wait()
         return "did"
 
     interrupt_start(monkeypatch, 1, AFTER)

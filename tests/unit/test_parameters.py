@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryptpilot_boot.boot.parameters import Parameters, parse, words
+from cryptpilot_boot.boot.parameters import Parameters, bounded, parse, words
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,21 @@ def test_a_slip_is_told_and_passed_over(word: str, complaint: str) -> None:
     assert len(said.complaints) == 1
     assert complaint in said.complaints[0]
     assert said == Parameters(verbose=True, complaints=said.complaints)
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;title\x07", "\x1b[2J", 65 * "a", "é", "a b", "\u202e"])
+def test_what_is_no_plain_word_is_not_repeated(text: str) -> None:
+    for word in (f'cryptpilot.timeout="{text}"', f'cryptpilot.{text}="1"', f'cryptpilot="{text}"'):
+        (complaint, *more) = parse(word, initrd=False).complaints
+        assert text not in complaint
+        assert all(re.fullmatch(r"kernel parameter [\w.=()]+ is [a-z0-9 ]+", one) for one in (complaint, *more))
+
+
+def test_complaints_are_few() -> None:
+    said = bounded([f"complaint {number}" for number in range(1000)])
+    assert said[:10] == tuple(f"complaint {number}" for number in range(10))
+    assert said[10:] == ("kernel parameters: 990 more make no sense",)
+    assert bounded(["one"]) == ("one",)
 
 
 def test_words_may_be_quoted_as_for_the_kernel() -> None:

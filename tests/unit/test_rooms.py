@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "cryptpilot_boot"
 ROOMS = ["cli", "commands", "boot", "volume", "keys", "config", "system"]
-BASE = {"errors", "passphrase", "log"}
+BASE = {"errors", "passphrase", "log", "steps"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from cryptpilot_boot.config import Encrypt, Kms, Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, process
 from cryptpilot_boot.system import run as programs
+from tests.lab.run import started
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -182,7 +185,7 @@ def test_what_hangs_before_it_has_begun_is_told_at_the_deadline(monkeypatch: pyt
 
     monkeypatch.setattr(volume, "open_volume", hang)
     outcome = fates(initrd(one("a", THERE), needed={"a"}, timeout=1))["a"]
-    assert str(outcome.error) == "not done within 1 s (look: at work)"
+    assert re.fullmatch(r"not done within 1 s \(look: at work: look for \d s\)", str(outcome.error))
     assert "[boot] timeout" in "\n".join(console.result(outcome))
 
 
@@ -216,8 +219,9 @@ def makes(directory: Path, *, until: Callable[[], bool] | None = None) -> Callab
     return make
 
 
-def waits() -> list[str]:
-    """Return what is said of what is at work past the deadline, from now on."""
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what is said of what is at work past the deadline, from now on; sooner than else."""
+    monkeypatch.setattr(stage, "_TELL_EVERY", 1.5)
     said: list[str] = []
     tell = console.brief(said.append)
     log.subscribe(lambda event: tell(event) if event.step == "makefs" else None)
@@ -229,13 +233,15 @@ def test_what_has_begun_goes_on_past_the_deadline(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage_name: str
 ) -> None:
     """In the booted system; and in the initrd if the pivot needs it. Nobody else waits for that long."""
-    said = waits()
+    said = waits(monkeypatch)
     monkeypatch.setattr(volume, "open_volume", makes(tmp_path, until=lambda: bool(said)))
     plan = initrd(one("a", THERE), one("b"), needed={"a"}, timeout=1)
     if stage_name == "system":
         plan = dataclasses.replace(plan, stage="system", needed=frozenset(), late_after=None)
     outcomes = fates(plan, tuple)
-    assert said == ["a: waiting: makefs, which had begun and goes on past [boot] timeout"]
+    assert re.fullmatch(
+        r"a: still making the file system: \d s; it had begun, and goes on past \[boot\] timeout", said[-1]
+    )
     assert {name: outcome.error is None for name, outcome in outcomes.items()} == {"a": True, "b": False}
 
 
@@ -243,7 +249,7 @@ def test_what_the_pivot_turns_out_not_to_need_is_ended_after_the_deadline_and_le
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What it needs is finished first, whatever it is, and so is what it may need."""
-    said = waits()
+    said = waits(monkeypatch)
     begun = (tmp_path / "c-begun", tmp_path / "d-begun")
     monkeypatch.setattr(volume, "open_volume", makes(tmp_path))
     mounted = threading.Event()
@@ -268,7 +274,7 @@ def test_what_the_pivot_turns_out_not_to_need_is_ended_after_the_deadline_and_le
 def test_a_healthy_volume_that_the_pivot_needs_is_not_ended_with_another(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    said = waits()
+    said = waits(monkeypatch)
     needed, other = makes(tmp_path, until=lambda: bool(said)), makes(tmp_path)
 
     def make(one: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
@@ -296,8 +302,8 @@ def test_what_hangs_after_it_has_begun_is_given_up_in_the_end(monkeypatch: pytes
     monkeypatch.setattr(volume, "open_volume", hang)
     plan = initrd(one(f"hangs-{step}", THERE), needed={f"hangs-{step}"}, timeout=1)
     outcome = fates(plan)[f"hangs-{step}"]
-    waited = f"{step}, which had begun and goes on past [boot] timeout"
-    assert str(outcome.error) == f"not done within 1 s ({step}: {waited})"
+    words = {"makefs": "making the file system", "open": "opening"}[step]
+    assert re.fullmatch(rf"not done within 1 s \({step}: {words} for \d s\)", str(outcome.error))
 
 
 def test_a_boot_that_cannot_go_on_does_not_wait_for_what_has_begun_past_the_deadline(
@@ -365,7 +371,7 @@ def test_what_has_begun_is_finished_when_the_stage_is_told_to_end(tmp_path: Path
     """As by `systemctl stop`; what only waits is not waited for, nothing begins, and nothing is said to have failed."""
     command = [sys.executable, "-c", TOLD_TO_END, str(tmp_path)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=CHECKOUT) as process:
+    with started(command, stdout=pipe, stderr=pipe, text=True, cwd=CHECKOUT) as process:
         moment = time.monotonic() + LONG
         while not (tmp_path / "begun").exists() and process.poll() is None and time.monotonic() < moment:
             time.sleep(0.05)
@@ -373,6 +379,132 @@ def test_what_has_begun_is_finished_when_the_stage_is_told_to_end(tmp_path: Path
         out, err = process.communicate(timeout=LONG)
     assert (process.returncode, out, err) == (130, "", "cryptpilot: interrupted\n")
     assert {path.name for path in tmp_path.iterdir()} == {"begun", "opened", "closed"}
+
+
+DEAF = """
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from cryptpilot_boot import keys, log, volume
+from cryptpilot_boot.boot import eventlog, failures
+from cryptpilot_boot.cli import main as cli
+from cryptpilot_boot.config import Otp, Volume
+from cryptpilot_boot.system import block, init, process, run
+
+directory = Path(sys.argv[1])
+
+def open_volume(one, ask, **_):
+    if one.volume == "silent":
+        threading.Event().wait()
+    ask()
+    with log.timed("format", one.volume):
+        try:
+            run.run(["sh", "-c", f"sleep 5; touch {directory}/done"])
+        finally:
+            run.run(["touch", f"{directory}/closed"], finish=True)
+    return volume.Opening.CURRENT
+
+def no_room(*_):
+    raise OSError(28, "No space left on device")
+
+volume.is_open = lambda _: False
+volume.open_volume = open_volume
+block.is_block_device = lambda _: True
+process.lock_memory = lambda: None
+for module, name in ((failures, "record"), (init, "say_late"), (init, "need_shutdown"), (init, "stop_boot")):
+    setattr(module, name, no_room)
+initrd = sys.argv[2] == "initrd"
+init.in_initrd = lambda: initrd
+init.next_fstab = lambda: None
+init.kernel_command_line = lambda: "root=/dev/mapper/silent"
+eventlog.PATH = Path("/dev/full")
+eventlog.writer = lambda name, writer=eventlog.writer: writer(name, eventlog.PATH)
+sys.argv[0] = "cryptpilot"
+sys.argv[1:] = ["-c", str(directory), "boot-service", "--stage", sys.argv[2]]
+cli.run_and_exit()
+"""
+OTP = """volume = "{0}"
+dev = "/dev/{0}"
+auto_open = true
+[encrypt.otp]
+"""
+
+
+@pytest.mark.parametrize("stage_name", ["system", "initrd"])
+@pytest.mark.parametrize("console", ["full", "no reader", "closed", "blocked", "good"])
+def test_a_stage_that_cannot_be_heard_finishes_what_it_has_begun(tmp_path: Path, console: str, stage_name: str) -> None:
+    """Whether its console, its event log or its flag files take nothing: another volume failed meanwhile."""
+    (tmp_path / "volumes").mkdir()
+    for name in ("silent", "made"):
+        (tmp_path / "volumes" / f"{name}.toml").write_text(OTP.format(name))
+    (tmp_path / "global.toml").write_text("[boot]\ntimeout = 1\nverbose = true\n")
+    reader, writer = os.pipe()
+    if console == "blocked":
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        os.write(writer, bytes(4096))
+    elif console == "no reader":
+        os.close(reader)
+    redirected = {"full": "> /dev/full 2>&1", "closed": ">&- 2>&-"}.get(console, "2>&1")
+    argv = ["sh", "-c", f'exec "$@" {redirected}', "sh", sys.executable, "-c", DEAF, str(tmp_path), stage_name]
+    with started(argv, stdout=writer, cwd=CHECKOUT) as process:
+        os.close(writer)
+        assert process.wait(LONG) == 1
+    assert (tmp_path / "closed").exists()
+    # the initrd ends it when the boot cannot go on
+    assert (tmp_path / "done").exists() is (stage_name == "system")
+    if console == "good":
+        said = os.read(reader, 65536).decode()
+        assert ("made: /dev/mapper/made opened in " in said) is (stage_name == "system")
+        assert 'volume "silent" could not be opened' in said
+        assert "the event log cannot be written any more: /dev/full: No space left on device" in said
+        assert ("the boot cannot be stopped: No space left on device" in said) is (stage_name == "initrd")
+
+
+def test_an_outcome_that_cannot_be_told_keeps_no_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: stage.Outcome) -> None:
+        raise RuntimeError("a bug in what tells")
+
+    untold: list[dict[str, object]] = []
+    log.subscribe(lambda event: untold.append(event.facts) if event.step == "untold" else None)
+    monkeypatch.setattr(volume, "open_volume", opens)
+    outcomes = stage.run(initrd(one("a", THERE), one("b"), needed={"b"}, timeout=1), refuse)
+    assert [outcome.result for outcome in outcomes] == ["opened", "failed"]
+    assert [facts["what"] for facts in untold] == ["what became of a", "what became of b"]
+    assert str(untold[0]["error"]).startswith("internal error: RuntimeError at ")
+
+
+def test_what_takes_long_is_told_and_named_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is: here, a disk that is there and answers slowly."""
+
+    def read(one: Volume, *_: object, **__: object) -> volume.Opening:
+        with log.timed("probe", one.volume, device=one.dev):
+            threading.Event().wait(LONG)
+        return volume.Opening.CURRENT
+
+    monkeypatch.setattr(stage, "_TELL_EVERY", 1)
+    monkeypatch.setattr(volume, "open_volume", read)
+    said: list[str] = []
+    log.subscribe(console.brief(said.append))
+    outcome = fates(initrd(one("slow", THERE), needed={"slow"}, timeout=4))["slow"]
+    told = [re.fullmatch(r"slow: still reading /dev/there: (\d) s", line) for line in said]
+    seconds = [int(match[1]) for match in told if match]
+    assert seconds == sorted(set(seconds))
+    assert len(seconds) >= 2
+    assert re.fullmatch(r"not done within 4 s \(probe: reading /dev/there for \d s\)", str(outcome.error))
+
+
+def test_times_are_not_cut_at_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_slowly(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
+        ask()
+        with log.timed("open", "a"):
+            time.sleep(3)
+        return volume.Opening.CURRENT
+
+    monkeypatch.setattr(volume, "open_volume", open_slowly)
+    outcome = fates(initrd(one("a", THERE), needed={"a"}, timeout=1))["a"]
+    assert outcome.seconds >= 3
 
 
 def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,7 +521,7 @@ def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_unit_to_restart_is_named_so_that_a_shell_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "_bring_up", lambda *_: 1 / 0)
+    monkeypatch.setattr(stage, "bring_up", lambda *_: 1 / 0)
     for name, unit in (("data", "cryptpilot@data.service"), ("my-local", r"'cryptpilot@my\x2dlocal.service'")):
         plan = Plan("system", (one(name, THERE),), frozenset(), 20, verbose=False)
         assert f"now:      try again: systemctl restart {unit}" in "\n".join(console.result(fates(plan)[name]))

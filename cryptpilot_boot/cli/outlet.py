@@ -1,0 +1,61 @@
+"""Output to a console that may not take it: a serial line under flow control, a pipe without a reader, a full disk.
+
+At boot the console belongs to a host that may be hostile, and nothing that is done to a volume may wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import IO
+
+_MOST_LINES = 1000
+"""Lines kept for a console that is slow; a boot of ten volumes that all fail says some two hundred."""
+
+
+class Outlet:
+    """Writes lines in their order on a thread of its own.
+
+    Of too many the oldest are dropped, and one that cannot be written is.
+    """
+
+    def __init__(self) -> None:
+        self._lines: deque[tuple[IO[str], str]] = deque(maxlen=_MOST_LINES)
+        self._lost = 0
+        self._writing = False
+        self._changed = threading.Condition()
+        # daemon: one that is stuck in a write must not keep the process from ending
+        threading.Thread(target=self._write_all, daemon=True).start()
+
+    def put(self, stream: IO[str], line: str) -> None:
+        """Have a line written, without its newline. Never fails, never waits."""
+        with self._changed:
+            self._lost += len(self._lines) == _MOST_LINES
+            self._lines.append((stream, line))
+            self._changed.notify_all()
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until all is written, for so many seconds at most; tell whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._lines and not self._writing, seconds)
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._lines)
+                stream, line = self._lines.popleft()
+                lost, self._lost = self._lost, 0
+                self._writing = True
+            if lost:
+                _write(stream, f"cryptpilot: {lost} lines are not here: the console did not take them in time")
+            _write(stream, line)
+
+
+def _write(stream: IO[str], line: str) -> None:
+    try:
+        stream.write(f"{line}\n")
+        stream.flush()
+    except (OSError, ValueError):
+        return  # nobody can be told where nothing can be written; the event log has it

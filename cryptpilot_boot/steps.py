@@ -1,0 +1,112 @@
+"""What is being done to each volume at this moment.
+
+Decisions go by this table; the log only tells of it. `log.timed` keeps it, and so it has every step there is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FETCH_KEY = "fetch-key"
+"""The step in which a key provider is asked: nothing is open yet, and it may last until the deadline."""
+
+# Steps in words, as they stand before the name of a device.
+_WORDS = {
+    "prepare": "preparing",
+    "wait-device": "waiting for",
+    "probe": "reading",
+    FETCH_KEY: "asking for the key",
+    "verify": "trying the key",
+    "add-key": "adding a key slot",
+    "format": "formatting",
+    "makefs": "making the file system",
+    "check-fs": "checking the file system",
+    "open": "opening",
+    "close": "closing",
+    "remove-key": "removing old key slots",
+    "make-image": "dracut makes the image",
+    "check-image": "checking the image",
+}
+
+
+@dataclasses.dataclass(eq=False)
+class Step:
+    """A step that has begun and not ended.
+
+    device: which it is done to, "" if that does not matter. since: on the monotonic clock. told: when its beginning, or
+    that it goes on, was last told of. waiting_for: what it said that it waits for, "" if it said nothing.
+    """
+
+    name: str
+    volume: str
+    device: str
+    since: float
+    told: float
+    waiting_for: str = ""
+
+    @property
+    def words(self) -> str:
+        """Say what is being done, and to what."""
+        return " ".join(filter(None, (_WORDS.get(self.name, f"at work: {self.name}"), self.device)))
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it has lasted."""
+        return time.monotonic() - self.since
+
+
+_at_work: list[Step] = []  # what was begun last stands last
+_lock = threading.Lock()
+
+
+@contextmanager
+def at_work(name: str, volume: str, device: str = "") -> Iterator[None]:
+    """Have a step stand in the table while a `with` block runs."""
+    now = time.monotonic()
+    step = Step(name, volume, device, now, now)
+    with _lock:
+        _at_work.append(step)
+    try:
+        yield
+    finally:
+        with _lock:
+            _at_work.remove(step)
+
+
+def current(volume: str) -> Step | None:
+    """Return the step a volume is in, the innermost if one is part of another; None between two."""
+    with _lock:
+        return next((step for step in reversed(_at_work) if step.volume == volume), None)
+
+
+def innermost() -> list[Step]:
+    """Return for each volume the step it is in."""
+    with _lock:
+        return list({step.volume: step for step in _at_work}.values())
+
+
+def wait(name: str, volume: str, waiting_for: str) -> None:
+    """Note what a step waits for, and that it was told of just now."""
+    with _lock:
+        for step in _at_work:
+            if (step.name, step.volume) == (name, volume):
+                step.waiting_for, step.told = waiting_for, time.monotonic()
+
+
+def long(seconds: float) -> list[Step]:
+    """Return those steps of `innermost` of which nothing was told for so many seconds; now they are told of.
+
+    One that tells of its waiting itself is given twice the time, or both would.
+    """
+    now = time.monotonic()
+    found = [step for step in innermost() if now - step.told >= (2 * seconds if step.waiting_for else seconds)]
+    for step in found:
+        step.told = now
+    return found

@@ -1,0 +1,71 @@
+"""What a stage tells goes to a host that may be hostile: whatever becomes of it, the volumes are opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab.disk import Disk, blank_disk
+from tests.lab.uml import run_uml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZES = {"wiped": 48 << 20, "small": 48 << 20, "slow": 48 << 20}
+# "wiped" is wiped for integrity, a MiB in 0.2 s: that lasts longer than [boot] timeout, after which the stage gives up
+# on "slow", of which no read ends in time.
+SET_UP = f"""
+rm -f /etc/cryptpilot/volumes/*
+umask 077
+volume() {{
+    {{ printf 'volume = "%s"\\ndev = "%s"\\nauto_open = true\\n' "$1" "$2"; cat; }} > "/etc/cryptpilot/volumes/$1.toml"
+}}
+delayed() {{
+    DM_DISABLE_UDEV=1 dmsetup create "disk-$1" --table "0 {SIZES["slow"] >> 9} delay $2 0 $3 $2 0 $4"
+}}
+printf '[boot]\\ntimeout = 3\\nverbose = true\\n' > /etc/cryptpilot/global.toml
+delayed wiped /dev/disk/by-id/virtio-wiped 0 200
+delayed slow /dev/disk/by-id/virtio-slow 12000 0
+printf 'integrity = true\\n[encrypt.otp]\\n' | volume wiped /dev/mapper/disk-wiped
+printf 'makefs = "ext4"\\n[encrypt.otp]\\n' | volume small /dev/disk/by-id/virtio-small
+printf 'makefs = "ext4"\\n[encrypt.otp]\\n' | volume slow /dev/mapper/disk-slow
+boot() {{ cryptpilot boot-service --stage system; }}
+no_room() {{
+    mkdir -p /run/cryptpilot
+    mount -t tmpfs -o size=8k,mode=755 none /run/cryptpilot
+    head -c 8192 /dev/zero > /run/cryptpilot/events.jsonl || true
+}}
+"""
+# Runs a program whose outputs are a pipe that is full, and that is never read. 1031: F_SETPIPE_SZ
+NOBODY_READS = (
+    'pipe(R, W); fcntl(W, 1031, 4096); syswrite(W, "x" x 4096);'
+    ' $^F = 9; open(STDOUT, ">&W"); open(STDERR, ">&W"); exit(system(@ARGV) >> 8)'
+)
+CONSOLES = {
+    "full": "boot > /dev/full 2>&1 || status=$?",
+    "no reader": "boot 2>&1 | true; status=${PIPESTATUS[0]}",
+    "closed": "boot >&- 2>&- || status=$?",
+    "blocked": f"perl -e '{NOBODY_READS}' cryptpilot boot-service --stage system || status=$?",
+    "no room for the log": "no_room; boot || status=$?",
+    "full, and no room for the log": "no_room; boot > /dev/full 2>&1 || status=$?",
+}
+
+
+@pytest.mark.parametrize("console", CONSOLES.values(), ids=CONSOLES)
+def test_a_stage_that_cannot_be_heard_opens_its_volumes(tree: Path, tmp_path: Path, console: str) -> None:
+    disks = [Disk(blank_disk(tmp_path / f"{name}.img", size), name) for name, size in SIZES.items()]
+    script = f"""{SET_UP}
+set +e +o pipefail
+status=0
+{console}
+echo "status $status"
+ls /dev/mapper
+ps -e -o comm= | grep -E "^(cryptsetup|mkfs)"
+dmesg | grep -i segfault
+true
+"""
+    result = run_uml(tree, script, disks=disks, timeout=120, modules=["dm-delay"])
+    _, _, left = result.stdout.rpartition("status ")
+    assert left == "1\ncontrol\ndisk-slow\ndisk-wiped\nsmall\nwiped\nwiped_dif\n", result
+    assert "Traceback" not in result.stdout + result.stderr, result
