@@ -62,8 +62,8 @@ class SecretBuffer:
         self._length = 0
         self.full = False
 
-    def fill(self, source: int) -> bool:
-        """Read what is there; False at its end, and when it is more than the limit.
+    def fill(self, source: int, most: int) -> int:
+        """Read what is there, at most so many bytes, and return how many; 0 at its end, and beyond the limit.
 
         read(2) writes into the buffer itself: no other copy is made in this process.
         """
@@ -71,11 +71,11 @@ class SecretBuffer:
             self._grow()
         if self._length == self._limit:
             self.full = os.readv(source, [bytearray(1)]) > 0
-            return False
-        with memoryview(self._buffer) as room, room[self._length :] as rest:
+            return 0
+        with memoryview(self._buffer) as room, room[self._length : self._length + most] as rest:
             count = os.readv(source, [rest])
         self._length += count
-        return count > 0
+        return count
 
     def _grow(self) -> None:
         smaller, self._buffer = self._buffer, bytearray(min(4 * len(self._buffer), self._limit))

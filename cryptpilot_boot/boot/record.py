@@ -17,7 +17,7 @@ import cryptpilot_boot
 from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
 from cryptpilot_boot.config import Exec
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system.run import located
+from cryptpilot_boot.system.programs import located
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

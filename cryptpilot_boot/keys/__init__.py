@@ -17,7 +17,7 @@ from cryptpilot_boot.keys.retry import Ask, ask_until
 from cryptpilot_boot.keys.shared import Answers
 from cryptpilot_boot.passphrase import Passphrase
 
-__all__ = ["Answers", "Ask", "Passphrase", "ask_until", "describe", "prepare", "previous"]
+__all__ = ["Answers", "Ask", "Passphrase", "ask_until", "describe", "prepare", "previous", "require_usable"]
 
 
 def prepare(encrypt: Encrypt) -> Ask:
@@ -26,6 +26,12 @@ def prepare(encrypt: Encrypt) -> Ask:
     Raises KeyFetchError when the credentials are unusable.
     """
     return _PREPARE[encrypt.provider](encrypt)
+
+
+def require_usable(encrypt: Encrypt) -> None:
+    """Raise CryptpilotError for what would keep this section from giving a passphrase, without asking for one."""
+    if isinstance(encrypt, Exec):
+        execute.require_runnable(encrypt)
 
 
 def previous(encrypt: Encrypt) -> Encrypt | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import KeyFetchError, ProgramError
 from cryptpilot_boot.passphrase import Passphrase, SecretBuffer, is_key_material
+from cryptpilot_boot.system import programs
 from cryptpilot_boot.system.run import read_secret
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def prepare(source: Exec) -> Ask:
         seconds = min(timeout, source.timeout)
         with SecretBuffer(_LONGEST) as buffer:
             try:
+                require_runnable(source)
                 ended = read_secret([source.command, *source.args], buffer, timeout=seconds)
             except ProgramError as error:
                 raise KeyFetchError(error.what, error.hint) from None
@@ -34,6 +36,12 @@ def prepare(source: Exec) -> Ask:
             return Passphrase(buffer.reveal(), strong=is_key_material(buffer.reveal()))
 
     return ask
+
+
+def require_runnable(source: Exec) -> None:
+    """Raise ProgramError when the command is not there, or for what would keep it from being run."""
+    if fault := programs.fault(source.command):
+        raise fault
 
 
 def _require_success(source: Exec, ended: Ended, buffer: SecretBuffer, seconds: float) -> None:
@@ -62,7 +70,7 @@ def _require_success(source: Exec, ended: Ended, buffer: SecretBuffer, seconds: 
     if not len(buffer.reveal()):
         raise KeyFetchError(
             f"{source.command} wrote nothing to its standard output{said}",
-            "have it write the passphrase there, and fail when it has none",
+            "have it write the passphrase there before it ends, and fail when it has none",
         )
 
 

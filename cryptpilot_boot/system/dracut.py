@@ -15,7 +15,8 @@ from typing import IO, TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError, ProgramError, nearest
 from cryptpilot_boot.system.block import readable
-from cryptpilot_boot.system.run import is_there, run
+from cryptpilot_boot.system.programs import is_there
+from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

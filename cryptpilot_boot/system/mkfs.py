@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.errors import ProgramError
 from cryptpilot_boot.system import block
-from cryptpilot_boot.system.run import is_there, run
+from cryptpilot_boot.system.programs import is_there
+from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

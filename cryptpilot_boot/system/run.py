@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import os
 import select
 import selectors
 import signal
+import struct
 import subprocess
+import termios
 import threading
 import time
 from typing import IO, TYPE_CHECKING, Callable, cast
 
 from cryptpilot_boot.errors import Interrupted, ProgramError, printable
+from cryptpilot_boot.system import programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,9 +30,9 @@ if TYPE_CHECKING:
 
 # Programs get this and nothing else: the frozen agent's own LD_LIBRARY_PATH must not reach them, nor anything
 # an administrator's shell may hold; and their messages are to be in one language.
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-# The agent in the initrd and the administrator's shell may differ in what they look for in PATH.
-_SEARCH = _ENVIRONMENT["PATH"].split(":")
+_ENVIRONMENT = {"PATH": programs.PATH, "LC_ALL": "C"}
+# So do they with the umask: dracut and systemd's generators make files that others have to read.
+_UMASK = 0o022
 _PATIENCE = 5.0  # seconds from SIGTERM to SIGKILL
 _CHUNK = 65536  # bytes read at once
 _KEEP = 4096  # bytes of standard error, from its end
@@ -36,6 +40,9 @@ _LONGEST_QUOTE = 300  # characters
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Those by which a person or systemd wants this process to end."""
+
+# Reads at most so many bytes from a descriptor, and returns how many; 0 at the end, and when no more is wanted.
+_Take = Callable[[int, int], int]
 
 # What wakes the thread that waits for a program.
 _ENDED = b"e"
@@ -101,16 +108,6 @@ def read_secret(argv: Sequence[str], buffer: SecretBuffer, *, timeout: float) ->
     return _conduct(argv, buffer.fill, timeout=timeout)
 
 
-def is_there(program: str) -> bool:
-    """Tell whether there is a program to run."""
-    return bool(located(program))
-
-
-def located(program: str) -> str:
-    """Return the path of a program to run, "" if there is none."""
-    return next((path for path in _paths(program) if os.access(path, os.X_OK)), "")
-
-
 def interrupt() -> None:
     """Have no program started any more, and those that run ended, but for what is run with `finish`.
 
@@ -148,7 +145,7 @@ def _signals_interrupt() -> Iterator[None]:
 
 def _conduct(
     argv: Sequence[str],
-    take: Callable[[int], bool],
+    take: _Take,
     *,
     stdin: memoryview | None = None,
     finish: bool = False,
@@ -158,10 +155,10 @@ def _conduct(
     cwd: str = "/",
     env: Mapping[str, str] | None = None,
 ) -> Ended:
-    """Run a program until it has ended and its standard output has.
+    """Run a program until it has ended.
 
-    Standard error is read as far as it goes by then: what the program left running in the background may hold on
-    to it. take: reads from the descriptor of standard output; False when it wants no more.
+    What it wrote by then counts: what it left running in the background may hold on to its output, and go on writing.
+    take: takes what it writes to its standard output.
     """
     said = _Collected(_KEEP)
     moment = None if timeout is None else time.monotonic() + timeout
@@ -200,7 +197,7 @@ class _Program:
         self.ended = False
         self._wake, self._waker = os.pipe()
         try:
-            executable = _find(argv[0])
+            executable = programs.find(argv[0])
             with _lock:
                 if not finish:
                     raise_if_interrupted()
@@ -215,15 +212,14 @@ class _Program:
                     cwd=cwd,  # where this process was called from makes no difference
                     pass_fds=tuple(pass_fds),
                     start_new_session=True,
+                    umask=_UMASK,
                 )
                 _wakers.add(self._waker)
         except BaseException as error:
             os.close(self._wake)
             os.close(self._waker)
             if isinstance(error, OSError):
-                raise ProgramError(
-                    f"{argv[0]} cannot be run: {error.strerror}", f"see what it is: ls -l {executable}"
-                ) from None
+                raise programs.refused(argv[0], executable, error) from None
             raise
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -270,39 +266,41 @@ class _Program:
         os.close(self._wake)
 
 
-def _attend(
-    program: _Program,
-    feed: Callable[[int], bool],
-    take: Callable[[int], bool],
-    listen: Callable[[int], bool],
-    moment: float | None,
-) -> bool:
+def _attend(program: _Program, feed: Callable[[int], bool], take: _Take, listen: _Take, moment: float | None) -> bool:
     """Carry bytes to and from a program; False when `moment` came before the end. Raises Interrupted.
 
-    feed, take, listen: what to do when standard input, output, error are ready; False to be done with it.
+    feed: what to do when standard input is ready; False to be done with it. take, listen: what to do with what stands
+    in the pipes of standard output and error.
     """
     process = program.process
-    output = cast("IO[bytes]", process.stdout)
+    outputs = ((cast("IO[bytes]", process.stdout), take), (cast("IO[bytes]", process.stderr), listen))
     with selectors.DefaultSelector() as selector:
         selector.register(program, selectors.EVENT_READ, program.hear)
-        selector.register(output, selectors.EVENT_READ, take)
-        selector.register(cast("IO[bytes]", process.stderr), selectors.EVENT_READ, listen)
+        for pipe, read in outputs:
+            selector.register(pipe, selectors.EVENT_READ, lambda source, read=read: read(source, _CHUNK) > 0)
         if process.stdin:
             selector.register(process.stdin, selectors.EVENT_WRITE, feed)
-        while True:
+        while not program.ended:
             if not program.finish:
                 raise_if_interrupted()
             left = None if moment is None else moment - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            done = program.ended and output.closed
-            ready = selector.select(0 if done else left)
-            if done and not ready:
-                return True
-            for key, _ in ready:
+            for key, _ in selector.select(left):
                 if not key.data(key.fd):
                     selector.unregister(key.fileobj)
                     cast("IO[bytes]", key.fileobj).close()
+    for pipe, read in outputs:
+        if not pipe.closed:
+            _drain(pipe.fileno(), read)
+    return True
+
+
+def _drain(source: int, take: _Take) -> None:
+    """Take what stands in a pipe now, and nothing that is written to it meanwhile."""
+    (left,) = struct.unpack("i", fcntl.ioctl(source, termios.FIONREAD, bytes(4)))
+    while left > 0 and (count := take(source, left)):
+        left -= count
 
 
 def _feeder(stdin: memoryview) -> Callable[[int], bool]:
@@ -327,26 +325,13 @@ class _Collected:
         self.data = bytearray()
         self._keep = keep
 
-    def take(self, source: int) -> bool:
-        """Read what is there; False at its end."""
-        chunk = os.read(source, _CHUNK)
+    def take(self, source: int, most: int) -> int:
+        """Read what is there, at most so many bytes, and return how many; 0 at its end."""
+        chunk = os.read(source, most)
         self.data += chunk
         if self._keep is not None:
             del self.data[: -self._keep]
-        return bool(chunk)
-
-
-def _find(program: str) -> str:
-    """Return the path of a program, which is named as a shell has it: with a slash it is a path already."""
-    for path in _paths(program):
-        if os.access(path, os.X_OK):
-            return path
-    where = "" if "/" in program else f" in {_ENVIRONMENT['PATH']}"
-    raise ProgramError(f"{program}: program not found{where}", f"install {program}")
-
-
-def _paths(program: str) -> list[str]:
-    return [program] if "/" in program else [f"{directory}/{program}" for directory in _SEARCH]
+        return len(chunk)
 
 
 def _tail(output: str) -> str:

@@ -46,7 +46,7 @@ def read_all(buffer: SecretBuffer, data: bytes) -> None:
     try:
         os.write(descriptor, data)
         os.lseek(descriptor, 0, os.SEEK_SET)
-        while buffer.fill(descriptor):
+        while buffer.fill(descriptor, 65536):
             pass
     finally:
         os.close(descriptor)

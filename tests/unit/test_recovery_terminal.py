@@ -19,7 +19,7 @@ from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.cli import terminal
 from cryptpilot_boot.errors import ProgramError
 from cryptpilot_boot.keys import recovery
-from cryptpilot_boot.system import qrcode, run
+from cryptpilot_boot.system import programs, qrcode
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ASK = """
@@ -140,7 +140,7 @@ def test_the_qr_code_is_of_the_key_and_nothing_else() -> None:
 def test_without_qrencode_the_key_is_there_all_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, "_SEARCH", ["/nowhere"])
+    monkeypatch.setattr(programs, "PATH", "/nowhere")
     monkeypatch.setattr(terminal, "is_shown", lambda: True)
     with recovery.generate() as key:
         text = bytes(key.reveal()).decode()
