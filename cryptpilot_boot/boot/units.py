@@ -21,6 +21,8 @@ import re
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.boot import fstab
+from cryptpilot_boot.config.names import escape, escape_path
+from cryptpilot_boot.config.names import unit as unit_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -48,13 +50,14 @@ class Units:
     files: contents by path below the normal directory. links: targets by path there. netdev: fstab lines that
     systemd-fstab-generator has to read once more, as they are to be understood, for the early directory, by the names
     of the units it makes of them. masks: paths below the early directory that hide dependencies it makes, there or in
-    the normal one.
+    the normal one. skipped: what has no units, since systemd cannot carry their names; a sentence each.
     """
 
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     links: dict[str, str] = dataclasses.field(default_factory=dict)
     masks: list[str] = dataclasses.field(default_factory=list)
     netdev: dict[str, Entry] = dataclasses.field(default_factory=dict)
+    skipped: list[str] = dataclasses.field(default_factory=list)
 
 
 def units(
@@ -86,7 +89,13 @@ def units(
         made.files[f"{device}.d/40-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={limit}\n"
         made.links[f"cryptpilot.service.wants/{service}"] = _TEMPLATE
         # a disk that is attached later
-        made.links[f"{escape_path(one.dev)}.device.wants/{service}"] = _TEMPLATE
+        wants = f"{escape_path(one.dev)}.device.wants"
+        if too_long := unit_name(wants):
+            made.skipped.append(
+                f"{one.volume} is not opened when its disk is attached: {one.dev} as a unit: {too_long}"
+            )
+        else:
+            made.links[f"{wants}/{service}"] = _TEMPLATE
     entries = [entry for entry in lines if _concerns_us(entry)]
     names = {one.volume for one in volumes} | set(unusable)
     netdev = fstab.with_dependents(
@@ -94,6 +103,10 @@ def units(
     )
     for entry in fstab.with_dependents(entries, [entry for entry in entries if entry.mapper_name in names]):
         name, target = _unit_of(entry)
+        wrong = unit_name(name) or ("a line feed is in it" if "\n" in _words(entry) else "")
+        if wrong:
+            made.skipped.append(f"the line of fstab that begins with {entry.source} is left as it is: {wrong}")
+            continue
         made.masks.append(f"{target}.requires/{name}")
         if entry in netdev and target == "local-fs.target":
             made.netdev.setdefault(name, dataclasses.replace(entry, options=(*entry.options, _NETDEV)))
@@ -101,6 +114,10 @@ def units(
             target = "remote-fs.target"
         made.links[f"{target}.wants/{name}"] = f"../{name}"
     return made
+
+
+def _words(entry: Entry) -> str:
+    return " ".join((entry.source, entry.where, entry.kind, *entry.options))
 
 
 def misread(netdev: Mapping[str, Entry], found: Mapping[str, str]) -> str:
@@ -155,21 +172,3 @@ def _unit_of(entry: Entry) -> tuple[str, str]:
         return f"{escape_path(entry.source)}.swap", "swap.target"
     target = "remote-fs.target" if entry.is_remote else "local-fs.target"
     return f"{escape_path(entry.where)}.mount", target
-
-
-def escape(text: str) -> str:
-    """Write a name as it stands in a unit's name; see systemd.unit(5), "String escaping"."""
-
-    def code(byte: int, first: bool) -> str:
-        char = chr(byte)
-        if char == "/":
-            return "-"
-        plain = byte < 128 and (char.isalnum() or char in ":_" or (char == "." and not first))
-        return char if plain else f"\\x{byte:02x}"
-
-    return "".join(code(byte, place == 0) for place, byte in enumerate(text.encode("utf-8", "surrogateescape")))
-
-
-def escape_path(path: str) -> str:
-    """Write a path as it stands in the name of a mount's or a device's unit."""
-    return escape("/".join(part for part in path.split("/") if part and part != ".")) or "-"

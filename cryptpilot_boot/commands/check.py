@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, volume
 from cryptpilot_boot.boot.plan import initrd_volumes, pivot_volumes
+from cryptpilot_boot.commands import select
 from cryptpilot_boot.commands.key import passphrase_of, previous_of
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, NoValue
 from cryptpilot_boot.system import init
@@ -42,6 +43,8 @@ def _check(
     config: Config, answers: keys.Answers, *, keep_checking: bool, skip_passphrase: bool, say: Callable[[str], None]
 ) -> bool:
     good = True
+    for note in select.notes(config):
+        say(note)
     for one in config.volumes:
         if not good and not keep_checking:
             say("stopped at the first error; --keep-checking goes on")
@@ -75,6 +78,7 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
         yield f"{_WARNINGS[status.state]}: {status.detail}" if status.detail else _WARNINGS[status.state]
     if status.state is State.READY_TO_OPEN:
         volume.require_openable(one)
+    keys.require_usable(one.encrypt)
     if one.temporary or skip_passphrase:
         return
     unusable: NoValue | None = None

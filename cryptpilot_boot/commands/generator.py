@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.boot import plan, units
+from cryptpilot_boot.config import files
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system import block, init
+from cryptpilot_boot.system import block, init, private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,17 +25,20 @@ _SIMPLER = "these lines of fstab are mounted without a check of the file system,
 def generate(config: Config, normal: Path, early: Path) -> None:
     """Write the units of the volumes that are opened at boot. normal, early: systemd's directories for them.
 
-    What cannot be written is left out and all else written; raises CryptpilotError in the end.
+    What has a name that systemd cannot carry is left out, with a word in the kernel's log. What cannot be written is
+    left out too, and all else written; raises CryptpilotError in the end.
     """
     todo = plan.plan(config, "system", init.kernel_command_line())
     opened = [one.volume for one in todo.volumes if block.is_block_device(one.mapper_path)]
     made = units.units(todo.volumes, init.fstab(), opened, todo.timeout, _unusable(config), resolve=init.resolve)
     failed: list[CryptpilotError] = []
+    for sentence in made.skipped:
+        init.kernel_log(sentence)
 
     def place(directory: Path, name: str, put: Callable[[Path], object]) -> None:
         path = directory / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private.directory(path.parent, private.PUBLIC_DIRECTORY)
             put(path)
         except OSError as error:
             failed.append(CryptpilotError(f"{path} cannot be written: {error.strerror}"))
@@ -44,13 +48,13 @@ def generate(config: Config, normal: Path, early: Path) -> None:
     except CryptpilotError as error:
         failed.append(error)
         for name, entry in made.netdev.items():
-            place(early, name, functools.partial(Path.write_text, data=units.mount(entry)))
+            place(early, name, functools.partial(_write, text=units.mount(entry)))
     for name in made.masks:
         place(early, name, _mask)
     for name, target in made.links.items():
         place(normal, name, functools.partial(Path.symlink_to, target=target))
     for name, text in made.files.items():
-        place(normal, name, functools.partial(Path.write_text, data=text))
+        place(normal, name, functools.partial(_write, text=text))
     if failed:
         raise failed[0]
 
@@ -64,7 +68,7 @@ def _make_remote(netdev: Mapping[str, Entry], early: Path) -> None:
         return
     made = early / ".cryptpilot"  # there, for a generator may write nowhere else
     try:
-        made.mkdir(parents=True)
+        private.directory(made, private.PUBLIC_DIRECTORY)
         init.generate_mounts("".join(f"{entry.line}\n" for entry in netdev.values()), made)
         found = {path.name: path.read_text(errors="replace") for path in made.iterdir() if path.suffix in _MOUNTS}
         if wrong := units.misread(netdev, found):
@@ -72,7 +76,7 @@ def _make_remote(netdev: Mapping[str, Entry], early: Path) -> None:
         for file in [path for path in made.rglob("*") if path.is_symlink() or not path.is_dir()]:
             name = file.relative_to(made)
             if not name.parts[0].startswith("local-fs.target."):  # what it thinks of these it has said already
-                (early / name).parent.mkdir(parents=True, exist_ok=True)
+                private.directory((early / name).parent, private.PUBLIC_DIRECTORY)
                 file.replace(early / name)
     except OSError as error:
         raise CryptpilotError(f"{early}: remote mounts cannot be made: {error.strerror}", _SIMPLER) from None
@@ -82,8 +86,12 @@ def _make_remote(netdev: Mapping[str, Entry], early: Path) -> None:
 
 def _unusable(config: Config) -> set[str]:
     """Return what volumes may be called whose files cannot be used: as their files, which is the custom."""
-    files = (config.directory / "volumes").glob("*.toml")
-    return {file.stem for file in files} - {one.source.stem for one in config.volumes}
+    found = files.find(config.directory).volumes
+    return {file.stem for file in found} - {one.source.stem for one in config.volumes}
+
+
+def _write(path: Path, text: str) -> None:
+    private.write(path, text, private.PUBLIC_FILE)
 
 
 def _mask(path: Path) -> None:

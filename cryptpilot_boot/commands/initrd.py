@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot import keys
 from cryptpilot_boot.boot import record as records
 from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
-from cryptpilot_boot.system import certificates
+from cryptpilot_boot.config import names
+from cryptpilot_boot.errors import ConfigError, CryptpilotError
+from cryptpilot_boot.system import certificates, init
 
 if TYPE_CHECKING:
-    from cryptpilot_boot.config import Config
+    from cryptpilot_boot.config import Config, Volume
 
 
 def plan(config: Config) -> list[str]:
@@ -19,13 +22,27 @@ def plan(config: Config) -> list[str]:
     open them. Raises KeyFetchError when it must carry public CAs, and this system has none.
     """
     needs = image_needs(config)
+    if not init.in_initrd():  # there, what is missing is for `cryptpilot initrd check` to say
+        for one in initrd_volumes(config):
+            _require_usable(one)
     lines = [f"config {path}" for path in needs.configuration if path.exists()]
     lines += [f"program {name}" for name in needs.programs]
     lines += [f"module {name}" for name in needs.modules]
     lines += [f"device {volume.dev}" for volume in config.volumes]
     lines += [f"volume {volume.volume}" for volume in initrd_volumes(config)]
     lines += [f"authorities {certificates.store()}"] if needs.authorities else []
-    return lines + (["network yes"] if needs.network else [])
+    lines += ["network yes"] if needs.network else []
+    for line in lines:
+        if complaint := names.line(line.partition(" ")[2]):
+            raise ConfigError(f"{line!a} {complaint}", "rename the file, or the directory that it is in")
+    return lines
+
+
+def _require_usable(one: Volume) -> None:
+    try:
+        keys.require_usable(one.encrypt)
+    except CryptpilotError as error:
+        raise CryptpilotError(f"{one.volume}: {error.what}", error.hint) from None
 
 
 def record(config: Config) -> list[str]:

@@ -23,10 +23,27 @@ def select(config: Config, names: Sequence[str]) -> list[Volume]:
     return [known[name] for name in dict.fromkeys(names)]
 
 
+def notes(config: Config) -> list[str]:
+    """Return what is worth a word about the files of the configuration, one sentence each.
+
+    That there is no volume; and which files are passed over that somebody may think are read, or all of them where
+    there is no volume.
+    """
+    none = not config.volumes
+    passed_over = [f"note: {file}" for file in config.passed_over if file.likely or none]
+    if none:
+        what = "volumes can be used" if config.problems else "volumes are configured"
+        return [f"No {what} in {config.directory}/volumes.", *passed_over]
+    return passed_over
+
+
 def _hint(config: Config, name: str) -> str:
     known = [volume.volume for volume in config.volumes]
     near = nearest(name, known)
     hint = f'did you mean "{near}"?' if near else f"configured volumes: {', '.join(known) or 'none'}"
+    like = [str(file) for file in config.passed_over if file.likely]
+    if like:
+        hint += f"; {'; '.join(like)}"
     if config.problems:
         hint += "; or one of the files that cannot be used defines it"
     return hint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.commands.select import select
+from cryptpilot_boot.commands.select import notes, select
 from cryptpilot_boot.volume import State, examine
 
 if TYPE_CHECKING:
@@ -25,14 +25,13 @@ def show(config: Config, names: Sequence[str], *, as_json: bool, paint: Paint | 
     if as_json:
         return [json.dumps([_record(status) for status in statuses], indent=2)]
     if not statuses:
-        what = "volumes can be used" if config.problems else "volumes are configured"
-        return [f"No {what} in {config.directory}/volumes."]
+        return notes(config)
     lines = table([_HEADER, *(_row(status) for status in statuses)])
     if paint:
         for number, status in enumerate(statuses, 2):  # below the header and its rule
             told = _told(status)
             lines[number] = lines[number].removesuffix(told) + paint(told, _COLORS[status.state])
-    return lines
+    return lines if names else [*lines, *notes(config)]
 
 
 _COLORS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import defaultdict
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Callable, TypeVar
 
 import tomli
 
-from cryptpilot_boot.config import schema
-from cryptpilot_boot.config.model import Boot, Config, Volume
-from cryptpilot_boot.errors import ConfigError
+from cryptpilot_boot.config import files, names, schema, text, trust
+from cryptpilot_boot.config.document import Document
+from cryptpilot_boot.config.model import Boot, Config, Exec, Volume
+from cryptpilot_boot.errors import ConfigError, printable
+from cryptpilot_boot.system.programs import located
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,12 +25,14 @@ T = TypeVar("T")
 DEFAULT_DIRECTORY = Path("/etc/cryptpilot")
 
 
-def load(directory: Path = DEFAULT_DIRECTORY) -> Config:
+def load(directory: Path = DEFAULT_DIRECTORY, *, others: bool = True) -> Config:
     """Read global.toml and volumes/*.toml below `directory`.
 
     A missing global.toml means its defaults, a missing volumes/ no volumes: a machine that was just installed has
-    neither. A file that cannot be used is left out, and is one of the problems: the volumes of the others are none
-    the worse for it. Raises ConfigError when a directory cannot be read, or there is none.
+    neither. A file that cannot be used, or that somebody else can change, is left out, and is one of the problems: the
+    volumes of the others are none the worse for it. Where somebody else can put files into one of the directories, no
+    file is read. others: whether this system may have other users. Raises ConfigError when a directory cannot be read,
+    or there is none.
     """
     there = os.path.isdir(directory)  # noqa: PTH112 - Path.is_dir raises on a name that is too long
     if there and not os.access(directory, os.R_OK | os.X_OK):
@@ -37,31 +42,37 @@ def load(directory: Path = DEFAULT_DIRECTORY) -> Config:
             f"{directory}: no such configuration directory",
             "create it, or name another with --config-dir",
         )
+    own = (directory, directory / "volumes")
     problems: list[ConfigError] = []
 
-    def usable(path: Path, value: Callable[[schema.Document], T]) -> Iterator[T]:
+    def usable(path: Path, value: Callable[[Document], T]) -> Iterator[T]:
         """Give the value of a file, if it has one."""
         try:
+            if others:
+                _require_trust(path)
             yield value(_parse(path))
         except ConfigError as error:
             # without the frames it came through, which hold the text with its credentials
             problems.append(ConfigError(error.what, error.hint))
 
+    def volume_of(document: Document) -> Volume:
+        volume = schema.volume(document)
+        if others:
+            _require_trusted_program(volume)
+        return volume
+
+    if others:
+        for path in own:
+            try:
+                _require_trust(path, own)
+            except ConfigError as error:
+                return Config(directory, Boot(), (), problems=(error,))
     global_file = directory / "global.toml"
     boot = next(usable(global_file, schema.boot), Boot()) if _is_there(global_file) else Boot()
-    files = _toml_files(directory / "volumes")
-    volumes = [volume for file in files for volume in usable(file, schema.volume)]
+    found = files.find(directory)
+    volumes = [volume for file in found.volumes for volume in usable(file, volume_of)]
     volumes = list(_without_conflicts(volumes, problems))
-    return Config(directory, boot, tuple(volumes), tuple(_warnings(volumes)), tuple(problems))
-
-
-def _toml_files(directory: Path) -> list[Path]:
-    try:
-        return sorted(file for file in directory.iterdir() if file.suffix == ".toml")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ConfigError(f"{directory}: cannot be read: {error.strerror}") from None
+    return Config(directory, boot, tuple(volumes), tuple(_warnings(volumes)), tuple(problems), found.passed_over)
 
 
 def _is_there(path: Path) -> bool:
@@ -69,27 +80,65 @@ def _is_there(path: Path) -> bool:
     return path.is_symlink() or path.exists()
 
 
-def _parse(path: Path) -> schema.Document:
+def _require_trust(path: Path, own: Sequence[Path] = ()) -> None:
+    try:
+        trust.require(path, own)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _require_trusted_program(volume: Volume) -> None:
+    """Raise ConfigError when somebody else can change the program that a volume's passphrase comes from."""
+    if not isinstance(volume.encrypt, Exec):
+        return
+    path = located(volume.encrypt.command)
+    try:
+        if path:
+            trust.require(Path(path))
+    except ConfigError as error:
+        raise ConfigError(f"{volume.source}: the program {error.what}", error.hint) from None
+    except OSError as error:
+        raise ConfigError(f"{volume.source}: the program {path} cannot be looked at: {error.strerror}") from None
+
+
+def _parse(path: Path) -> Document:
+    if complaint := names.file(path.name):
+        raise ConfigError(f"{printable(str(path))}: {complaint}", "rename it")
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ConfigError(f"{path}: is no regular file")
-        text = path.read_bytes().decode("utf-8")
+        content = text.decode(path, path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from None
     try:
-        # TOML ends a line with LF or CRLF; tomli.loads wants what universal newlines would give
-        data = tomli.loads(text.replace("\r\n", "\n"))
+        data = tomli.loads(content)
     except tomli.TOMLDecodeError as error:
-        # the message holds a position and at most one character of the text, no value
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        raise _not_toml(path, content, str(error)) from None
     except ValueError:
         # Python's own limit, in digits; see sys.int_info
         raise ConfigError(f"{path}: not valid TOML: a number is too long") from None
     except RecursionError:
         raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
-    return schema.Document(path, text, data)
+    return Document(path, content, data)
+
+
+def _not_toml(path: Path, content: str, said: str) -> ConfigError:
+    """Say what is wrong with a file, and name the character that it comes from if that looks like another.
+
+    said: by tomli; it holds a position and at most one character of the text, no value.
+    """
+    place = _PLACE.search(said)
+    char = text.lookalike(content, int(place[1]), int(place[2])) if place else ""
+    line = 0
+    if not place:  # it is at the end of the document: a string that does not end
+        line, char = text.lookalike_quotation_mark(content)
+    if char:
+        where = f", in line {line}" if line else ""
+        return ConfigError(f"{path}: not valid TOML: {said}; there is {text.describe(char)}{where}", text.mend(char))
+    return ConfigError(f"{path}: not valid TOML: {said}")
+
+
+_PLACE = re.compile(r"\(at line (\d+), column (\d+)\)$")
 
 
 def _without_conflicts(volumes: Sequence[Volume], problems: list[ConfigError]) -> Iterator[Volume]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Union
 
+from cryptpilot_boot.config.files import PassedOver
 from cryptpilot_boot.errors import ConfigError
 
 FILE_SYSTEMS = ("swap", "ext4", "xfs", "vfat")
@@ -151,7 +152,8 @@ class Config:
     """Everything below one configuration directory.
 
     warnings: what is not wrong but should be seen to, one sentence each. problems: what is wrong with single files,
-    in order; their volumes are not among `volumes`.
+    in order; their volumes are not among `volumes`. passed_over: files that are not read, though they are where others
+    are.
     """
 
     directory: Path
@@ -159,3 +161,4 @@ class Config:
     volumes: tuple[Volume, ...]
     warnings: tuple[str, ...] = ()
     problems: tuple[ConfigError, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()

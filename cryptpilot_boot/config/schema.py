@@ -7,6 +7,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Callable
 
+from cryptpilot_boot.config import names
+from cryptpilot_boot.config.document import Document, line_of
+from cryptpilot_boot.config.misplaced import Section, require_in_place
 from cryptpilot_boot.config.model import (
     FILE_SYSTEMS,
     REGION_ID,
@@ -23,34 +26,13 @@ from cryptpilot_boot.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
-# Names device-mapper and udev leave as they are (libdevmapper escapes all others as \xNN). The kernel takes 127
-# bytes; `init` needs some of them for the name of the mapping it works on.
-_MAPPER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9#+.:=@_-]{0,99}")
-# host, IPv4 or [IPv6], and a port if it is not 443
-_ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 # A key as TOML has it without quotes: any other that is not known is a slip, and what it says is nobody's business.
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 def _string(text: str) -> str:
     return "" if text.strip() else "must not be empty"
-
-
-def _volume_name(name: str) -> str:
-    if _MAPPER_NAME.fullmatch(name) and name != "control" and not name.endswith("-initializing"):
-        return ""
-    return (
-        "is no legal name below /dev/mapper: use up to 100 letters, digits and #+-.:=@_, beginning with a letter,"
-        " a digit or _, and not ending in -initializing"
-    )
-
-
-def _device_path(path: str) -> str:
-    if path.startswith("/dev/") and "\0" not in path and ".." not in path.split("/"):
-        return ""
-    return 'must be a path below /dev, such as "/dev/nvme1n1p1" or "/dev/disk/by-partuuid/..."'
 
 
 def _file_system(name: str) -> str:
@@ -103,23 +85,6 @@ def _instance_id(text: str) -> str:
     return "must be the ID of a KMS instance, such as kst-..." if re.search(r"[\s/:@]|^$", text) else ""
 
 
-def _endpoint(text: str) -> str:
-    match = _ENDPOINT.fullmatch(text)
-    if match and 0 < int((match[2] or ":443")[1:]) < 65536:
-        return ""
-    return 'must be "host" or "host:port"'
-
-
-def _command(text: str) -> str:
-    if text.isprintable() and (text.startswith("/") or (text and not re.search(r"[\s/]|^-", text))):
-        return ""
-    return "must be an absolute path, or the name of a program in /usr/sbin:/usr/bin:/sbin:/bin"
-
-
-def _arguments(texts: list[str]) -> str:
-    return "must not contain NUL" if any("\0" in text for text in texts) else ""
-
-
 def _timeout(seconds: int) -> str:
     return "" if 1 <= seconds <= 3600 else "must be between 1 and 3600 seconds"
 
@@ -165,8 +130,8 @@ class _Key:
 _GLOBAL = {"boot": _Key(_TABLE)}
 _BOOT = {"verbose": _Key(_BOOL), "timeout": _Key(_NUMBER, _timeout), "late_after": _Key(_NUMBER, _patience)}
 _VOLUME = {
-    "volume": _Key(_STRING, _volume_name, required=True),
-    "dev": _Key(_STRING, _device_path, required=True),
+    "volume": _Key(_STRING, names.volume, required=True),
+    "dev": _Key(_STRING, names.device, required=True),
     "auto_open": _Key(_BOOL),
     "initrd": _Key(_BOOL),
     "makefs": _Key(_STRING, _file_system),
@@ -185,7 +150,7 @@ _KMS_MODES: dict[str, tuple[type, dict[str, _Key]]] = {
             "client_key": _Key(_STRING, _client_key, required=True),
             "client_key_password": _Key(_STRING, _string, required=True),
             "kms_cert_pem": _Key(_STRING, _certificates, required=True),
-            "endpoint": _Key(_STRING, _endpoint),
+            "endpoint": _Key(_STRING, names.endpoint),
         },
     ),
     "ecs_ram_role": (
@@ -195,7 +160,7 @@ _KMS_MODES: dict[str, tuple[type, dict[str, _Key]]] = {
             "secret_name": _Key(_STRING, _string, required=True),
             "ecs_ram_role_name": _Key(_STRING, _role_name),
             "region_id": _Key(_STRING, _region_id),
-            "endpoint": _Key(_STRING, _endpoint),
+            "endpoint": _Key(_STRING, names.endpoint),
             "kms_cert_pem": _Key(_STRING, _authority),
         },
     ),
@@ -206,32 +171,37 @@ _PROVIDERS: dict[str, tuple[type, dict[str, _Key]]] = {
     "exec": (
         Exec,
         {
-            "command": _Key(_STRING, _command, required=True),
-            "args": _Key(_STRINGS, _arguments),
+            "command": _Key(_STRING, names.program, required=True),
+            "args": _Key(_STRINGS, names.arguments),
             "timeout": _Key(_NUMBER, _timeout),
         },
     ),
 }
 _ENCRYPT = {provider: _Key(_TABLE) for provider in _PROVIDERS}
-
-
-@dataclasses.dataclass(frozen=True)
-class Document:
-    """A parsed TOML file and what is needed to point into it."""
-
-    path: Path
-    text: str
-    data: dict[str, Any]
+_KMS = {name for _, keys in _KMS_MODES.values() for name in keys}
+# Where each key stands, to tell where one belongs that stands elsewhere. By the name of the table, "" above the first.
+_VOLUME_FILE: dict[str, Section] = {
+    "": Section("the volume", _VOLUME),
+    "encrypt": Section("[encrypt]", _ENCRYPT),
+    **{f"encrypt.{name}": Section(f"[encrypt.{name}]", keys) for name, (_, keys) in _PROVIDERS.items()},
+    "encrypt.kms": Section("[encrypt.kms]", _KMS),
+}
+_GLOBAL_FILE: dict[str, Section] = {
+    "": Section("global.toml", _GLOBAL),
+    "boot": Section("[boot] of global.toml", _BOOT),
+}
 
 
 def boot(document: Document) -> Boot:
     """Turn global.toml into its value."""
+    require_in_place(document, _GLOBAL_FILE, _VOLUME_FILE)
     sections = _checked(document, "", _GLOBAL, document.data)
     return Boot(**_checked(document, "boot", _BOOT, sections.get("boot", {})))
 
 
 def volume(document: Document) -> Volume:
     """Turn a file of volumes/ into its value."""
+    require_in_place(document, _VOLUME_FILE, _GLOBAL_FILE)
     values = _checked(document, "", _VOLUME, document.data)
     encrypt = _encrypt(document, values.pop("encrypt"))
     return Volume(encrypt=encrypt, source=document.path, **values)
@@ -261,7 +231,7 @@ def _kms_mode(document: Document, values: Mapping[str, Any]) -> tuple[type, dict
     for name in values:
         others = [other for other, (_, known) in _KMS_MODES.items() if name in known and name not in keys]
         if others:
-            where = f"{document.path}{_line_of(document.text, section, name)}"
+            where = f"{document.path}{line_of(document.text, section, name)}"
             said = f'auth_mode = "{mode}"' if chosen else f'auth_mode left out, which means "{mode}"'
             raise ConfigError(
                 f'{where}: "{section}.{name}" has no meaning with {said}',
@@ -274,7 +244,7 @@ def _checked(document: Document, section: str, keys: Mapping[str, _Key], data: M
     """Return the values of a section; raise ConfigError on the first thing in `data` that `keys` does not allow."""
     values = {}
     for name, value in data.items():
-        where = f"{document.path}{_line_of(document.text, section, name)}: "
+        where = f"{document.path}{line_of(document.text, section, name)}: "
         full = f"{section}.{name}" if section else name
         if name not in keys:
             kind = "table" if isinstance(value, dict) else "key"
@@ -299,22 +269,3 @@ def _checked(document: Document, section: str, keys: Mapping[str, _Key], data: M
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     near = nearest(name, known)
     return f' (did you mean "{near}"?)' if near else ""
-
-
-def _line_of(text: str, section: str, name: str) -> str:
-    """Return ":LINE" of a key or table, or "" where it is written in a way that a look at the lines misses.
-
-    tomli gives values without positions, and a line is a help, not a promise.
-    """
-    here = ""
-    full = f"{section}.{name}" if section else name
-    for number, line in enumerate(text.split("\n"), 1):
-        # no two parts of the pattern take the same character: a long line costs no more than its length
-        header = re.match(r"\s*\[{1,2}([^\[\]#]+)\]", line)
-        if header:
-            here = header[1].strip()
-            if here == full or here.startswith(full + "."):
-                return f":{number}"
-        elif here == section and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=.]", line):
-            return f":{number}"
-    return ""

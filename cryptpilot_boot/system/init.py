@@ -6,7 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from cryptpilot_boot.errors import CryptpilotError, ProgramError
+from cryptpilot_boot.errors import CryptpilotError, ProgramError, printable
+from cryptpilot_boot.system import private
 from cryptpilot_boot.system.run import run
 
 _INITRD = Path("/etc/initrd-release")
@@ -20,6 +21,9 @@ _FSTAB_GENERATOR = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
 _WITH_FSTAB = f'mount --bind "$1" {_FSTAB} && shift && exec "$@"'
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _STOP_BOOT = Path("/run/cryptpilot/stop-boot")
+_KERNEL_LOG = "/dev/kmsg"
+_WARNING = "<28>"  # LOG_DAEMON | LOG_WARNING, <sys/syslog.h>
+_LONGEST_LINE = 800  # characters; the kernel takes 1 KiB
 
 
 def in_initrd() -> bool:
@@ -47,7 +51,7 @@ def stop_boot() -> None:
 def say_late() -> None:
     """In an initrd, tell our hook for dracut's legacy network scripts that nobody here waits for a network any more."""
     with contextlib.suppress(OSError):  # /run is full: they have limits of their own, and no volume is to fail for it
-        _LATE.parent.mkdir(parents=True, exist_ok=True)
+        private.directory(_LATE.parent, private.PUBLIC_DIRECTORY)
         _LATE.touch()
 
 
@@ -56,8 +60,20 @@ def need_shutdown() -> None:
 
     As `need_shutdown` of dracut-lib.sh does; dracut-shutdown.service looks for the file.
     """
-    _NEED_SHUTDOWN.parent.mkdir(parents=True, exist_ok=True)
+    private.directory(_NEED_SHUTDOWN.parent, private.PUBLIC_DIRECTORY)
     _NEED_SHUTDOWN.touch()
+
+
+def kernel_log(text: str) -> None:
+    """Say a line where the system's log has it: a generator has no other, see systemd.generator(7)."""
+    with contextlib.suppress(OSError):  # a container has no kernel log, and nothing is to fail for it
+        descriptor = os.open(_KERNEL_LOG, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(
+                descriptor, f"{_WARNING}cryptpilot: {printable(text)[:_LONGEST_LINE]}\n".encode("utf-8", "replace")
+            )
+        finally:
+            os.close(descriptor)
 
 
 def kernel_command_line() -> str:
@@ -91,7 +107,7 @@ def generate_mounts(fstab_text: str, directory: Path) -> None:
     """
     file = directory / ".fstab"
     try:
-        file.write_text(fstab_text, errors="surrogateescape")
+        private.write(file, fstab_text)
     except OSError as error:
         raise CryptpilotError(f"{file} cannot be written: {error.strerror}") from None
     generator = [_FSTAB_GENERATOR, *3 * [str(directory)]]

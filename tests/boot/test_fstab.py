@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from cryptpilot_boot.boot.fstab import before_network, parse
-from cryptpilot_boot.boot.units import escape_path, units
+from cryptpilot_boot.boot.units import units
 from cryptpilot_boot.config import Otp, Volume
+from cryptpilot_boot.config.names import escape_path
 from tests import machines
 from tests.lab.tree import PYTHONS, SHARE, in_chroot, root_tree
 

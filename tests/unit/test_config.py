@@ -303,7 +303,7 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda file: file.write_bytes(b'volume = "\xff"\n'), "is not UTF-8 text (byte 10)"),
+        (lambda file: file.write_bytes(b'volume = "\xff"\n'), "is not UTF-8 text (byte 10, in line 1)"),
         (lambda file: file.mkdir(), "is no regular file"),
         (os.mkfifo, "is no regular file"),
         (lambda file: file.symlink_to("nowhere"), "cannot be read: No such file or directory"),

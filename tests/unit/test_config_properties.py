@@ -10,13 +10,20 @@ import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cryptpilot_boot.boot.units import units
+from cryptpilot_boot.commands import initrd
 from cryptpilot_boot.config import Boot, Config, Encrypt, Exec, Kms, KmsRole, load
 from cryptpilot_boot.config.model import FILE_SYSTEMS
+from cryptpilot_boot.system import certificates, programs
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import Volume
 
 PASSWORD = "pw-Zq8vW3rT6yU1"
 PRIVATE_KEY = "MIIJqQIBAzCCCW8GCSqGSIb3DQEHAaCC"
@@ -83,6 +90,10 @@ VALUES = [
     *("[]", "[1, 'a']", "['a', 'b']", "['\\u0000']", '["\\u0000"]', "{}", "{a = 1}", "{otp = {}}"),
     *("[" * 2000, "{a = " * 2000, "'" + "[" * 20000 + "'", ""),
     *(f'"{PASSWORD}"', f"['{PASSWORD}']", f"{{KeyId = '{PRIVATE_KEY}'}}", f"{{ 'k' = '{PASSWORD}' }}"),
+    *('"/dev/x\\nconfig /etc/shadow"', '"/dev/x y"', '"/dev/x\\t"', "'/dev/disk/by-label/a\\x20b'", '"/dev/größe"'),
+    *(f'"/dev/{"-" * 255}"', f'"/dev/{"x" * 256}"', f'"/dev{"/x" * 2046}"', f'"/dev{"/x" * 2100}"'),
+    *(f'"{"-" * 60}"', f'"a{"-" * 54}"', f'"a{"-" * 55}"', f'"a{"=" * 99}"', f'"{"a" * 100}"', '"a\\nconfig /x"'),
+    *('"/bin/get key"', '"/bin/get\\nkey"', '"/bin/ key "', '"/größe"', f'"/{"x" * 256}"', '"get-key "', '"-k"'),
     *('"/dev/../x"', '"/dev/a\\u0000"', '"../a"', '"control"', '"a-initializing"', '"-"', '"host:99999"'),
 ]
 # A key and its value, whatever the quotes.
@@ -188,6 +199,7 @@ def load_files(**files: bytes) -> Config:
         config = load(directory)
         for problem in config.problems:
             assert re.fullmatch(rf"{re.escape(name)}/[a-z/]+\.toml(:\d+)?: \S.*", problem.what), problem.what
+        require_valid(config)
         return config
 
 
@@ -201,16 +213,71 @@ def require_valid(config: Config) -> None:
         assert not volume.volume.endswith("-initializing")
         assert volume.volume != "control"
         assert volume.dev.startswith("/dev/")
-        assert "\0" not in volume.dev
+        assert volume.dev.isprintable()
+        assert " " not in volume.dev
         assert ".." not in volume.dev.split("/")
+        assert max(map(len, volume.dev.encode().split(b"/"))) <= 255
+        assert len(volume.dev.encode()) < 4096
         assert volume.makefs is None or volume.makefs in FILE_SYSTEMS
         assert isinstance(volume.auto_open, bool)
         assert isinstance(volume.integrity, bool)
         hash(volume)
         require_provider(volume.encrypt)
+        require_units(volume)
+        require_plan(config, volume)
     for of in ("volume", "dev"):
         values = [getattr(volume, of) for volume in config.volumes]
         assert len(values) == len(set(values))
+
+
+def require_units(volume: Volume) -> None:
+    """Assert that what a generator writes has names that a file system and systemd take, and that lead back."""
+    made = units([replace(volume, auto_open=True)], f"{volume.mapper_path} /data ext4\n", [], 90)
+    names = [part for path in (*made.files, *made.links, *made.masks) for part in path.split("/")]
+    assert max(len(name.encode()) for name in names) <= 255
+    assert all(re.fullmatch(r"(?!\.)[A-Za-z0-9:_.@\\-]+", name) for name in names)
+    service = next(name for name in names if name.startswith("cryptpilot@"))
+    assert unescaped(service[len("cryptpilot@") : -len(".service")]) == volume.volume
+    device = f"{escaped('dev/mapper/' + volume.volume)}.device.requires"
+    assert device in names
+    # systemd's own units of such a device
+    assert len(f"systemd-makefs@{device}".replace(".device.requires", ".service")) <= 255
+    wants = f"{escaped(re.sub('/+', '/', volume.dev).strip('/').replace('/./', '/'))}.device.wants"
+    assert (wants in names) == (not made.skipped)
+    assert bool(made.skipped) == (len(wants) > 255)
+
+
+def escaped(path: str) -> str:
+    """Return what systemd-escape(1) prints of a path without its first slash, by the rules in systemd.unit(5)."""
+    plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:_."
+    codes = ["-" if byte == 0x2F else chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in path.encode()]
+    return "".join(codes)
+
+
+def unescaped(name: str) -> str:
+    """Return what `systemd-escape --unescape` prints."""
+    parts = re.findall(r"\\x([0-9a-f]{2})|(-)|([^\\-])", name)
+    return b"".join(
+        bytes.fromhex(code) if code else b"/" if dash else char.encode() for code, dash, char in parts
+    ).decode()
+
+
+def require_plan(config: Config, volume: Volume) -> None:
+    """Assert that a shell which reads the plan of the initrd line by line finds what the configuration says."""
+    chosen = replace(config, volumes=(replace(volume, auto_open=True, initrd=True),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "fault", lambda _: None)
+        patch.setattr(certificates, "store", lambda: "/etc/ssl/certs/ca-certificates.crt")
+        lines = "".join(f"{line}\n" for line in initrd.plan(chosen))
+    found = [re.findall(r"^ *(\S+) +(\S.*\S|\S) *$", line)[0] for line in lines.split("\n")[:-1]]
+    assert {kind for kind, _ in found} <= {"config", "program", "module", "device", "authorities", "network"}
+    assert [value for kind, value in found if kind == "device"] == [volume.dev]
+    files = [str(path) for path in (config.directory / "global.toml", volume.source) if path.exists()]
+    assert [value for kind, value in found if kind == "config"] == files
+    commands = [volume.encrypt.command] if isinstance(volume.encrypt, Exec) else []
+    makers = {"ext4": "mkfs.ext4", "xfs": "mkfs.xfs", "vfat": "mkfs.vfat", "swap": "mkswap"}
+    made = [makers[volume.makefs]] if volume.temporary and volume.makefs else []
+    assert [value for kind, value in found if kind == "program"] == ["cryptsetup", "blkid", *made, *commands]
 
 
 def require_provider(encrypt: Encrypt) -> None:

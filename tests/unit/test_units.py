@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot.units import Units, escape, escape_path, misread, mount, units
+from cryptpilot_boot.boot.units import Units, misread, mount, units
 from cryptpilot_boot.config import Kms, Otp, Volume
+from cryptpilot_boot.config.names import escape, escape_path
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
 

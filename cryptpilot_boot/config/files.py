@@ -1,0 +1,88 @@
+"""Which files below a configuration directory are read, and which only look as if they were."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import ConfigError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SUFFIX = ".toml"
+# What editors and package managers leave beside a file: the one in use is another.
+_LEFT_BEHIND = re.compile(
+    r"#.*#|.*~|.*\.(bak|old|orig|rej|save|sav|tmp|swp|swo|swx|part|disabled|rpm(new|save|orig)|dpkg-\w+|ucf-\w+)",
+    re.IGNORECASE,
+)
+_DOCUMENTATION = re.compile(r"(README|COPYING|LICENSE|NOTES?)(\..*)?|.*\.(md|rst)", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class PassedOver:
+    """A file that is not read, and why. likely: whether somebody may think that it is."""
+
+    path: Path
+    why: str
+    likely: bool
+
+    def __str__(self) -> str:
+        return f"{printable(str(self.path))} is passed over: {self.why}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The files of volumes, in order, and those that are passed over."""
+
+    volumes: tuple[Path, ...]
+    passed_over: tuple[PassedOver, ...]
+
+
+def find(directory: Path) -> Found:
+    """Look through a configuration directory. Raises ConfigError when one of its directories cannot be read."""
+    inside = directory / "volumes"
+    entries = _entries(inside)
+    volumes = tuple(path for path in entries if _is_configuration(path.name))
+    others = [PassedOver(path, *_reason(path)) for path in entries if path not in volumes]
+    return Found(volumes, (*_outside(directory), *others))
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"{directory}: cannot be read: {error.strerror}") from None
+
+
+def _is_configuration(name: str) -> bool:
+    """Tell whether a file of volumes/ is of a volume. Those of editors and archivers begin with a dot."""
+    return name.endswith(_SUFFIX) and not name.startswith(".")
+
+
+def _reason(path: Path) -> tuple[str, bool]:
+    """Say why a file of volumes/ is not read, and whether somebody may think that it is."""
+    name = path.name
+    if name.startswith("."):
+        return "its name begins with a dot", False
+    if path.is_dir():
+        return "it is a directory", False
+    if _LEFT_BEHIND.fullmatch(name):
+        return "its name is one of a backup", False
+    return f"its name does not end in {_SUFFIX}", not _DOCUMENTATION.fullmatch(name)
+
+
+def _outside(directory: Path) -> Iterator[PassedOver]:
+    """Look for files of volumes that are not where they are read."""
+    for path in _entries(directory):
+        name = path.name
+        if name in ("global.toml", "volumes") or name.startswith(".") or not name.lower().endswith(_SUFFIX):
+            continue
+        if name.lower() == "global.toml":
+            yield PassedOver(path, "settings are read from global.toml, in lower case", likely=True)
+        else:
+            yield PassedOver(path, f"volumes are read from {directory}/volumes", likely=True)

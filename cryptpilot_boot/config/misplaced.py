@@ -1,0 +1,79 @@
+"""Keys that are known, and stand where they have no meaning: below a line that begins a table, or in another file."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any
+
+from cryptpilot_boot.config.document import Document, line_of
+from cryptpilot_boot.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What may stand in a table. what: whose keys they are, in words."""
+
+    what: str
+    keys: Collection[str]
+
+
+def require_in_place(document: Document, here: Mapping[str, Section], elsewhere: Mapping[str, Section]) -> None:
+    """Raise ConfigError for a key that belongs into another table of the file, or into another file.
+
+    here, elsewhere: what may stand in this file and in the other one, by table. A key that is known nowhere is passed
+    over, and so is one whose table is not known.
+    """
+    for table, name, value in _keys(document.data, here):
+        if name in here[table].keys:
+            continue
+        full = f"{table}.{name}" if table else name
+        kind = "table" if isinstance(value, dict) else "key"
+        where = f"{document.path}{line_of(document.text, table, name)}"
+        for home, section in here.items():
+            if name in section.keys:
+                raise ConfigError(
+                    f'{where}: unknown {kind} "{full}": {name} is a {kind} of {section.what}',
+                    _move(document, here, home, table, name, kind),
+                )
+        for section in elsewhere.values():
+            if name in section.keys:
+                raise ConfigError(
+                    f'{where}: unknown {kind} "{full}": {name} is a {kind} of {section.what}', _OTHER_FILE
+                )
+
+
+_HEADER = re.compile(r"\s*\[\s*([A-Za-z_.]+)\s*\]")
+_OTHER_FILE = "settings stand in global.toml, and each volume in a file of its own in volumes/"
+
+
+def _keys(data: Mapping[str, Any], sections: Mapping[str, Section], table: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield each key of the tables that are known: its table, its name, its value."""
+    for name, value in data.items():
+        yield table, name, value
+        inner = f"{table}.{name}" if table else name
+        if isinstance(value, dict) and inner in sections:
+            yield from _keys(value, sections, inner)
+
+
+def _move(document: Document, here: Collection[str], home: str, table: str, name: str, kind: str) -> str:
+    """Say how a key gets from one table of a file into another."""
+    if kind == "table":
+        return f"write [{home}.{name}]" if home else f"write [{name}]"
+    if not home:
+        return f"move it above the line [{_first_table(document, here, table)}]"
+    value: Any = document.data
+    for part in home.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        return f"move it below the line [{home}]"
+    return f"it has a meaning only below a line [{home}]"
+
+
+def _first_table(document: Document, here: Collection[str], table: str) -> str:
+    """Return the name of the table whose line comes first: all keys above it are of no table."""
+    headers = (_HEADER.match(line) for line in document.text.split("\n"))
+    return next((header[1] for header in headers if header and header[1] in here), table)

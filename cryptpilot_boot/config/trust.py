@@ -1,0 +1,89 @@
+"""Who else can change what the configuration says, or what it runs.
+
+Whoever can write a file of the configuration runs programs as root: with `[encrypt.exec]`, or by another device. So
+each file, each program that is named, and all directories and links on the way to them have to belong to root, or to
+the user who runs this, and nobody else may write to them, as sshd(8) has it for StrictModes. The bits of the group are
+the mask where there is an ACL, so that one shows there as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import ConfigError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_MOST_LINKS = 40  # as the kernel follows; path_resolution(7)
+
+
+def require(path: Path, own: Collection[Path] = ()) -> None:
+    """Raise ConfigError when somebody else can change what is found at a path.
+
+    own: directories on the way in which nobody else may make a file either. In all others that is accepted where the
+    sticky bit keeps them from the files of others, as in /tmp. A path that leads nowhere is left to the one who reads
+    it. Raises OSError when it cannot be looked at.
+    """
+    user = os.geteuid()
+    try:
+        for step, status, shared in _steps(path):
+            if stat.S_ISLNK(status.st_mode) and not shared:
+                continue  # it is the directory's writers who can change where a link leads
+            if status.st_uid not in (0, user):
+                raise ConfigError(
+                    f"{_said(path, step)} belongs to user {status.st_uid}, who can change it",
+                    f"see what it says, then: chown {user} {printable(str(step))}",
+                )
+            if stat.S_ISLNK(status.st_mode) or not status.st_mode & _OTHERS:
+                continue
+            if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and step not in own:
+                continue
+            who = "every user" if status.st_mode & stat.S_IWOTH else f"group {status.st_gid}"
+            raise ConfigError(
+                f"{_said(path, step)} can be changed by {who} (mode {stat.S_IMODE(status.st_mode):04o})",
+                f"see what it says, then: chmod go-w {printable(str(step))}",
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _said(path: Path, step: Path) -> str:
+    return f"{path}:" if path == step else f"{path}: {step}, on the way to it,"
+
+
+def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
+    """Yield all that decides where a path leads: directories, links, what is there in the end; see path_resolution(7).
+
+    Each with its status, and whether others can make files beside it.
+    """
+    todo = deque(part for part in path.absolute().parts if part != "/")
+    here = Path("/")
+    status = here.lstat()
+    yield here, status, False
+    links = 0
+    while todo:
+        part = todo.popleft()
+        if part == "..":
+            here = here.parent
+            continue
+        shared = bool(here.lstat().st_mode & _OTHERS)
+        step = here / part
+        status = step.lstat()
+        yield step, status, shared
+        if not stat.S_ISLNK(status.st_mode):
+            here = step
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        target = step.readlink()
+        if target.is_absolute():
+            here = Path("/")
+        todo.extendleft(part for part in reversed(target.parts) if part != "/")

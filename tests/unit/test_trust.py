@@ -1,0 +1,204 @@
+"""Who else can change the configuration, or the programs it names, is an error; see sshd(8) for StrictModes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from cryptpilot_boot.cli import main as cli
+from cryptpilot_boot.config import load, trust
+from tests.unit.test_config import EXEC, OTHER, SMALL, configure
+
+NOBODY = 65534
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+def give_away(path: Path) -> None:
+    os.chown(path, NOBODY, 0, follow_symlinks=False)
+
+
+def world(path: Path) -> None:
+    path.chmod(path.stat().st_mode | 0o002)
+
+
+def group(path: Path) -> None:
+    path.chmod(path.stat().st_mode | 0o020)
+
+
+def sticky(path: Path) -> None:
+    path.chmod(0o1777)
+
+
+WAYS = [world, group, pytest.param(give_away, marks=as_root)]
+
+
+def said(directory: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the volumes that can be used, and what is said of the rest."""
+    config = load(directory)
+    for problem in config.problems:
+        assert problem.hint
+        assert problem.what.isprintable()
+    return [one.volume for one in config.volumes], [problem.what for problem in config.problems]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_that_others_can_change_costs_its_volume_alone(tmp_path: Path, way: Callable[[Path], None]) -> None:
+    configure(tmp_path, SMALL, OTHER)
+    way(tmp_path / "volumes/v0.toml")
+    names, (problem,) = said(tmp_path)
+    assert names == ["w"]
+    assert problem.startswith(f"{tmp_path}/volumes/v0.toml: ")
+    assert "can be changed by" in problem or f"belongs to user {NOBODY}" in problem
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_settings_that_others_can_change_are_not_used(tmp_path: Path, way: Callable[[Path], None]) -> None:
+    configure(tmp_path, SMALL, settings="[boot]\ntimeout = 1\n")
+    way(tmp_path / "global.toml")
+    assert load(tmp_path).boot.timeout == 90
+    assert said(tmp_path)[0] == ["v"]
+
+
+@pytest.mark.parametrize("way", [*WAYS, sticky])
+@pytest.mark.parametrize("where", ["", "volumes"], ids=["the directory", "volumes"])
+def test_a_directory_that_others_can_change_costs_all_volumes(
+    tmp_path: Path, where: str, way: Callable[[Path], None]
+) -> None:
+    """Sticky or not: whoever can make a file in it can add a volume."""
+    directory = tmp_path / "etc"
+    configure(directory, SMALL, OTHER)
+    way(directory / where)
+    names, (problem,) = said(directory)
+    assert names == []
+    assert problem.startswith(f"{directory / where}: ")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_so_does_one_above(tmp_path: Path, way: Callable[[Path], None]) -> None:
+    configure(tmp_path / "a/b/etc", SMALL)
+    way(tmp_path / "a")
+    assert said(tmp_path / "a/b/etc") == ([], [f"{tmp_path}/a/b/etc: {_step(tmp_path / 'a')}"])
+
+
+def _step(path: Path) -> str:
+    status = path.stat()
+    if status.st_uid == NOBODY:
+        return f"{path}, on the way to it, belongs to user {NOBODY}, who can change it"
+    who = "every user" if status.st_mode & 0o002 else f"group {status.st_gid}"
+    return f"{path}, on the way to it, can be changed by {who} (mode {status.st_mode & 0o7777:04o})"
+
+
+def test_a_shared_directory_above_is_accepted_where_nobody_can_take_the_files_of_others_away(tmp_path: Path) -> None:
+    """As in /tmp, where this test itself is."""
+    configure(tmp_path / "a/etc", SMALL)
+    sticky(tmp_path / "a")
+    assert said(tmp_path / "a/etc") == (["v"], [])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_link_leads_to_counts_and_what_is_on_the_way(tmp_path: Path, way: Callable[[Path], None]) -> None:
+    configure(tmp_path / "etc", SMALL)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/w.toml").write_text(OTHER)
+    (tmp_path / "etc/volumes/w.toml").symlink_to("../../home/w.toml")
+    assert said(tmp_path / "etc") == (["v", "w"], [])
+    way(tmp_path / "home")
+    names, (problem,) = said(tmp_path / "etc")
+    assert names == ["v"]
+    assert problem.startswith(f"{tmp_path}/etc/volumes/w.toml: {tmp_path}/home, on the way to it,")
+
+
+@as_root
+def test_a_link_in_a_shared_directory_is_its_owners(tmp_path: Path) -> None:
+    configure(tmp_path / "etc", SMALL)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    sticky(shared)
+    (shared / "link").symlink_to(tmp_path / "etc")
+    assert said(shared / "link") == (["v"], [])
+    give_away(shared / "link")
+    names, (problem,) = said(shared / "link")
+    assert (names, problem) == ([], f"{shared}/link: belongs to user {NOBODY}, who can change it")
+
+
+@as_root
+def test_in_a_directory_of_ones_own_it_does_not_matter_whose_a_link_is(tmp_path: Path) -> None:
+    configure(tmp_path / "etc", SMALL)
+    (tmp_path / "link").symlink_to("etc")
+    give_away(tmp_path / "link")
+    assert said(tmp_path / "link") == (["v"], [])
+
+
+def test_links_that_lead_in_a_circle_are_given_up(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"):
+        trust.require(tmp_path / "a")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("where", ["bin", "lib", "lib/get-key"])
+def test_a_program_that_others_can_change_costs_its_volume(
+    tmp_path: Path, where: str, way: Callable[[Path], None]
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/get-key").write_text("#!/bin/sh\n")
+    (tmp_path / "lib/get-key").chmod(0o755)
+    (tmp_path / "bin/get-key").symlink_to("../lib/get-key")
+    configure(tmp_path / "etc", OTHER, EXEC.replace("get-key", f"{tmp_path}/bin/get-key"))
+    assert said(tmp_path / "etc") == (["w", "v"], [])
+    way(tmp_path / where)
+    names, (problem,) = said(tmp_path / "etc")
+    assert names == ["w"]
+    assert problem.startswith(f"{tmp_path}/etc/volumes/v1.toml: the program {tmp_path}/bin/get-key: ")
+
+
+def test_a_group_that_an_acl_lets_write_shows_in_the_mode(tmp_path: Path) -> None:
+    """The bits of the group are the mask of the ACL; see acl(5)."""
+    configure(tmp_path, SMALL)
+    (tmp_path / "volumes/v0.toml").chmod(0o660)
+    assert said(tmp_path)[0] == []
+
+
+def test_a_path_that_leads_nowhere_is_left_to_the_one_who_reads_it(tmp_path: Path) -> None:
+    trust.require(tmp_path / "nothing/at/all")
+    (tmp_path / "file").touch()
+    trust.require(tmp_path / "file/inside")
+
+
+@as_root
+def test_one_who_is_not_root_may_have_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(tmp_path, SMALL)
+    give_away(tmp_path / "volumes/v0.toml")
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    assert said(tmp_path) == (["v"], [])
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY - 1)
+    assert said(tmp_path)[0] == []
+
+
+def test_in_an_initrd_there_is_nobody_else(tmp_path: Path) -> None:
+    configure(tmp_path, SMALL)
+    world(tmp_path / "volumes")
+    assert len(load(tmp_path, others=False).volumes) == 1
+
+
+@pytest.mark.parametrize("command", [["config", "check"], ["initrd", "plan"], ["show"], ["init", "v", "--yes"]])
+def test_commands_say_so_and_fail(capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]) -> None:
+    configure(tmp_path, SMALL)
+    world(tmp_path / "volumes")
+    assert cli.main(["-c", str(tmp_path), *command]) == cli.EXIT_USAGE
+    err = capsys.readouterr().err.splitlines()
+    assert err[0] == f"cryptpilot: error: {tmp_path}/volumes: can be changed by every user (mode 0757)"
+    assert err[1].endswith(f"chmod go-w {tmp_path}/volumes")
+
+
+def test_reading_is_another_matter(tmp_path: Path) -> None:
+    configure(tmp_path, SMALL)
+    for path in (tmp_path, tmp_path / "volumes", tmp_path / "volumes/v0.toml"):
+        path.chmod(0o755)
+    assert said(tmp_path) == (["v"], [])
