@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.log import PHASES, Event
+from cryptpilot_boot.system import private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,8 +40,8 @@ def writer(stage: str, path: Path = PATH) -> Sink:
     def write(event: Event) -> None:
         nonlocal descriptor
         if descriptor is None:  # only now: where it cannot be had, a sink has failed and nothing else
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            private.directory(path.parent, private.PUBLIC_DIRECTORY)
+            descriptor = private.opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         record = {"stage": stage, "pid": os.getpid(), **dataclasses.asdict(event)}
         # one write a line: a reader or a second writer never sees half of one
         line = json.dumps(record, ensure_ascii=False) + "\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.boot import units
+from cryptpilot_boot.system import private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +22,8 @@ def record(volume: str, lines: Sequence[str], directory: Path = DIRECTORY, wante
     Nor of one whose unit does not come right after this, as before the first daemon-reload with its file: it would say
     so whenever it is started first, though what failed was mended since.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = directory / volume
+    file = private.directory(directory) / volume
     if lines and (wanted / units.unit(volume)).is_symlink():
-        file.write_text("".join(f"{line}\n" for line in lines), errors="backslashreplace")
+        private.write(file, "".join(f"{line}\n" for line in lines), errors="backslashreplace")
     else:
         file.unlink(missing_ok=True)

@@ -88,7 +88,7 @@ def unpacked(image: Path, *, everything: bool) -> Iterator[Content]:
     needed = image.stat().st_size * _EXPANSION if everything else _OUR_SIZE
     with dracut.private_directory(needed, in_memory=True) as place:
         tree = place / "tree"
-        tree.mkdir()
+        tree.mkdir(mode=0o700)
         dracut.unpack(image, tree, "" if everything else _OURS)
         bundle = _below(tree, record.BUNDLE)
         text = bundle / record.RECORD

@@ -15,7 +15,7 @@ from cryptpilot_boot.commands import boot_service, check, generator, header, rec
 from cryptpilot_boot.config import Boot, Config, load
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
-from cryptpilot_boot.system import process, run
+from cryptpilot_boot.system import init, process, run
 from cryptpilot_boot.volume import Force
 
 if TYPE_CHECKING:
@@ -57,11 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     process.keep_memory_private()
+    process.keep_files_private()
     for number in run.SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it
             signal.signal(number, _interrupt)
     try:
-        config = load(arguments.config_dir) if arguments.needs_configuration else _NO_CONFIGURATION
+        # in an initrd there is nobody else, and who can change its files was looked at when it was made
+        others = not init.in_initrd()
+        config = load(arguments.config_dir, others=others) if arguments.needs_configuration else _NO_CONFIGURATION
         for problem in config.problems:
             terminal.explain(problem)
         if config.problems and arguments.needs_all_files:

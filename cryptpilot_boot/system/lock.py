@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system import private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,10 +41,12 @@ def of_device(number: str, path: str, directory: Path = DEVICES) -> Iterator[Non
 @contextlib.contextmanager
 def _held(path: Path, busy: str) -> Iterator[None]:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        private.directory(path.parent)
+        descriptor = private.opened(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        hint = "run this as root" if isinstance(error, PermissionError) else ""
+        hint = (
+            "run this as root" if os.geteuid() else f"see who made it: ls -ld {path.parent.parent} {path.parent} {path}"
+        )
         raise CryptpilotError(f"{path}: cannot be locked: {error.strerror}", hint) from None
     try:
         _take(descriptor, CryptpilotError(busy, f"wait until it is done; see which one it is: fuser --verbose {path}"))

@@ -8,6 +8,7 @@ import os
 import threading
 from pathlib import Path
 
+from cryptpilot_boot.system import private
 from cryptpilot_boot.system.init import in_initrd
 
 NETWORKD_STATE = Path("/run/systemd/netif/state")
@@ -50,7 +51,7 @@ def adopt_name_servers() -> bool:
     if servers:
         # In one go, for others who resolve names just now. It may be a link to nowhere, which is replaced.
         made = _RESOLV_CONF.with_name(f"resolv.conf.{threading.get_ident()}")
-        made.write_text("".join(f"nameserver {server}\n" for server in servers))
+        private.write(made, "".join(f"nameserver {server}\n" for server in servers), private.PUBLIC_FILE)
         made.replace(_RESOLV_CONF)
     return bool(servers)
 

@@ -32,6 +32,14 @@ def keep_memory_private() -> None:
         raise OSError(code, os.strerror(code))
 
 
+def keep_files_private() -> None:
+    """Have no file that this process makes readable or writable by others, unless its mode is said and set.
+
+    The programs that it runs have another umask, see `system.run`.
+    """
+    os.umask(0o077)
+
+
 def lock_memory() -> None:
     """Have nothing this process holds, now or later, written to swap: no copy of a secret, in a library or not.
 

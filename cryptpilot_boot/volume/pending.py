@@ -10,6 +10,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from cryptpilot_boot.system import private
+
 DIRECTORY = Path("/run/cryptpilot/rotation-pending")
 
 
@@ -20,8 +22,7 @@ def note(volume: str, pending: bool, directory: Path = DIRECTORY) -> None:
     """
     with contextlib.suppress(OSError):
         if pending:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (directory / volume).touch()
+            os.close(private.opened(private.directory(directory) / volume, os.O_WRONLY | os.O_CREAT))
         else:
             (directory / volume).unlink(missing_ok=True)
 
