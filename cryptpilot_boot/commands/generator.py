@@ -55,8 +55,8 @@ def generate(config: Config, normal: Path, early: Path) -> None:
         place(normal, name, functools.partial(Path.symlink_to, target=target))
     for name, text in made.files.items():
         place(normal, name, functools.partial(_write, text=text))
-    for error in failed:
-        init.kernel_log(error.what)
+    for failure in failed:
+        init.kernel_log(failure.what)
     if failed:
         raise failed[0]
 

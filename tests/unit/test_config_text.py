@@ -116,11 +116,11 @@ def test_a_character_that_does_not_show_is_named_in_a_value(tmp_path: Path, text
     assert complaint(tmp_path, text).splitlines()[0].endswith(f"; it holds {name}")
 
 
-@pytest.mark.parametrize("char", [*map(chr, range(0x300)), *"\u2028\u3000\uff1d\ufeff\U000e0041\ud800"])
-def test_any_character_can_be_described(char: str) -> None:
-    assert describe(char).isprintable()
-    assert describe(char).startswith(f"U+{ord(char):04X}, ")
-    assert mend(char).isprintable()
+def test_any_character_can_be_described() -> None:
+    for char in map(chr, [*range(0x3100), *range(0xD700, 0xE000), *range(0xFE00, 0x10000), 0xE0041, 0x1F600]):
+        assert describe(char).isprintable()
+        assert describe(char).startswith(f"U+{ord(char):04X}, ")
+        assert mend(char).isprintable()
 
 
 MISPLACED = [
