@@ -24,6 +24,7 @@ _STOP_BOOT = Path("/run/cryptpilot/stop-boot")
 _KERNEL_LOG = "/dev/kmsg"
 _WARNING = "<28>"  # LOG_DAEMON | LOG_WARNING, <sys/syslog.h>
 _LONGEST_LINE = 800  # characters; the kernel takes 1 KiB
+_MAY_STOP_BOOT = Path("/run/cryptpilot/may-stop-boot")
 
 
 def in_initrd() -> bool:
@@ -40,10 +41,14 @@ def stop_boot() -> None:
     """Give up on this boot: what dracut does then (a shell, or rd.emergency=) is the administrator's choice.
 
     The same job as OnFailure=emergency.target would start, but only when it is known that the boot cannot go on. In an
-    initrd without systemd our hook for dracut's main loop does it, once this process has ended.
+    initrd without systemd our hook for dracut's main loop does it, once this process has ended; what it looks for is
+    renamed, since there may be no room for another file. Raises ProgramError and OSError.
     """
     if not runs_systemd():
-        _STOP_BOOT.touch()
+        try:
+            _MAY_STOP_BOOT.rename(_STOP_BOOT)
+        except FileNotFoundError:
+            _STOP_BOOT.touch()
         return
     run(["systemctl", "--no-block", "--job-mode=replace-irreversibly", "start", "emergency.target"], finish=True)
 

@@ -21,6 +21,7 @@ def test_a_boot_is_stopped_by_whoever_runs_it(
     monkeypatch.setattr(init, "run", lambda argv, **_: ran.append(argv))
     monkeypatch.setattr(init, "_SYSTEMD", tmp_path if systemd else tmp_path / "absent")
     monkeypatch.setattr(init, "_STOP_BOOT", tmp_path / "stop-boot")
+    monkeypatch.setattr(init, "_MAY_STOP_BOOT", tmp_path / "may-stop-boot")
     init.stop_boot()
     assert [(argv[0], argv[-1]) for argv in ran] == ([("systemctl", "emergency.target")] if systemd else [])
     assert (tmp_path / "stop-boot").exists() is not systemd
