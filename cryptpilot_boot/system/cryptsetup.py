@@ -235,13 +235,12 @@ def below(name: str) -> str:
     return f"{name}_dif"
 
 
-def temporary(names: Iterable[str]) -> list[tuple[str, int]]:
-    """Return those of the names of mappings that a cryptsetup gave while it wiped a device, each with its process.
+def temporary(names: Iterable[str]) -> list[str]:
+    """Return those of the names of mappings that a cryptsetup gave while it wiped a device; they stay if it is killed.
 
-    Source: lib/utils_wipe.c and lib/setup.c of cryptsetup 2.3 to 2.8. They stay if it is killed meanwhile.
+    What lies below another comes after it. Source: lib/setup.c of cryptsetup 2.3 to 2.8; it puts a UUID into the name.
     """
-    found = (re.fullmatch(r"temporary-cryptsetup-(\d+)(_dif)?", name) for name in names)
-    return [(match[0], int(match[1])) for match in found if match]
+    return sorted(name for name in names if re.fullmatch(r"temporary-cryptsetup-[0-9a-f-]+(_dif)?", name))
 
 
 def close(name: str) -> None:

@@ -76,14 +76,6 @@ def anonymous_file(name: str, content: bytes) -> str:
     return f"/proc/self/fd/{descriptor}"
 
 
-def name(number: int) -> str:
-    """Return the name of a process, "" when there is none of that number."""
-    try:
-        return Path(f"/proc/{number}/comm").read_text(errors="replace").rstrip("\n")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 def age() -> float:
     """Return the seconds since this process was started, by the kernel's account; see proc_pid_stat(5)."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
-from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs, process
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
 from cryptpilot_boot.volume import pending, state
 
 if TYPE_CHECKING:
@@ -224,11 +224,8 @@ def close_leftover(volume: Volume) -> None:
 
     The volume itself is not open: what cryptsetup makes below it, for integrity, has nothing above it then.
     """
-    ours = [working_name(volume), *(cryptsetup.below(name) for name in (working_name(volume), volume.volume))]
-    # a cryptsetup that is still there is at work on its own
-    unowned = [name for name, number in cryptsetup.temporary(block.mappings()) if process.name(number) != "cryptsetup"]
-    # what lies below another has the same name and more
-    for mapping in filter(None, map(block.mapping, (*ours, *sorted(unowned)))):
+    names = (working_name(volume), *(cryptsetup.below(name) for name in (working_name(volume), volume.volume)))
+    for mapping in filter(None, map(block.mapping, (*names, *cryptsetup.temporary(block.mappings())))):
         if block.encrypts(mapping, volume.dev):
             cryptsetup.close(mapping.name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,3 +70,57 @@ true
     _, _, left = result.stdout.rpartition("status ")
     assert left == "1\ncontrol\ndisk-slow\ndisk-wiped\nsmall\nwiped\nwiped_dif\n", result
     assert "Traceback" not in result.stdout + result.stderr, result
+
+
+SLOW = f"""{SET_UP}
+rm /etc/cryptpilot/volumes/*
+printf '[boot]\\ntimeout = 15\\n' > /etc/cryptpilot/global.toml
+head -c 64 /dev/urandom > /run/key
+printf 'makefs = "ext4"\\n[encrypt.exec]\\ncommand = "cat"\\nargs = ["/run/key"]\\n' | volume late /dev/mapper/disk-late
+delayed late /dev/disk/by-id/virtio-small 0 0
+cryptpilot init late --yes
+dmsetup suspend disk-late
+dmsetup load disk-late --table "$(dmsetup table disk-late | sed 's/\\(delay [0-9:]* 0\\) 0/\\1 4000/')"
+dmsetup resume disk-late
+echo "-- boot"
+status=0; cryptpilot boot-service --stage system || status=$?
+echo "status $status"
+for command in show "config check" "open late"; do
+    echo "-- $command"
+    # the terminal of a person who has enough after a while
+    TERM=linux script --quiet --return --command "timeout --signal INT 9 cryptpilot $command" /dev/null || true
+done
+"""
+
+
+def test_a_disk_that_answers_slowly_is_said_to(tree: Path, tmp_path: Path) -> None:
+    disks = [Disk(blank_disk(tmp_path / f"{name}.img", size), name) for name, size in SIZES.items()]
+    result = run_uml(tree, SLOW, disks=disks, timeout=180, modules=["dm-delay"]).check()
+    _, boot, *by_hand = re.split("^-- ", result.stdout, flags=re.MULTILINE)
+    told = [int(seconds) for seconds in re.findall(r"^late: still reading /dev/mapper/disk-late: (\d+) s$", boot, re.M)]
+    assert len(told) >= 2, result
+    assert told[0] < 8, result
+    assert re.search(r"failed: +not done within 15 s \(probe: reading /dev/mapper/disk-late for \d+ s\)", boot), result
+    assert "status 1\n" in boot
+    for command in by_hand:
+        assert re.search(r"late: reading /dev/mapper/disk-late, [1-9] s", command), result
+    assert len(by_hand) == 3
+
+
+def test_what_a_killed_wipe_left_is_closed_by_the_next_opening(tree: Path, tmp_path: Path) -> None:
+    disks = [Disk(blank_disk(tmp_path / f"{name}.img", size), name) for name, size in SIZES.items()]
+    script = f"""{SET_UP}
+rm /etc/cryptpilot/volumes/s*
+boot > /run/said 2>&1 & pid=$!
+until [ -e /dev/mapper/temporary-cryptsetup-* ]; do sleep 0.2; done
+kill -KILL $pid $(ps -e -o pid=,comm= | sed -n 's/ cryptsetup$//p')
+wait $pid || true
+ls /dev/mapper
+echo "-- again"
+cryptpilot open wiped
+ls /dev/mapper
+"""
+    result = run_uml(tree, script, disks=disks, timeout=120, modules=["dm-delay"]).check()
+    killed, again = result.stdout.split("-- again\n")
+    assert "temporary-cryptsetup-" in killed, result
+    assert again.endswith(" is open\ncontrol\ndisk-slow\ndisk-wiped\nwiped\nwiped_dif\n"), result
