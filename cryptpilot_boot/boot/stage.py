@@ -100,8 +100,7 @@ def run(
             interrupt()
             stage.finish()
             raise
-    with log.telling("that nobody waits for a network any more"):
-        on_late()
+    stage.tell_late()
     stage.wait_for_the_pivot()
     log.emit("done", facts={**_costs(), "peak_memory": process.peak_memory()})
     return [stage.outcomes[one.volume] for one in plan.volumes]
@@ -123,7 +122,7 @@ class _Stage:
         self._plan = plan
         self._pivot = pivot
         self._on_outcome = on_outcome
-        self._on_late = on_late
+        self._on_late: Callable[[], object] | None = on_late
         self._worth = worth
         self._patience = Deadline(plan.timeout if plan.late_after is None else min(plan.late_after, plan.timeout))
         self._unprepared = len(plan.volumes)
@@ -161,8 +160,7 @@ class _Stage:
         with self._changed:
             while self._pending() and not grace.over:
                 if self._patience.over:
-                    with log.telling("that nobody waits for a network any more"):
-                        self._on_late()
+                    self.tell_late()
                 if self._cannot_go_on() or (self._patience.over and self._pivot_is_ready()):
                     self._leave_to_the_next_stage()
                 left = grace.left() if self._patience.over else min(grace.left(), self._patience.left())
@@ -172,6 +170,13 @@ class _Stage:
                     self._end()
                     break
                 self._look_again(_LOOK_AGAIN)
+
+    def tell_late(self) -> None:
+        """Say, once, that nobody here waits for a network any more."""
+        if self._on_late:
+            with log.telling("that nobody waits for a network any more"):
+                self._on_late()
+            self._on_late = None
 
     def finish(self) -> None:
         """After an interruption, wait until what has begun has come to an end; nothing begins any more."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
+from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, ProgramError, printable
 from cryptpilot_boot.system import private
 from cryptpilot_boot.system.run import run
@@ -55,9 +55,8 @@ def stop_boot() -> None:
 
 def say_late() -> None:
     """In an initrd, tell our hook for dracut's legacy network scripts that nobody here waits for a network any more."""
-    with contextlib.suppress(OSError):  # /run is full: they have limits of their own, and no volume is to fail for it
-        private.directory(_LATE.parent, private.PUBLIC_DIRECTORY)
-        _LATE.touch()
+    private.directory(_LATE.parent, private.PUBLIC_DIRECTORY)
+    _LATE.touch()
 
 
 def need_shutdown() -> None:
@@ -71,7 +70,7 @@ def need_shutdown() -> None:
 
 def kernel_log(text: str) -> None:
     """Say a line where the system's log has it: a generator has no other, see systemd.generator(7)."""
-    with contextlib.suppress(OSError):  # a container has no kernel log, and nothing is to fail for it
+    with log.telling("a line for the kernel's log"):  # a container has none
         descriptor = os.open(_KERNEL_LOG, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(

@@ -6,10 +6,10 @@ asking anybody.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
+from cryptpilot_boot import log
 from cryptpilot_boot.system import private
 
 DIRECTORY = Path("/run/cryptpilot/rotation-pending")
@@ -20,7 +20,7 @@ def note(volume: str, pending: bool, directory: Path = DIRECTORY) -> None:
 
     No failure is worth one: a volume that is open is open, and the next opening notes it again.
     """
-    with contextlib.suppress(OSError):
+    with log.telling(f"whether a rotation of {volume} is pending"):
         if pending:
             os.close(private.opened(private.directory(directory) / volume, os.O_WRONLY | os.O_CREAT))
         else:

@@ -169,7 +169,8 @@ def test_a_root_that_needs_the_network_stops_the_boot_without_one_at_the_deadlin
     machine = replace(machines.machine(boot_tree, image, (own_root_disk,), None), memory_mb=1024)
     machine = replace(machine, cmdline=f"{machine.cmdline} rd.cryptpilot.timeout=30")
     console = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check().console
-    assert re.search(r"failed:   .*\(\d+ tries in 30 s\)", console)
+    (seconds,) = set(re.findall(r"failed:   .*\(\d+ tries in (\d+) s\)", console))
+    assert 30 <= int(seconds) < 60  # the last try may last longer than there is time
     assert "the boot needs this volume and stops here" in console
     assert "again:    cryptpilot open root; exit" in console
     assert "Reached target emergency.target" in console

@@ -394,6 +394,47 @@ def test_a_full_disk_below_standard_output_is_told(tmp_path: Path, command: str)
     ]
 
 
+UNHEARD = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from cryptpilot_boot import volume
+from cryptpilot_boot.cli.main import run_and_exit
+from cryptpilot_boot.errors import CryptpilotError
+
+directory = Path(sys.argv[2])
+
+def require(one, *_):
+    if one.volume == "a":
+        raise CryptpilotError("is initialized already")
+    return SimpleNamespace(found=None)
+
+def done(one, *_, **__):
+    (directory / f"{one.volume}-done").touch()
+    return volume.Opening.CURRENT
+
+volume.require_formattable = require
+volume.initialize = volume.open_volume = volume.close = done
+run_and_exit()
+"""
+
+
+@pytest.mark.parametrize("outputs", ["> /dev/full", "> /dev/full 2>&1", "| true", "2>&1 | true", ">&- 2>&-"])
+@pytest.mark.parametrize(("command", "done"), [("init --yes", "b c"), ("open", "a b c"), ("close", "a b c")])
+def test_a_command_that_cannot_be_heard_finishes_its_volumes(
+    tmp_path: Path, outputs: str, command: str, done: str
+) -> None:
+    (tmp_path / "volumes").mkdir()
+    for name in "abc":
+        text = f'volume = "{name}"\ndev = "/dev/{name}"\n[encrypt.exec]\ncommand = "/bin/cat"\n'
+        (tmp_path / f"volumes/{name}.toml").write_text(text)
+    line = ["bash", "-c", f'"$@" {outputs}; exit ${{PIPESTATUS[0]}}', "bash", sys.executable, "-c", UNHEARD]
+    ended = subprocess.run([*line, "-c", tmp_path, *command.split(), *"abc"], timeout=60, check=False)
+    assert {path.name for path in tmp_path.glob("*-done")} == {f"{name}-done" for name in done.split()}
+    heard = outputs == ">&- 2>&-"  # /dev/null has it
+    assert ended.returncode == (cli.EXIT_OK if heard and command != "init --yes" else cli.EXIT_FAILED)
+
+
 def test_a_reader_that_has_gone_hears_no_complaint(tmp_path: Path) -> None:
     configure(tmp_path, GUIDE_OTP)
     ours, theirs = os.pipe()
