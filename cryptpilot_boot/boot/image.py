@@ -12,17 +12,16 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptpilot_boot.boot import record
+from cryptpilot_boot.boot import parameters, record, remedy
+from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
-from cryptpilot_boot.system import dracut, mkfs
+from cryptpilot_boot.system import dracut, init, mkfs, workplace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from cryptpilot_boot.boot.record import Record
 
-REMAKE = "make it anew"
-"""The hint that is enough for most of what may be wrong. How that is done is for the caller to say."""
 # The paths of all that is put into an image for cryptpilot and for nobody else, as cpio(1) has it.
 _OURS = "*cryptpilot*"
 _OUR_SIZE = 128 << 20  # bytes that will do for them
@@ -37,6 +36,7 @@ _HOOKS = "lib/dracut/hooks/*/*cryptpilot*"
 _LIBRARY_PLACES = ("usr/lib*", "usr/lib*/*", "lib*", "lib*/*")
 _PROGRAM_PLACES = ("usr/sbin", "usr/bin", "sbin", "bin")
 _NETWORK_MODULES = ("network", "systemd-networkd")
+_CRASH_MODULES = ("kdumpbase", "kdump")
 # What no volume can be opened without, should the kernel's own modules not be here to be asked.
 _ESSENTIAL = ("dm_crypt", "dm_integrity")
 # Programs that are known to be nothing but programs: the loader may be asked about them.
@@ -67,13 +67,13 @@ class Content:
 
 
 def rebuild_command(kernel: str) -> str:
-    """Return what to type to have the images of a kernel made anew."""
+    """Return what to type to have the images of a kernel rebuilt."""
     option = "" if kernel == dracut.running_kernel() else f" --kernel {kernel}"
     return f"cryptpilot initrd rebuild{option}"
 
 
 def remake_command(path: Path, kernel: str) -> str:
-    """Return what to type to have an image of a kernel made anew, which may be a unified one."""
+    """Return what to type to have an image of a kernel rebuilt, which may be a unified one."""
     if dracut.is_unified(path):
         return f"kernel-install add {kernel} {dracut.kernel_file(kernel)}"
     return rebuild_command(kernel)
@@ -86,7 +86,7 @@ def unpacked(image: Path, *, everything: bool) -> Iterator[Content]:
     Raises CryptpilotError when it cannot be unpacked, or its record cannot be read.
     """
     needed = image.stat().st_size * _EXPANSION if everything else _OUR_SIZE
-    with dracut.private_directory(needed, in_memory=True) as place:
+    with workplace.private_directory(needed, in_memory=True) as place:
         tree = place / "tree"
         tree.mkdir(mode=0o700)
         dracut.unpack(image, tree, "" if everything else _OURS)
@@ -109,30 +109,31 @@ def _ours(tree: Path) -> Iterator[Path]:
 def findings(content: Content) -> Iterator[CryptpilotError]:
     """Yield what is wrong with an image that was unpacked as a whole and has the agent.
 
-    Their hints end with "make it anew". What only a running agent can tell is left out when it does not run. Raises
-    Interrupted.
+    Their hints end with REBUILD where that is part of what helps. What only a running agent can tell is left out when
+    it does not run. Raises Interrupted.
     """
     tree = content.tree
-    yield from bundle_findings(_below(tree, record.BUNDLE))
+    yield from _agent_damaged(tree)
     yield from _libraries_missing(tree)
     yield from _other_configuration(content)
     try:
         dracut.run_within(tree, [_COMMAND, "--version"])
     except ProgramError as error:
-        yield CryptpilotError(f"the agent does not run in it: {error.what}", REMAKE)
+        yield CryptpilotError(f"the agent does not run in it: {error.what}", REBUILD)
         return
     try:
         plan = _parse_plan(dracut.run_within(tree, [_COMMAND, "initrd", "plan"]))
     except ProgramError as error:
         yield CryptpilotError(
             f"the agent in it cannot use the configuration in it: {error.what}",
-            f"see what is wrong with this machine's: cryptpilot config check; then {REMAKE}",
+            f"see what is wrong with this machine's: cryptpilot config check; then {REBUILD}",
         )
         return
     if not plan.programs:
-        yield CryptpilotError("the agent is in it, and the configuration of no volume it is to open", REMAKE)
+        yield CryptpilotError("the agent is in it, and the configuration of no volume it is to open", REBUILD)
     yield from _programs_missing(tree, plan)
     yield from _modules_missing(tree, plan)
+    yield from _modules_disabled(tree, plan, init.kernel_command_line())
     yield from _exposed(tree, plan)
     yield from _not_started(tree)
     if plan.network:
@@ -147,7 +148,8 @@ def claimed(tree: Path, ours: Mapping[str, str]) -> Iterator[CryptpilotError]:
     for uuid, volume in ours.items():
         if f"rd.luks.uuid=luks-{uuid}" in _parameters(tree):
             yield CryptpilotError(
-                f"dracut is to open the volume {volume} too, and waits for it or for a password", REMAKE
+                f"dracut is to open the volume {volume} too, and waits for it or for a password",
+                remedy.disk_claimed(f"rd.luks.uuid=luks-{uuid}"),
             )
 
 
@@ -157,18 +159,27 @@ def _parameters(tree: Path) -> set[str]:
 
 
 def bundle_findings(bundle: Path = record.BUNDLE) -> Iterator[CryptpilotError]:
-    """Yield what in a frozen agent, by default the installed one, is not as its manifest has it."""
+    """Yield what in a frozen agent, by default the installed one, is not as its manifest has it.
+
+    Their hints are for a copy of it in an image.
+    """
     entries = _manifest(bundle).get("files")
     if not entries:
-        yield CryptpilotError(
-            f"{record.BUNDLE / record.MANIFEST} is missing or damaged", f"install cryptpilot again, then {REMAKE}"
-        )
+        yield CryptpilotError(f"{record.BUNDLE / record.MANIFEST} is missing or damaged", REBUILD)
         return
     for entry in entries:
         found = record.digest(bundle / entry["path"])
         if found != entry["sha256"]:
             what = "was changed" if found else "is missing"
-            yield CryptpilotError(f"{record.BUNDLE / entry['path']} {what}", REMAKE)
+            yield CryptpilotError(f"{record.BUNDLE / entry['path']} {what}", REBUILD)
+
+
+def _agent_damaged(tree: Path) -> Iterator[CryptpilotError]:
+    """Hold the agent in an image against its manifest; a damaged one that is installed would only be copied again."""
+    found = list(bundle_findings(_below(tree, record.BUNDLE)))
+    hint = remedy.REINSTALL if found and any(True for _ in bundle_findings()) else REBUILD
+    for problem in found:
+        yield CryptpilotError(problem.what, hint)
 
 
 def _manifest(bundle: Path) -> dict[str, Any]:
@@ -186,6 +197,11 @@ def dracut_modules(tree: Path) -> set[str]:
     return {line.strip() for path in lists if path.exists() for line in path.read_text().splitlines() if line.strip()}
 
 
+def is_for_crash_dump(tree: Path) -> bool:
+    """Tell whether an image is the crash kernel's, which opens volumes only if the dump goes to one."""
+    return not dracut_modules(tree).isdisjoint(_CRASH_MODULES)
+
+
 def _below(tree: Path, path: Path | str) -> Path:
     return tree / str(path).lstrip("/")
 
@@ -200,14 +216,14 @@ def _other_configuration(content: Content) -> Iterator[CryptpilotError]:
     for path, value in content.record.configuration.items() if content.record else ():
         found = record.digest(_below(content.tree, path))
         if found != value:
-            yield CryptpilotError(f"{path} {'in it was changed' if found else 'is missing'}", REMAKE)
+            yield CryptpilotError(f"{path} {'in it was changed' if found else 'is missing'}", REBUILD)
 
 
 def _libraries_missing(tree: Path) -> Iterator[CryptpilotError]:
     """Look for what the agent has from the system: only what it imports in the end would show it by running."""
     for name in _manifest(_below(tree, record.BUNDLE)).get("system_libraries", ()):
         if not any(True for place in _LIBRARY_PLACES for _ in tree.glob(f"{place}/{name}")):
-            yield CryptpilotError(f"the library {name} is missing, which the agent needs", REMAKE)
+            yield CryptpilotError(f"the library {name} is missing, which the agent needs", REBUILD)
 
 
 def _programs_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
@@ -215,12 +231,21 @@ def _programs_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
         places = [program] if program.startswith("/") else [f"/{place}/{program}" for place in _PROGRAM_PLACES]
         # a link may lead anywhere in the image: whether it leads to something is for the loader to find out
         if not any(_below(tree, place).is_symlink() or _below(tree, place).exists() for place in places):
-            yield CryptpilotError(f"the program {program} is missing", f"install it, then {REMAKE}")
+            yield CryptpilotError(f"the program {program} is missing", remedy.program_missing(program))
         elif program in _OPENERS:
             try:
                 dracut.require_libraries(tree, program)
             except ProgramError as error:
-                yield CryptpilotError(f"the program {program} does not start in it: {error.what}", REMAKE)
+                hint = REBUILD if _starts_here(program) else remedy.program_broken(program)
+                yield CryptpilotError(f"the program {program} does not start in it: {error.what}", hint)
+
+
+def _starts_here(program: str) -> bool:
+    try:
+        dracut.require_libraries(Path("/"), program)
+    except ProgramError:
+        return False
+    return True
 
 
 def _modules_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
@@ -230,9 +255,9 @@ def _modules_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
     """
     kernels = sorted(tree.glob("lib/modules/*")) or sorted(tree.glob("usr/lib/modules/*"))
     if not kernels:
-        yield CryptpilotError("it has no kernel modules", REMAKE)
+        yield CryptpilotError("it has no kernel modules", REBUILD)
     for within in kernels:
-        there = {_module(path.name) for path in within.rglob("*.ko*")} | _builtin(within)
+        there = {remedy.module_name(path.name) for path in within.rglob("*.ko*")} | _builtin(within)
         installed = dracut.modules_directory(within.name)
         there |= _builtin(installed)
         known = _dependencies(installed) or _dependencies(within)
@@ -243,49 +268,63 @@ def _modules_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
             for name in (module, *known.get(module, ()))
         }
         for name in sorted(wanted - there):
-            yield CryptpilotError(f"the kernel module {name} of {within.name} is missing", REMAKE)
+            hint = remedy.kernel_module_missing(name, installed)
+            yield CryptpilotError(f"the kernel module {name} of {within.name} is missing", hint)
 
 
-def _module(file: str) -> str:
-    """Return the name of a kernel module from that of its file, which may be compressed and spelt with hyphens."""
-    return file.partition(".ko")[0].replace("-", "_")
+def _modules_disabled(tree: Path, plan: Plan, kernel_command_line: str) -> Iterator[CryptpilotError]:
+    """Look for what keeps the kernel from loading a module that is there, in the image and on the command line."""
+    off = parameters.values(kernel_command_line).get("module_blacklist", "").replace("-", "_").split(",")
+    for name in sorted(set(_ESSENTIAL) & set(plan.modules)):
+        if line := remedy.disabling(name, tree):
+            yield CryptpilotError(
+                f"the kernel module {name} is disabled in it: {line}",
+                f"remove that line on this machine, then {REBUILD}",
+            )
+        if name in off:
+            yield CryptpilotError(
+                f"the kernel module {name} is disabled by the kernel parameter module_blacklist",
+                f"remove {name} from module_blacklist in the boot loader's configuration, and boot without it",
+            )
 
 
 def _builtin(directory: Path) -> set[str]:
     path = directory / "modules.builtin"
-    return {_module(Path(line).name) for line in path.read_text().splitlines()} if path.exists() else set()
+    return {remedy.module_name(Path(line).name) for line in path.read_text().splitlines()} if path.exists() else set()
 
 
 def _dependencies(directory: Path) -> dict[str, list[str]]:
     """Return what each module of a kernel needs loaded before it, as depmod(8) wrote it down."""
     path = directory / "modules.dep"
     lines = [line.partition(":")[::2] for line in path.read_text().splitlines()] if path.exists() else []
-    return {_module(Path(of).name): [_module(Path(word).name) for word in words.split()] for of, words in lines}
+    return {
+        remedy.module_name(Path(of).name): [remedy.module_name(Path(word).name) for word in words.split()]
+        for of, words in lines
+    }
 
 
 def _exposed(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
     for path in plan.configuration:
         mode = stat.S_IMODE(_below(tree, path).stat().st_mode)
         if mode != _PRIVATE:
-            yield CryptpilotError(f"{path} in the image has mode {mode:04o}, not {_PRIVATE:04o}", REMAKE)
+            yield CryptpilotError(f"{path} in the image has mode {mode:04o}, not {_PRIVATE:04o}", REBUILD)
 
 
 def _not_started(tree: Path) -> Iterator[CryptpilotError]:
     """Look for what starts the agent at boot: a unit, or one of dracut's hooks where the image has no systemd."""
     if any((tree / place).exists() for place in _SYSTEMD_PLACES):
         if not any((tree / place / _UNIT).exists() for place in _UNIT_PLACES):
-            yield CryptpilotError(f"{_UNIT} is missing, so nothing starts the agent", REMAKE)
+            yield CryptpilotError(f"{_UNIT} is missing, so nothing starts the agent", REBUILD)
         elif not (tree / _WANTS).is_symlink():
-            yield CryptpilotError(f"{_UNIT} is not enabled, so nothing starts the agent", REMAKE)
+            yield CryptpilotError(f"{_UNIT} is not enabled, so nothing starts the agent", REBUILD)
     elif not any(True for place in ("", "usr/", "var/") for _ in tree.glob(place + _HOOKS)):
-        yield CryptpilotError("it has neither systemd nor a hook of cryptpilot, so nothing starts the agent", REMAKE)
+        yield CryptpilotError("it has neither systemd nor a hook of cryptpilot, so nothing starts the agent", REBUILD)
 
 
 def _network_missing(tree: Path) -> Iterator[CryptpilotError]:
     if "rd.neednet=1" not in _parameters(tree):
-        yield CryptpilotError("a volume has its key in KMS, and the network is not asked for", REMAKE)
+        yield CryptpilotError("a volume has its key in KMS, and the network is not asked for", REBUILD)
     if not any(name.startswith(_NETWORK_MODULES) for name in dracut_modules(tree)):
         yield CryptpilotError(
-            "a volume has its key in KMS, and nothing in the image brings a network up",
-            f"install dracut's network module (Debian: dracut-network), then {REMAKE}",
+            "a volume has its key in KMS, and nothing in the image brings a network up", remedy.network_missing()
         )

@@ -100,7 +100,7 @@ def parse(text: str) -> Record:
     except (ValueError, TypeError, KeyError, AttributeError):
         raise CryptpilotError(
             f"{BUNDLE / RECORD} in the image is damaged, or another version's",
-            "make the image anew: cryptpilot initrd rebuild",
+            "rebuild the image: cryptpilot initrd rebuild",
         ) from None
 
 

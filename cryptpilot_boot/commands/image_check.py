@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.boot import image, record
+from cryptpilot_boot.boot import image, record, remedy
 from cryptpilot_boot.boot.plan import image_needs
+from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted
 from cryptpilot_boot.system import dracut, luks_header
@@ -39,12 +40,18 @@ def check(config: Config, path: Path | None, kernel: str | None, say: Say, expla
     for one in [path] if path else dracut.require_images(release):
         with log.timed("check-image", str(one)), image.unpacked(one, everything=True) as content:
             problems = list(problems_of(content, now, ours))
+            well = _well(content)
         for problem in problems:
-            explain(CryptpilotError(problem.what, f"{problem.hint}: {image.remake_command(one, release)}"), str(one))
+            explain(CryptpilotError(problem.what, _next_step(problem.hint, one, release)), str(one))
         if not problems:
-            say(f"{one}: {_well(content)}")
+            say(f"{one}: {well}")
         good = good and not problems
     return good
+
+
+def _next_step(hint: str, path: Path, kernel: str) -> str:
+    """Say how the image is rebuilt where that is the last thing to be done."""
+    return f"{hint}: {image.remake_command(path, kernel)}" if hint.endswith(REBUILD) else hint
 
 
 def required(config: Config) -> Record:
@@ -74,7 +81,7 @@ def identities(config: Config) -> dict[str, str]:
 
 
 def problems_of(content: Content, now: Record, ours: Mapping[str, str]) -> Iterator[CryptpilotError]:
-    """Yield what keeps an image from opening what it should; the hints end with "make it anew". Raises Interrupted.
+    """Yield what keeps an image from opening what it should; hints as of `image.findings`. Raises Interrupted.
 
     ours: as of `identities`.
     """
@@ -82,12 +89,15 @@ def problems_of(content: Content, now: Record, ours: Mapping[str, str]) -> Itera
     if content.has_agent:
         yield from image.findings(content)
         for change in record.since(content.record, now).all:
-            yield CryptpilotError(f"it is stale: {change}", "make it anew")
-    elif now.volumes:
-        yield CryptpilotError(f"cryptpilot is not in it, and would not open {', '.join(now.volumes)}", "make it anew")
+            yield CryptpilotError(f"it is stale: {change}", REBUILD)
+    elif now.volumes and not image.is_for_crash_dump(content.tree):
+        what = f"cryptpilot is not in it, and would not open {', '.join(now.volumes)}"
+        yield CryptpilotError(what, remedy.agent_missing())
 
 
 def _well(content: Content) -> str:
+    if not content.has_agent and image.is_for_crash_dump(content.tree):
+        return "ok: cryptpilot is not in it, and the crash kernel needs none"
     if not content.has_agent or not content.record:
         return "ok: cryptpilot is not in it, and no volume is configured to be opened in the initrd"
     opens = ", ".join(f"{name} ({provider})" for name, provider in content.record.volumes.items())
@@ -108,8 +118,7 @@ def stale(config: Config) -> list[str]:
     for path in dracut.all_images(running):
         with suppress(OSError):  # only root may look
             if _newest(config) > path.stat().st_mtime:
-                command = image.remake_command(path, running)
-                said += [f"{path} is stale: {reason}; run: {command}" for reason in _outdated(config, path)]
+                said += _outdated(config, path, running)
     return said
 
 
@@ -129,14 +138,15 @@ def _newest(config: Config) -> float:
     return max(path.stat().st_ctime for path in paths if path.exists())
 
 
-def _outdated(config: Config, path: Path) -> tuple[str, ...]:
+def _outdated(config: Config, path: Path, kernel: str) -> list[str]:
     try:
         with image.unpacked(path, everything=False) as content:
             now = record.make(config)
-            if not content.has_agent:
-                return ("cryptpilot is not in it",) if now.volumes else ()
-            return record.since(content.record, now).all
+            reasons = record.since(content.record, now).all if content.has_agent else ()
+            if not content.has_agent and now.volumes:
+                reasons = ("cryptpilot is not in it",)
     except Interrupted:
         raise
     except CryptpilotError as error:
-        return (error.what,)
+        return [f"whether {path} is stale cannot be found out: {error.what}; {error.hint}"]
+    return [f"{path} is stale: {reason}; run: {image.remake_command(path, kernel)}" for reason in reasons]

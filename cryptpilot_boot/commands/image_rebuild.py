@@ -1,4 +1,4 @@
-"""`cryptpilot initrd rebuild`: makes images anew, and has none replaced by one that is not whole."""
+"""`cryptpilot initrd rebuild`: rebuilds images, and replaces none by one that is not whole."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.boot import image, record
+from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.commands.image_check import identities, problems_of, required
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
-from cryptpilot_boot.system import dracut, lock
+from cryptpilot_boot.system import dracut, lock, workplace
 from cryptpilot_boot.system.block import readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from cryptpilot_boot.boot.image import Content
     from cryptpilot_boot.boot.record import Record
     from cryptpilot_boot.config import Config
 
@@ -27,7 +29,7 @@ _SUFFIX = ".cryptpilot-new"
 def rebuild(
     config: Config, *, kernel: str | None, every: bool, options: Sequence[str], say: Callable[[str], None]
 ) -> bool:
-    """Make images anew; each takes the place of the old one when it has been checked. True when all have been.
+    """Rebuild images; each takes the place of the old one when it has been checked. True when all have been.
 
     kernel: whose, by default that of the kernel that runs; every: those of all kernels that have one. options: more of
     dracut's. A unified kernel image is only looked into. Raises CryptpilotError when one fails: the old image is there
@@ -44,7 +46,7 @@ def rebuild(
             for problem in problems:
                 say(f"{path}: {problem}")
             if problems:
-                say(f"{path}: was not made anew, which is not cryptpilot's to do: {image.remake_command(path, one)}")
+                say(f"{path}: was not rebuilt, which is not cryptpilot's to do: {image.remake_command(path, one)}")
             good = good and not problems
             continue
         for line in _rebuild(now, ours, one, path.resolve(), options):
@@ -69,8 +71,11 @@ def _rebuild(now: Record, ours: Mapping[str, str], kernel: str, old: Path, optio
         before = _summary(old)
         _require_room(old, before)
         try:
-            with log.timed("make-image", kernel), dracut.private_directory(0, in_memory=False) as workplace:
-                dracut.make_image(new, kernel, options, workplace)
+            with (
+                log.timed("make-image", kernel),
+                workplace.private_directory(before.unpacked if before else 0, in_memory=False) as directory,
+            ):
+                dracut.make_image(new, kernel, options, directory)
             with suppress(PermissionError):  # vfat has no modes but those it is mounted with
                 new.chmod(0o600)
             with log.timed("check-image", kernel):
@@ -80,11 +85,11 @@ def _rebuild(now: Record, ours: Mapping[str, str], kernel: str, old: Path, optio
             raise
         except CryptpilotError as error:
             raise CryptpilotError(
-                f"{old} was not made anew, and is as it was: {error.what}",
+                f"{old} was not rebuilt, and is as it was: {error.what}",
                 error.hint or f"see all that dracut says: dracut --verbose try.img {kernel}",
             ) from None
         except OSError as error:
-            raise CryptpilotError(f"{old} was not made anew, and is as it was: {error}") from None
+            raise CryptpilotError(f"{old} was not rebuilt, and is as it was: {error}") from None
         finally:
             new.unlink(missing_ok=True)
     return lines
@@ -92,15 +97,18 @@ def _rebuild(now: Record, ours: Mapping[str, str], kernel: str, old: Path, optio
 
 def _require_room(old: Path, before: _Summary | None) -> None:
     """Raise CryptpilotError when an image of this size, with what cryptpilot adds, does not fit beside the old one."""
-    if not dracut.is_writable(old.parent):
-        raise CryptpilotError(f"{old} was not made anew: {old.parent} cannot be written to", "is it mounted read-only?")
+    if not workplace.is_writable(old.parent):
+        raise CryptpilotError(
+            f"{old} was not rebuilt: {old.parent} is mounted read-only",
+            f"mount -o remount,rw {workplace.mount_point(old.parent)}",
+        )
     needed = old.stat().st_size + _MARGIN
     if before is None or "cryptpilot" not in before.modules:
         needed += sum(path.stat().st_size for path in record.BUNDLE.rglob("*") if path.is_file()) // 2
-    left = dracut.room(old.parent)
+    left = workplace.room(old.parent)
     if left < needed:
         raise CryptpilotError(
-            f"{old} was not made anew: the new one is made beside it, which takes {readable(needed)}, and"
+            f"{old} was not rebuilt: the new one is made beside it, which takes {readable(needed)}, and"
             f" {old.parent} has {readable(left)} left",
             "remove the images of kernels you do not boot any more",
         )
@@ -112,41 +120,48 @@ def _checked(new: Path, now: Record, ours: Mapping[str, str]) -> _Summary:
         problems = list(problems_of(content, now, ours))
         if problems:
             raise CryptpilotError(f"in the new image {'; '.join(one.what for one in problems)}", _next(problems))
-        return _Summary(content.record, image.dracut_modules(content.tree), new.stat().st_size)
+        return _summarized(content, new)
 
 
 def _next(problems: Sequence[CryptpilotError]) -> str:
     """Say what to do about a new image that is not whole: made once more, it would be the same."""
-    if list(image.bundle_findings()):
-        return f"what is installed in {record.BUNDLE} is damaged: install cryptpilot again"
-    other = next((problem.hint for problem in problems if problem.hint != image.REMAKE), "")
-    return other or "see what dracut was told: the options given here, /etc/dracut.conf and /etc/dracut.conf.d"
+    other = next((problem.hint for problem in problems if problem.hint != REBUILD), "")
+    return (
+        other.replace(REBUILD, "run this again")
+        or "see what dracut was told: the options given here, /etc/dracut.conf and /etc/dracut.conf.d"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Summary:
-    """What is worth comparing of two images. modules: dracut's. size: of the image, in bytes."""
+    """What is worth comparing of two images. modules: dracut's. size, unpacked: in bytes, of it and of its content."""
 
     record: Record | None
     modules: set[str]
     size: int
+    unpacked: int
 
 
 def _summary(path: Path) -> _Summary | None:
     """Look at an image that may be damaged; None if it is."""
     try:
         with image.unpacked(path, everything=True) as content:
-            return _Summary(content.record, image.dracut_modules(content.tree), path.stat().st_size)
+            return _summarized(content, path)
     except Interrupted:
         raise
     except CryptpilotError:
         return None
 
 
+def _summarized(content: Content, path: Path) -> _Summary:
+    unpacked = sum(one.lstat().st_size for one in content.tree.rglob("*"))
+    return _Summary(content.record, image.dracut_modules(content.tree), path.stat().st_size, unpacked)
+
+
 def _what_changed(before: _Summary | None, after: _Summary) -> list[str]:
     """Say what a new image has that the old one had not, and the other way round."""
     if before is None:
-        return [f"made anew ({readable(after.size)}); the old image could not be read"]
+        return [f"rebuilt ({readable(after.size)}); the old image could not be read"]
     lines = []
     old, new = before.record, after.record
     if old and new:
@@ -161,4 +176,4 @@ def _what_changed(before: _Summary | None, after: _Summary) -> list[str]:
         for names, said in ((has - had, "now in it"), (had - has, "not in it any more")):
             lines += [f"{said}: {what} {', '.join(sorted(names))}"] if names else []
     sizes = f"{readable(before.size)} -> {readable(after.size)}"
-    return [*lines, f"made anew and checked ({sizes})" + ("" if lines else "; nothing of cryptpilot's has changed")]
+    return [*lines, f"rebuilt and checked ({sizes})" + ("" if lines else "; nothing of cryptpilot's has changed")]

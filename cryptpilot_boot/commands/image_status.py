@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class Status:
     """Where the image of a kernel stands.
 
-    path: None when there is none. problem: why nothing else is known of it, "" when it is. compressed: bytes in the
-    image, None when what compressed it is not here. good: whether a reboot onto it would open what is configured now.
+    path: None when there is none. problem: why nothing else is known of it, "" when it is; hint: what to do then.
+    compressed: bytes in the image, None when what compressed it is not here. good: whether a reboot onto it would open
+    what is configured now.
     """
 
     kernel: str
@@ -35,6 +36,7 @@ class Status:
     path: Path | None
     good: bool
     problem: str = ""
+    hint: str = ""
     in_image: bool = False
     changes: Changes | None = None
     volumes: tuple[str, ...] = ()
@@ -89,7 +91,7 @@ def _status(kernel: str, path: Path | None, now: Record, sizes: dict[tuple[str, 
     except Interrupted:
         raise
     except CryptpilotError as error:
-        return Status(kernel, running, path, good=False, problem=error.what)
+        return Status(kernel, running, path, good=False, problem=error.what, hint=error.hint)
 
 
 _HEADER = ["Kernel", "Image", "In Image", "Configuration", "Agent", "Volumes", "Adds", "Compressed"]
@@ -133,14 +135,16 @@ def _reasons(row: Status, now: Record) -> Iterator[str]:
     remake = image.remake_command(row.path, row.kernel)
     if row.problem:
         yield row.problem
+        if row.hint:
+            yield row.hint
         if dracut.is_unified(row.path):
-            yield f"unless that was done since the last change, make it anew: {remake}"
+            yield f"unless that was done since the last change, rebuild it: {remake}"
     elif not row.in_image:
-        yield f"does not open {', '.join(now.volumes)}; make it anew: {remake}"
+        yield f"does not open {', '.join(now.volumes)}; rebuild it: {remake}"
     else:
         changes = row.changes or Changes()
         yield from changes.all
-        yield f"make it anew: {remake}"
+        yield f"rebuild it: {remake}"
 
 
 def _record(row: Status) -> dict[str, object]:

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError, ProgramError, nearest
-from cryptpilot_boot.system.block import readable
+from cryptpilot_boot.system import workplace
 from cryptpilot_boot.system.programs import is_there
 from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 _KERNELS = Path("/lib/modules")
-_IN_MEMORY = "/run"
-_ON_DISK = "/var/tmp"  # noqa: S108 - a directory of this process's own is made in it
 # Where boot loaders have their files; see kernel-install(8), $BOOT_ROOT.
 _BOOT_ROOTS = ("efi", "boot", "boot/efi")
 # What dracut, or kernel-install with an image it is given, names the image of a kernel in that kernel's own directory.
@@ -49,7 +47,7 @@ _NOT_COMPRESSED = "nothing"
 _EFI = b"MZ"  # how an EFI program begins
 _CPIO = b"070701"  # cpio(5), "newc"
 _CPIO_HEADER = 110  # bytes: the magic number and 13 fields of 8 hexadecimal digits
-_HINT = "make it anew: cryptpilot initrd rebuild"
+_HINT = "rebuild it: cryptpilot initrd rebuild"
 _SQUASHED = ("squash-root.img", "squashfs-root.img", "erofs-root.img", "squash/root.img")
 
 
@@ -159,48 +157,6 @@ def modules_directory(kernel: str) -> Path:
     return _KERNELS / kernel
 
 
-@contextlib.contextmanager
-def private_directory(needed: int, *, in_memory: bool) -> Iterator[Path]:
-    """Give an empty directory that nobody else looks into, with `needed` bytes to spare.
-
-    It goes with all it holds, whatever happens: what is unpacked there holds client keys. in_memory: best there, where
-    a power cut ends it too, and where it is quick; but /run is only a part of the memory, may be full, and may be
-    mounted so that nothing runs from it. Then, and else, it is where large files are put that are soon gone. Raises
-    CryptpilotError when there is no room.
-    """
-    places = [_IN_MEMORY, _ON_DISK] if in_memory else [_ON_DISK]
-    place = next((place for place in places if _fits(place, needed)), None)
-    if place is None:
-        raise CryptpilotError(
-            f"neither of {', '.join(places)} has {readable(needed)} to spare and lets programs run",
-            f"make room in {_ON_DISK}, or have it mounted without noexec for now: mount -o remount,exec {_ON_DISK}",
-        )
-    directory = Path(place) / f"cryptpilot-{os.urandom(8).hex()}"
-    directory.mkdir(mode=0o700)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _fits(place: str, needed: int) -> bool:
-    with contextlib.suppress(OSError):
-        status = os.statvfs(place)
-        return room(place) >= needed and not status.f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
-    return False
-
-
-def room(place: str | Path) -> int:
-    """Return the bytes a file system has left for root."""
-    status = os.statvfs(place)
-    return status.f_bfree * status.f_frsize
-
-
-def is_writable(directory: Path) -> bool:
-    """Tell whether files can be made in a directory: root can, but on a file system that is read-only."""
-    return os.access(directory, os.W_OK)
-
-
 def unpack(image: Path, directory: Path, pattern: str = "") -> None:
     """Unpack an image into an empty directory; pattern: only the paths that match it, as cpio(1) has it.
 
@@ -214,20 +170,24 @@ def unpack(image: Path, directory: Path, pattern: str = "") -> None:
             f"{image} is a unified kernel image, into which cryptpilot can look only with objcopy",
             "install objcopy (Debian: binutils)",
         )
-    workplace = directory.with_name(f"{directory.name}.work")
-    workplace.mkdir(mode=0o700)
+    by = compressor(image)
+    if by != _NOT_COMPRESSED and not is_there(by):
+        raise CryptpilotError(f"{image} is compressed by {by}, which is not installed", f"install {by}")
+    parts = directory.with_name(f"{directory.name}.work")
+    parts.mkdir(mode=0o700)
     argv = ["lsinitrd", "--unpack", str(image.absolute()), *([pattern] if pattern else [])]
     try:
         # an image that is part of an EFI program is cut out of it first, into TMPDIR
-        run(argv, cwd=str(directory), env={"TMPDIR": str(workplace)})
+        run(argv, cwd=str(directory), env={"TMPDIR": str(parts)})
     except ProgramError as error:
+        workplace.require_room_left(f"{image} was unpacked", directory)
         raise ProgramError(f"{image} cannot be unpacked: {error.what}", _HINT, status=error.status) from None
     finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+        shutil.rmtree(parts, ignore_errors=True)
     if any((directory / name).exists() for name in _SQUASHED):
         raise CryptpilotError(
             f"{image} holds a squashed image, into which cryptpilot does not look",
-            "make it without dracut's module squash",
+            'have it made without dracut\'s module squash: omit_dracutmodules+=" squash " in /etc/dracut.conf',
         )
 
 
@@ -252,9 +212,16 @@ def require_libraries(tree: Path, program: str) -> None:
         raise ProgramError(f"{program} lacks {', '.join(missing)}")
 
 
-def make_image(image: Path, kernel: str, options: Sequence[str], workplace: Path) -> None:
-    """Have dracut make the image of a kernel, in `workplace` until it is complete. Raises ProgramError."""
-    run(["dracut", "--force", "--tmpdir", str(workplace), *options, str(image), kernel])
+def make_image(image: Path, kernel: str, options: Sequence[str], directory: Path) -> None:
+    """Have dracut make the image of a kernel, in `directory` until it is complete.
+
+    Raises ProgramError, CryptpilotError when there was not enough room for it.
+    """
+    try:
+        run(["dracut", "--force", "--tmpdir", str(directory), *options, str(image), kernel])
+    except ProgramError:
+        workplace.require_room_left("dracut made the image", directory, image.parent)
+        raise
 
 
 def compressor(image: Path) -> str:

@@ -57,9 +57,9 @@ def _held(path: Path, busy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold a file that is to be made anew. Raises CryptpilotError when another process does that already."""
+    """Hold a file that is to be rebuilt. Raises CryptpilotError when another process does that already."""
     with path.open("rb") as file:
-        _take(file.fileno(), CryptpilotError(f"{path} is being made anew already", "wait until that is done"))
+        _take(file.fileno(), CryptpilotError(f"{path} is being rebuilt already", "wait until that is done"))
         yield
 
 

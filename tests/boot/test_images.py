@@ -229,7 +229,7 @@ def test_a_stale_image_is_told_of_and_made_anew(home: Path) -> None:
     assert (ended, row["good"], row["changes"]) == (1, False, changes)
     ended, said = initrd(home, f"check {image}")
     assert ended == 1
-    assert f"{image}: it is stale: {changes[0]}\ncryptpilot:   make it anew: cryptpilot initrd rebuild --kernel" in said
+    assert f"{image}: it is stale: {changes[0]}\ncryptpilot:   rebuild it: cryptpilot initrd rebuild --kernel" in said
 
     running = "/boot/initrd.img-$(uname -r)"
     ended, said = sh(
@@ -242,7 +242,7 @@ def test_a_stale_image_is_told_of_and_made_anew(home: Path) -> None:
 
     ended, said = initrd(home, f"rebuild --kernel {kernel}")
     assert ended == 0, said
-    for line in (*changes, "not in it any more: volumes scratch", "made anew and checked"):
+    for line in (*changes, "not in it any more: volumes scratch", "rebuilt and checked"):
         assert f"{image}: {line}" in said
     assert image_of(home).stat().st_mode & 0o777 == 0o600
     ended, [row] = status(home)
@@ -289,7 +289,7 @@ def test_what_the_boot_loader_has_of_an_image_is_made_anew_too_and_what_cannot_b
     (home / unified).write_bytes(b"MZ")
     ended, said = initrd(home, f"rebuild --kernel {kernel}")
     assert ended == 1
-    assert f"/{unified}: was not made anew, which is not cryptpilot's to do: kernel-install add {kernel} /" in said
+    assert f"/{unified}: was not rebuilt, which is not cryptpilot's to do: kernel-install add {kernel} /" in said
     assert (home / unified).read_bytes() == b"MZ"
     ended, rows = status(home)
     assert [(row["image"], row["good"]) for row in rows] == [*((path, True) for path in paths), (f"/{unified}", False)]
@@ -318,16 +318,16 @@ def test_a_new_image_that_is_not_whole_does_not_replace_the_old_one(home: Path) 
     library.write_bytes(content)
     said = kept(home, f"cryptpilot initrd rebuild --kernel {kernel_release(home)}")
     assert (
-        "was not made anew, and is as it was: in the new image /usr/lib/cryptpilot/_internal/libssl.so.3 was changed"
+        "was not rebuilt, and is as it was: in the new image /usr/lib/cryptpilot/_internal/libssl.so.3 was changed"
         in said
     )
-    assert "what is installed in /usr/lib/cryptpilot is damaged: install cryptpilot again" in said
+    assert "the cryptpilot that is installed is damaged: reinstall it" in said
     assert "/run/" not in said
 
 
 def test_when_dracut_fails_the_old_image_stays(made: Path) -> None:
     said = kept(made, f"cryptpilot initrd rebuild --kernel {kernel_release(made)} -- --no-such-option")
-    assert "was not made anew, and is as it was: dracut: " in said
+    assert "was not rebuilt, and is as it was: dracut: " in said
     assert "no-such-option" in said
 
 
@@ -346,12 +346,44 @@ cat /run/lab-said
 def test_a_rebuild_on_a_read_only_file_system_is_refused(made: Path) -> None:
     script = "mount --bind /boot /boot; mount -o remount,bind,ro /boot; cryptpilot initrd rebuild"
     said = kept(made, f"{script} --kernel {kernel_release(made)}")
-    assert "was not made anew: /boot cannot be written to" in said
+    assert "was not rebuilt: /boot is mounted read-only" in said
+
+
+@pytest.mark.parametrize(
+    ("mount", "cause", "step"),
+    [
+        (
+            "--bind /var/tmp /var/tmp; mount -o remount,bind,noexec",
+            "is mounted noexec",
+            "mount -o remount,exec /var/tmp",
+        ),
+        ("-t tmpfs -o size=1M tmpfs", "has 1 MiB left, and ", "make room: "),
+    ],
+    ids=["noexec", "no room"],
+)
+def test_a_rebuild_without_a_place_to_work_in_says_why(made: Path, mount: str, cause: str, step: str) -> None:
+    said = kept(made, f"mount {mount} /var/tmp; cryptpilot initrd rebuild --kernel {kernel_release(made)}")
+    assert f"was not rebuilt, and is as it was: no place to work in: /var/tmp {cause}" in said
+    assert step in said.splitlines()[1]
+
+
+def test_a_driver_that_the_kernel_does_not_have_is_not_to_be_had_by_a_rebuild(made: Path) -> None:
+    kernel = kernel_release(made)
+    said = kept(
+        made,
+        f"""cd /lib/modules/{kernel}; mount -t tmpfs tmpfs kernel/drivers/md
+grep -v /dm- modules.dep > /run/lab-dep; mount --bind /run/lab-dep modules.dep
+for file in modules.dep.bin modules.alias.bin modules.softdep; do mount --bind /dev/null $file; done
+cryptpilot initrd rebuild --kernel {kernel}""",
+    )
+    assert f"the kernel module dm_crypt of {kernel} is missing" in said
+    assert f"kernel {kernel} has no dm_crypt: install the package" in said
+    assert "see what dracut was told" not in said
 
 
 def test_two_rebuilds_of_one_image_do_not_get_into_each_others_way(made: Path) -> None:
     said = kept(made, f"flock {image_of(made, inside=True)} cryptpilot initrd rebuild --kernel {kernel_release(made)}")
-    assert "is being made anew already" in said
+    assert "is being rebuilt already" in said
 
 
 def test_a_rebuild_without_room_is_refused_before_it_begins(made: Path) -> None:
@@ -362,7 +394,7 @@ def test_a_rebuild_without_room_is_refused_before_it_begins(made: Path) -> None:
         f"""cp {image} /run/lab-image; mount -t tmpfs -o size={size * 3 // 2} tmpfs /boot; mv /run/lab-image {image}
 cryptpilot initrd rebuild --kernel {kernel_release(made)}""",
     )
-    assert "was not made anew: the new one is made beside it, which takes" in said
+    assert "was not rebuilt: the new one is made beside it, which takes" in said
 
 
 def test_a_new_kernel_gets_its_image_with_the_agent_in_it_by_itself(home: Path) -> None:

@@ -78,15 +78,15 @@ def test_a_crash_kernels_image_has_nothing_of_cryptpilots(home: Path, words: str
 
 
 _ON_A_VOLUME = """\
-mkdir -p /run/block/253:0/dm /run/block/253:1/dm /run/block/253:1/slaves
-echo root > /run/block/253:0/dm/name
-echo data-dumps > /run/block/253:1/dm/name
-ln -s /run/block/253:0 /run/block/253:1/slaves/dm-0
+mkdir -p /run/block/60:0/dm /run/block/60:1/dm /run/block/60:1/slaves
+echo root > /run/block/60:0/dm/name
+echo data-dumps > /run/block/60:1/dm/name
+ln -s /run/block/60:0 /run/block/60:1/slaves/dm-0
 mount --bind /run/block /sys/dev/block
-mknod /dev/dm-1 b 253 1
+mknod /dev/dm-1 b 60 1
 mkdir /dev/data; ln -s ../dm-1 /dev/data/dumps
 export IN_KDUMP=1"""
-"""Has a logical volume on an open mapping. No chroot of the lab has a device-mapper."""
+"""Has a logical volume on an open mapping. No chroot of the lab has a device-mapper; its number is nobody's."""
 
 
 def test_a_crash_kernels_image_opens_the_volume_that_the_dump_goes_to(home: Path) -> None:

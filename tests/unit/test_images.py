@@ -235,27 +235,6 @@ def test_what_compressed_an_image_is_seen_behind_the_microcode(tmp_path: Path, c
     assert dracut.compressor(tmp_path / "image") == name
 
 
-def test_a_private_directory_is_private_and_gone_afterwards() -> None:
-    seen = []
-
-    def work() -> None:
-        with dracut.private_directory(1, in_memory=True) as directory:
-            (directory / "below").mkdir()
-            seen.append((directory, directory.stat().st_mode & 0o777))
-            raise CryptpilotError("went wrong")
-
-    with pytest.raises(CryptpilotError):
-        work()
-    [(directory, mode)] = seen
-    assert mode == 0o700
-    assert not directory.exists()
-
-
-def test_too_little_room_is_told() -> None:
-    with pytest.raises(CryptpilotError, match="has 1 PiB to spare"):
-        dracut.private_directory(1 << 50, in_memory=True).__enter__()
-
-
 def test_kernel_modules_are_known_by_name_however_their_file_is_called(tmp_path: Path) -> None:
     (tmp_path / "modules.dep").write_text(
         "kernel/drivers/md/dm-crypt.ko.xz: kernel/drivers/md/dm-mod.ko.xz\nkernel/drivers/md/dm-mod.ko.xz:\n"
@@ -367,8 +346,8 @@ Kernel  Image                 In Image  Configuration  Agent    Volumes     Adds
 6.5     /boot/initrd.img-6.5  ?         -              -        -           -      -
 * is the kernel that runs.
 /boot/initrd.img-6.2: /etc/cryptpilot/volumes/root.toml has changed
-/boot/initrd.img-6.2: make it anew: cryptpilot initrd rebuild --kernel 6.2
-/boot/initrd.img-6.3: does not open root, data; make it anew: cryptpilot initrd rebuild --kernel 6.3
+/boot/initrd.img-6.2: rebuild it: cryptpilot initrd rebuild --kernel 6.2
+/boot/initrd.img-6.3: does not open root, data; rebuild it: cryptpilot initrd rebuild --kernel 6.3
 6.4: there is no image; make one: dracut --kver 6.4
 /boot/initrd.img-6.5: it cannot be unpacked"""
 

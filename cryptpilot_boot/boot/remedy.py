@@ -1,0 +1,137 @@
+"""What to do about what an image lacks: rebuild it where that helps, and first what else has to be done.
+
+An image that lacks something was made before that was there, or this machine does not have it, or dracut was asked to
+leave it out. Only in the first case is it enough to rebuild it. `root` is where this machine's files are.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REBUILD = "rebuild it"
+"""How each hint ends that has the image made once more. What to type for that depends on the image."""
+REINSTALL = f"the cryptpilot that is installed is damaged: reinstall it, then {REBUILD}"
+
+_ROOT = Path("/")
+_MODULES = "usr/lib/dracut/modules.d"
+# Where dracut.conf(5) has its settings.
+_DRACUT_CONFIGURATION = ("etc/dracut.conf", "etc/dracut.conf.d/*.conf", "usr/lib/dracut/dracut.conf.d/*.conf")
+_MODPROBE_CONFIGURATION = ("etc/modprobe.d/*.conf", "run/modprobe.d/*.conf", "usr/lib/modprobe.d/*.conf",
+                           "lib/modprobe.d/*.conf")  # fmt: skip
+_PROGRAM_PLACES = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")
+_PACKAGES = {
+    "cryptsetup": "cryptsetup (Debian: cryptsetup-bin)",
+    "blkid": "util-linux",
+    "mkswap": "util-linux",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.xfs": "xfsprogs",
+    "mkfs.vfat": "dosfstools",
+}
+
+
+def agent_missing(root: Path = _ROOT) -> str:
+    """Return the hint for an image that has nothing of cryptpilot."""
+    chosen = [(path, found[1]) for path, line in _lines(_DRACUT_CONFIGURATION, root)
+              if (found := re.fullmatch(r"dracutmodules\+?=(.*)", line))]  # fmt: skip
+    if chosen and "cryptpilot" not in _words(" ".join(text for _, text in chosen)):
+        return f"add cryptpilot to dracutmodules in {chosen[-1][0]}, then {REBUILD}"
+    return dracut_module_missing("cryptpilot", f"reinstall cryptpilot: /{_MODULES}/95cryptpilot is missing", root)
+
+
+def network_missing(root: Path = _ROOT) -> str:
+    """Return the hint for an image that brings no network up."""
+    return dracut_module_missing("network", "install dracut's network module (Debian: dracut-network)", root)
+
+
+def dracut_module_missing(name: str, install: str, root: Path = _ROOT) -> str:
+    """Return the hint for an image without one of dracut's modules. install: says how to get it onto this machine."""
+    if not any(True for _ in (root / _MODULES).glob(f"[0-9][0-9]{name}")):
+        return f"{install}, then {REBUILD}"
+    return _unless_left_out("omit_dracutmodules", name, root)
+
+
+def program_missing(name: str, root: Path = _ROOT) -> str:
+    """Return the hint for an image that lacks a program, by name or by path."""
+    places = [name] if name.startswith("/") else [f"{place}/{name}" for place in _PROGRAM_PLACES]
+    if any((root / place.lstrip("/")).exists() for place in places):
+        return REBUILD
+    return f"install {_PACKAGES.get(name, 'it')}, then {REBUILD}"
+
+
+def program_broken(name: str) -> str:
+    """Return the hint for a program that has not all its libraries on this machine either."""
+    return f"reinstall {_PACKAGES.get(name, 'it')}, then {REBUILD}"
+
+
+def kernel_module_missing(name: str, installed: Path, root: Path = _ROOT) -> str:
+    """Return the hint for an image that lacks a kernel module. installed: the directory of the kernel's modules."""
+    release = installed.name
+    files = module_files(installed)
+    if not files:
+        return f"install kernel {release}: its modules are not in {installed}; then {REBUILD}"
+    if name not in files:
+        return (
+            f"kernel {release} has no {name}: install the package with the rest of its drivers (Enterprise Linux:"
+            f" kernel-modules-{release}; Ubuntu: linux-modules-extra-{release}) and {REBUILD}, or boot another kernel"
+            " (Debian: linux-image-amd64, linux-image-arm64)"
+        )
+    if not (installed / files[name]).exists():
+        return f"reinstall kernel {release}: {installed / files[name]} is missing; then {REBUILD}"
+    if line := disabling(name, root):
+        return f"remove {line}, then {REBUILD}"
+    return _unless_left_out("omit_drivers", name, root)
+
+
+def module_files(directory: Path) -> dict[str, str]:
+    """Return the paths of a kernel's modules by name, as depmod(8) found them; none without its list."""
+    path = directory / "modules.dep"
+    files = [line.partition(":")[0] for line in path.read_text().splitlines()] if path.exists() else []
+    return {module_name(Path(file).name): file for file in files}
+
+
+def module_name(file: str) -> str:
+    """Return the name of a kernel module from that of its file, which may be compressed and spelt with hyphens."""
+    return file.partition(".ko")[0].replace("-", "_")
+
+
+def disabling(name: str, root: Path = _ROOT) -> str:
+    """Say which line of modprobe.d(5) keeps a kernel module from being loaded by name; "" when there is none."""
+    for path, line in _lines(_MODPROBE_CONFIGURATION, root):
+        words = line.split()
+        if len(words) > 2 and words[0] == "install" and words[1].replace("-", "_") == name and "modprobe" not in line:
+            return f'"{line}" from {path}'
+    return ""
+
+
+def disk_claimed(parameter: str, root: Path = _ROOT) -> str:
+    """Return the hint for a kernel parameter in an image that has dracut open a volume."""
+    for path, line in _lines(_DRACUT_CONFIGURATION, root):
+        if line.startswith("kernel_cmdline") and parameter in line:
+            return f"remove {parameter} from kernel_cmdline in {path}, then {REBUILD}"
+    return REBUILD
+
+
+def _unless_left_out(setting: str, name: str, root: Path) -> str:
+    for path, line in _lines(_DRACUT_CONFIGURATION, root):
+        found = re.fullmatch(rf"{setting}\+?=(.*)", line)
+        if found and name.replace("-", "_") in _words(found[1]):
+            return f"remove {name} from {setting} in {path}, then {REBUILD}"
+    return REBUILD
+
+
+def _words(text: str) -> list[str]:
+    return [word.replace("-", "_") for word in text.replace('"', " ").replace("'", " ").split()]
+
+
+def _lines(patterns: tuple[str, ...], root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the lines of configuration files, without comments, and the path of each on the machine."""
+    for pattern in patterns:
+        for path in sorted(root.glob(pattern)):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                if text := line.partition("#")[0].strip():
+                    yield Path("/") / path.relative_to(root), text
