@@ -146,14 +146,14 @@ def claimed(tree: Path, ours: Mapping[str, str]) -> Iterator[CryptpilotError]:
     ours: names of volumes by the UUIDs of their headers.
     """
     for uuid, volume in ours.items():
-        if f"rd.luks.uuid=luks-{uuid}" in _parameters(tree):
+        if f"rd.luks.uuid=luks-{uuid}" in kernel_parameters(tree):
             yield CryptpilotError(
                 f"dracut is to open the volume {volume} too, and waits for it or for a password",
                 remedy.disk_claimed(f"rd.luks.uuid=luks-{uuid}"),
             )
 
 
-def _parameters(tree: Path) -> set[str]:
+def kernel_parameters(tree: Path) -> set[str]:
     """Return the kernel parameters that were put into an image."""
     return {word for path in tree.glob("etc/cmdline.d/*.conf") for word in path.read_text().split()}
 
@@ -322,7 +322,7 @@ def _not_started(tree: Path) -> Iterator[CryptpilotError]:
 
 
 def _network_missing(tree: Path) -> Iterator[CryptpilotError]:
-    if "rd.neednet=1" not in _parameters(tree):
+    if "rd.neednet=1" not in kernel_parameters(tree):
         yield CryptpilotError("a volume has its key in KMS, and the network is not asked for", REBUILD)
     if not any(name.startswith(_NETWORK_MODULES) for name in dracut_modules(tree)):
         yield CryptpilotError(

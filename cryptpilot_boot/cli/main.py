@@ -223,6 +223,7 @@ def _config_check(config: Config, arguments: argparse.Namespace) -> bool:
             say=terminal.say,
         )
     _warn_of_stale_images(config)
+    _warn_of_late_volumes(config)
     return good
 
 
@@ -302,6 +303,13 @@ def _warn_of_stale_images(config: Config) -> None:
     from cryptpilot_boot.commands import image_check
 
     for warning in image_check.stale(config):
+        _warn(warning)
+
+
+def _warn_of_late_volumes(config: Config) -> None:
+    from cryptpilot_boot.commands import image_check
+
+    for warning in image_check.late_warnings(config):
         _warn(warning)
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.boot import image, record, remedy
-from cryptpilot_boot.boot.plan import image_needs
+from cryptpilot_boot.boot import device_names, image, parameters, record, remedy
+from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
 from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted
-from cryptpilot_boot.system import dracut, luks_header
+from cryptpilot_boot.system import dracut, init, luks_header, udev
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ def check(config: Config, path: Path | None, kernel: str | None, say: Say, expla
     good = True
     for one in [path] if path else dracut.require_images(release):
         with log.timed("check-image", str(one)), image.unpacked(one, everything=True) as content:
-            problems = list(problems_of(content, now, ours))
+            problems = [*problems_of(content, now, ours), *late(content, config)]
             well = _well(content)
         for problem in problems:
             explain(CryptpilotError(problem.what, _next_step(problem.hint, one, release)), str(one))
@@ -93,6 +93,44 @@ def problems_of(content: Content, now: Record, ours: Mapping[str, str]) -> Itera
     elif now.volumes and not image.is_for_crash_dump(content.tree):
         what = f"cryptpilot is not in it, and would not open {', '.join(now.volumes)}"
         yield CryptpilotError(what, remedy.agent_missing())
+
+
+def late(content: Content, config: Config) -> Iterator[CryptpilotError]:
+    """Yield which volumes an image would open late, not finding their devices; hints as of `image.findings`."""
+    if content.has_agent:
+        volumes = initrd_volumes(config)
+        opened = {one.volume for one in volumes}
+        words = {*parameters.words(init.kernel_command_line()), *image.kernel_parameters(content.tree)}
+        modules = image.dracut_modules(content.tree)
+        yield from device_names.missing(device_names.known(volumes), content.tree, modules, opened, words)
+
+
+def late_warnings(config: Config) -> list[str]:
+    """Return a warning for each volume that an image of the running kernel would open late.
+
+    Images are unpacked only for devices that they may not know: what distributions name themselves they do. Says
+    nothing where `stale` does not.
+    """
+    if config.directory != DEFAULT_DIRECTORY or not dracut.is_usable():
+        return []
+    if not device_names.worth_a_look(device_names.known(initrd_volumes(config)), udev.rules(Path("/"))):
+        return []
+    said = []
+    running = dracut.running_kernel()
+    for path in dracut.all_images(running):
+        with suppress(FileNotFoundError):
+            said += _late_warnings(config, path, running)
+    return said
+
+
+def _late_warnings(config: Config, path: Path, kernel: str) -> list[str]:
+    try:
+        with image.unpacked(path, everything=True) as content:
+            return [f"{path}: {one.what}; {_next_step(one.hint, path, kernel)}" for one in late(content, config)]
+    except Interrupted:
+        raise
+    except CryptpilotError as error:
+        return [f"whether {path} knows the devices of its volumes cannot be found out: {error.what}; {error.hint}"]
 
 
 def _well(content: Content) -> str:

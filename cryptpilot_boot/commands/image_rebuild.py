@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log
 from cryptpilot_boot.boot import image, record
 from cryptpilot_boot.boot.remedy import REBUILD
-from cryptpilot_boot.commands.image_check import identities, problems_of, required
+from cryptpilot_boot.commands.image_check import identities, late, problems_of, required
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.system import dracut, lock, workplace
 from cryptpilot_boot.system.block import readable
@@ -49,7 +49,7 @@ def rebuild(
                 say(f"{path}: was not rebuilt, which is not cryptpilot's to do: {image.remake_command(path, one)}")
             good = good and not problems
             continue
-        for line in _rebuild(now, ours, one, path.resolve(), options):
+        for line in _rebuild(config, now, ours, one, path.resolve(), options):
             say(f"{path}: {line}")
     return good
 
@@ -65,7 +65,9 @@ def _unified(path: Path, now: Record, ours: Mapping[str, str]) -> list[str]:
         return [error.what]
 
 
-def _rebuild(now: Record, ours: Mapping[str, str], kernel: str, old: Path, options: Sequence[str]) -> list[str]:
+def _rebuild(
+    config: Config, now: Record, ours: Mapping[str, str], kernel: str, old: Path, options: Sequence[str]
+) -> list[str]:
     new = old.with_name(old.name + _SUFFIX)
     with lock.alone(old):
         before = _summary(old)
@@ -79,7 +81,7 @@ def _rebuild(now: Record, ours: Mapping[str, str], kernel: str, old: Path, optio
             with suppress(PermissionError):  # vfat has no modes but those it is mounted with
                 new.chmod(0o600)
             with log.timed("check-image", kernel):
-                lines = _what_changed(before, _checked(new, now, ours))
+                after, warnings = _checked(new, config, now, ours)
             dracut.replace(old, new)
         except Interrupted:
             raise
@@ -92,7 +94,7 @@ def _rebuild(now: Record, ours: Mapping[str, str], kernel: str, old: Path, optio
             raise CryptpilotError(f"{old} was not rebuilt, and is as it was: {error}") from None
         finally:
             new.unlink(missing_ok=True)
-    return lines
+    return [*_what_changed(before, after), *warnings]
 
 
 def _require_room(old: Path, before: _Summary | None) -> None:
@@ -114,13 +116,19 @@ def _require_room(old: Path, before: _Summary | None) -> None:
         )
 
 
-def _checked(new: Path, now: Record, ours: Mapping[str, str]) -> _Summary:
-    """Return what is in a new image. Raises CryptpilotError when the image is not whole."""
+def _checked(new: Path, config: Config, now: Record, ours: Mapping[str, str]) -> tuple[_Summary, list[str]]:
+    """Return what is in a new image, and warnings of what the old one cannot have done better.
+
+    Raises CryptpilotError when the image is not whole.
+    """
     with image.unpacked(new, everything=True) as content:
         problems = list(problems_of(content, now, ours))
         if problems:
             raise CryptpilotError(f"in the new image {'; '.join(one.what for one in problems)}", _next(problems))
-        return _summarized(content, new)
+        warnings = [
+            f"warning: {one.what}; {one.hint.replace(REBUILD, 'run this again')}" for one in late(content, config)
+        ]
+        return _summarized(content, new), warnings
 
 
 def _next(problems: Sequence[CryptpilotError]) -> str:

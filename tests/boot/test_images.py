@@ -381,6 +381,45 @@ cryptpilot initrd rebuild --kernel {kernel}""",
     assert "see what dracut was told" not in said
 
 
+RULE = "/etc/udev/rules.d/99-disks.rules"
+UDEV = f"""\
+mknod /dev/vdz b 60 0  # a number for experiments: there is no such device
+mkdir -p /dev/disk/by-id /run/udev/data; ln -s ../../vdz /dev/disk/by-id/virtio-scratch
+printf 'S:disk/by-id/virtio-scratch\\nS:disk/by-path/pci-9\\nE:ID_PATH=pci-9\\n' > /run/udev/data/b60:0
+echo 'KERNEL=="vdz", SYMLINK+="disk/by-id/virtio-scratch"' > {RULE}
+"""
+"""Has the device of the volume scratch get its name by a rule of the administrator's, as udev would have it."""
+
+
+def test_a_device_named_by_an_administrators_rule_is_told_of_until_the_image_has_the_rule(home: Path) -> None:
+    image, kernel = image_of(home, inside=True), kernel_release(home)
+    late = (
+        "the volume scratch is late: its name /dev/disk/by-id/virtio-scratch is given by"
+        f" {RULE}, which is not in the image"
+    )
+    carry = f"echo 'install_items+=\" {RULE} \"' > /etc/dracut.conf.d/90-names.conf"
+    step = f'set dev = "/dev/disk/by-path/pci-9" in /etc/cryptpilot/volumes/scratch.toml, or {carry}, then '
+    ended, said = sh(home, f"{UDEV}cryptpilot initrd rebuild --kernel {kernel}")
+    assert ended == 0
+    assert f"{image}: warning: {late}; {step}run this again" in said.splitlines()
+
+    running = "/boot/initrd.img-$(uname -r)"
+    ended, said = sh(home, f"{UDEV}cryptpilot initrd check {image}")
+    assert (ended, said.splitlines()[0]) == (1, f"cryptpilot: error: {image}: {late}")
+    assert said.splitlines()[1] == f"cryptpilot:   {step}rebuild it: cryptpilot initrd rebuild --kernel {kernel}"
+    _, said = sh(
+        home,
+        f"{UDEV}ln {image} {running}; cryptpilot config check --skip-check-passphrase --keep-checking; rm {running}",
+    )
+    assert f": {late}; {step}rebuild it: cryptpilot initrd rebuild" in said
+
+    ended, said = sh(
+        home, f"{UDEV}{carry}; cryptpilot initrd rebuild --kernel {kernel}; cryptpilot initrd check {image}"
+    )
+    assert ended == 0, said
+    assert "late" not in said
+
+
 def test_two_rebuilds_of_one_image_do_not_get_into_each_others_way(made: Path) -> None:
     said = kept(made, f"flock {image_of(made, inside=True)} cryptpilot initrd rebuild --kernel {kernel_release(made)}")
     assert "is being rebuilt already" in said
