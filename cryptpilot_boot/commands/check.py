@@ -8,7 +8,7 @@ from cryptpilot_boot import keys, volume
 from cryptpilot_boot.boot.plan import initrd_volumes, pivot_volumes
 from cryptpilot_boot.commands import select
 from cryptpilot_boot.commands.key import passphrase_of, previous_of
-from cryptpilot_boot.errors import CryptpilotError, Interrupted, NoValue
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, NoValue, describe_bug
 from cryptpilot_boot.system import init
 from cryptpilot_boot.volume import State
 
@@ -50,20 +50,24 @@ def _check(
             say("stopped at the first error; --keep-checking goes on")
             break
         said = False
+        error: CryptpilotError | None = None
         try:
             for warning in _warnings(one, config, answers, skip_passphrase=skip_passphrase):
                 say(f"{one.volume}: warning: {warning}")
                 said = True
-        except Interrupted:
+        except (Interrupted, OSError):  # OSError: whoever listened has gone
             raise
-        except CryptpilotError as error:
+        except CryptpilotError as failure:
+            error = failure
+        except Exception as bug:  # one volume's, like any other trouble of it
+            error = CryptpilotError(describe_bug(bug), "please report this")
+        if error:
             good = False
             say(f"{one.volume}: error: {error.what}")
             if error.hint:
                 say(f"{one.volume}:   {error.hint}")
-        else:
-            if not said:
-                say(f"{one.volume}: ok")
+        elif not said:
+            say(f"{one.volume}: ok")
     return good
 
 

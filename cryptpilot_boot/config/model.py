@@ -14,6 +14,11 @@ FILE_SYSTEMS = ("swap", "ext4", "xfs", "vfat")
 # They become part of a path and of a host name, wherever they come from: nothing else may be in them.
 ROLE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REGION_ID = re.compile(r"[a-z0-9](-?[a-z0-9]){0,39}")
+# What KMS lets a secret be called (its API reference, CreateSecret), and the full name that says whose it is.
+SECRET_NAME = re.compile(r"[A-Za-z0-9_/+=.@-]{1,192}")
+SECRET_ARN = re.compile(
+    rf"acs:kms:(?P<region>{REGION_ID.pattern}):(?P<account>[0-9]{{1,32}}):secret/(?P<name>{SECRET_NAME.pattern})"
+)
 
 CURRENT = "ACSCurrent"
 PREVIOUS = "ACSPrevious"
@@ -62,9 +67,10 @@ class Kms:
 class KmsRole:
     """A secret kept in Alibaba Cloud KMS, read with the RAM role of this ECS instance.
 
-    ecs_ram_role_name, region_id: None for what the instance's metadata service says. endpoint: "host[:port]" in place
-    of the region's shared gateway inside the VPC. kms_cert_pem: the CA that alone is trusted, None for those that the
-    system trusts. stage: as of Kms.
+    secret_name: its name, or its full name (SECRET_ARN), which no secret of another account has. ecs_ram_role_name,
+    region_id: None for what the instance's metadata service says. endpoint: "host[:port]" in place of the region's
+    shared gateway inside the VPC. kms_cert_pem: the CA that alone is trusted, None for those that the system trusts.
+    stage: as of Kms.
     """
 
     provider = "kms"
@@ -76,6 +82,12 @@ class KmsRole:
     endpoint: str | None = None
     kms_cert_pem: str | None = dataclasses.field(default=None, repr=False)
     stage: str = CURRENT
+
+    @property
+    def region(self) -> str | None:
+        """The region that the configuration names, on its own or as a part of the secret's full name."""
+        full = SECRET_ARN.fullmatch(self.secret_name)
+        return full["region"] if full else self.region_id
 
     def address_in(self, region: str) -> str:
         """Return the gateway to ask in a region, as "host" or "host:port" (default port 443)."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from typing import TYPE_CHECKING, Any, Callable
 
-from cryptpilot_boot.config import names
+from cryptpilot_boot.config import client_key, kms_text, names, pem
 from cryptpilot_boot.config.document import Document, line_of
 from cryptpilot_boot.config.misplaced import Section, require_in_place
 from cryptpilot_boot.config.model import (
     FILE_SYSTEMS,
-    REGION_ID,
-    ROLE_NAME,
+    SECRET_ARN,
     Boot,
     Encrypt,
     Exec,
@@ -31,58 +29,16 @@ if TYPE_CHECKING:
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
-def _string(text: str) -> str:
-    return "" if text.strip() else "must not be empty"
-
-
 def _file_system(name: str) -> str:
     if name in FILE_SYSTEMS:
         return ""
     return f"must be one of {', '.join(FILE_SYSTEMS)}{_did_you_mean(name, FILE_SYSTEMS)}"
 
 
-def _client_key(text: str) -> str:
-    """Check the shape of a client key; its parts are checked when it is opened. Never quotes it."""
-    try:
-        key = json.loads(text)
-    except (ValueError, RecursionError):
-        key = None
-    parts = ("KeyId", "PrivateKeyData")
-    if isinstance(key, dict) and all(isinstance(key.get(part), str) and key[part] for part in parts):
-        return ""
-    return 'must be the content of the clientKey_****.json file: {"KeyId": "...", "PrivateKeyData": "..."}'
-
-
-def _certificates(text: str) -> str:
-    if _has_certificate(text):
-        return ""
-    return "must be the content of the PrivateKmsCA_****.pem file, with its BEGIN and END CERTIFICATE lines"
-
-
-def _authority(text: str) -> str:
-    return "" if _has_certificate(text) else "must be PEM, with BEGIN and END CERTIFICATE lines"
-
-
-def _has_certificate(text: str) -> bool:
-    return "-----BEGIN CERTIFICATE-----" in text and "-----END CERTIFICATE-----" in text
-
-
 def _auth_mode(name: str) -> str:
     if name in _KMS_MODES:
         return ""
     return f"must be one of {', '.join(_KMS_MODES)}{_did_you_mean(name, _KMS_MODES)}"
-
-
-def _role_name(name: str) -> str:
-    return "" if ROLE_NAME.fullmatch(name) else "must be the name of a RAM role: up to 64 letters, digits and ._-"
-
-
-def _region_id(name: str) -> str:
-    return "" if REGION_ID.fullmatch(name) else "must be the ID of a region, such as cn-hangzhou"
-
-
-def _instance_id(text: str) -> str:
-    return "must be the ID of a KMS instance, such as kst-..." if re.search(r"[\s/:@]|^$", text) else ""
 
 
 def _timeout(seconds: int) -> str:
@@ -107,6 +63,9 @@ class _Kind:
 
 
 _STRING = _Kind("a string", lambda value: isinstance(value, str))
+_PEM = _Kind("a string", _STRING.holds, pem.canonical)
+_CLIENT_KEY = _Kind("a string", _STRING.holds, client_key.canonical)
+_PASSWORD = _Kind("a string", _STRING.holds, client_key.canonical_password)
 _STRINGS = _Kind(
     "a list of strings",
     lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
@@ -145,11 +104,11 @@ _KMS_MODES: dict[str, tuple[type, dict[str, _Key]]] = {
         Kms,
         {
             "auth_mode": _AUTH_MODE,
-            "kms_instance_id": _Key(_STRING, _instance_id, required=True),
-            "secret_name": _Key(_STRING, _string, required=True),
-            "client_key": _Key(_STRING, _client_key, required=True),
-            "client_key_password": _Key(_STRING, _string, required=True),
-            "kms_cert_pem": _Key(_STRING, _certificates, required=True),
+            "kms_instance_id": _Key(_STRING, kms_text.instance_id, required=True),
+            "secret_name": _Key(_STRING, kms_text.secret_name, required=True),
+            "client_key": _Key(_CLIENT_KEY, kms_text.client_key, required=True),
+            "client_key_password": _Key(_PASSWORD, client_key.password_complaint, required=True),
+            "kms_cert_pem": _Key(_PEM, kms_text.certificates, required=True),
             "endpoint": _Key(_STRING, names.endpoint),
         },
     ),
@@ -157,11 +116,11 @@ _KMS_MODES: dict[str, tuple[type, dict[str, _Key]]] = {
         KmsRole,
         {
             "auth_mode": _AUTH_MODE,
-            "secret_name": _Key(_STRING, _string, required=True),
-            "ecs_ram_role_name": _Key(_STRING, _role_name),
-            "region_id": _Key(_STRING, _region_id),
+            "secret_name": _Key(_STRING, kms_text.secret_name_or_arn, required=True),
+            "ecs_ram_role_name": _Key(_STRING, kms_text.role_name),
+            "region_id": _Key(_STRING, kms_text.region_id),
             "endpoint": _Key(_STRING, names.endpoint),
-            "kms_cert_pem": _Key(_STRING, _authority),
+            "kms_cert_pem": _Key(_PEM, kms_text.authority),
         },
     ),
 }
@@ -217,8 +176,20 @@ def _encrypt(document: Document, data: dict[str, Any]) -> Encrypt:
     make, keys = _kms_mode(document, values) if provider == "kms" else _PROVIDERS[provider]
     checked = _checked(document, f"encrypt.{provider}", keys, values)
     checked.pop("auth_mode", None)
+    _require_one_region(document, checked)
     made: Encrypt = make(**checked)
     return made
+
+
+def _require_one_region(document: Document, values: Mapping[str, Any]) -> None:
+    """Raise ConfigError when a secret's full name and the file name two regions."""
+    full = SECRET_ARN.fullmatch(values.get("secret_name", ""))
+    if full and values.get("region_id", full["region"]) != full["region"]:
+        where = f"{document.path}{line_of(document.text, 'encrypt.kms', 'region_id')}"
+        raise ConfigError(
+            f'{where}: "encrypt.kms.region_id" must be the region in secret_name, {full["region"]}',
+            "remove it: the full name of a secret has its region",
+        )
 
 
 def _kms_mode(document: Document, values: Mapping[str, Any]) -> tuple[type, dict[str, _Key]]:

@@ -62,7 +62,7 @@ def _describe_kms(encrypt: Kms | KmsRole) -> dict[str, str]:
         role = f"RAM role {encrypt.ecs_ram_role_name}" if encrypt.ecs_ram_role_name else "the instance's RAM role"
         return {
             "provider": f"KMS with {role}, secret {encrypt.secret_name}{which}",
-            "endpoint": _with_port(encrypt.address_in(encrypt.region_id or "<region>")),
+            "endpoint": _with_port(encrypt.address_in(encrypt.region or "<region>")),
         }
     return {
         "provider": f"KMS instance {encrypt.kms_instance_id}, secret {encrypt.secret_name}{which}",

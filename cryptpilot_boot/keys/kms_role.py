@@ -61,7 +61,7 @@ def prepare(role: KmsRole) -> Ask:
         deadline = Deadline(min(timeout, limit.LONGEST_TRY))
         service = metadata.connect(deadline)
         # the endpoint says all that the region is for
-        region = role.region_id or ("" if role.endpoint else service.region())
+        region = role.region or ("" if role.endpoint else service.region())
         credentials = service.credentials(role.ecs_ram_role_name or service.role())
         gateway = _gateway(role, region)
         client = kms_openapi.Client(

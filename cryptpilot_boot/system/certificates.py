@@ -30,7 +30,7 @@ def trusting(pem: str, hint: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=pem)
-    except (ssl.SSLError, ValueError):
+    except (ssl.SSLError, ValueError, TypeError):  # TypeError: not ASCII
         raise KeyFetchError("kms_cert_pem cannot be read as certificates", hint) from None
     return context
 

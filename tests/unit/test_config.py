@@ -39,7 +39,7 @@ integrity = true
 [encrypt.otp]
 """  # noqa: E501 - as the guide prints it
 
-GUIDE_KMS = (
+GUIDE_KMS_AS_PRINTED = (
     GUIDE_OTP.partition("# One Time Password")[0]
     + """\
 # Aliyun KMS
@@ -65,6 +65,16 @@ XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX
 \"\"\"
 """
 )
+# the outermost parts of a certificate, each as small as can be
+PEM = "-----BEGIN CERTIFICATE-----\nMAowAwIBATAAAwEA\n-----END CERTIFICATE-----\n"
+PRIVATE_KEY = "MIIJqQIBAzCCCW8G"
+GUIDE_KMS = re.sub(
+    r"-----BEGIN.*-----END CERTIFICATE-----\n",
+    PEM,
+    GUIDE_KMS_AS_PRINTED.replace('Data": "XXXXXXXXX', f'Data": "{PRIVATE_KEY}'),
+    flags=re.DOTALL,
+)
+"""With the content of files in place of the longer placeholders."""
 
 
 def configure(directory: Path, *volumes: str, settings: str = "") -> Config:
@@ -98,7 +108,14 @@ def test_the_guides_files_parse_unchanged(tmp_path: Path) -> None:
     assert kms.encrypt.address == "kst-XXXXXXXXX.cryptoservice.kms.aliyuncs.com"
     assert kms.encrypt.secret_name == "XXXXXXXXX"
     assert '"KeyId": "KAAP.XXXXXXXXX"' in kms.encrypt.client_key
-    assert kms.encrypt.kms_cert_pem.startswith("-----BEGIN CERTIFICATE-----")
+    assert kms.encrypt.kms_cert_pem == PEM
+
+
+def test_a_placeholder_of_the_guide_is_no_file(tmp_path: Path) -> None:
+    placeholder = "is a placeholder: put the content of the file in its place"
+    assert f"its PrivateKeyData {placeholder}" in complaint(tmp_path, GUIDE_KMS_AS_PRINTED)
+    text = GUIDE_KMS_AS_PRINTED.replace('Data": "XXXXXXXXX', f'Data": "{PRIVATE_KEY}')
+    assert f"PrivateKmsCA_****.pem file: certificate 1 {placeholder}" in complaint(tmp_path, text)
 
 
 def test_what_is_left_out_has_the_documented_default(tmp_path: Path) -> None:
@@ -161,7 +178,6 @@ SMALL = 'volume = "v"\ndev = "/dev/x"\n[encrypt.otp]\n'
 OTHER = SMALL.replace('"v"', '"w"').replace("/dev/x", "/dev/y")
 EXEC = SMALL.replace("[encrypt.otp]", '[encrypt.exec]\ncommand = "get-key"')
 ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"\nsecret_name = "disk"')
-PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 
 @pytest.mark.parametrize(
@@ -363,9 +379,9 @@ def test_where_there_is_no_credential_there_is_nothing_to_warn_about(tmp_path: P
 
 
 def test_credentials_are_never_shown(tmp_path: Path) -> None:
-    text = GUIDE_KMS.replace('password = "XXXXXXXXX"', 'password = "pass-word"').replace('": "XXX', '": "prv-XXX')
+    text = GUIDE_KMS.replace('password = "XXXXXXXXX"', 'password = "pass-word"')
     shown = repr(configure(tmp_path, text))
     assert "kst-XXXXXXXXX" in shown
     assert "pass-word" not in shown
-    assert "prv-XXX" not in shown
+    assert PRIVATE_KEY not in shown
     assert "token" not in repr(configure(tmp_path, EXEC + 'args = ["token"]\n'))

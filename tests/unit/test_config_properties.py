@@ -47,7 +47,7 @@ client_key = '''
 client_key_password = "{PASSWORD}"
 kms_cert_pem = \"\"\"
 -----BEGIN CERTIFICATE-----
-{PRIVATE_KEY[::-1]}
+MAowAwIBATAAAwEA
 -----END CERTIFICATE-----
 \"\"\"
 endpoint = "10.0.0.7:8443"
@@ -285,9 +285,13 @@ def require_provider(encrypt: Encrypt) -> None:
     if isinstance(encrypt, Kms):
         values = (encrypt.secret_name, encrypt.client_key, encrypt.client_key_password, encrypt.kms_cert_pem)
         assert all(isinstance(value, str) and value.strip() for value in values)
+        assert re.fullmatch(r"[!-~]+", encrypt.secret_name)
+        assert encrypt.client_key_password.isprintable()
+        assert encrypt.kms_cert_pem.isascii()
+        assert json.loads(encrypt.client_key).keys() == {"KeyId", "PrivateKeyData"}
         assert re.fullmatch(r"[^\s/@]+", encrypt.address)
     if isinstance(encrypt, KmsRole):
-        assert encrypt.secret_name.strip()
+        assert re.fullmatch(r"[!-~]+", encrypt.secret_name)
         assert re.fullmatch(r"[^\s/@]+", encrypt.address_in("cn-hangzhou"))
         assert re.fullmatch(r"[\w.-]+", encrypt.ecs_ram_role_name or "r")
         assert re.fullmatch(r"[a-z0-9-]+", encrypt.region_id or "r")

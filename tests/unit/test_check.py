@@ -1,0 +1,38 @@
+"""`config check`: what one volume's check meets is that volume's trouble alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cryptpilot_boot import volume
+from cryptpilot_boot.commands import check
+from cryptpilot_boot.config import Boot, Config, Otp, Volume
+
+
+def test_a_bug_is_one_volumes_error_and_the_next_volume_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = tuple(Volume(name, f"/dev/{name}", Otp(), Path(f"{name}.toml")) for name in ("a", "b"))
+    examine = volume.examine
+
+    def stumble(one: Volume) -> volume.Status:
+        if one.volume == "a":
+            raise TypeError("quotes a value")
+        return examine(one)
+
+    monkeypatch.setattr(volume, "examine", stumble)
+    said: list[str] = []
+    config = Config(Path(), Boot(), volumes)
+    assert not check.check(config, keep_checking=True, skip_passphrase=True, say=said.append)
+    assert said[0].startswith("a: error: internal error: TypeError at ")
+    assert said[1:] == ["a:   please report this", "b: warning: its disk is not attached: /dev/b: no such block device"]
+    assert "quotes" not in "".join(said)
+
+
+def test_what_cannot_be_said_is_no_volumes_trouble() -> None:
+    def say(_: str) -> None:
+        raise BrokenPipeError
+
+    config = Config(Path(), Boot(), (Volume("a", "/dev/a", Otp(), Path("a.toml")),))
+    with pytest.raises(BrokenPipeError):
+        check.check(config, keep_checking=True, skip_passphrase=True, say=say)
