@@ -57,15 +57,15 @@ def _prepare_kms(encrypt: Kms | KmsRole) -> Ask:
 
 
 def _describe_kms(encrypt: Kms | KmsRole) -> dict[str, str]:
-    which = "" if encrypt.stage == CURRENT else f", {encrypt.stage}"
+    which = f'secret "{encrypt.secret_name}"' + ("" if encrypt.stage == CURRENT else f", {encrypt.stage}")
     if isinstance(encrypt, KmsRole):
         role = f"RAM role {encrypt.ecs_ram_role_name}" if encrypt.ecs_ram_role_name else "the instance's RAM role"
         return {
-            "provider": f"KMS with {role}, secret {encrypt.secret_name}{which}",
+            "provider": f"KMS with {role}, {which}",
             "endpoint": _with_port(encrypt.address_in(encrypt.region or "<region>")),
         }
     return {
-        "provider": f"KMS instance {encrypt.kms_instance_id}, secret {encrypt.secret_name}{which}",
+        "provider": f"KMS instance {encrypt.kms_instance_id}, {which}",
         "endpoint": _with_port(encrypt.address),
     }
 

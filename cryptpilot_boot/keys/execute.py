@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # cryptsetup reads no more from a key file; "Maximum keyfile size" in `cryptsetup --help`.
 _LONGEST = 8 << 20  # bytes
+_TELLING = 8  # bytes of a passphrase in a text that are no coincidence
 _TRY_AGAIN = os.EX_TEMPFAIL  # 75, <sysexits.h>
 
 
@@ -46,7 +47,7 @@ def require_runnable(source: Exec) -> None:
 
 def _require_success(source: Exec, ended: Ended, buffer: SecretBuffer, seconds: float) -> None:
     """Raise KeyFetchError unless the command ended well and has left a passphrase."""
-    said = f": {ended.said}" if ended.said else ""
+    said = f": {_quotable(ended.said, buffer)}" if ended.said else ""
     if buffer.full:
         raise KeyFetchError(
             f"{source.command} wrote more than {_LONGEST >> 20} MiB, which is all that cryptsetup takes for a key",
@@ -72,6 +73,19 @@ def _require_success(source: Exec, ended: Ended, buffer: SecretBuffer, seconds: 
             f"{source.command} wrote nothing to its standard output{said}",
             "have it write the passphrase there before it ends, and fail when it has none",
         )
+
+
+def _quotable(said: str, buffer: SecretBuffer) -> str:
+    """Return what a command wrote to standard error, unless any of what it wrote to standard output is in it."""
+    text = said.encode()
+    output = bytearray(buffer.reveal())
+    try:
+        size = min(_TELLING, len(output.strip()))
+        pieces = (text[place : place + size] for place in range(len(text) - size + 1))
+        secret = size > 0 and any(piece in output for piece in pieces)
+    finally:
+        output[:] = bytes(len(output))
+    return "(what it wrote to standard error is not shown: some of its output is in it)" if secret else said
 
 
 def _name(number: int) -> str:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from cryptpilot_boot.errors import printable
-
-_LONGEST_QUOTE = 200
-
 
 @dataclasses.dataclass(frozen=True)
 class Gateway:
@@ -27,9 +23,3 @@ class Gateway:
     connection: str
     answer: str
     codes: tuple[tuple[str, str], ...] = ()
-
-
-def plain(text: object) -> str:
-    """Make a text from the network safe for a console, and short."""
-    clean = printable(str(text or ""))
-    return clean if len(clean) <= _LONGEST_QUOTE else clean[:_LONGEST_QUOTE] + "..."

@@ -70,8 +70,9 @@ def prepare(kms: Kms) -> Ask:
             answer = client.get_secret_value_with_options(request, options)
         except Exception as error:
             raise clock.explain(error, gateway, lambda: _trust(kms), timeout) from None
-        if not (answer.secret_name or answer.secret_data):
-            raise kms_transport.no_answer(gateway)  # nothing at all is a protobuf message, too
+        # nothing at all is a message of this kind, too, and so is an error
+        if answer.secret_name != kms.secret_name:
+            raise kms_transport.no_answer(gateway)
         return kms_value.decode(answer.secret_data, kms.secret_name)
 
     def ask(timeout: float) -> Passphrase:

@@ -7,12 +7,11 @@ docs/kms.md.
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.config.model import PREVIOUS
 from cryptpilot_boot.errors import KeyFetchError, NoValue
-from cryptpilot_boot.keys.gateway import plain
+from cryptpilot_boot.keys import foreign
 
 if TYPE_CHECKING:
     from cryptpilot_boot.keys.gateway import Gateway
@@ -37,37 +36,37 @@ class _Refusal:
 def explain(error: Any, gateway: Gateway) -> KeyFetchError:
     """Explain an answer of the gateway that says no.
 
-    error: as either SDK raises it, with `code`, `message` and `data`.
+    error: as either SDK raises it, with `code` and `data`. Of the answer nothing is quoted but a code that looks like
+    one: see keys/foreign.py.
     """
-    # the shared gateway's SDK says "None" of a code that is not there
-    code = "" if error.code in (None, "None") else plain(error.code)
+    code = _code(error)
     if gateway.stage == PREVIOUS and _NO_SUCH_VALUE in code:
         # of a secret that was never rotated the gateway says the same as of one that is not there
-        return NoValue(f"secret {gateway.secret} has no previous value")
+        return NoValue(f'secret "{gateway.secret}" has no previous value')
     # the one SDK has it beside the answer's own fields, which are whatever was sent, the other among its own
-    status = getattr(error, "status_code", None) or error.data.get("httpCode") or 0
+    status = getattr(error, "status_code", None) or error.data.get("httpCode")
+    status = status if isinstance(status, int) else 0
     found = next((refusal for part, refusal in _BY_CODE if part in code), None) or _by_status(status)
     hint = next((hint for part, hint in gateway.codes if part in code), found.hint)
-    # where there is no message the shared gateway's SDK makes one up
-    made_up = "" if hasattr(error, "status_code") else error.message
-    told = error.data.get("Message") or error.data.get("message") or made_up
-    message = plain(_WHAT_WAS_SIGNED.sub("", str(told or "")))
-    said = "KMS says " + (": ".join(filter(None, (code, message))) or f"nothing but HTTP status {status}")
+    said = foreign.code(code) or (f"HTTP status {status}, and a code that is not known here" if code else "")
     return KeyFetchError(
-        f"{found.what.format(secret=gateway.secret, address=gateway.address)} ({said})",
+        f"{found.what.format(secret=gateway.secret, address=gateway.address)}"
+        f" (KMS says {said or f'nothing but HTTP status {status}'})",
         hint,
         retryable=found.retryable,
         throttled=found.throttled,
     )
 
 
-# A gateway that refuses a signature may quote what it made it from, and there are credentials in that.
-_WHAT_WAS_SIGNED = re.compile(r"[^.]*\b(?:string ?to ?sign|canonical ?request).*", re.IGNORECASE | re.DOTALL)
-
-
 def is_about_time(error: object) -> bool:
     """Tell whether the gateway finds that this is not the time."""
-    return any(part in str(getattr(error, "code", "") or "") for part in _TIME_CODES)
+    return any(part in _code(error) for part in _TIME_CODES)
+
+
+def _code(error: object) -> str:
+    """Return the code of an error as it came; the shared gateway's SDK says "None" where there is none."""
+    code = str(getattr(error, "code", None) or "")
+    return "" if code == "None" else code
 
 
 def throttled(gateway: Gateway) -> KeyFetchError:
@@ -108,30 +107,30 @@ _BY_CODE = (
     *((code, _WRONG_TIME) for code in _TIME_CODES),
     (
         _NO_SUCH_VALUE,
-        _Refusal("there is no secret {secret}", "check secret_name, and the instance or region that is asked"),
+        _Refusal('there is no secret "{secret}"', "check secret_name, and the instance or region that is asked"),
     ),
     (
         "PendingDeletion",
         _Refusal(
-            "secret {secret}, or the key that protects it, is about to be deleted",
+            'secret "{secret}", or the key that protects it, is about to be deleted',
             "cancel the deletion in the KMS console before it is too late: afterwards nothing but a recovery key opens"
             " the volume",
         ),
     ),
     (
         "Disabled",
-        _Refusal("the key that protects secret {secret} is disabled", "enable that key in the KMS console"),
+        _Refusal('the key that protects secret "{secret}" is disabled', "enable that key in the KMS console"),
     ),
     (
         "KeyNotFound",
         _Refusal(
-            "the key that protects secret {secret} is gone",
+            'the key that protects secret "{secret}" is gone',
             "see in the KMS console what became of it; a recovery key still opens the volume",
         ),
     ),
     ("Unavailable", _UNWELL),  # of the key, of the secret, of the service
     *(
-        (code, _Refusal("reading secret {secret} is not permitted", "give whoever asks a policy that allows it"))
+        (code, _Refusal('reading secret "{secret}" is not permitted', "give whoever asks a policy that allows it"))
         for code in ("NoPermission", "NoAuthorized")
     ),
     (

@@ -25,6 +25,9 @@ def explain(error: Exception, gateway: Gateway) -> KeyFetchError:
         return said
     if isinstance(getattr(error, "data", None), dict):
         return kms_codes.explain(error, gateway)
+    # what the SDKs stumble over in an answer of another shape than they take for granted
+    if any(isinstance(cause, (AttributeError, TypeError, LookupError)) for cause in causes):
+        return kms_transport.no_answer(gateway)
     return KeyFetchError(
         f"asking {gateway.address} failed: {type(causes[-1]).__name__}",
         f"see whether a KMS gateway answers at {gateway.address}",

@@ -62,7 +62,7 @@ def prepare(role: KmsRole) -> Ask:
         service = metadata.connect(deadline)
         # the endpoint says all that the region is for
         region = role.region or ("" if role.endpoint else service.region())
-        credentials = service.credentials(role.ecs_ram_role_name or service.role())
+        credentials = service.credentials(role.ecs_ram_role_name)
         gateway = _gateway(role, region)
         client = kms_openapi.Client(
             kms_openapi.Config(

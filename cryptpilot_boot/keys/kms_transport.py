@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import socket
 import ssl
 import zlib
@@ -13,8 +14,7 @@ from google.protobuf.message import DecodeError
 from requests import exceptions
 
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import kms_codes
-from cryptpilot_boot.keys.gateway import plain
+from cryptpilot_boot.keys import foreign, kms_codes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,10 @@ class TooLong(Exception):
 
 class Redirected(Exception):
     """An answer said to ask somewhere else, where nobody of this machine's knowledge is."""
+
+
+class NotAnAnswer(Exception):
+    """An answer has a status that a gateway gives to no question of ours."""
 
 
 class Throttled(Exception):
@@ -81,7 +85,7 @@ def _certificate(cause: Any, gateway: Gateway) -> KeyFetchError:
 
 
 def _no_tls(cause: Any, gateway: Gateway) -> KeyFetchError:
-    reason = plain(getattr(cause, "reason", "") or "the connection was closed").lower().replace("_", " ")
+    reason = foreign.tls_reason(getattr(cause, "reason", "")) or "the connection was closed"
     return KeyFetchError(
         f"no encrypted connection to {gateway.address}: {reason}",
         "see that a KMS gateway listens at that port, and that no proxy stands between",
@@ -103,14 +107,14 @@ def _name(cause: Any, gateway: Gateway) -> KeyFetchError:
 def _socket(cause: Any, gateway: Gateway) -> KeyFetchError | None:
     if cause.errno in _NO_ROUTE:
         return KeyFetchError(
-            f"no network to reach {gateway.address}: {cause.strerror}",
+            f"no network to reach {gateway.address}: {os.strerror(cause.errno)}",
             "check the machine's network: does its interface get an address and a route?",
             retryable=True,
             unreachable=True,
         )
     if cause.errno in _CLOSED:
         return KeyFetchError(
-            f"{gateway.address}: {cause.strerror.lower()}",
+            f"{gateway.address}: {os.strerror(cause.errno).lower()}",
             gateway.connection,
             retryable=True,
         )
@@ -142,7 +146,7 @@ def _broken_off(_: object, gateway: Gateway) -> KeyFetchError:
 def _too_long(_: object, gateway: Gateway) -> KeyFetchError:
     return KeyFetchError(
         f"the answer of {gateway.address} is longer than {LONGEST_ANSWER >> 10} KiB, which no secret is",
-        f"see what secret {gateway.secret} holds, and that a KMS gateway answers at {gateway.address}",
+        f'see what secret "{gateway.secret}" holds, and that a KMS gateway answers at {gateway.address}',
     )
 
 
@@ -185,6 +189,7 @@ _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
     (socket.timeout, _timeout),  # what Python 3.9 has for TimeoutError
     (ssl.SSLError, _no_tls),
     (OSError, _socket),
+    (NotAnAnswer, _broken),
     (DecodeError, _broken),
     (json.JSONDecodeError, _broken),
     (RecursionError, _broken),

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.config.model import REGION_ID, ROLE_NAME
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import kms_errors
-from cryptpilot_boot.keys.gateway import Gateway, plain
+from cryptpilot_boot.keys import foreign, kms_errors
+from cryptpilot_boot.keys.gateway import Gateway
 
 if TYPE_CHECKING:
     from cryptpilot_boot.system.wait import Deadline
@@ -76,17 +76,22 @@ class Metadata:
             raise _no_sense("the RAM role", "set ecs_ram_role_name in [encrypt.kms]")
         return names[0]
 
-    def credentials(self, role: str) -> Credentials:
-        """Return credentials of a role; whether they have expired is the gateway's to say: its clock is right."""
-        what = f"credentials of RAM role {role}"
-        missing = f"the RAM role {role} is not attached to this instance"
-        text = self._get(_ROLES + role, what, missing, f"{_NO_ROLE}, or correct ecs_ram_role_name")
+    def credentials(self, named: str | None) -> Credentials:
+        """Return credentials of a role; whether they have expired is the gateway's to say: its clock is right.
+
+        named: the role that the configuration names; None for the one that is attached, whose name is the host's word
+        and not repeated.
+        """
+        called = f"RAM role {named}" if named else "the RAM role"
+        what = f"credentials of {called}"
+        missing = f"the RAM role {named} is not attached to this instance" if named else f"{ADDRESS} knows no such role"
+        text = self._get(_ROLES + (named or self.role()), what, missing, f"{_NO_ROLE}, or correct ecs_ram_role_name")
         try:
             answer: dict[str, Any] = json.loads(text)
             code = answer.get("Code")
             if code != "Success":
                 raise KeyFetchError(
-                    f"{ADDRESS} has no {what}: {plain(code) or 'it does not say why'}",
+                    f"{ADDRESS} has no {what}: {foreign.code(code) or 'it does not say why'}",
                     "check that the role is there, and that the service ecs.aliyuncs.com is trusted to assume it",
                     retryable=True,
                 )

@@ -47,7 +47,14 @@ from Tea.core import TeaCore, _TLSAdapter  # noqa: E402
 from Tea.exceptions import TeaException  # noqa: E402
 from urllib3.exceptions import ProtocolError, ReadTimeoutError  # noqa: E402
 
-from cryptpilot_boot.keys.kms_transport import LONGEST_ANSWER, BrokenOff, Redirected, Throttled, TooLong  # noqa: E402
+from cryptpilot_boot.keys.kms_transport import (  # noqa: E402
+    LONGEST_ANSWER,
+    BrokenOff,
+    NotAnAnswer,
+    Redirected,
+    Throttled,
+    TooLong,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +64,7 @@ __all__ = ["TeaException", "session", "stand_in"]
 
 # What a gateway answers with, be it an error; all else is from something before it.
 _ANSWERS = ("application/json", "application/x-protobuf")
+_ERRORS = range(400, 600)
 
 
 class _Adapter(_TLSAdapter):  # type: ignore[misc]
@@ -71,6 +79,9 @@ class _Adapter(_TLSAdapter):  # type: ignore[misc]
         if response.is_redirect:
             raise Redirected
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # what is no error for the SDKs is an answer for them, a part of one and one from a cache too
+        if response.status_code != codes.ok and response.status_code not in _ERRORS:
+            raise NotAnAnswer
         if response.status_code == codes.too_many_requests and kind not in _ANSWERS:
             raise Throttled
         _, seconds = options["timeout"]

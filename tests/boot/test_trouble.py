@@ -29,7 +29,7 @@ def require_message(result: qemu.BootResult, *said: str, deadline: int = DEADLIN
     for fact in (
         'volume "root" could not be opened',
         "device:   /dev/disk/by-id/virtio-root",
-        f"provider: KMS instance {machines.INSTANCE}, secret {machines.SECRET_NAME}",
+        f'provider: KMS instance {machines.INSTANCE}, secret "{machines.SECRET_NAME}"',
         f"endpoint: {machines.GATEWAY}:443",
         "the boot needs this volume and stops here",
         *said,
@@ -50,7 +50,7 @@ def require_message(result: qemu.BootResult, *said: str, deadline: int = DEADLIN
         (
             "refuse",
             [
-                f"failed:   reading secret {machines.SECRET_NAME} is not permitted (KMS says Forbidden.NoPermission",
+                f'failed:   reading secret "{machines.SECRET_NAME}" is not permitted (KMS says Forbidden.NoPermission',
                 "give the application access point a policy",
             ],
         ),

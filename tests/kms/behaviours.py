@@ -53,6 +53,8 @@ class Reply:
     hold: float = 0  # seconds in which the connection stays open and silent after a cut
     drip: float = 0  # seconds between one byte of the body and the next
     location: str = ""  # where to ask instead
+    reason: str | None = None  # beside the status, where it is not the usual one
+    headers: tuple[tuple[str, str], ...] = ()  # more of them
 
 
 def error_reply(error: ErrorReply) -> Reply:

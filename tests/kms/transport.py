@@ -171,10 +171,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         if self.close_connection:
             return
-        self.send_response(reply.status)
+        self.send_response(reply.status, reply.reason)
         self.send_header("content-type", reply.content_type)
         if reply.location:
             self.send_header("location", reply.location)
+        for name, value in reply.headers:
+            self.send_header(name, value)
         self.send_header("content-length", str(len(reply.body) + reply.padding))
         self.end_headers()
         for piece in _pieces(reply):

@@ -126,7 +126,7 @@ def test_the_value_before_the_rotation_is_fetched_where_there_is_one(pki: Pki, k
     previous = section(pki, kms.endpoint, stage="ACSPrevious")
     never = failure(previous)
     assert isinstance(never, NoValue)
-    assert (never.what, never.retryable) == ("secret disk has no previous value", False)
+    assert (never.what, never.retryable) == ('secret "disk" has no previous value', False)
     kms.rotate("disk", base64.b64encode(b"another").decode())
     with keys.prepare(previous)(5) as passphrase:
         assert bytes(passphrase.reveal()) == SECRET
@@ -167,14 +167,14 @@ def fate(error: KeyFetchError) -> str:
 @pytest.mark.parametrize(
     ("behaviour", "said", "becomes"),
     [
-        ("refuse", "reading secret disk is not permitted (KMS says Forbidden.NoPermission: ", FINAL),
-        ("key-disabled", "the key that protects secret disk is disabled (KMS says Rejected.Disabled: ", FINAL),
-        ("key-not-found", "the key that protects secret disk is gone (KMS says Forbidden.KeyNotFound: ", FINAL),
-        ("pending-deletion", "secret disk, or the key that protects it, is about to be deleted (KMS says ", FINAL),
-        ("throttle", "{address} has too much to do (KMS says Rejected.Throttling: QPS Limit Exceeded)", LATER),
-        ("quota", "a quota of KMS is used up (KMS says QuotaExceeded: ", LATER),
-        ("unavailable", "{address} has trouble of its own (KMS says ServiceUnavailableTemporary: ", WAIT),
-        ("internal-failure", "{address} has trouble of its own (KMS says InternalFailure: ", WAIT),
+        ("refuse", 'reading secret "disk" is not permitted (KMS says Forbidden.NoPermission)', FINAL),
+        ("key-disabled", 'the key that protects secret "disk" is disabled (KMS says Rejected.Disabled)', FINAL),
+        ("key-not-found", 'the key that protects secret "disk" is gone (KMS says Forbidden.KeyNotFound)', FINAL),
+        ("pending-deletion", 'secret "disk", or the key that protects it, is about to be deleted (KMS says ', FINAL),
+        ("throttle", "{address} has too much to do (KMS says Rejected.Throttling)", LATER),
+        ("quota", "a quota of KMS is used up (KMS says QuotaExceeded)", LATER),
+        ("unavailable", "{address} has trouble of its own (KMS says ServiceUnavailableTemporary)", WAIT),
+        ("internal-failure", "{address} has trouble of its own (KMS says InternalFailure)", WAIT),
         ("no-word", "{address} has trouble of its own (KMS says nothing but HTTP status 500)", WAIT),
         ("bad-gateway", "{address} answered with something that is no KMS answer", WAIT),
         ("broken-body", "{address} answered with something that is no KMS answer", WAIT),
@@ -186,10 +186,10 @@ def fate(error: KeyFetchError) -> str:
         ("hang-body", "the answer of {address} broke off in the middle", WAIT),
         ("drip", "the answer of {address} broke off in the middle", WAIT),
         ("huge-body", "the answer of {address} is longer than 256 KiB, which no secret is", FINAL),
-        ("wrong-signature-key", "{address} does not accept the signature (KMS says SignatureNotMatch: ", FINAL),
-        ("not-base64", "the value of secret disk is not base64", FINAL),
-        ("binary-secret", "the value of secret disk is no base64 text: it holds other bytes", FINAL),
-        ("empty-secret", "the value of secret disk is empty", FINAL),
+        ("wrong-signature-key", "{address} does not accept the signature (KMS says SignatureNotMatch)", FINAL),
+        ("not-base64", 'the value of secret "disk" is not base64', FINAL),
+        ("binary-secret", 'the value of secret "disk" is no base64 text: it holds other bytes', FINAL),
+        ("empty-secret", 'the value of secret "disk" is empty', FINAL),
     ],
 )
 def test_trouble_at_the_gateway_is_told_and_judged(
@@ -229,7 +229,7 @@ def test_whoever_speaks_no_tls_is_told_of(pki: Pki) -> None:
 
 def test_an_unknown_secret_is_named(pki: Pki, kms: KmsServer) -> None:
     error = failure(section(pki, kms.endpoint, secret_name="typo"))
-    assert error.what.startswith("there is no secret typo (KMS says Forbidden.ResourceNotFound: ")
+    assert error.what.startswith('there is no secret "typo" (KMS says Forbidden.ResourceNotFound)')
     assert "check secret_name" in error.hint
     assert not error.retryable
 

@@ -119,6 +119,7 @@ def test_one_certificate_needs_no_boundaries(text: str) -> None:
         (block(DER, "CERTIFICATE REQUEST"), "block 1 is a certificate request"),
         (block(DER, "OPENSSH TICKET"), "block 1 is a PEM block of another kind, and no certificate"),
     ],
+    ids=lambda _: "text",  # the certificates are made anew by each process
 )
 def test_what_cannot_be_read_is_named(text: str, said: str) -> None:
     complaint = pem.complaint(text)

@@ -86,7 +86,7 @@ def asks(value: bytes | KeyFetchError) -> Callable[[], Passphrase]:
     return ask
 
 
-NONE = NoValue("secret disk has no previous value")
+NONE = NoValue('secret "disk" has no previous value')
 UNREACHABLE = KeyFetchError("no network", "plug it in")
 
 
@@ -126,7 +126,7 @@ def test_what_is_left_of_the_previous_value_goes_and_nothing_else(
     ("slots", "previous", "said"),
     [
         ((OTHER,), OLD, "no key slot takes it, and none its previous value"),
-        ((OTHER,), NONE, "no key slot takes it, and secret disk has no previous value"),
+        ((OTHER,), NONE, 'no key slot takes it, and secret "disk" has no previous value'),
         ((OLD,), UNREACHABLE, "does not open /dev/vdb, and the previous one cannot be had: no network"),
         ((NEW,), UNREACHABLE, "no network"),
     ],
@@ -211,9 +211,9 @@ def test_why_neither_value_opens_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         (
             OLD,
             "no key slot takes it, and none its previous value",
-            "secret disk is what the volume was initialized with",
+            'secret "disk" is what the volume was initialized with',
         ),
-        (NONE, "no key slot takes it, and secret disk has no previous value", "secret disk is what the volume"),
+        (NONE, 'no key slot takes it, and secret "disk" has no previous value', 'secret "disk" is what the volume'),
         (UNREACHABLE, "the previous one cannot be had: no network", "plug it in"),
     ):
         with pytest.raises(CryptpilotError, match=what) as caught:
@@ -254,7 +254,7 @@ def test_what_cannot_be_noted_fails_nothing(tmp_path: Path) -> None:
 
 def test_a_current_value_that_cannot_be_used_does_not_lock_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody put text there that is no base64; the previous value is what it was."""
-    unusable = NoValue("the value of secret disk is not base64", "store another")
+    unusable = NoValue('the value of secret "disk" is not base64', "store another")
     given(monkeypatch, OLD)
     assert volume.verify(ONE, asks(unusable), asks(OLD)) is Opening.PREVIOUS
     for previous in (OTHER, NONE, UNREACHABLE):

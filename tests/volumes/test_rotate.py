@@ -213,12 +213,12 @@ fails cryptpilot rotate otp exec
     assert told["never rotated"] == nothing
     assert told["equal"] == f"{nothing}\nslot: first\nslots: 1"
     wrong = f"cryptpilot: error: data1: the secret does not open {DEVICE}: no key slot takes it, and"
-    assert told["replaced"].count(f"{wrong} secret {machines.SECRET_NAME} has no previous value\n") == 2
+    assert told["replaced"].count(f'{wrong} secret "{machines.SECRET_NAME}" has no previous value\n') == 2
     assert told["too old"].count(f"{wrong} none its previous value\n") == 2
     assert f"data1: error: the secret does not open {DEVICE}: no key slot takes it, and none its" in told["too old"]
     assert (told["replaced"] + told["too old"]).count("\nstatus 1") == 5
     assert "data1: /dev/mapper/data1 is open, with the previous value" in told["check-fs"]
-    unusable = f"the value of secret {machines.SECRET_NAME} is not base64"
+    unusable = f'the value of secret "{machines.SECRET_NAME}" is not base64'
     assert f"data1: warning: it opens with the previous value of its secret only; {unusable}: store" in told["unusable"]
     assert "data1: /dev/mapper/data1 is open, with the previous value" in told["unusable"]
     assert f"cryptpilot: error: data1: {unusable}" in told["unusable"]

@@ -1,0 +1,49 @@
+"""What may be repeated of an answer from outside: nothing but what is on a list.
+
+An answer may be another than it seems to be. A gateway's success under an error's status is read as an error, and its
+secret is where the error's message would be. So no text of an answer is ever quoted: not its message, not its request's
+ID, not a header. Its error code is, if it is made of the words that error codes are made of.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LONGEST_CODE = 80  # characters
+_CODE = re.compile(r"[A-Z][A-Za-z]*(\.[A-Z][A-Za-z]*)*")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]*")
+
+# Of the codes in Alibaba Cloud help: "Common error codes" of the KMS Instance API, "Error codes" of the KMS API,
+# "Common error codes" of the API gateway; and of the metadata service's "Code".
+_WORD_LIST = """
+    API Abort Access Account Action Already Api Arn Assume Auth Authorization Authorized Bandwidth Be Body Busy
+    By CMK Call Cannot Certificate Cipher Client Code Conflict Connection Content Control Credential Credentials
+    Daily Data Date Decrypt Dedicated Default Deleted Deletion Denied Digest Disabled Does Domain ECS Empty
+    Enabled Encoding Endpoint Enough Entity Error Exceed Exceeded Exist Exists Expired External Failed Failure
+    Flow Forbidden Format Found Frequent From Gateway HTTP HTTPS Header Host ID IP Id Identity Illegal In
+    Incomplete Instance Internal Invalid Is KMS Key Kms Length Limit Lock Malformed Manager Match Material
+    Method Mismatch Missing Name Network No Nonce Not Number Operation Or Order Param Parameter Parameters
+    Password Pending Permission Policy Primary Principal Protect Protocol Provider QPS Quota RAM Ram Rate Region
+    Rejected Request Required Resource Response Restricted Role Rotation SSL STS Secret Security Server Service
+    Signature Size Skewed Specified Stage Stamp State Status String Sts Subscription Supported System TLS
+    Temporary Throttled Throttling Time Timeout Timestamp To Token Too Trail Type URL Unauthorized Unavailable
+    Unknown Unsupported Used User VPC Value Version Vpc With
+"""
+_WORDS = frozenset(_WORD_LIST.split())
+
+
+def code(text: object) -> str:
+    """Return an error code as it may be quoted, "" for what does not look like one."""
+    found = str(text or "")
+    if len(found) > _LONGEST_CODE or not _CODE.fullmatch(found):
+        return ""
+    return found if all(word in _WORDS for word in _WORD.findall(found)) else ""
+
+
+_REASON = re.compile(r"[A-Z0-9_]{1,60}")
+
+
+def tls_reason(text: object) -> str:
+    """Return OpenSSL's word for what is wrong with a connection, as a person reads it; "" for any other text."""
+    found = str(text or "")
+    return found.lower().replace("_", " ") if _REASON.fullmatch(found) else ""
