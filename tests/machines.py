@@ -336,15 +336,16 @@ def run_with_kms(
     modules: Sequence[str] = (),
     memory: str = "1G",
     timeout: float = 120,
+    kms: Sequence[str] = (),
 ) -> UmlResult:
     """Run a bash script in an installed tree in user-mode Linux, where the site's KMS answers at its real name.
 
-    The KMS runs with the host's Python beside the tree, which has none.
+    kms: more options of the KMS. It runs with the host's Python beside the tree, which has none.
     """
     lines = f"""
 cd {CHECKOUT}
 echo "127.0.0.1 {GATEWAY}" >> /etc/hosts
-PYTHONDONTWRITEBYTECODE=1 {" ".join(kms_command(site, SHARE, "/run/kms-ready"))} &
+PYTHONDONTWRITEBYTECODE=1 {" ".join([*kms_command(site, SHARE, "/run/kms-ready"), *kms])} &
 mkdir {KMS_FILES}; mount --bind {SHARE} {KMS_FILES}
 for point in dev proc sys run; do mount --rbind /$point {tree}/$point; done
 cp /etc/hosts {tree}/etc/hosts

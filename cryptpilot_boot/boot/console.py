@@ -23,9 +23,8 @@ def verbose(say: Say) -> Sink:
 
     def tell(event: Event) -> None:
         tell_wait(event)
-        if (
-            event.phase in ("begin", "wait", "busy") or event.step == "outcome"
-        ):  # what became of a volume is told anyway
+        # what became of a volume is told anyway
+        if event.phase in ("begin", "wait", "busy") or event.step == "outcome" or "notice" in event.facts:
             return
         what = f"{event.volume}: {event.step}" if event.volume else event.step
         took = f" {event.seconds:.3f} s" if event.seconds is not None else ""
@@ -37,13 +36,15 @@ def verbose(say: Say) -> Sink:
 
 
 def brief(say: Say) -> Sink:
-    """Return a sink that tells what is waited for, and what takes long.
+    """Return a sink that tells what is waited for, what takes long, and any event's "notice", which is for a person.
 
     A wait is told of at once, when that changes, and every few seconds.
     """
     last: dict[str, tuple[str, float]] = {}
 
     def tell(event: Event) -> None:
+        if "notice" in event.facts:
+            say(str(event.facts["notice"]))
         if event.phase == "busy":
             say(f"{event.volume}: still {event.facts.get('doing', event.step)}")
         if event.phase != "wait":

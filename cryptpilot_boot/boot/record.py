@@ -17,6 +17,7 @@ import cryptpilot_boot
 from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
 from cryptpilot_boot.config import Exec
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system import clock
 from cryptpilot_boot.system.programs import located
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Record:
     version: of cryptpilot. agent: SHA-256 of the manifest of the frozen agent, "" if there is none. configuration:
     SHA-256 by path. volumes: what the image opens, providers by name. programs, modules, network: as in ImageNeeds.
     commands: SHA-256 by path of the programs of `[encrypt.exec]`; None in a record of a version that left them out.
+    made: when, as ISO 8601 in UTC; None in a record of a version that left it out. The clock in the initrd is never
+    before it: see keys/floor.py.
     """
 
     version: str
@@ -47,6 +50,7 @@ class Record:
     modules: tuple[str, ...]
     network: bool
     commands: Mapping[str, str] | None = None
+    made: str | None = None
 
     @property
     def as_json(self) -> str:
@@ -68,7 +72,7 @@ class Changes:
 
 
 def make(config: Config, bundle: Path = BUNDLE) -> Record:
-    """Return what an image made now is made from."""
+    """Return what an image made now is made from. Raises CryptpilotError."""
     needs = image_needs(config)
     return Record(
         version=cryptpilot_boot.__version__,
@@ -79,6 +83,7 @@ def make(config: Config, bundle: Path = BUNDLE) -> Record:
         modules=needs.modules,
         network=needs.network,
         commands=digests(map(str, commands(config))),
+        made=clock.for_an_image().isoformat(),
     )
 
 
@@ -96,6 +101,7 @@ def parse(text: str) -> Record:
             table[name] = tuple(table[name])
         if table.setdefault("commands") is not None:
             table["commands"] = dict(table["commands"])
+        table.setdefault("made")
         return Record(**{field.name: table[field.name] for field in dataclasses.fields(Record)})
     except (ValueError, TypeError, KeyError, AttributeError):
         raise CryptpilotError(

@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Callable
 
-from cryptpilot_boot.config import Encrypt, Exec, Kms, KmsRole
+from cryptpilot_boot.config import Encrypt, Exec, Kms, KmsRole, Otp
 from cryptpilot_boot.config.model import CURRENT, PREVIOUS
-from cryptpilot_boot.keys import execute, otp
+from cryptpilot_boot.keys import execute, floor, otp
 from cryptpilot_boot.keys.retry import Ask, ask_until
 from cryptpilot_boot.keys.shared import Answers
 from cryptpilot_boot.passphrase import Passphrase
@@ -23,9 +23,12 @@ __all__ = ["Answers", "Ask", "Passphrase", "ask_until", "describe", "prepare", "
 def prepare(encrypt: Encrypt) -> Ask:
     """Get everything ready to ask for the passphrase of a volume with this `[encrypt]` section.
 
-    Raises KeyFetchError when the credentials are unusable.
+    In an initrd the clock is held to the image's time before each question. Raises KeyFetchError when the credentials
+    are unusable.
     """
-    return _PREPARE[encrypt.provider](encrypt)
+    ask = _PREPARE[encrypt.provider](encrypt)
+    # nobody is asked for a one-time password, at whatever time
+    return ask if isinstance(encrypt, Otp) else floor.after_the_image(ask)
 
 
 def require_usable(encrypt: Encrypt) -> None:

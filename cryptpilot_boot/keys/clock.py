@@ -61,10 +61,10 @@ def judge(failure: KeyFetchError, address: str, context: ssl.SSLContext, timeout
         told = _ask(address, context, timeout)
     except (OSError, http.client.HTTPException, KeyError, TypeError, ValueError, OverflowError) as error:
         # the failure at hand says more than this one would
-        what = f"{failure.what}; this machine's clock says {_text(ours)}"
+        what = f"{failure.what}; this machine's clock says {clock.text(ours)}"
         refused = isinstance(error, ssl.SSLCertVerificationError)
         return KeyFetchError(what, failure.hint, retryable=not (refused and in_initrd()))
-    what = f"{failure.what}; this machine's clock says {_text(ours)}, and {address} says {_text(told.time)}"
+    what = f"{failure.what}; this machine's clock says {clock.text(ours)}, and {address} says {clock.text(told.time)}"
     if abs(told.time - ours) <= _TOLERATED:
         # it may have been set a moment ago, for another volume or by a time service
         valid = told.begin <= told.time <= told.end
@@ -72,29 +72,33 @@ def judge(failure: KeyFetchError, address: str, context: ssl.SSLContext, timeout
         return KeyFetchError(what, hint, retryable=valid)
     if not in_initrd():
         return KeyFetchError(what, _SET_IT, retryable=True)  # a time service may be about to
-    doubt = _doubt(told)
+    doubt, hint = _doubt(told)
     if doubt:
-        return KeyFetchError(f"{what}, which is not believed: {doubt}", "set the clock of this machine in its firmware")
+        return KeyFetchError(f"{what}, which is not believed: {doubt}", hint)
     try:
         clock.set_to(told.time)
     except OSError as error:
         return KeyFetchError(f"{what}; it cannot be set: {error.strerror}", _SET_IT)
-    log.emit("clock", facts={"was": _text(ours), "set_to": _text(told.time), "by": address})
+    log.emit("clock", facts={"was": clock.text(ours), "set_to": clock.text(told.time), "by": address})
     return KeyFetchError(
-        f"this machine's clock said {_text(ours)}, and was set to {_text(told.time)}, as {address} has it",
+        f"this machine's clock said {clock.text(ours)}, and was set to {clock.text(told.time)}, as {address} has it",
         _SET_IT,
         retryable=True,
     )
 
 
-def _doubt(told: _Told) -> str:
-    """Say why the gateway's time cannot be right, "" when nothing speaks against it."""
+def _doubt(told: _Told) -> tuple[str, str]:
+    """Say why the gateway's time cannot be right, and what to do; "" when nothing speaks against it."""
     made = clock.image_made()
     if made and told.time < made:
-        return f"this image was made later ({_text(made)})"
+        # this clock has been raised to that time (keys/floor.py), so one of the three is wrong
+        return (
+            f"this image was made later ({clock.text(made)})",
+            "if it was made with a clock that is ahead, make it anew with a right one: cryptpilot initrd rebuild",
+        )
     if not told.begin <= told.time <= told.end:
-        return "its certificate is not valid at that time"
-    return ""
+        return "its certificate is not valid at that time", "set the clock of this machine in its firmware"
+    return "", ""
 
 
 def _ask(address: str, context: ssl.SSLContext, timeout: float) -> _Told:
@@ -113,7 +117,3 @@ def _ask(address: str, context: ssl.SSLContext, timeout: float) -> _Told:
         return _Told(said.astimezone(datetime.timezone.utc), begin, end)
     finally:
         connection.close()
-
-
-def _text(moment: datetime.datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M UTC")

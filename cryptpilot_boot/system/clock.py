@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import json
+import os
 import time
 from pathlib import Path
 
-# Written when the image was made; the kernel unpacks it with its time (CONFIG_INITRAMFS_PRESERVE_MTIME).
+from cryptpilot_boot.errors import CryptpilotError
+
+# What an image was made from, and when (boot/record.py): a part of what is measured. The times of the image's files are
+# not: `dracut --reproducible` sets them, and not every kernel keeps them.
 _MADE_WITH_THE_IMAGE = Path("/usr/lib/cryptpilot/image.json")
 
 
@@ -24,9 +29,38 @@ def set_to(moment: datetime.datetime) -> None:
 
 
 def image_made() -> datetime.datetime | None:
-    """Return when the image was made that this initrd came from: it cannot be earlier now. None where it is unknown."""
+    """Return when the image was made that this initrd came from: it cannot be earlier now.
+
+    None where it is unknown, as in the booted system, and in an image of a version that did not write it down. Raises
+    CryptpilotError.
+    """
     try:
-        seconds = _MADE_WITH_THE_IMAGE.stat().st_mtime
-    except FileNotFoundError:
+        return datetime.datetime.fromisoformat(json.loads(_MADE_WITH_THE_IMAGE.read_text())["made"])
+    except (FileNotFoundError, KeyError):
         return None
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    except (ValueError, TypeError):
+        raise CryptpilotError(
+            f"{_MADE_WITH_THE_IMAGE} is damaged, and does not say when this image was made",
+            "make the image anew: cryptpilot initrd rebuild",
+        ) from None
+
+
+def for_an_image() -> datetime.datetime:
+    """Return the time to write into an image that is made now: SOURCE_DATE_EPOCH of a reproducible one, else now.
+
+    Raises CryptpilotError.
+    """
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not given:
+        return now().replace(microsecond=0)
+    try:
+        return datetime.datetime.fromtimestamp(int(given), datetime.timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        raise CryptpilotError(
+            "SOURCE_DATE_EPOCH in the environment is no time", "unset it, or set it to seconds since 1970"
+        ) from None
+
+
+def text(moment: datetime.datetime) -> str:
+    """Return a moment as a person is shown it."""
+    return moment.strftime("%Y-%m-%d %H:%M UTC")

@@ -18,6 +18,7 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from tests.kms.behaviours import BEHAVIOURS, Switch
@@ -36,7 +37,9 @@ def main() -> None:
     arguments = parse_arguments()
     pki = open_directory(arguments.dir)
     secrets = secrets_from(arguments.secret, arguments.previous)
-    certificate = make_server_certificate(pki.authority, names=arguments.name, addresses=arguments.ip)
+    # within the life of the CA's own, which begins a day before it was made
+    end = datetime.now(timezone.utc) - timedelta(hours=1) if arguments.expired else None
+    certificate = make_server_certificate(pki.authority, names=arguments.name, addresses=arguments.ip, not_after=end)
     switch = Switch(arguments.dir / "behaviour")
     on_request = append_to(arguments.dir / "requests.jsonl")
     server = KmsServer(
@@ -86,6 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--listen", type=address, required=True, metavar="HOST:PORT", help="port 0: any")
     parser.add_argument("--name", action="append", default=[], help="DNS name in the server certificate")
     parser.add_argument("--ip", action="append", default=[], help="IP address in the server certificate")
+    parser.add_argument("--expired", action="store_true", help="with a server certificate that ran out an hour ago")
     parser.add_argument("--secret", type=secret, action="append", default=[], metavar="NAME=VALUE|NAME=@FILE")
     parser.add_argument(
         "--previous",

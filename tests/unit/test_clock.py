@@ -119,6 +119,7 @@ def test_a_time_before_the_image_was_made_is_not_believed(
     monkeypatch.setattr(clock, "image_made", lambda: NOW + DAY)
     error = gateway()
     assert "which is not believed: this image was made later" in error.what
+    assert "made with a clock that is ahead" in error.hint
     assert not error.retryable
     assert machine.set_to == []
 
