@@ -10,6 +10,7 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.config.model import SECRET_ARN
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.keys import clock, kms_openapi, kms_transport, kms_value, limit, metadata
 from cryptpilot_boot.keys.gateway import Gateway
@@ -94,8 +95,11 @@ def prepare(role: KmsRole) -> Ask:
 
 def _passphrase(answer: object, role: KmsRole, gateway: Gateway) -> Passphrase:
     """Take the passphrase out of an answer, whose shape the SDK does not check."""
-    value = getattr(answer, "secret_data", None)
-    if not isinstance(value, str):
+    value, named = getattr(answer, "secret_data", None), getattr(answer, "secret_name", None)
+    full = SECRET_ARN.fullmatch(role.secret_name)
+    # whether it is named in full is not documented
+    names = (None, role.secret_name, full["name"] if full else None)
+    if not isinstance(value, str) or named not in names:
         raise kms_transport.no_answer(gateway)
     return kms_value.decode(value, role.secret_name)
 
@@ -133,9 +137,13 @@ def _gateway(role: KmsRole, region: str) -> Gateway:
 
 
 # by a part of the gateway's error code
+_GIVE_IT_A_POLICY = (
+    "give the RAM role a policy that allows kms:GetSecretValue on this secret, and kms:Decrypt; see that the role is of"
+    " the account in secret_name"
+)
 _HINTS = (
     ("ResourceNotFound", "check secret_name and region_id: the role's account has no secret of that name there"),
-    ("NoPermission", "give the RAM role a policy that allows kms:GetSecretValue on this secret, and kms:Decrypt"),
-    ("NoAuthorized", "give the RAM role a policy that allows kms:GetSecretValue on this secret, and kms:Decrypt"),
+    ("NoPermission", _GIVE_IT_A_POLICY),
+    ("NoAuthorized", _GIVE_IT_A_POLICY),
     ("Signature", "check this machine's clock; the role's temporary credentials do not fit their key"),
 )

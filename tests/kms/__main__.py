@@ -72,6 +72,8 @@ def main() -> None:
                     switch=switch,
                     on_request=on_request,
                     look_up=secrets,
+                    others={name: Secret(value.read() or "") for name, value in arguments.other_secret},
+                    region=arguments.region,
                 )
                 servers.enter_context(gateway)
         announce(server.endpoint, arguments.ready_file)
@@ -101,6 +103,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--shared", type=address, metavar="HOST:PORT", help="a shared gateway too; needs --metadata")
     parser.add_argument("--metadata", type=address, metavar="HOST:PORT", help="a metadata service too")
+    parser.add_argument(
+        "--other-secret",
+        type=secret,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE|NAME=@FILE",
+        help="a secret of another account, which the metadata service's behaviour another-account is of",
+    )
     parser.add_argument("--role", default="disk-reader", help="the instance's RAM role (default: %(default)s)")
     parser.add_argument("--region", default="cn-hangzhou", help="the instance's region (default: %(default)s)")
     parser.add_argument("--normal-mode", action="store_true", help="answer metadata requests without a token too")

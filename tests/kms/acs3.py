@@ -10,7 +10,10 @@ secret: Alibaba Cloud help, Key Management Service, "GetSecretValue" (version 20
     query or in a form; errors are JSON {Code, Message, RequestId, HostId, Recommend} with the code's HTTP status.
 codes: Alibaba Cloud help, "Common error codes" of the API gateway (POP) and of KMS.
 
-Guessed: in which order a request with two faults is judged, and the HTTP status of `InvalidSecurityToken.*`.
+name: the same page: `SecretName` is the name or the ARN of a secret, and has to be the ARN for one of another account.
+
+Guessed: in which order a request with two faults is judged, the HTTP status of `InvalidSecurityToken.*`, what is said
+of an ARN of another region (that there is none), and that the answer to an ARN has the name alone.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from tests.kms import errors
 from tests.kms.errors import ErrorReply, Refused
 from tests.kms.protocol import CURRENT, MAX_SKEW, Call
 
@@ -32,6 +36,8 @@ ALGORITHM = "ACS3-HMAC-SHA256"
 ACTION = "GetSecretValue"
 VERSION = "2016-01-20"
 JSON = "application/json;charset=utf-8"
+ACCOUNT, OTHER_ACCOUNT = "1234567890123456", "6543210987654321"
+_ARN = re.compile(r"acs:kms:(?P<region>[^:]+):(?P<account>[^:]+):secret/(?P<name>.+)")
 
 _AUTHORIZATION = re.compile(
     rf"{ALGORITHM} Credential=(?P<id>[^,]+), ?SignedHeaders=(?P<headers>[^,]+), ?Signature=(?P<signature>[0-9a-f]+)"
@@ -78,6 +84,7 @@ class Grant:
     access_key_secret: str = field(repr=False)
     security_token: str = field(repr=False)
     expires: datetime
+    account: str = ACCOUNT
 
     @property
     def expired(self) -> bool:
@@ -118,6 +125,28 @@ def verify(
     if not hmac.compare_digest(said["signature"], right):
         raise Refused(signature_does_not_match(text))
     return headers["x-acs-signature-nonce"]
+
+
+def granted(headers: Mapping[str, str], grants: Mapping[str, Grant]) -> Grant:
+    """Return the credentials with which a request, which has been verified, is signed."""
+    said = _AUTHORIZATION.fullmatch(headers["authorization"])
+    assert said is not None
+    return grants[said["id"]]
+
+
+def find_secret(name: str, grant: Grant, region: str) -> tuple[str, str]:
+    """Return the account that a secret is of and its name there. Raises Refused where the caller may not read it.
+
+    No account here lets another read its secrets, as a policy of theirs could.
+    """
+    full = _ARN.fullmatch(name)
+    if not full:
+        return grant.account, name
+    if full["region"] != region:
+        raise Refused(errors.RESOURCE_NOT_FOUND)
+    if full["account"] != grant.account:
+        raise Refused(errors.no_permission(name))
+    return full["account"], full["name"]
 
 
 def string_to_sign(method: str, target: str, headers: Mapping[str, str], signed: list[str], body: bytes) -> str:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from tests.kms.acs3 import Grant
+from tests.kms.acs3 import ACCOUNT, OTHER_ACCOUNT, Grant
 from tests.kms.behaviours import Reply
 from tests.kms.transport import HttpRequest, Listener, Server
 
@@ -38,9 +38,13 @@ ROLES = "/latest/meta-data/ram/security-credentials/"
 REGION = "/latest/meta-data/region-id"
 LONGEST_LIFE = 21600  # seconds
 
-BEHAVIOURS = ("ok", "no-role", "failed", "expired", "expired-at-kms", "no-answer", "nonsense", "off", "unavailable")
-"""failed: the role cannot be assumed. expired: the credentials are told to have expired. expired-at-kms: they are told
-to last, and have expired for KMS. no-answer: the connection stays silent. off: refuses everything, as when turned off.
+BEHAVIOURS = (
+    *("ok", "no-role", "failed", "expired", "expired-at-kms", "no-answer", "nonsense", "off", "unavailable"),
+    "another-account",
+)
+"""another-account: the credentials are of an account of whoever runs the host. failed: the role cannot be assumed.
+expired: the credentials are told to have expired. expired-at-kms: they are told to last, and have expired for KMS.
+no-answer: the connection stays silent. off: refuses everything, as when turned off.
 """
 
 
@@ -144,6 +148,7 @@ class MetadataServer(Server):
             access_key_secret=secrets.token_urlsafe(33),
             security_token=f"CAIS{base64.b64encode(os.urandom(300)).decode()}",
             expires=now - timedelta(minutes=1) if self.behaviour == "expired-at-kms" else told,
+            account=OTHER_ACCOUNT if self.behaviour == "another-account" else ACCOUNT,
         )
         self.grants[grant.access_key_id] = grant
         return {

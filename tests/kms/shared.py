@@ -33,8 +33,9 @@ from tests.kms.transport import HttpRequest, Listener, Server
 class SharedGateway(Server):
     """A shared gateway, to be used as a context manager.
 
-    grants: the credentials that were given out, by access key ID; looked at for each request. switch, on_request,
-    look_up: as for KmsServer.
+    secrets: those of the account that grants are of by default. others: those of acs3.OTHER_ACCOUNT. grants: the
+    credentials that were given out, by access key ID; looked at for each request. switch, on_request, look_up: as for
+    KmsServer.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class SharedGateway(Server):
         max_skew: timedelta = protocol.MAX_SKEW,
         on_request: Callable[[Request], None] | None = None,
         look_up: Callable[[], Mapping[str, Secret]] | None = None,
+        others: Mapping[str, Secret] | None = None,
+        region: str = "cn-hangzhou",
     ) -> None:
         self.secrets = dict(secrets)
         self.requests: list[Request] = []
@@ -57,6 +60,8 @@ class SharedGateway(Server):
         self._max_skew = max_skew
         self._on_request = on_request
         self._look_up = look_up or (lambda: self.secrets)
+        self._others = others or {}
+        self._region = region
         super().__init__(
             Listener(address, certificate, answer=self._answer, note_failed_handshake=self._note_failed_handshake)
         )
@@ -77,7 +82,7 @@ class SharedGateway(Server):
             self._require_new(nonce)
             call = acs3.parse_request(request.target, request.body)
             secret, stage = call.secret_name, call.stage
-            reply = self._treat(call, host)
+            reply = self._treat(call, host, acs3.granted(request.headers, self._grants))
         except Refused as refused:
             # Whatever the behaviour: a client that signs wrongly must not pass for one that is being throttled.
             reply = _error_reply(refused.reply, host)
@@ -90,7 +95,7 @@ class SharedGateway(Server):
             raise Refused(acs3.NONCE_USED)
         self._nonces.add(nonce)
 
-    def _treat(self, call: Call, host: str) -> Reply:
+    def _treat(self, call: Call, host: str, grant: Grant) -> Reply:
         """Answer a valid request as the behaviour of the moment has it."""
         try:
             behaviour = self._switch.next(call.secret_name)
@@ -101,17 +106,19 @@ class SharedGateway(Server):
             return _error_reply(_ERRORS[behaviour.name](call), host)
         if behaviour.name in behaviours.ERRORS:
             return _error_reply(behaviours.ERRORS[behaviour.name], host)
-        honest = self._honest_answer(call)
+        honest = self._honest_answer(call, grant)
         if behaviour.name in _ANSWERS:
             return replace(honest, outcome=behaviour.name, status=200, body=_ANSWERS[behaviour.name](call))
         if behaviour.name == "huge-body":
             return replace(honest, outcome=behaviour.name, body=b" ", padding=HUGE)
         return behaviours.BEHAVIOURS[behaviour.name](behaviour, call, honest)
 
-    def _honest_answer(self, call: Call) -> Reply:
-        secrets = self._look_up()
+    def _honest_answer(self, call: Call, grant: Grant) -> Reply:
+        account, name = acs3.find_secret(call.secret_name, grant, self._region)
+        call = replace(call, secret_name=name)
+        secrets = self._look_up() if account == acs3.ACCOUNT else self._others
         value = protocol.find_value(call, secrets)
-        version_id = secrets[call.secret_name].version_id(call.stage)
+        version_id = secrets[name].version_id(call.stage)
         return _reply("ok", acs3.write_response(call, value, version_id=version_id))
 
     def _note_failed_handshake(self, remote: str, reason: str) -> None:

@@ -152,6 +152,7 @@ def test_no_proxy_stands_before_the_metadata_service(
         ("nonsense", "was asked for the RAM role, and its answer makes no sense", True),
         ("off", "answers HTTP 403 when asked for a token", False),
         ("unavailable", "answers HTTP 503 when asked for a token", True),
+        ("another-account", 'there is no secret "disk" (KMS says Forbidden.ResourceNotFound)', False),
     ],
 )
 def test_trouble_with_the_metadata_service_is_told_and_judged(
@@ -290,6 +291,65 @@ def test_role_and_region_are_found_at_the_services_own_addresses(authority: Auth
                 process.terminate()
     assert said == ["256 bytes", "[]"]
     assert f"the certificate of {ENDPOINT} is refused" in stranger[0]
+
+
+# Whose secret it is
+
+FULL = f"acs:kms:cn-hangzhou:{acs3.ACCOUNT}:secret/disk"
+FOREIGN = base64.b64encode(b"another disk's key, by whoever runs the host").decode()
+
+
+@pytest.fixture
+def crowded(service: MetadataServer, authority: Authority) -> Iterator[SharedGateway]:
+    """A gateway with a secret of the same name in two accounts."""
+    certificate = make_server_certificate(authority)
+    others = {"disk": Secret(FOREIGN)}
+    with SharedGateway({"disk": Secret(VALUE)}, service.grants, certificate, others=others) as server:
+        yield server
+
+
+def test_a_hostile_host_gives_a_secret_of_its_own_for_a_name_and_none_for_a_full_name(
+    service: MetadataServer, authority: Authority, crowded: SharedGateway
+) -> None:
+    service.behaviour = "another-account"
+    by_name = KmsRole("disk", endpoint=crowded.endpoint, kms_cert_pem=authority.pem)
+    with keys.prepare(by_name)(5) as passphrase:
+        assert bytes(passphrase.reveal()) == base64.b64decode(FOREIGN)
+    for stage in ("ACSCurrent", "ACSPrevious"):
+        error = failure(dataclasses.replace(by_name, secret_name=FULL, stage=stage))
+        assert error.what == f'reading secret "{FULL}" is not permitted (KMS says Forbidden.NoPermission)'
+        assert "the account in secret_name" in error.hint
+        assert not error.retryable
+
+
+def test_a_full_name_is_the_secret_of_its_own_account(authority: Authority, crowded: SharedGateway) -> None:
+    role = KmsRole(FULL, endpoint=crowded.endpoint, kms_cert_pem=authority.pem)
+    with keys.prepare(role)(5) as passphrase:
+        assert bytes(passphrase.reveal()) == SECRET
+    assert [(one.secret, one.outcome) for one in crowded.requests] == [(FULL, "ok")]
+
+
+def test_a_full_name_has_the_region(service: MetadataServer, authority: Authority, crowded: SharedGateway) -> None:
+    """The metadata service is not asked for it, and nothing else is asked of another region's gateway."""
+    service.region = "cn-beijing"
+    role = KmsRole(FULL, kms_cert_pem=authority.pem)
+    assert "kms-vpc.cn-hangzhou.aliyuncs.com" in failure(role, timeout=1).what
+    assert asked(service) == ["token", "role", "disk-reader"]
+    elsewhere = dataclasses.replace(role, secret_name=FULL.replace("hangzhou", "beijing"), endpoint=crowded.endpoint)
+    assert "there is no secret" in failure(elsewhere).what
+
+
+@pytest.mark.parametrize(("name", "right"), [("disk", True), (FULL, True), ("other", False), (FULL + "2", False)])
+def test_an_answer_that_names_another_secret_is_none(
+    authority: Authority, crowded: SharedGateway, monkeypatch: pytest.MonkeyPatch, name: str, *, right: bool
+) -> None:
+    body = json.dumps({"SecretName": name, "SecretData": VALUE}).encode()
+    monkeypatch.setattr(acs3, "write_response", lambda *_, **__: body)
+    role = KmsRole(FULL, endpoint=crowded.endpoint, kms_cert_pem=authority.pem)
+    if right:
+        keys.prepare(role)(5).wipe()
+    else:
+        assert "answered with something that is no KMS answer" in failure(role).what
 
 
 # The gateway

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.kms.acs3 import ACCOUNT, OTHER_ACCOUNT
 from tests.kms.metadata import ADDRESS, ROLES
 from tests.lab.net import namespace
 
@@ -28,6 +29,8 @@ REGION = "cn-hangzhou"
 ENDPOINT = f"kms-vpc.{REGION}.aliyuncs.com"
 VALUE = "b2xkIHZhbHVl"
 NEW_VALUE = "bmV3IHZhbHVl"
+FOREIGN_VALUE = "Zm9yZWlnbg=="
+FULL = f"acs:kms:{REGION}:{ACCOUNT}:secret/disk"
 
 
 class Place:
@@ -70,6 +73,7 @@ def place(directory: Path, *options: str) -> Iterator[Place]:
             *[sys.executable, "-m", "tests.kms", "--dir", str(directory), "--listen", "127.0.0.1:0"],
             *["--name", ENDPOINT, "--shared", "127.0.0.1:443", "--metadata", f"{ADDRESS}:80", "--region", REGION],
             *["--secret", f"disk={NEW_VALUE}", "--previous", f"disk={VALUE}", "--ready-file", str(ready), *options],
+            *["--other-secret", f"disk={FOREIGN_VALUE}"],
         ]
         with subprocess.Popen(network.command(command), cwd=TOP) as process:
             try:
@@ -110,6 +114,21 @@ def test_sdk_finds_the_role_and_gets_the_current_and_the_previous_value(hardened
 def test_sdk_reports_an_unknown_secret_with_its_code(hardened: Place) -> None:
     hardened.behave("ok")
     assert hardened.fetch("absent")["code"] == "Forbidden.ResourceNotFound"
+
+
+def test_sdk_gets_a_secret_by_its_full_name(hardened: Place) -> None:
+    hardened.behave("ok")
+    assert hardened.fetch(FULL)["value"] == NEW_VALUE
+    assert hardened.fetch(FULL.replace(REGION, "cn-beijing"))["code"] == "Forbidden.ResourceNotFound"
+    assert hardened.fetch(FULL.replace(ACCOUNT, OTHER_ACCOUNT))["code"] == "Forbidden.NoPermission"
+    assert hardened.records("requests")[-3]["secret"] == FULL
+
+
+def test_sdk_with_credentials_of_another_account_gets_the_secret_of_that_account_or_none(hardened: Place) -> None:
+    hardened.behave("another-account")
+    assert hardened.fetch()["value"] == FOREIGN_VALUE
+    assert hardened.fetch(FULL)["code"] == "Forbidden.NoPermission"
+    assert hardened.fetch(FULL.replace(ACCOUNT, OTHER_ACCOUNT))["value"] == FOREIGN_VALUE
 
 
 def test_sdk_is_told_when_its_credentials_have_expired(hardened: Place) -> None:
