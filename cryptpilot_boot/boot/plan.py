@@ -151,11 +151,13 @@ def image_needs(config: Config) -> ImageNeeds:
     """Decide what goes into the initrd: for the volumes it opens, and for no others."""
     volumes = initrd_volumes(config)
     global_file = config.directory / "global.toml"
+    identities = (volume.identity.source for volume in volumes if volume.identity)
+    files = (*(volume.source for volume in volumes), *identities)
     makers = sorted({mkfs.KINDS[v.makefs].command[0] for v in volumes if v.temporary and v.makefs})
     commands = sorted({v.encrypt.command for v in volumes if isinstance(v.encrypt, Exec)})
     modules = _MODULES + (_INTEGRITY_MODULES if any(v.integrity for v in volumes) else ())
     return ImageNeeds(
-        configuration=(global_file, *(volume.source for volume in volumes)) if volumes else (),
+        configuration=(global_file, *files) if volumes else (),
         programs=(*_PROGRAMS, *makers, *commands) if volumes else (),
         modules=modules if volumes else (),
         network=any(volume.needs_network for volume in volumes),

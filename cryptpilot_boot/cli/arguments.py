@@ -44,6 +44,12 @@ value, tries it, and only then removes the one for the previous value. The volum
 At no moment is it without a key; after an interruption or a power cut run it again. Other key slots are left alone.
 """
 
+_BIND = """\
+Binds each volume to what its device holds now, if the volume's secret opens that: from then on no other LUKS2 volume
+is opened under this name, even if the same secret opens it. init does that by itself. Bind volumes that older versions
+made, and bind again after "cryptsetup reencrypt" or a deliberate exchange of disks. The volume may be open or closed.
+"""
+
 _RECOVERY_KEY = """\
 Enrolls a new random recovery key, beside the volume's secret: with it "cryptpilot open --recovery-key" opens the volume
 without a key provider and without a network, and so does any program that opens LUKS2. It is written to standard
@@ -210,6 +216,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
     one.set_defaults(parser=one, command="rotate")
+
+    one = commands.add_parser(
+        "bind", help="bind volumes to what their devices hold, so that no other opens instead", description=_BIND
+    )
+    one.add_argument("volumes", nargs="+", metavar="VOLUME")
+    one.set_defaults(parser=one, command="bind")
 
     one = commands.add_parser(
         "recovery-key", help="enroll a recovery key: a way in without the key provider", description=_RECOVERY_KEY

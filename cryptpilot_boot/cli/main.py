@@ -141,7 +141,9 @@ def _init(config: Config, arguments: argparse.Namespace) -> bool:
     force = Force(arguments.force_reinit, frozenset(arguments.overwrite))
     confirm = (lambda _: True) if arguments.yes else terminal.confirm
     with terminal.progress():
-        return volumes.init(config, arguments.volumes, terminal.report, confirm, force)
+        good = volumes.init(config, arguments.volumes, terminal.report, confirm, force, _warn)
+    _warn_of_stale_images(load(arguments.config_dir))  # what the volumes are bound to is in images too
+    return good
 
 
 def _open(config: Config, arguments: argparse.Namespace) -> bool:
@@ -266,6 +268,15 @@ def _rotate(config: Config, arguments: argparse.Namespace) -> bool:
         return rotate.rotate(config, arguments.volumes, terminal.report)
 
 
+def _bind(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import bind
+
+    with terminal.progress():
+        good = bind.bind(config, arguments.volumes, terminal.report)
+    _warn_of_stale_images(load(arguments.config_dir))
+    return good
+
+
 # What is about images is imported when it is asked for: the agent in an initrd does without.
 
 
@@ -319,6 +330,7 @@ _COMMANDS = {
     "open": _open,
     "close": _close,
     "rotate": _rotate,
+    "bind": _bind,
     "recovery-key": _recovery_key,
     "header backup": _header_backup,
     "header restore": _header_restore,

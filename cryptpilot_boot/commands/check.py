@@ -77,11 +77,12 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
         yield "this machine's root is on it, and no image has it: it needs auto_open = true, and initrd = false not"
     status = volume.examine(one)
     if status.state is State.CHECK_FAILED:
-        raise CryptpilotError(status.detail, "see what is on the device: lsblk --fs")
+        raise CryptpilotError(status.detail, status.hint or "see what is on the device: lsblk --fs")
     if status.state in _WARNINGS:
         yield f"{_WARNINGS[status.state]}: {status.detail}" if status.detail else _WARNINGS[status.state]
     if status.state is State.READY_TO_OPEN:
         volume.require_openable(one)
+    yield from _exchangeable(one, status, config)
     keys.require_usable(one.encrypt)
     if one.temporary or skip_passphrase:
         return
@@ -100,3 +101,18 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
             yield f"it opens with the previous value of its secret only{todo}"
     elif unusable:
         raise unusable
+
+
+def _exchangeable(one: Volume, status: volume.Status, config: Config) -> Iterator[str]:
+    """Yield that another volume's disk would open in the place of this one's.
+
+    A volume that is alone with its secret is not told to be bound: no other disk of this machine opens in its place.
+    """
+    if one.temporary or one.identity or not status.initialized:
+        return
+    others = [other.volume for other in config.volumes if other is not one and keys.share(one.encrypt, other.encrypt)]
+    if others:
+        yield (
+            f"its secret also opens {', '.join(others)}, whose disk would open in the place of its own; bind it to its"
+            f" own: cryptpilot bind {one.volume}"
+        )

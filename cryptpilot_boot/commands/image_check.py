@@ -11,6 +11,7 @@ from cryptpilot_boot.boot import device_names, image, parameters, record, remedy
 from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
 from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
+from cryptpilot_boot.config.model import IDENTITIES
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted
 from cryptpilot_boot.system import dracut, init, luks_header, udev
 
@@ -166,7 +167,7 @@ def _newest(config: Config) -> float:
     By the change time, which nobody sets back: package managers give files the time they were built at. A file that was
     removed leaves its mark on its directory.
     """
-    directories = [config.directory, config.directory / "volumes"]
+    directories = [config.directory, config.directory / "volumes", config.directory / IDENTITIES]
     paths = [
         *directories,
         *image_needs(config).configuration,

@@ -90,6 +90,7 @@ def _record(status: Status) -> dict[str, object]:
         "integrity": volume.integrity,
         "temporary": volume.temporary,
         "recovery_key": status.recovery_key,
+        "bound": None if volume.temporary else volume.identity is not None,
         "initialized": status.initialized,
         "opened": status.opened,
         "status": status.state.value,

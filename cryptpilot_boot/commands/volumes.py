@@ -13,7 +13,7 @@ from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
 from cryptpilot_boot.system.init import stop_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cryptpilot_boot.commands.each import Report, Result
     from cryptpilot_boot.config import Config, Volume
@@ -21,11 +21,18 @@ if TYPE_CHECKING:
 Confirm = Callable[[str], bool]
 
 
-def init(config: Config, names: Sequence[str], report: Report, confirm: Confirm, force: volume.Force) -> bool:
+def init(
+    config: Config,
+    names: Sequence[str],
+    report: Report,
+    confirm: Confirm,
+    force: volume.Force,
+    warn: Callable[[str], None],
+) -> bool:
     """Initialize persistent volumes; True when all are.
 
     confirm: asked of each before anything is done to any; what it says no to is not touched. force: what may be
-    destroyed besides an init that was cut short.
+    destroyed besides an init that was cut short. warn: as of `close`.
     """
     targets: dict[str, volume.Target] = {}
     agreed = []
@@ -46,12 +53,32 @@ def init(config: Config, names: Sequence[str], report: Report, confirm: Confirm,
         good = False
         report(one, reason)
 
+    warnings: dict[str, str] = {}
+
     def initialize(one: Volume) -> str:
-        volume.initialize(one, targets[one.volume], force, passphrase_of(one, config, answers))
+        unbound = volume.initialize(
+            one, targets[one.volume], force, passphrase_of(one, config, answers), config.identity_file(one.volume)
+        )
+        if unbound:
+            warnings[one.volume] = (
+                f"{one.volume}: is not bound to its disk: {unbound.what}; bind it where that can be written:"
+                f" cryptpilot bind {one.volume}"
+            )
         return f"{one.dev} is initialized; open it with: cryptpilot open {one.volume}"
 
     with keys.Answers() as answers:
-        return each(agreed, initialize, report) and good
+        return each(agreed, initialize, _with_warnings(report, warnings, warn)) and good
+
+
+def _with_warnings(report: Report, warnings: Mapping[str, str], warn: Callable[[str], None]) -> Report:
+    """Return what reports on a volume and then gives the warning that there may be by then."""
+
+    def report_one(one: Volume, result: Result) -> None:
+        report(one, result)
+        if one.volume in warnings:
+            warn(warnings[one.volume])
+
+    return report_one
 
 
 _OPENED = {
@@ -93,9 +120,4 @@ def close(config: Config, names: Sequence[str], report: Report, warn: Callable[[
             )
         return f"{one.mapper_path} {'is closed' if closed else 'was closed already'}"
 
-    def report_one(one: Volume, result: Result) -> None:
-        report(one, result)
-        if one.volume in warnings:
-            warn(warnings[one.volume])
-
-    return each(select(config, names), close_one, report_one)
+    return each(select(config, names), close_one, _with_warnings(report, warnings, warn))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ import tomli
 
 from cryptpilot_boot.config import files, names, schema, text, trust
 from cryptpilot_boot.config.document import Document
-from cryptpilot_boot.config.model import Boot, Config, Exec, Volume
+from cryptpilot_boot.config.model import IDENTITIES, Boot, Config, Exec, Volume
 from cryptpilot_boot.errors import ConfigError, printable
 from cryptpilot_boot.system.programs import located
 
@@ -26,7 +27,7 @@ DEFAULT_DIRECTORY = Path("/etc/cryptpilot")
 
 
 def load(directory: Path = DEFAULT_DIRECTORY, *, others: bool = True) -> Config:
-    """Read global.toml and volumes/*.toml below `directory`.
+    """Read global.toml, volumes/*.toml, and identities/*.toml of these volumes, below `directory`.
 
     A missing global.toml means its defaults, a missing volumes/ no volumes: a machine that was just installed has
     neither. A file that cannot be used, or that somebody else can change, is left out, and is one of the problems: the
@@ -42,7 +43,7 @@ def load(directory: Path = DEFAULT_DIRECTORY, *, others: bool = True) -> Config:
             f"{directory}: no such configuration directory",
             "create it, or name another with --config-dir",
         )
-    own = (directory, directory / "volumes")
+    own = (directory, directory / "volumes", directory / IDENTITIES)
     problems: list[ConfigError] = []
 
     def usable(path: Path, value: Callable[[Document], T]) -> Iterator[T]:
@@ -55,12 +56,6 @@ def load(directory: Path = DEFAULT_DIRECTORY, *, others: bool = True) -> Config:
             # without the frames it came through, which hold the text with its credentials
             problems.append(ConfigError(error.what, error.hint))
 
-    def volume_of(document: Document) -> Volume:
-        volume = schema.volume(document)
-        if others:
-            _require_trusted_program(volume)
-        return volume
-
     if others:
         for path in own:
             try:
@@ -70,9 +65,42 @@ def load(directory: Path = DEFAULT_DIRECTORY, *, others: bool = True) -> Config:
     global_file = directory / "global.toml"
     boot = next(usable(global_file, schema.boot), Boot()) if _is_there(global_file) else Boot()
     found = files.find(directory)
+    config = Config(directory, boot, (), passed_over=found.passed_over)
+
+    def volume_of(document: Document) -> Volume:
+        volume = schema.volume(document)
+        if others:
+            _require_trusted_program(volume)
+        return _with_identity(volume, config, others=others)
+
     volumes = [volume for file in found.volumes for volume in usable(file, volume_of)]
     volumes = list(_without_conflicts(volumes, problems))
-    return Config(directory, boot, tuple(volumes), tuple(_warnings(volumes)), tuple(problems), found.passed_over)
+    return dataclasses.replace(
+        config, volumes=tuple(volumes), warnings=tuple(_warnings(volumes)), problems=tuple(problems)
+    )
+
+
+def _with_identity(volume: Volume, config: Config, *, others: bool) -> Volume:
+    """Return a volume with what it is bound to. Only a file that is not there means that it is bound to nothing."""
+    path = config.identity_file(volume.volume)
+    if volume.temporary:
+        return volume
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return volume
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if others:
+        _require_trust(path)
+    try:
+        return dataclasses.replace(volume, identity=schema.identity(_parse(path)))
+    except ConfigError as error:
+        raise ConfigError(
+            error.what,
+            f"it says which disk belongs to volume {volume.volume}; if the disk is the right one:"
+            f" rm {path}; cryptpilot bind {volume.volume}",
+        ) from None
 
 
 def _is_there(path: Path) -> bool:

@@ -10,6 +10,8 @@ from typing import Union
 from cryptpilot_boot.config.files import PassedOver
 from cryptpilot_boot.errors import ConfigError
 
+IDENTITIES = "identities"
+"""The directory, below that of the configuration, of what volumes are bound to."""
 FILE_SYSTEMS = ("swap", "ext4", "xfs", "vfat")
 # They become part of a path and of a host name, wherever they come from: nothing else may be in them.
 ROLE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -113,12 +115,26 @@ Encrypt = Union[Otp, Kms, KmsRole, Exec]
 
 
 @dataclasses.dataclass(frozen=True)
+class Identity:
+    """Which LUKS2 volume belongs to a name, so that no other is opened in its place.
+
+    uuid: what its header is called, "" for none; for people, since anybody can write it. volume_keys: SHA-256, in
+    hexadecimal, of the digests by which the header knows its volume key: another volume key does not fit them. source:
+    the file that says so.
+    """
+
+    uuid: str
+    volume_keys: frozenset[str]
+    source: Path
+
+
+@dataclasses.dataclass(frozen=True)
 class Volume:
     """One encrypted volume.
 
     volume: name below /dev/mapper. dev: path of the underlying block device. makefs: file system made on a new
     volume, None for none. initrd: whether the initrd may have it, its credentials included. source: the file it was
-    read from.
+    read from. identity: what it is bound to; None when any volume that its secret opens will do.
     """
 
     volume: str
@@ -129,6 +145,7 @@ class Volume:
     makefs: str | None = None
     integrity: bool = False
     initrd: bool = True
+    identity: Identity | None = None
 
     @property
     def mapper_path(self) -> str:
@@ -174,3 +191,7 @@ class Config:
     warnings: tuple[str, ...] = ()
     problems: tuple[ConfigError, ...] = ()
     passed_over: tuple[PassedOver, ...] = ()
+
+    def identity_file(self, volume: str) -> Path:
+        """Return where it is written which LUKS2 volume belongs to a name."""
+        return self.directory / IDENTITIES / f"{volume}.toml"

@@ -15,6 +15,7 @@ from cryptpilot_boot.config.model import (
     Boot,
     Encrypt,
     Exec,
+    Identity,
     Kms,
     KmsRole,
     Otp,
@@ -25,6 +26,8 @@ from cryptpilot_boot.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 # A key as TOML has it without quotes: any other that is not known is a slip, and what it says is nobody's business.
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
@@ -47,6 +50,16 @@ def _timeout(seconds: int) -> str:
 
 def _patience(seconds: int) -> str:
     return "" if 0 <= seconds <= 3600 else "must be between 0 and 3600 seconds"
+
+
+def _uuid(text: str) -> str:
+    return "" if UUID.fullmatch(text) else "must be a UUID, in lower case"
+
+
+def _digests(texts: list[str]) -> str:
+    if texts and all(_SHA256.fullmatch(text) for text in texts) and len(set(texts)) == len(texts):
+        return ""
+    return "must be one or more different SHA-256 digests, each 64 hexadecimal digits in lower case"
 
 
 def _any(_: object) -> str:
@@ -96,6 +109,10 @@ _VOLUME = {
     "makefs": _Key(_STRING, _file_system),
     "integrity": _Key(_BOOL),
     "encrypt": _Key(_TABLE, required=True),
+}
+_IDENTITY = {
+    "uuid": _Key(_STRING, _uuid),
+    "volume_keys": _Key(_STRINGS, _digests, required=True),
 }
 _AUTH_MODE = _Key(_STRING, _auth_mode)
 # By auth_mode, the default first; a key that is not here is none of KMS.
@@ -164,6 +181,12 @@ def volume(document: Document) -> Volume:
     values = _checked(document, "", _VOLUME, document.data)
     encrypt = _encrypt(document, values.pop("encrypt"))
     return Volume(encrypt=encrypt, source=document.path, **values)
+
+
+def identity(document: Document) -> Identity:
+    """Turn a file of identities/ into its value."""
+    values = _checked(document, "", _IDENTITY, document.data)
+    return Identity(values.get("uuid", ""), frozenset(values["volume_keys"]), document.path)
 
 
 def _encrypt(document: Document, data: dict[str, Any]) -> Encrypt:

@@ -17,7 +17,7 @@ from cryptpilot_boot.keys.retry import Ask, ask_until
 from cryptpilot_boot.keys.shared import Answers
 from cryptpilot_boot.passphrase import Passphrase
 
-__all__ = ["Answers", "Ask", "Passphrase", "ask_until", "describe", "prepare", "previous", "require_usable"]
+__all__ = ["Answers", "Ask", "Passphrase", "ask_until", "describe", "prepare", "previous", "require_usable", "share"]
 
 
 def prepare(encrypt: Encrypt) -> Ask:
@@ -41,6 +41,20 @@ def previous(encrypt: Encrypt) -> Encrypt | None:
     """Return where the value comes from that a secret had before it was rotated; None where nobody keeps that."""
     staged: Any = encrypt
     return dataclasses.replace(staged, stage=PREVIOUS) if hasattr(staged, "stage") else None
+
+
+def share(one: Encrypt, other: Encrypt) -> bool:
+    """Tell whether two volumes have their passphrase from the same secret, as far as the configuration shows."""
+    return isinstance(one, (Exec, Kms, KmsRole)) and _secret(one) == _secret(other)
+
+
+def _secret(encrypt: Encrypt) -> tuple[object, ...]:
+    """Return what tells the secret of a provider from others of it; how it is asked for does not matter."""
+    if isinstance(encrypt, Exec):
+        return encrypt.command, encrypt.args
+    if isinstance(encrypt, (Kms, KmsRole)):
+        return (encrypt.secret_name,)
+    return ()
 
 
 def describe(encrypt: Encrypt) -> dict[str, str]:

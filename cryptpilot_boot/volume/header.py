@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, ProgramError
 from cryptpilot_boot.system import block, cryptsetup, header_file, lock, luks_header
-from cryptpilot_boot.volume import opening, state
+from cryptpilot_boot.volume import identity, opening, state
 from cryptpilot_boot.volume.initialize import close_leftover, working_name
 from cryptpilot_boot.volume.recovery import require_persistent
 
@@ -140,7 +140,9 @@ def _look(volume: Volume, saved: luks_header.Header, path: Path, overwrite: froz
         )
     found = state.look(device.node)
     _require_no_others(volume, found, overwrite)
-    return Restoration(device, found, proven=_is_the_same(volume, device, facts, path))
+    restoration = Restoration(device, found, proven=_is_the_same(volume, device, facts, path))
+    _require_bound(volume, facts, path)
+    return restoration
 
 
 def _saved_facts(volume: Volume, saved: luks_header.Header, path: Path) -> luks_header.Facts:
@@ -158,6 +160,17 @@ def _saved_facts(volume: Volume, saved: luks_header.Header, path: Path) -> luks_
             f"unless you know who changed it, take this file as tampered with; {another}",
         )
     return facts
+
+
+def _require_bound(volume: Volume, saved: luks_header.Facts, path: Path) -> None:
+    """Raise CryptpilotError if a backup is not of the volume that the name is bound to."""
+    objection = identity.objection(volume, saved, str(path))
+    if objection and volume.identity:
+        raise CryptpilotError(
+            objection.what,
+            f"nothing was changed; if {volume.volume} is to be what this file is of: rm {volume.identity.source}, put"
+            f" the header back, and cryptpilot bind {volume.volume}",
+        )
 
 
 def _require_no_others(volume: Volume, found: block.Signature | None, overwrite: frozenset[str]) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
-from cryptpilot_boot.volume import pending, state
+from cryptpilot_boot.volume import identity, pending, state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.passphrase import Passphrase
@@ -47,12 +48,19 @@ class Target:
         return f"{self.device}, which holds {state.describe(self.found)}"
 
 
-def initialize(volume: Volume, target: Target, force: Force, ask_passphrase: Callable[[], Passphrase]) -> None:
-    """Format the device of a persistent volume and make its file system.
+def initialize(
+    volume: Volume,
+    target: Target,
+    force: Force,
+    ask_passphrase: Callable[[], Passphrase],
+    identity_file: Path,
+) -> CryptpilotError | None:
+    """Format the device of a persistent volume, make its file system, and bind the volume to it.
 
     target: what `require_formattable` returned and was agreed to. Everything is looked at again right before the
     device is written to. After a power cut the header says `cryptpilot-initializing`, or there is none, and this can
-    be run again.
+    be run again. Returns why the volume could not be bound; None when it is. A volume that was bound before, and
+    cannot be bound to what was made, is not completed: it could not be opened.
     """
 
     def require_unchanged() -> None:
@@ -72,10 +80,25 @@ def initialize(volume: Volume, target: Target, force: Force, ask_passphrase: Cal
     with lock.held(volume.volume), ask_passphrase() as passphrase:
         with log.timed("probe", volume.volume, device=volume.dev):
             require_unchanged()  # before the passphrase is stretched in vain
-        make(volume, target.device, passphrase, mark=state.INITIALIZING, before_writing=clear_the_way).close()
+        with make(volume, target.device, passphrase, mark=state.INITIALIZING, before_writing=clear_the_way) as header:
+            # before the mark: at no moment is there a complete volume that the name is not bound to, but to an older
+            unbound = _bind(volume, header, identity_file)
         with telling(volume, "cannot be marked as complete"):
             cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
         pending.note(volume.volume, pending=False)
+        return unbound
+
+
+def _bind(volume: Volume, header: luks_header.Header, identity_file: Path) -> CryptpilotError | None:
+    copy, facts = luks_header.copy_from(header.path, volume.dev)
+    copy.close()
+    try:
+        identity.write(volume, identity.of(facts, identity_file))
+    except CryptpilotError as error:
+        if volume.identity:
+            raise
+        return error
+    return None
 
 
 def make(
@@ -163,6 +186,7 @@ def _require_formattable(volume: Volume, force: Force) -> Target:
             "needs no init: it is temporary and is made anew at each open",
             f"open it: cryptpilot open {volume.volume}",
         )
+    identity.require_replaceable(volume)
     device = block.look_up(volume.dev)
     if state.is_open(volume):
         raise DeviceError(

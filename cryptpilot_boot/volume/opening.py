@@ -183,13 +183,10 @@ def checked_header(volume: Volume, path: str, name: str) -> tuple[luks_header.He
     name: what a person knows it by. Raises DeviceError when it says what no volume of ours says.
     """
     header, facts = luks_header.copy_from(path, name)
-    reason = state.distrust(volume, facts)
-    if reason:
+    refusal = state.objection(volume, facts, name)
+    if refusal:
         header.close()
-        raise DeviceError(
-            f"the LUKS2 header of {name} is not to be trusted: {reason}",
-            f"unless you know who changed it, take this disk as tampered with; look at it: cryptsetup luksDump {name}",
-        )
+        raise refusal
     return header, facts
 
 
@@ -212,7 +209,13 @@ def find_slot(volume: Volume, device: block.Device, passphrase: Passphrase) -> i
     """Return the number of the key slot that takes a passphrase. Raises WrongSecret when there is none."""
     with log.timed("probe", volume.volume, device=volume.dev):
         checked = _sound_header(volume, device)
-    with checked as header, log.timed("verify", volume.volume, device=volume.dev), _telling_a_wrong_secret(volume):
+    with checked as header:
+        return slot_in(volume, device, header, passphrase)
+
+
+def slot_in(volume: Volume, device: block.Device, header: luks_header.Header, passphrase: Passphrase) -> int:
+    """Do what `find_slot` does, by a copy of the header that was checked."""
+    with log.timed("verify", volume.volume, device=volume.dev), _telling_a_wrong_secret(volume):
         return cryptsetup.verify(device.node, passphrase, header)
 
 

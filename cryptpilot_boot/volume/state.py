@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import DeviceError, printable
 from cryptpilot_boot.system import block, luks_header
-from cryptpilot_boot.volume import pending
+from cryptpilot_boot.volume import identity, pending
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -45,7 +45,8 @@ class State(enum.Enum):
 class Status:
     """The state of a volume.
 
-    detail: what is behind it, "" when the state says it all. rotation_pending: the volume was last opened with the
+    detail: what is behind it, "" when the state says it all; hint: what to do about it, if that is known.
+    rotation_pending: the volume was last opened with the
     previous value of its secret. recovery_key: whether the header knows of one; None when that cannot be told, or there
     is no such thing.
     """
@@ -55,6 +56,7 @@ class Status:
     detail: str = ""
     rotation_pending: bool = False
     recovery_key: bool | None = None
+    hint: str = ""
 
     @property
     def initialized(self) -> bool:
@@ -109,9 +111,10 @@ def _examine(volume: Volume) -> Status:
     if found.subsystem == COMPLETE:
         header, facts = luks_header.copy_from(volume.dev)
         with header:
-            reason = distrust(volume, facts)
-        state = State.CHECK_FAILED if reason else State.READY_TO_OPEN
-        return Status(volume, state, reason, recovery_key=bool(facts.recovery_slots))
+            refused = objection(volume, facts, volume.dev)
+        state = State.CHECK_FAILED if refused else State.READY_TO_OPEN
+        what, hint = (refused.what, refused.hint) if refused else ("", "")
+        return Status(volume, state, what, recovery_key=bool(facts.recovery_slots), hint=hint)
     if found.subsystem == INITIALIZING:
         return Status(volume, State.INITIALIZING, "init was interrupted; run it again")
     return Status(volume, State.REQUIRES_INIT, f"{volume.dev} holds {describe(found)}")
@@ -126,7 +129,10 @@ def _examine_opened(volume: Volume) -> Status:
     except DeviceError as error:
         return Status(volume, State.OPENED, error.what)
     header.close()
-    return Status(volume, State.OPENED, recovery_key=bool(facts.recovery_slots))
+    refused = objection(volume, facts, volume.dev)
+    detail = f"will not open again: {refused.what}" if refused else ""
+    hint = refused.hint if refused else ""
+    return Status(volume, State.OPENED, detail, recovery_key=bool(facts.recovery_slots), hint=hint)
 
 
 def is_open(volume: Volume) -> bool:
@@ -171,6 +177,21 @@ def distrust(volume: Volume, facts: luks_header.Facts) -> str:
     if volume.integrity and not all(tag.startswith(_AUTHENTICATED) for tag in facts.integrity):
         return "it has no integrity protection, and the configuration says integrity = true"
     return ""
+
+
+def objection(volume: Volume, facts: luks_header.Facts, name: str) -> DeviceError | None:
+    """Say why a volume must not be opened by a header; None for a header to go by.
+
+    What opens, checks or changes a volume, or puts a header back, asks here and nowhere else. name: what a person knows
+    the header's place by.
+    """
+    reason = distrust(volume, facts)
+    if reason:
+        return DeviceError(
+            f"the LUKS2 header of {name} is not to be trusted: {reason}",
+            f"unless you know who changed it, take this disk as tampered with; look at it: cryptsetup luksDump {name}",
+        )
+    return identity.objection(volume, facts, name)
 
 
 def describe(found: block.Signature | None) -> str:

@@ -1,0 +1,51 @@
+"""Binding a volume to what its device holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot.errors import DeviceError
+from cryptpilot_boot.system import block, lock
+from cryptpilot_boot.volume import identity, opening
+from cryptpilot_boot.volume.recovery import require_persistent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptpilot_boot.config import Identity, Volume
+    from cryptpilot_boot.passphrase import Passphrase
+
+
+def bind(
+    volume: Volume,
+    path: Path,
+    ask_passphrase: Callable[[], Passphrase],
+    ask_previous: Callable[[], Passphrase] | None,
+) -> Identity:
+    """Bind a persistent volume, open or not, to what its device holds, and return what that is.
+
+    path: the file to write it to. ask_passphrase, ask_previous: as of `open_volume`; the header has to be sound, and
+    one of the two values has to open it. Whatever fails, the volume stays bound to what it was bound to.
+    """
+    require_persistent(volume)
+    unbound = dataclasses.replace(volume, identity=None)
+    with lock.held(volume.volume):
+        device = block.look_up(volume.dev)
+        # one copy is proven and pinned: the disk may show another at the next look
+        header, facts = opening.initialized_header(unbound, device)
+        with header:
+            if len(facts.volume_keys) != 1:
+                raise DeviceError(
+                    f"{volume.dev} cannot be bound to: its header has {len(facts.volume_keys)} volume keys, not one",
+                    f"look at it: cryptsetup luksDump {volume.dev}",
+                )
+            opening.with_either_value(
+                unbound,
+                ask_passphrase,
+                ask_previous,
+                lambda passphrase: opening.slot_in(unbound, device, header, passphrase),
+            )
+        found = identity.of(facts, path)
+        identity.write(volume, found)
+        return found

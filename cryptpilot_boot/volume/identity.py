@@ -1,0 +1,93 @@
+"""Which LUKS2 volume belongs to a name.
+
+One secret may open several volumes, and then the disk of one opens in the place of another. What tells them apart is
+the volume key: its digest is in the header, and no other volume key fits it. So the digest is kept in the
+configuration, of which the initrd image has a copy, and a header with another one is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.config import Identity
+from cryptpilot_boot.config.schema import UUID
+from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.system import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.system.luks_header import Facts
+
+
+def of(facts: Facts, path: Path) -> Identity:
+    """Return what a volume with such a header is bound to; path: the file that will say so."""
+    return Identity(_uuid(facts), _digests(facts), path)
+
+
+def objection(volume: Volume, facts: Facts, name: str) -> DeviceError | None:
+    """Say that a header is not the one of the volume that the configuration means; None if it is, or any will do.
+
+    name: what a person knows the header's place by.
+    """
+    bound = volume.identity
+    if bound is None or (facts.volume_keys and _digests(facts) <= bound.volume_keys):
+        return None
+    found = _uuid(facts)
+    if found and found == bound.uuid:
+        return DeviceError(
+            f"{name} has the UUID of volume {volume.volume} ({found}), and another volume key than that volume was"
+            " bound with",
+            f'if "cryptsetup reencrypt" changed it: cryptpilot bind {volume.volume}; otherwise take this disk as'
+            " tampered with",
+        )
+    return DeviceError(
+        f"{name} holds another volume than the one that was initialized or bound as {volume.volume}: its UUID is"
+        f" {found or 'none'}, and {bound.uuid or 'none'} is expected",
+        f'if disks changed places, put them back or correct "dev"; if this one belongs here: cryptpilot bind'
+        f" {volume.volume}",
+    )
+
+
+def write(volume: Volume, identity: Identity) -> None:
+    """Write down what a volume is bound to. Raises CryptpilotError; then what was written before still holds."""
+    keys = "".join(f'    "{key}",\n' for key in sorted(identity.volume_keys))
+    text = (
+        f"# Written by cryptpilot init and cryptpilot bind: the LUKS2 volume that belongs to {volume.volume}.\n"
+        "# No other volume is opened under this name, even if the same secret opens it. If another disk belongs here:\n"
+        f"#     cryptpilot bind {volume.volume}\n"
+        + (f'uuid = "{identity.uuid}"\n' if identity.uuid else "")
+        + f"# SHA-256 of the digests by which the header knows its volume key.\nvolume_keys = [\n{keys}]\n"
+    )
+    try:
+        files.replace(identity.source, text)
+    except OSError as error:
+        raise _cannot_be_written(identity.source, error) from None
+
+
+def require_replaceable(volume: Volume) -> None:
+    """Raise CryptpilotError when a volume is bound, and could not be bound to another.
+
+    If it were initialized all the same, it could never be opened.
+    """
+    if volume.identity is None:
+        return
+    try:
+        files.require_replaceable(volume.identity.source)
+    except OSError as error:
+        raise _cannot_be_written(volume.identity.source, error) from None
+
+
+def _cannot_be_written(path: Path, error: OSError) -> CryptpilotError:
+    return CryptpilotError(f"{path}: cannot be written: {error.strerror}", "see that its file system can be written to")
+
+
+def _digests(facts: Facts) -> frozenset[str]:
+    return frozenset(hashlib.sha256(key.encode()).hexdigest() for key in facts.volume_keys)
+
+
+def _uuid(facts: Facts) -> str:
+    """Return a header's UUID, "" for none. Anybody could write it: nothing but a UUID is repeated."""
+    return next((uuid.lower() for uuid in sorted(facts.uuids) if UUID.fullmatch(uuid.lower())), "")
