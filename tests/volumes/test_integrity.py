@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import machines
 from tests.lab.disk import Disk, blank_disk
+from tests.lab.uml import run_uml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -242,6 +244,90 @@ def change_every(step: int, before: bytes, disk: Disk) -> int:
         after[n * BLOCK + 1000] ^= 1
     disk.path.write_bytes(after)
     return len(chosen)
+
+
+TAG = 32
+"""Bytes of a tag, HMAC-SHA256."""
+SUPERBLOCK = 16 << 20
+"""Where dm-integrity begins on the device: behind the LUKS2 header."""
+CHUNK = 16
+"""Bytes that AES encrypts at once: what did not change in a block is not seen to have changed."""
+SECTOR = 512
+JOURNAL_SECTION = 264 * SECTOR
+"""Bytes of a section of the journal: 8 sectors with 4 entries each, and a block for each entry."""
+
+
+def test_one_block_put_back_with_its_tag_is_believed(tree: Path, tmp_path: Path) -> None:
+    """The limit of integrity: an old block with its old tag is as good as the new ones; without it, it is not."""
+    disk, earlier = (Disk(blank_disk(tmp_path / f"{name}.img", 32 << 20), name) for name in ("disk", "earlier"))
+    configured = machines.NO_VOLUMES + machines.exec_volume("kept", disk.device, integrity=True)
+    mount = "cryptpilot open kept; mount /dev/mapper/kept /mnt"
+    unmount = "umount /mnt; cryptpilot close kept"
+
+    def write(word: str) -> str:
+        """Return the shell lines that write one block over, each chunk of it anew."""
+        content = f"{word} is granted. " * BLOCK
+        return f"{mount}\nprintf '{content[:BLOCK]}' | dd of=/mnt/grants conv=notrunc,fsync status=none\n{unmount}"
+
+    # a file system without a journal, so that nothing else is written over
+    made = "cryptpilot init kept --yes; cryptpilot open kept; tune2fs -O ^has_journal /dev/mapper/kept"
+    made += "; cryptpilot close kept"
+    script = f"{made}\n{write('all')}\ncp {disk.device} {earlier.device}\nsync\n{write('not')}\n"
+    run_uml(tree, configured + script, disks=[disk, earlier]).check()
+    before = earlier.path.read_bytes()
+    block, tag = written_block(before, disk.path.read_bytes())
+
+    def put(source: str, *places: slice, to: str = disk.device) -> str:
+        """Return the shell lines that put parts of a disk where they are on another."""
+        copy = f"dd if={source} of={to} iflag=skip_bytes,count_bytes oflag=seek_bytes conv=notrunc status=none"
+        return "".join(f"{copy} skip={at.start} seek={at.start} count={at.stop - at.start}\n" for at in places)
+
+    cases = {"nothing": [], "block and tag": [block, tag], "block": [block], "tag": [tag]}
+    cases["whole disk"] = [slice(0, len(before))]
+    script = put(disk.device, block, tag, to="/run/now")
+    for name, places in cases.items():
+        script += f"""
+{put("/run/now", block, tag)}{put(earlier.device, *places)}
+echo "=== {name}"
+{mount}
+dmesg --clear
+(head -c 3 /mnt/grants && echo) 2>&1 || true
+dmesg | grep --only-matching "INTEGRITY AEAD ERROR" | uniq
+{unmount}
+"""
+    result = run_uml(tree, configured + script, disks=[disk, earlier], timeout=240).check()
+    _, *parts = re.split(r"^=== (.*)\n", result.stdout, flags=re.MULTILINE)
+    opened, closed = "kept: /dev/mapper/kept is open\n", "kept: /dev/mapper/kept is closed\n"
+    error = "head: error reading '/mnt/grants': Input/output error\nINTEGRITY AEAD ERROR\n"
+    said = {"nothing": "not\n", "block and tag": "all\n", "block": error, "tag": error, "whole disk": "all\n"}
+    assert dict(zip(parts[::2], parts[1::2])) == {name: opened + text + closed for name, text in said.items()}
+
+
+def written_block(before: bytes, after: bytes) -> tuple[slice, slice]:
+    """Return where the one block is that was written over in full, and where its tag is.
+
+    Behind the journal tags and blocks alternate: the tags of so many blocks, and then these blocks. Sources, in Linux:
+    drivers/md/dm-integrity.c and Documentation/admin-guide/device-mapper/dm-integrity.rst.
+    """
+    magic, row, sections = (before[SUPERBLOCK + at : SUPERBLOCK + end] for at, end in ((0, 8), (9, 10), (12, 16)))
+    assert magic == b"integrt\0"
+    begin = SUPERBLOCK + BLOCK + int.from_bytes(sections, "little") * JOURNAL_SECTION
+    tags = (SECTOR << row[0]) // BLOCK * TAG
+    found = []
+    for block in range(begin, len(before), BLOCK):
+        within = (block - begin) % (tags + (SECTOR << row[0]))
+        tag = block - within + (within - tags) // BLOCK * TAG
+        places = slice(block, block + BLOCK), slice(tag, tag + TAG)
+        # not those that were written for the first time
+        if within >= tags and any(before[places[0]]) and all(differs(before[at], after[at]) for at in places):
+            found.append(places)
+    ((block_place, tag_place),) = found
+    return block_place, tag_place
+
+
+def differs(one: bytes, other: bytes) -> bool:
+    """Tell whether two pieces differ in each of the chunks that AES encrypts at once."""
+    return all(one[at : at + CHUNK] != other[at : at + CHUNK] for at in range(0, len(one), CHUNK))
 
 
 def test_a_volume_without_a_file_system_is_written_all_over(site: machines.Site, tree: Path, tmp_path: Path) -> None:
