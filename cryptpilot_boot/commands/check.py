@@ -76,7 +76,7 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
     if one.volume in pivot_volumes(init.kernel_command_line()) and one not in initrd_volumes(config):
         yield "this machine's root is on it, and no image has it: it needs auto_open = true, and initrd = false not"
     status = volume.examine(one)
-    if status.state is State.CHECK_FAILED:
+    if status.state is State.CHECK_FAILED or status.hint:  # that of an open volume: it would not open again
         raise CryptpilotError(status.detail, status.hint or "see what is on the device: lsblk --fs")
     if status.state in _WARNINGS:
         yield f"{_WARNINGS[status.state]}: {status.detail}" if status.detail else _WARNINGS[status.state]

@@ -68,16 +68,16 @@ def write(volume: Volume, identity: Identity) -> None:
 
 
 def require_replaceable(volume: Volume) -> None:
-    """Raise CryptpilotError when a volume is bound, and could not be bound to another.
-
-    If it were initialized all the same, it could never be opened.
-    """
+    """Raise CryptpilotError when a volume is bound, and could not be bound to another."""
     if volume.identity is None:
         return
     try:
         files.require_replaceable(volume.identity.source)
     except OSError as error:
-        raise _cannot_be_written(volume.identity.source, error) from None
+        what = _cannot_be_written(volume.identity.source, error).what
+        raise CryptpilotError(
+            what, "the volume is bound to its disk by that file, and a new one would never open; make it writable first"
+        ) from None
 
 
 def _cannot_be_written(path: Path, error: OSError) -> CryptpilotError:

@@ -49,7 +49,10 @@ def root_disk(boot_tree: Path, site: machines.Site, tmp_path_factory: pytest.Tem
     copy = clone(boot_tree, work / "tree")
     machines.configure(copy, {"scratch": SCRATCH})
     in_chroot(copy, ["systemctl", "enable", "cryptpilot.service"])
-    enroll = f"cryptpilot recovery-key {machines.ROOT} > {machines.KMS_FILES}/{RECOVERY_KEY}"
+    enroll = f"""
+cryptpilot recovery-key {machines.ROOT} > {machines.KMS_FILES}/{RECOVERY_KEY}
+cp -r /etc/cryptpilot/{IDENTITIES} {machines.KMS_FILES}
+"""
     return machines.make_root_disk(site, copy, work, enroll)
 
 
@@ -66,10 +69,16 @@ def image(boot_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> machines
 
 
 @pytest.fixture(scope="session")
-def verbose_image(boot_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> machines.Image:
-    """The initrd with `verbose = true`, and with somebody in it who watches the processes."""
+def verbose_image(
+    boot_tree: Path,
+    root_disk: Disk,  # noqa: ARG001 - it is what the root volume is bound to
+    site: machines.Site,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> machines.Image:
+    """The initrd with `verbose = true`, bound to the root disk, and with somebody in it who watches the processes."""
     work = tmp_path_factory.mktemp("verbose")
     copy = clone(boot_tree, work / "tree")
+    shutil.copytree(site.directory / IDENTITIES, copy / "etc/cryptpilot" / IDENTITIES)
     machines.configure(copy, {}, machines.settings(verbose=True, timeout=PATIENCE))
     return machines.make_image(copy, work / "initrd.img", "--add", "lab-spy")
 
@@ -156,4 +165,5 @@ makefs = "ext4"
 [encrypt.otp]
 """
 RECOVERY_KEY = "recovery-key"
+IDENTITIES = "identities"
 SPY = machines.CHECKOUT / "tests/boot/96lab-spy"

@@ -74,6 +74,7 @@ def test_a_machine_boots_from_a_root_volume_unlocked_from_kms(
 
 def test_verbose_times_every_step_and_shows_no_secret(
     boot: Boot,
+    boot_tree: Path,
     verbose_image: machines.Image,
     own_root_disk: Disk,
     scratch_disk: Disk,
@@ -86,6 +87,10 @@ def test_verbose_times_every_step_and_shows_no_secret(
     for step in ("prepare", "wait-device", "fetch-key", "open"):
         assert re.search(rf"^root: {step}: \d+\.\d{{3}} s", said, re.MULTILINE), step
     assert f"endpoint {machines.GATEWAY}:443" in said
+    # it is the disk that the image says
+    written, image = "etc/cryptpilot/identities/root.toml", verbose_image.path
+    bound = in_chroot(boot_tree, ["lsinitrd", "-f", written, f"{SHARE}/{image.name}"], share=image.parent)
+    assert bound == (kms.directory / "identities/root.toml").read_text()
     assert re.search(r"^network-up", said, re.MULTILINE)
     assert re.search(r"^root: /dev/mapper/root opened in", said, re.MULTILINE)
     # whoever watched saw the agent and its child

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cryptpilot_boot.system import luks_header
+from cryptpilot_boot.volume import identity
 from tests import machines
 from tests.boot.conftest import PATIENCE
 from tests.boot.test_root import require_no_secret
+from tests.headers import Template
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk
 from tests.lab.image import make_archive, make_ext4, prune
 from tests.lab.run import LabError, run
 from tests.lab.tree import clone, in_chroot, kernel, kernel_release
+from tests.unit.test_config import configure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +83,28 @@ def opened_by(report: dict[str, str]) -> dict[str, str]:
     return {event["volume"]: event["stage"] for event in outcomes if event["facts"]["result"] == "opened"}
 
 
+def swapped_disk(tree: Path, files: dict[str, str], work: Path) -> tuple[Disk, str]:
+    """Add a volume, bound to a disk; return another volume's disk to attach in its place, and what is said of it then.
+
+    files: what is to be configured; what the volume is bound to is written into the tree.
+    """
+    own, other = (Template.made(work / f"{name}.img", machines.EXEC_KEY) for name in ("own", "other"))
+    disk = Disk(other.image, "data1")
+    files["data1"] = "auto_open = true\n" + machines.exec_file("data1", disk.device)
+    facts = [header_facts(template.image) for template in (own, other)]
+    (data1,) = configure(work / "data1", files["data1"]).volumes
+    bound = identity.of(facts[0], tree / "etc/cryptpilot/identities/data1.toml")
+    identity.write(data1, bound)
+    found = identity.of(facts[1], bound.source)
+    return disk, f"initialized or bound as data1: its UUID is {found.uuid}, and {bound.uuid} is expected"
+
+
+def header_facts(image: Path) -> luks_header.Facts:
+    header, facts = luks_header.copy_from(str(image))
+    header.close()
+    return facts
+
+
 def rebuilt_image(tree: Path, volumes: dict[str, str]) -> machines.Image:
     """Give a tree's image more volumes, as an administrator would: configure, be told that it is stale, rebuild."""
     release = kernel_release(tree)
@@ -104,16 +130,20 @@ def test_temporary_volumes_bring_no_network_up(
     (copy / "etc/cryptpilot/volumes/root.toml").unlink()
     files = {name: otp_file(name) for name in OTP_FILES}
     machines.configure(copy, {"swap0": files.pop("swap0")}, machines.settings(timeout=PATIENCE))
+    swapped, said = swapped_disk(copy, files, tmp_path)
     image = rebuilt_image(copy, files)
     asked = in_chroot(copy, ["lsinitrd", "-f", "etc/cmdline.d/95cryptpilot.conf", f"boot/{image.path.name}"])
     assert asked.strip() == ""
     fstab = "/dev/mapper/scratch /mnt ext4 defaults 0 0\n/dev/mapper/sealed /media ext4 defaults 0 0\n"
     plain = plain_system(copy, tmp_path, fstab + "/dev/mapper/swap0 none swap defaults 0 0\n")
     disks = [Disk(blank_disk(tmp_path / f"{name}.img", 64 * MIB), name) for name in OTP_FILES]
-    machine = plain.machine(image, *disks, report_disk, network=network)
+    machine = plain.machine(image, *disks, swapped, report_disk, network=network)
     console = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check().console
     report = machines.read_report(report_disk)
     assert opened_by(report) == dict.fromkeys(OTP_FILES, "initrd")
+    # by neither stage, and before the key was asked for
+    assert console.count(said) >= 2, console
+    assert ("data1", "fetch-key") not in {(event["volume"], event["step"]) for event in machines.events(report)}
     assert re.search(r"^e\S+ +DOWN *$", report["addresses"], re.MULTILINE), report["addresses"]
     assert "network-up" not in {event["step"] for event in machines.events(report)}
     mounted = dict(line.split()[:2] for line in report["mounts"].splitlines())

@@ -249,6 +249,10 @@ def test_an_open_volume_that_would_not_open_again_says_so(
     status = examine(dataclasses.replace(one, dev=str(other)))
     assert status.state is State.OPENED
     assert status.detail.startswith(f"will not open again: {other} holds another volume")
+    said: list[str] = []
+    config = Config(mine.parent, load(mine.parent).boot, (status.volume,))
+    assert not check.check(config, keep_checking=True, skip_passphrase=True, say=said.append)
+    assert said[0].startswith("data1: error: will not open again")
 
 
 def test_what_has_the_uuid_and_another_key_is_refused(templates: tuple[Template, Template]) -> None:
