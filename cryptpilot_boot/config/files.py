@@ -18,6 +18,7 @@ _LEFT_BEHIND = re.compile(
     r"#.*#|.*~|.*\.(bak|old|orig|rej|save|sav|tmp|swp|swo|swx|part|disabled|rpm(new|save|orig)|dpkg-\w+|ucf-\w+)",
     re.IGNORECASE,
 )
+_LIKE_VOLUMES = re.compile(r"volumes?(\.d)?", re.IGNORECASE)
 _DOCUMENTATION = re.compile(r"(README|COPYING|LICENSE|NOTES?)(\..*)?|.*\.(md|rst)", re.IGNORECASE)
 
 
@@ -80,6 +81,8 @@ def _outside(directory: Path) -> Iterator[PassedOver]:
     """Look for files of volumes that are not where they are read."""
     for path in _entries(directory):
         name = path.name
+        if _LIKE_VOLUMES.fullmatch(name) and name != "volumes" and path.is_dir():
+            yield PassedOver(path, f"volumes are read from {directory}/volumes", likely=True)
         if name in ("global.toml", "volumes") or name.startswith(".") or not name.lower().endswith(_SUFFIX):
             continue
         if name.lower() == "global.toml":

@@ -49,9 +49,7 @@ def load(directory: Path = DEFAULT_DIRECTORY, *, others: bool = True) -> Config:
     def usable(path: Path, value: Callable[[Document], T]) -> Iterator[T]:
         """Give the value of a file, if it has one."""
         try:
-            if others:
-                _require_trust(path)
-            yield value(_parse(path))
+            yield value(_parse(path, others=others))
         except ConfigError as error:
             # without the frames it came through, which hold the text with its credentials
             problems.append(ConfigError(error.what, error.hint))
@@ -129,9 +127,12 @@ def _require_trusted_program(volume: Volume) -> None:
         raise ConfigError(f"{volume.source}: the program {path} cannot be looked at: {error.strerror}") from None
 
 
-def _parse(path: Path) -> Document:
+def _parse(path: Path, *, others: bool = True) -> Document:
+    """Read a file. others: see `load`; the file must not be theirs to change."""
     if complaint := names.file(path.name):
         raise ConfigError(f"{printable(str(path))}: {complaint}", "rename it")
+    if others:
+        _require_trust(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ConfigError(f"{path}: is no regular file")

@@ -55,7 +55,7 @@ def require(path: Path, own: Collection[Path] = ()) -> None:
 
 
 def _said(path: Path, step: Path) -> str:
-    return f"{path}:" if path == step else f"{path}: {step}, on the way to it,"
+    return printable(f"{path}:" if path == step else f"{path}: {step}, on the way to it,")
 
 
 def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:

@@ -16,6 +16,7 @@ from cryptpilot_boot.keys import execute, floor, otp
 from cryptpilot_boot.keys.retry import Ask, ask_until
 from cryptpilot_boot.keys.shared import Answers
 from cryptpilot_boot.passphrase import Passphrase
+from cryptpilot_boot.system.programs import is_there
 
 __all__ = ["Answers", "Ask", "Passphrase", "ask_until", "describe", "prepare", "previous", "require_usable", "share"]
 
@@ -92,8 +93,10 @@ def _with_port(address: str) -> str:
 
 
 def _describe_exec(encrypt: Exec) -> dict[str, str]:
-    # not its arguments, which may be nobody's business
-    return {"provider": f"command {encrypt.command}"}
+    # not its arguments, which may be secret, nor those that stand in its place by mistake
+    first, blank, _ = encrypt.command.partition(" ")
+    name = f"{first} ..." if blank and not is_there(encrypt.command) else encrypt.command
+    return {"provider": f"command {name}"}
 
 
 _PREPARE: dict[str, Callable[[Any], Ask]] = {

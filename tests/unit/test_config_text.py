@@ -211,6 +211,15 @@ def test_a_file_that_is_not_read_is_told_where_it_may_be_missed(
     assert (name in out, err) == (likely, "")
 
 
+@pytest.mark.parametrize("name", ["volume", "Volumes", "volumes.d"])
+def test_a_directory_that_is_called_almost_like_it_is_told(tmp_path: Path, name: str) -> None:
+    configure(tmp_path)
+    (tmp_path / name).mkdir()
+    (passed_over,) = load(tmp_path).passed_over
+    assert str(passed_over) == f"{tmp_path}/{name} is passed over: volumes are read from {tmp_path}/volumes"
+    assert passed_over.likely
+
+
 def test_a_link_of_an_editor_to_nowhere_is_no_configuration(tmp_path: Path) -> None:
     """Emacs marks a file that is being edited so."""
     configure(tmp_path, SMALL)

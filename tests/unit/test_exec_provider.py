@@ -187,3 +187,5 @@ def test_its_arguments_are_not_shown() -> None:
     source = Exec("/opt/get-key", ("--token", "hunter2"))
     assert keys.describe(source) == {"provider": "command /opt/get-key"}
     assert "hunter2" not in repr(source)
+    mistaken = Exec("/opt/get-key --token hunter2")
+    assert keys.describe(mistaken) == {"provider": "command /opt/get-key ..."}

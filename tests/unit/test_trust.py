@@ -55,6 +55,14 @@ def test_a_file_that_others_can_change_costs_its_volume_alone(tmp_path: Path, wa
     assert "can be changed by" in problem or f"belongs to user {NOBODY}" in problem
 
 
+def test_a_name_that_a_terminal_obeys_is_not_printed(tmp_path: Path) -> None:
+    directory = tmp_path / "a\x1b[31m\n"
+    configure(directory, SMALL)
+    for path in (directory / "volumes/v0.toml", directory):
+        world(path)
+        assert said(directory)[0] == []
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_settings_that_others_can_change_are_not_used(tmp_path: Path, way: Callable[[Path], None]) -> None:
     configure(tmp_path, SMALL, settings="[boot]\ntimeout = 1\n")
