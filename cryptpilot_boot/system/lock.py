@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import hashlib
 import os
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 
 DIRECTORY = Path("/run/cryptpilot/lock")
 DEVICES = Path("/run/cryptpilot/lock-device")
+_CONTROL = Path("/dev/mapper/control")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FLOCK = struct.Struct("@hhqqi4x")  # struct flock of <fcntl.h> with 64-bit offsets: type, whence, start, length, pid
 
 
 @contextlib.contextmanager
@@ -39,20 +45,43 @@ def of_device(number: str, path: str, directory: Path = DEVICES) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def _held(path: Path, busy: str) -> Iterator[None]:
-    try:
-        private.directory(path.parent)
-        descriptor = private.opened(path, os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        hint = (
-            "run this as root" if os.geteuid() else f"see who made it: ls -ld {path.parent.parent} {path.parent} {path}"
-        )
-        raise CryptpilotError(f"{path}: cannot be locked: {error.strerror}", hint) from None
-    try:
-        _take(descriptor, CryptpilotError(busy, f"wait until it is done; see which one it is: fuser --verbose {path}"))
+def _held(path: Path, said: str) -> Iterator[None]:
+    busy = CryptpilotError(said, f"wait until it is done; see which one it is: fuser --verbose {path}")
+    with contextlib.ExitStack() as locks:
+        in_control = _take_place(path, busy, locks)
+        try:
+            private.directory(path.parent)
+            descriptor = private.opened(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            if not (in_control and error.errno in _NO_ROOM):
+                raise _cannot_be_locked(path, error) from None
+        else:
+            locks.callback(os.close, descriptor)
+            _take(descriptor, busy)
         yield
-    finally:
-        os.close(descriptor)
+
+
+def _take_place(path: Path, busy: CryptpilotError, locks: contextlib.ExitStack) -> bool:
+    """Lock the byte that stands for a path in a file that needs no room; False where there is no device mapper.
+
+    It is the device mapper's own, which only root opens; see fcntl(2), "Open file description locks".
+    """
+    try:
+        descriptor = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False  # nothing is opened or formatted without it, which says so itself
+    locks.callback(os.close, descriptor)
+    place = int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:7], "big")
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))
+    except BlockingIOError:
+        raise busy from None
+    return True
+
+
+def _cannot_be_locked(path: Path, error: OSError) -> CryptpilotError:
+    hint = "run this as root" if os.geteuid() else f"see who made it: ls -ld {path.parent.parent} {path.parent} {path}"
+    return CryptpilotError(f"{path}: cannot be locked: {error.strerror}", hint)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system import lock, private
 from cryptpilot_boot.system.lock import held
 
 if TYPE_CHECKING:
@@ -47,4 +49,43 @@ def test_what_a_killed_process_held_is_free(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CryptpilotError, match="cannot be locked: "), held("a", tmp_path / "file"):
+        pytest.fail("it was held")
+
+
+@pytest.mark.parametrize("room", ["none", "since then"])
+def test_a_lock_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: str) -> None:
+    """It is another's as well if there is room again when that comes."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "control").touch()
+    monkeypatch.setattr(lock, "_CONTROL", tmp_path / "control")
+    with monkeypatch.context() as full:
+        full.setattr(private, "directory", fail)
+        locks = tmp_path / "locks"
+        with held("a", locks):
+            if room == "since then":
+                full.undo()
+            with (
+                pytest.raises(CryptpilotError, match="another cryptpilot process is at work on volume a"),
+                held("a", locks),
+            ):
+                pytest.fail("it was held twice")
+            with held("b", locks):
+                pass
+        with held("a", locks):
+            pass
+        assert (locks / "a").exists() is (room == "since then")
+
+
+def test_without_room_and_without_a_device_mapper_there_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lock, "_CONTROL", tmp_path / "absent")
+    monkeypatch.setattr(private, "directory", fail)
+    with pytest.raises(CryptpilotError, match="cannot be locked: No space left on device"), held("a", tmp_path):
         pytest.fail("it was held")

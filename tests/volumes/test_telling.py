@@ -37,6 +37,10 @@ no_room() {{
     mount -t tmpfs -o size=8k,mode=755 none /run/cryptpilot
     head -c 8192 /dev/zero > /run/cryptpilot/events.jsonl || true
 }}
+no_file() {{
+    mkdir -p /run/cryptpilot
+    mount -t tmpfs -o nr_inodes=1,mode=755 none /run/cryptpilot
+}}
 """
 # Runs a program whose outputs are a pipe that is full, and that is never read. 1031: F_SETPIPE_SZ
 NOBODY_READS = (
@@ -49,6 +53,7 @@ CONSOLES = {
     "closed": "boot >&- 2>&- || status=$?",
     "blocked": f"perl -e '{NOBODY_READS}' cryptpilot boot-service --stage system || status=$?",
     "no room for the log": "no_room; boot || status=$?",
+    "no room for any file": "no_file; boot || status=$?",
     "full, and no room for the log": "no_room; boot > /dev/full 2>&1 || status=$?",
 }
 
