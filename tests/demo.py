@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tests import machines
 from tests.lab import net, qemu
+from tests.lab.run import mean_default_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ OUTPUT = Path("build/demo")
 
 def main() -> int:
     """Show the main job; the exit status is 0 when the machine runs from the encrypted root."""
+    mean_default_signals()
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="cryptpilot-demo-") as work:

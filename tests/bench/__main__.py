@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.bench import boots, image, integrity, several, start, storm, unlock
 from tests.bench.workshop import Workshop
+from tests.lab.run import mean_default_signals
 
 QUESTIONS = {
     "image": image.measure,
@@ -26,6 +27,7 @@ QUESTIONS = {
 
 def main() -> None:
     """Measure, and print a table for each question."""
+    mean_default_signals()
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.partition("\n")[0])
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"{', '.join(QUESTIONS)} (default: all)")
     names = parser.parse_args().questions or list(QUESTIONS)

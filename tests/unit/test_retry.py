@@ -147,3 +147,15 @@ def test_name_servers_that_are_there_are_left_alone(initrd: Path) -> None:
     (initrd / "state").write_text("DNS=10.0.2.3\n")
     assert network.adopt_name_servers()
     assert (initrd / "resolv.conf").read_text() == "nameserver 192.0.2.1\n"
+
+
+def test_the_time_that_was_asked_for_is_not_cut_at_the_deadline() -> None:
+    """The last try may last longer than there is time."""
+
+    def ask(_: float) -> Passphrase:
+        time.sleep(1.7)
+        raise KeyFetchError("no answer", retryable=True)
+
+    with pytest.raises(KeyFetchError) as caught:
+        ask_until(ask, Deadline(2), "v")
+    assert caught.value.what == "no answer (2 tries in 4 s)"
