@@ -475,6 +475,18 @@ def test_an_outcome_that_cannot_be_told_keeps_no_volume(monkeypatch: pytest.Monk
     assert str(untold[0]["error"]).startswith("internal error: RuntimeError at ")
 
 
+def test_a_bug_leaves_nothing_half_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(volume, "open_volume", makes(tmp_path))
+
+    def pivot() -> None:
+        if (tmp_path / "a-begun").exists():
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stage.run(initrd(one("a", THERE), timeout=600), lambda _: None, pivot)
+    assert (tmp_path / "a-closed").exists()
+
+
 def test_what_takes_long_is_told_and_named_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is: here, a disk that is there and answers slowly."""
 
