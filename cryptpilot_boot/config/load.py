@@ -90,9 +90,9 @@ def _with_identity(volume: Volume, config: Config, *, others: bool) -> Volume:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     if others:
-        _require_trust(path)
+        _require_trust(path)  # with its own hint
     try:
-        return dataclasses.replace(volume, identity=schema.identity(_parse(path)))
+        return dataclasses.replace(volume, identity=schema.identity(_parse(path, others=False)))
     except ConfigError as error:
         raise ConfigError(
             error.what,
@@ -127,7 +127,7 @@ def _require_trusted_program(volume: Volume) -> None:
         raise ConfigError(f"{volume.source}: the program {path} cannot be looked at: {error.strerror}") from None
 
 
-def _parse(path: Path, *, others: bool = True) -> Document:
+def _parse(path: Path, *, others: bool) -> Document:
     """Read a file. others: see `load`; the file must not be theirs to change."""
     if complaint := names.file(path.name):
         raise ConfigError(f"{printable(str(path))}: {complaint}", "rename it")

@@ -205,6 +205,24 @@ def test_commands_say_so_and_fail(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert err[1].endswith(f"chmod go-w {tmp_path}/volumes")
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_volume_is_bound_to_is_nobody_elses_to_change(tmp_path: Path, way: Callable[[Path], None]) -> None:
+    configure(tmp_path, EXEC, OTHER)
+    identities = tmp_path / "identities"
+    identities.mkdir()
+    (identities / "v.toml").write_text(f'volume_keys = ["{64 * "a"}"]\n')
+    assert said(tmp_path) == (["v", "w"], [])
+    way(identities / "v.toml")
+    config = load(tmp_path)
+    (problem,) = config.problems
+    assert [one.volume for one in config.volumes] == ["w"]
+    assert problem.what.startswith(f"{identities}/v.toml: ")
+    assert problem.hint.startswith("see what it says, then: ch"), "it is not for the command to say that it is right"
+    assert len(load(tmp_path, others=False).volumes) == 2
+    way(identities)
+    assert said(tmp_path)[0] == []
+
+
 def test_reading_is_another_matter(tmp_path: Path) -> None:
     configure(tmp_path, SMALL)
     for path in (tmp_path, tmp_path / "volumes", tmp_path / "volumes/v0.toml"):
