@@ -5,16 +5,18 @@ PREFIX ?= /usr
 DESTDIR ?=
 PYTEST_ARGS ?=
 BENCH ?=
+FUZZ ?=
 
 # A virtual environment from the hash-pinned locks, made on first use and kept outside the repository.
 DEV = "$$($(PYTHON) build.py venv dev)/bin"
 
-.PHONY: help setup demo test bench build reproducible install lint format lock audit clean
+.PHONY: help setup demo test bench fuzz build reproducible install lint format lock audit clean
 
 help:
 	@echo "make demo      show a machine booting from a disk that unlocks itself with a secret from KMS"
 	@echo "make test      install what is needed and run everything: lint, unit tests, real volumes, real boots"
 	@echo "make bench     measure: times to open volumes, bytes in the image, memory (BENCH=\"unlock several\": only these)"
+	@echo "make fuzz      read 100,000 changed LUKS2 headers (FUZZ=\"MUTANTS SEED\")"
 	@echo "make build     freeze the agent into build/dist/cryptpilot"
 	@echo "make reproducible   build a clone of the commit elsewhere, and compare byte by byte"
 	@echo "make install   lay it out below DESTDIR (PREFIX=$(PREFIX))"
@@ -47,6 +49,9 @@ test: setup lint build
 
 bench: setup build
 	@$(DEV)/python -m tests.bench $(BENCH)
+
+fuzz: setup
+	@$(DEV)/python -m tests.fuzz $(FUZZ)
 
 lint:
 	@$(DEV)/ruff check .

@@ -10,10 +10,12 @@ import copy
 import dataclasses
 import hashlib
 import json
+import re
 import subprocess
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 BINARY = 4096
@@ -147,6 +149,18 @@ def set_slot_cipher(metadata: Json, cipher: object) -> None:
     slot_area(metadata)["encryption"] = cipher
 
 
+def authenticate(metadata: Json) -> None:
+    """Have the header say that the data are authenticated, as `init` does with integrity = true."""
+    segment(metadata)["integrity"] = {
+        "type": "hmac(sha256)",
+        "journal_encryption": "none",
+        "journal_integrity": "none",
+    }
+    for slot in metadata["keyslots"].values():
+        slot["key_size"] = 96
+        slot["area"]["size"] = "385024"
+
+
 def make_linear(metadata: Json) -> None:
     """Have the data taken as they are on the disk."""
     metadata["segments"]["0"] = {"type": "linear", "offset": str(DATA), "size": "dynamic"}
@@ -189,6 +203,82 @@ def open_to_all(template: Template, **fields: Any) -> dict[int, bytes]:
     return {**template.both(template.changed(change), **fields), SLOTS: split(key, stripes)}
 
 
+# What may stand where in a header, as patterns over its members written one a line: the list once more, written apart
+# from the product's.
+_NUMBER, _SALT = "(0|[1-9][0-9]*)", "[A-Za-z0-9+/]{43}="
+_LISTED = [
+    "keyslots/N/type=(luks2|reencrypt)",
+    "keyslots/N/key_size=(64|96|1)",
+    "keyslots/N/af/type=luks1",
+    "keyslots/N/af/stripes=4000",
+    "keyslots/N/af/hash=sha(256|512)",
+    "keyslots/N/area/type=(raw|checksum|journal|none)",
+    f"keyslots/N/area/(offset|size)={_NUMBER}",
+    "keyslots/N/area/encryption=aes-xts-plain64",
+    "keyslots/N/area/key_size=64",
+    "keyslots/N/area/hash=sha(256|512)",
+    "keyslots/N/area/sector_size=(512|4096)",
+    "keyslots/N/kdf/type=(pbkdf2|argon2id?)",
+    "keyslots/N/kdf/hash=sha(256|512)",
+    f"keyslots/N/kdf/(iterations|time|memory|cpus)={_NUMBER}",
+    f"keyslots/N/kdf/salt={_SALT}",
+    "keyslots/N/mode=reencrypt",
+    "keyslots/N/direction=(forward|backward)",
+    "keyslots/N/priority=0",
+    "segments/N/type=crypt",
+    f"segments/N/(offset|iv_tweak)={_NUMBER}",
+    f"segments/N/size=(dynamic|{_NUMBER})",
+    "segments/N/encryption=aes-xts-plain64",
+    "segments/N/sector_size=(512|4096)",
+    r"segments/N/integrity/type=hmac\(sha256\)",
+    "segments/N/integrity/journal_(encryption|integrity)=none",
+    "segments/N/flags/N=backup-(previous|final)",
+    "digests/N/type=pbkdf2",
+    f"digests/N/(keyslots|segments)/N={_NUMBER}",
+    "digests/N/hash=sha(256|512)",
+    f"digests/N/iterations={_NUMBER}",
+    f"digests/N/salt={_SALT}",
+    "digests/N/digest=([A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{86}==)",
+    f"config/(json_size|keyslots_size)={_NUMBER}",
+    "config/requirements/mandatory/N=online-reencrypt-v2",
+]
+_LIST = re.compile("|".join(line.replace("/N", "/[0-9]{1,2}") for line in _LISTED))
+# Of numbers, by the last part of their place: the least and the most.
+_BOUNDS = {
+    "iterations": (1000, 10_000_000),
+    "time": (4, 65536),
+    "memory": (32, 1 << 20),
+    "cpus": (1, 4),
+    "keyslots_size": (258048, 128 << 20),
+}
+
+
+def require_listed(metadata: Json) -> None:
+    """Require that a header says nothing but what is allowed."""
+    lines = list(_lines(metadata, ""))
+    for line in lines:
+        assert _LIST.fullmatch(line), line
+        place, _, value = line.rpartition("=")
+        least, most = _BOUNDS.get(place.rpartition("/")[2], (0, 1 << 63))
+        assert not value.isdigit() or least <= int(value) <= most, line
+    assert any(line.startswith("keyslots/") for line in lines)
+    assert any(line.startswith("segments/") for line in lines)
+    assert metadata["tokens"] == {}
+    authenticated = any("integrity" in one for one in metadata["segments"].values())
+    sizes = {slot["key_size"] for slot in metadata["keyslots"].values() if slot["type"] == "luks2"}
+    assert sizes == {96 if authenticated else 64}
+
+
+def _lines(value: object, place: str) -> Iterator[str]:
+    """Write the members of an object one a line, as path=value."""
+    inner = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else None
+    if inner is None:
+        yield f"{place}={value}"
+        return
+    for name, one in inner:
+        yield from _lines(one, f"{place}/{name}" if place else str(name))
+
+
 def split(key: bytes, stripes: int) -> bytes:
     """Split a key as LUKS does (with sha256), though with zeros in place of chance: the last part is what matters."""
     state = bytes(len(key))
@@ -198,3 +288,25 @@ def split(key: bytes, stripes: int) -> bytes:
             hashlib.sha256(number.to_bytes(4, "big") + block).digest() for number, block in enumerate(blocks)
         )
     return bytes(len(key) * (stripes - 1)) + bytes(one ^ other for one, other in zip(state, key))
+
+
+def guess_a_key(template: Template, guess: int, salt: bytes) -> dict[int, bytes]:
+    """Make a header that needs no secret: 32 key slots of one byte each, one of which any passphrase may hit.
+
+    guess: the byte that is to be the volume key. salt: changes which passphrases hit it.
+    """
+    encoded = base64.b64encode(salt).decode()
+    digest = base64.b64encode(hashlib.pbkdf2_hmac("sha256", bytes([guess]), salt, 1000, dklen=32)).decode()
+
+    def change(metadata: Json) -> None:
+        (slot,) = metadata["keyslots"].values()
+        metadata["keyslots"] = {}
+        for number in range(32):
+            area = {**slot["area"], "offset": str(SLOTS + 4096 * number), "size": "4096"}
+            kdf = {**slot["kdf"], "salt": base64.b64encode(hashlib.sha256(salt + bytes([number])).digest()).decode()}
+            metadata["keyslots"][str(number)] = {**slot, "key_size": 1, "area": area, "kdf": kdf}
+        set_cipher(metadata, "arc4-ecb")
+        segment(metadata)["sector_size"] = 512
+        metadata["digests"]["0"].update(keyslots=list(metadata["keyslots"]), salt=encoded, digest=digest)
+
+    return template.both(template.changed(change))

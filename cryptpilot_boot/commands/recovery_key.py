@@ -25,11 +25,19 @@ def enroll(config: Config, name: str, report: Report, show: Show, *, replace: bo
     """Give a volume a recovery key, and show it; True when that went well. replace: older ones are removed."""
 
     def enroll_one(one: Volume) -> str:
-        removed = volume.enroll(
+        enrolled = volume.enroll(
             one, passphrase_of(one, config, answers), previous_of(one, config, answers), show, replace=replace
         )
+        removed = enrolled.removed
         void = f", and {removed} older one{'s do' if removed > 1 else ' does'} no more" if removed else ""
-        return f"its recovery key opens it from now on{void}"
+        said = f"its recovery key opens it from now on{void}"
+        if enrolled.unproven:
+            slots = ", ".join(map(str, enrolled.unproven))
+            said += (
+                f"; key slot {slots} was left: the header says that it takes an older recovery key, and nothing proves"
+                f" that; if you know it: cryptsetup luksKillSlot {one.dev} {enrolled.unproven[0]}"
+            )
+        return said
 
     with keys.Answers() as answers:
         return each(select(config, [name]), enroll_one, report)

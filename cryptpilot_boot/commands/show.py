@@ -96,6 +96,7 @@ def _record(status: Status) -> dict[str, object]:
         "status": status.state.value,
         "detail": status.detail,
         "rotation_pending": status.rotation_pending,
+        "reencrypting": status.reencrypting,
     }
 
 

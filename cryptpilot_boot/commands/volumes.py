@@ -98,7 +98,8 @@ def open_volumes(config: Config, names: Sequence[str], report: Report, *, check_
             ask_previous=previous_of(one, config, answers),
             check_fs=check_fs,
         )
-        return f"{one.mapper_path} {_OPENED[opened].format(one.volume)}"
+        remains = f"; {volume.reencryption(one)}" if volume.examine(one).reencrypting else ""
+        return f"{one.mapper_path} {_OPENED[opened].format(one.volume)}{remains}"
 
     with keys.Answers() as answers:
         return each(select(config, names), open_one, report)

@@ -16,7 +16,7 @@ import threading
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.errors import Interrupted, ProgramError
-from cryptpilot_boot.system import luks_header
+from cryptpilot_boot.system import block, luks_header, luks_metadata
 from cryptpilot_boot.system.run import raise_if_interrupted, run
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _INTEGRITY = ["--integrity=hmac-sha256"]
 # Before, cryptsetup looks for the tags of a device whose header it is given as a file in that file.
 _INTEGRITY_SINCE = (2, 4)
 _LONGEST_FLUSH = 600.0  # seconds, until what a wipe that is cut short left in memory is on the disk
+_TO_MAP = 2.0  # seconds that making a mapping takes at most, once the key is derived
 # Argon2id takes up to half of the memory there is: of several at once, one would be killed for want of it.
 _ONE_BY_ONE = ["--serialize-memory-hard-pbkdf"]
 _formatting_memory_hard = threading.Lock()  # luksFormat heeds no such option
@@ -119,30 +120,31 @@ def luks_open(
     """Open the LUKS2 device as /dev/mapper/`name`. The passphrase is verified by opening.
 
     journal: keep the journal of a device with integrity. readonly: nothing is written to the device. An interruption
-    leaves the device closed.
+    leaves the device closed, and does not wait for a key that takes long to derive.
     """
     raise_if_interrupted()
-    run(
-        [
-            "cryptsetup",
-            "open",
-            "--type=luks2",
-            f"--header={header.path}",
-            *_ONE_BY_ONE,
-            *([] if journal else _NO_JOURNAL),
-            *(["--readonly"] if readonly else []),
-            "--key-file=-",
-            device,
-            name,
-        ],
-        stdin=passphrase.reveal(),
-        pass_fds=[header.descriptor],
-        finish=True,
-    )
     try:
+        run(
+            [
+                "cryptsetup",
+                "open",
+                "--type=luks2",
+                f"--header={header.path}",
+                *_ONE_BY_ONE,
+                *([] if journal else _NO_JOURNAL),
+                *(["--readonly"] if readonly else []),
+                "--key-file=-",
+                device,
+                name,
+            ],
+            stdin=passphrase.reveal(),
+            pass_fds=[header.descriptor],
+            patience=_TO_MAP,
+        )
         raise_if_interrupted()
     except Interrupted:
-        close(name)
+        for mapping in filter(None, map(block.mapping, (name, below(name)))):
+            close(mapping.name)
         raise
 
 
@@ -219,9 +221,12 @@ def kill_slot(device: str, slot: int, passphrase: Passphrase) -> None:
     )
 
 
-def add_recovery_token(device: str, slot: int) -> None:
-    """Note in the header on the device that a key slot takes a recovery key, as systemd-cryptenroll does."""
-    token = json.dumps({"type": "systemd-recovery", "keyslots": [str(slot)]}).encode()
+def add_recovery_token(device: str, slot: int, mac: str) -> None:
+    """Note in the header on the device that a key slot takes a recovery key, as systemd-cryptenroll does.
+
+    mac: see volume.recovery.
+    """
+    token = json.dumps(luks_metadata.recovery_token(slot, mac)).encode()
     run(["cryptsetup", "token", "import", "--json-file=-", device], stdin=memoryview(token), finish=True)
 
 

@@ -1,8 +1,8 @@
 """LUKS2 headers, held in memory.
 
-A header is written to the device only when it is complete, and a device is opened with a copy of its header that was
-looked at before: what cryptsetup then goes by is what was checked, whatever somebody does to the disk meanwhile. The
-copy's JSON is written anew from what was read of it, so that no other reader can find anything else in it.
+A header is written to the device only when it is complete. A device is opened by a header in memory that is put
+together from what was checked of the device's own: whatever the host writes to the disk meanwhile, cryptsetup goes by
+nothing else. system.luks_metadata says what is allowed.
 
 Source of the format: the LUKS2 On-Disk Format Specification, version 1.1.
 """
@@ -13,11 +13,13 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptpilot_boot.errors import DeviceError, printable
-from cryptpilot_boot.system import block
+from cryptpilot_boot.errors import DeviceError
+from cryptpilot_boot.system import block, luks_metadata
+from cryptpilot_boot.system.luks_metadata import Facts as Facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,21 +30,18 @@ SIZE = 16 << 20
 _FIRST, _SECOND = b"LUKS\xba\xbe", b"SKUL\xba\xbe"  # how the two copies of the metadata begin
 _BINARY = 4096  # bytes before the JSON
 _SIZES = tuple(1 << shift for shift in range(14, 23))  # what a copy of the metadata may take: 16 KiB to 4 MiB
-_SLOTS = 128 << 20  # the most that all key slots may take
-_FURTHEST = 1 << 40  # no data begin beyond
 _LONGEST = 1 << 20  # bytes of JSON, of which cryptsetup writes some thousands: what is parsed takes room in memory
 _LUKS2 = 2
+_MAGIC = slice(0x0, 0x6)
 _VERSION = slice(0x6, 0x8)
 _SIZE = slice(0x8, 0x10)
+_SEQUENCE = slice(0x10, 0x18)
 _ALGORITHM = slice(0x48, 0x68)
 _UUID = slice(0xA8, 0xD0)
 _SUBSYSTEM = slice(0xD0, 0x100)
 _OFFSET = slice(0x100, 0x108)
 _CHECKSUM = slice(0x1C0, 0x200)
-_DIGITS = 20  # of a number of 64 bits
 _BLOCK = 1 << 20
-_SECTOR = 512
-_RECOVERY = "systemd-recovery"  # the token by which systemd-cryptenroll too knows the slots of recovery keys
 
 
 class Header:
@@ -109,39 +108,28 @@ def _field(device: str, place: slice) -> str:
     return head[place].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What a header says of how the device is encrypted; of all its valid copies together.
+class Distrusted(DeviceError):
+    """A header says what no header of ours says. reason: what that is; nothing of it is the header's own text."""
 
-    segments: types of the data segments ("crypt"). ciphers: of the data; slot_ciphers: of the key slots. integrity:
-    how the data are authenticated ("hmac(sha256)"), "" among them where some are not. uuids: what the header is called.
-    volume_keys: digests, with their salt, of the keys that the data are encrypted with. layout: the data segments as
-    they are described. room: bytes a device must have for the header and the data. recovery: the tokens that say which
-    key slots take recovery keys, each by its number and with the numbers of those slots that there are.
-    """
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(
+            f"the LUKS2 header of {name} is not to be trusted: {reason}",
+            f"unless you know who changed it, take this disk as tampered with; look at it: cryptsetup luksDump {name}",
+        )
+        self.reason = reason
 
-    segments: frozenset[str]
-    ciphers: frozenset[str]
-    slot_ciphers: frozenset[str]
-    integrity: frozenset[str]
-    uuids: frozenset[str]
-    volume_keys: frozenset[str]
-    layout: frozenset[str]
-    room: int
-    recovery: frozenset[tuple[int, frozenset[int]]]
 
-    @property
-    def recovery_slots(self) -> set[int]:
-        """Numbers of the key slots that take recovery keys."""
-        return {slot for _, slots in self.recovery for slot in slots}
+class Unfinished(DeviceError):
+    """A reencryption of the device was cut short where only cryptsetup can go on."""
 
 
 def copy_from(device: str, name: str = "") -> tuple[Header, Facts]:
-    """Copy a device's header into memory, and read the copy.
+    """Check a device's header against what is allowed, and put what was checked together in memory.
 
-    name: what a person knows the device by, if that is not its path. Only what was understood is copied, so that
-    cryptsetup can go by nothing else; and no tokens, or else it would try to open the device by them before it takes a
-    passphrase. Raises DeviceError when there is no header that could be used.
+    name: what a person knows the device by, if that is not its path. cryptsetup is given what this returns, and so can
+    go by nothing else. There are no tokens in it, or else cryptsetup would try to open the device by them before it
+    takes a passphrase. Raises DeviceError: Distrusted for a header that says what none of ours does, Unfinished while
+    its reencryption has to be finished first, and another when there is no header that could be used.
     """
     name = name or device
     try:
@@ -155,14 +143,21 @@ def copy_from(device: str, name: str = "") -> tuple[Header, Facts]:
                 f"{name}: the LUKS2 header is damaged: no copy of it is whole",
                 "put a backup of the header back, if there is one: cryptpilot header restore VOLUME FILE",
             )
-        try:
-            return _copy(source, copies)
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            # not by chance: the checksum is right
-            raise DeviceError(
-                f"{name}: the LUKS2 header makes no sense ({type(error).__name__})",
-                f"look at it: cryptsetup luksDump {name}",
-            ) from None
+        # the one that cryptsetup goes by
+        return _copy(source, max(copies, key=lambda one: (one.sequence, -one.offset)))
+    except luks_metadata.Unfinished:
+        raise Unfinished(
+            f"{name}: a reencryption is not finished, and was cut short in the middle of a step",
+            f"have cryptsetup go on with it, with the volume's secret: cryptsetup reencrypt --resume-only {name}",
+        ) from None
+    except luks_metadata.Unlisted as error:
+        raise Distrusted(name, str(error)) from None
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        # not by chance: the checksum is right
+        raise DeviceError(
+            f"{name}: the LUKS2 header makes no sense ({type(error).__name__})",
+            f"look at it: cryptsetup luksDump {name}",
+        ) from None
     except OSError as error:
         raise DeviceError(f"{name}: its LUKS2 header cannot be read: {error.strerror}") from None
     finally:
@@ -177,9 +172,17 @@ class _Copy:
     content: bytes
 
     @property
+    def sequence(self) -> int:
+        """The number of changes so far: of two copies, the newer has the larger."""
+        return int.from_bytes(self.content[_SEQUENCE], "big")
+
+    @property
     def uuid(self) -> str:
-        """What the header is called."""
-        return printable(self.content[_UUID].split(b"\0", 1)[0].decode("ascii", "replace"))
+        """What the header is called. Raises ValueError when that is no UUID."""
+        text = self.content[_UUID].split(b"\0", 1)[0].decode("ascii")
+        if not re.fullmatch("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+            raise ValueError
+        return text
 
     def metadata(self) -> dict[str, Any]:
         """Return the JSON object. Raises ValueError when it is none, and RecursionError."""
@@ -191,18 +194,10 @@ class _Copy:
         )
         if not isinstance(found, dict):
             raise TypeError
-        return found
-
-    def with_metadata(self, metadata: dict[str, Any]) -> bytes:
-        """Return this copy with other JSON and the checksum for that. Raises ValueError if there is no room."""
-        text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode()
-        # where a string ends at its first NUL, "a" and "a\0b" are one
-        if b"\\u0000" in text or len(text) >= len(self.content) - _BINARY:
+        # Half a character is no text; and where a string ends at its first NUL, "a" and "a\0b" are one.
+        if "\\u0000" in json.dumps(found, ensure_ascii=False).encode().decode():
             raise ValueError
-        content = bytearray(self.content[:_BINARY] + text.ljust(len(self.content) - _BINARY, b"\0"))
-        digest = _digest(content)
-        content[_CHECKSUM] = digest.ljust(_CHECKSUM.stop - _CHECKSUM.start, b"\0")
-        return bytes(content)
+        return found
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -219,7 +214,7 @@ def _no_number(_: str) -> None:
 
 
 def _copies(source: int) -> Iterator[_Copy]:
-    """Find the copies of the metadata whose checksum is right, where cryptsetup looks for them; it uses the newer."""
+    """Find the copies of the metadata whose checksum is right, where cryptsetup looks for them."""
     first = _intact(source, 0, _FIRST)
     if first:
         yield first
@@ -257,60 +252,41 @@ def _digest(copy: bytes | bytearray) -> bytes:
     return digest[: len(blank)]
 
 
-def _copy(source: int, copies: list[_Copy]) -> tuple[Header, Facts]:
-    """Copy the metadata and the key slots; the rest of the room before the data is left blank."""
-    metadata = [copy.metadata() for copy in copies]
-    segments = [segment for one in metadata for segment in one["segments"].values()]
-    areas = [slot["area"] for one in metadata for slot in one["keyslots"].values()]
-    facts = Facts(
-        segments=frozenset(_text(segment["type"]) for segment in segments),
-        ciphers=frozenset(_text(segment.get("encryption", "")) for segment in segments),
-        slot_ciphers=frozenset(_text(area.get("encryption", "")) for area in areas),
-        integrity=frozenset(_text(segment.get("integrity", {}).get("type", "")) for segment in segments),
-        uuids=frozenset(copy.uuid for copy in copies),
-        volume_keys=frozenset(key for one in metadata for key in _volume_keys(one)),
-        layout=frozenset(json.dumps(segment, sort_keys=True) for segment in segments),
-        room=max(_number(segment["offset"]) + _size(segment) for segment in segments),
-        recovery=frozenset(token for one in metadata for token in _recovery(one)),
-    )
-    spans = {(_number(area["offset"]), _number(area["size"])) for area in areas}
-    room = max(_number(segment["offset"]) for segment in segments)
-    # Key slots are copied unread: none may come to lie where the metadata do, or where another copy is looked for.
-    begin = 2 * max(len(copy.content) for copy in copies)
-    if not 0 < room <= _FURTHEST or any(not begin <= start < start + size <= begin + _SLOTS for start, size in spans):
-        raise ValueError
-    if sum(size for _, size in spans) > _SLOTS:
-        raise ValueError
-    header = Header(room)
+def _copy(source: int, found: _Copy) -> tuple[Header, Facts]:
+    """Check a copy of the metadata, and write a header that says what was checked, with the key slots it names."""
+    facts = luks_metadata.check(found.metadata(), len(found.content), found.uuid)
+    header = Header(facts.data)
     try:
-        for copy, found in zip(copies, metadata):
-            block.write(header.descriptor, copy.with_metadata({**found, "tokens": {}}), copy.offset)
-        for start, size in spans:
-            _copy_span(source, header.descriptor, start, size)
+        for offset, magic in ((0, _FIRST), (len(found.content), _SECOND)):
+            block.write(header.descriptor, _written(facts, found, magic, offset), offset)
+        for area in facts.areas:
+            _copy_span(source, header.descriptor, area.offset, area.size)
     except BaseException:
         header.close()
         raise
     return header, facts
 
 
-def _volume_keys(metadata: dict[str, Any]) -> Iterator[str]:
-    """Yield what the volume keys of the data are known by."""
-    for digest in metadata["digests"].values():
-        if digest["segments"]:
-            yield f"{_text(digest['salt'])} {_text(digest['digest'])}"
-
-
-def _recovery(metadata: dict[str, Any]) -> Iterator[tuple[int, frozenset[int]]]:
-    """Yield the tokens of recovery keys, each with those of its key slots that are there."""
-    there = frozenset(_number(slot) for slot in metadata["keyslots"])
-    for number, token in metadata.get("tokens", {}).items():
-        if token.get("type") == _RECOVERY:
-            yield _number(number), frozenset(_number(slot) for slot in token["keyslots"]) & there
-
-
-def _size(segment: dict[str, Any]) -> int:
-    """Return the bytes of a data segment; of one that takes what there is, the least that can be."""
-    return _SECTOR if segment["size"] == "dynamic" else _number(segment["size"])
+def _written(facts: Facts, found: _Copy, magic: bytes, offset: int) -> bytes:
+    """Return a copy of the metadata, made of what was checked alone. Raises ValueError if there is no room."""
+    size = len(found.content)
+    text = json.dumps(facts.json, separators=(",", ":")).encode()
+    if len(text) >= size - _BINARY:
+        raise ValueError
+    content = bytearray(size)
+    for field, value in (
+        (_MAGIC, magic),
+        (_VERSION, _LUKS2.to_bytes(2, "big")),
+        (_SIZE, size.to_bytes(8, "big")),
+        (_SEQUENCE, found.content[_SEQUENCE]),
+        (_ALGORITHM, b"sha256"),
+        (_UUID, facts.uuid.encode()),
+        (_OFFSET, offset.to_bytes(8, "big")),
+    ):
+        content[field] = value.ljust(field.stop - field.start, b"\0")
+    content[_BINARY : _BINARY + len(text)] = text
+    content[_CHECKSUM] = _digest(content).ljust(_CHECKSUM.stop - _CHECKSUM.start, b"\0")
+    return bytes(content)
 
 
 def _copy_span(source: int, target: int, start: int, size: int) -> None:
@@ -321,17 +297,3 @@ def _copy_span(source: int, target: int, start: int, size: int) -> None:
         if len(data) != wanted:
             raise ValueError
         block.write(target, data, start + done)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _number(value: object) -> int:
-    """Read a number as the format has them: in a string, as JSON's own are not good for 64 bits."""
-    text = _text(value)
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
-        raise ValueError
-    return int(text)

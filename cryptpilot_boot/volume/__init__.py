@@ -4,7 +4,7 @@ from cryptpilot_boot.volume.header import Restoration, backup, require_restorabl
 from cryptpilot_boot.volume.initialize import Force, Target, initialize, require_formattable
 from cryptpilot_boot.volume.opening import Opening, close, open_volume, require_openable, verify
 from cryptpilot_boot.volume.recovery import enroll, open_by_key, require_persistent
-from cryptpilot_boot.volume.state import State, Status, describe, examine, is_open
+from cryptpilot_boot.volume.state import State, Status, describe, examine, is_open, reencryption
 
 __all__ = [
     "Force",
@@ -22,6 +22,7 @@ __all__ = [
     "is_open",
     "open_by_key",
     "open_volume",
+    "reencryption",
     "require_formattable",
     "require_openable",
     "require_persistent",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.errors import DeviceError
 from cryptpilot_boot.system import block, lock
-from cryptpilot_boot.volume import identity, opening
+from cryptpilot_boot.volume import identity, opening, state
 from cryptpilot_boot.volume.recovery import require_persistent
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def bind(
         # one copy is proven and pinned: the disk may show another at the next look
         header, facts = opening.initialized_header(unbound, device)
         with header:
-            if len(facts.volume_keys) != 1:
+            if facts.reencrypting:
+                # that its two volume keys belong together would have to be taken from the disk
                 raise DeviceError(
-                    f"{volume.dev} cannot be bound to: its header has {len(facts.volume_keys)} volume keys, not one",
-                    f"look at it: cryptsetup luksDump {volume.dev}",
+                    f"{volume.dev} cannot be bound to yet: it has two volume keys", state.reencryption(volume)
                 )
             opening.with_either_value(
                 unbound,

@@ -150,16 +150,19 @@ def _saved_facts(volume: Volume, saved: luks_header.Header, path: Path) -> luks_
     another = "nothing was changed; put back another backup, if there is one"
     try:
         header, facts = luks_header.copy_from(saved.path, f"{path} is no whole backup")
+    except luks_header.Distrusted as error:
+        reason = error.reason
     except DeviceError as error:
         raise CryptpilotError(error.what, another) from None
-    header.close()
-    reason = state.distrust(volume, facts)
-    if reason:
-        raise CryptpilotError(
-            f"the header in {path} is not to be trusted: {reason}",
-            f"unless you know who changed it, take this file as tampered with; {another}",
-        )
-    return facts
+    else:
+        header.close()
+        reason = state.distrust(volume, facts)
+        if not reason:
+            return facts
+    raise CryptpilotError(
+        f"the header in {path} is not to be trusted: {reason}",
+        f"unless you know who changed it, take this file as tampered with; {another}",
+    )
 
 
 def _require_bound(volume: Volume, saved: luks_header.Facts, path: Path) -> None:
@@ -185,7 +188,7 @@ def _require_no_others(volume: Volume, found: block.Signature | None, overwrite:
 
 
 def _is_the_same(volume: Volume, device: block.Device, saved: luks_header.Facts, path: Path) -> bool:
-    """Tell whether the device's own header is of the same volume; False when it is lost or damaged.
+    """Tell whether the device's own header is of the same volume; False when it is lost, damaged or not to be trusted.
 
     Raises DeviceError when it is of another.
     """
@@ -197,14 +200,10 @@ def _is_the_same(volume: Volume, device: block.Device, saved: luks_header.Facts,
     if (facts.volume_keys, facts.layout) == (saved.volume_keys, saved.layout):
         return True
     raise DeviceError(
-        f"{path} is of another volume (UUID {_names(saved)}) than the one on {volume.dev} (UUID {_names(facts)}): its"
+        f"{path} is of another volume (UUID {saved.uuid}) than the one on {volume.dev} (UUID {facts.uuid}): its"
         " data are encrypted with another key, and could never be read again",
         "nothing was changed; a volume that was initialized anew since the backup has no use for it",
     )
-
-
-def _names(facts: luks_header.Facts) -> str:
-    return " and ".join(sorted(facts.uuids))
 
 
 def _by_either(

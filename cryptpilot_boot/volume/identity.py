@@ -33,8 +33,10 @@ def objection(volume: Volume, facts: Facts, name: str) -> DeviceError | None:
     name: what a person knows the header's place by.
     """
     bound = volume.identity
-    if bound is None or (facts.volume_keys and _digests(facts) <= bound.volume_keys):
+    if bound is None or _digests(facts) <= bound.volume_keys:
         return None
+    if facts.reencrypting and _digests(facts) & bound.volume_keys:
+        return None  # cryptsetup proves by both volume keys, of which one is the volume's, that they belong together
     found = _uuid(facts)
     if found and found == bound.uuid:
         return DeviceError(
@@ -90,4 +92,4 @@ def _digests(facts: Facts) -> frozenset[str]:
 
 def _uuid(facts: Facts) -> str:
     """Return a header's UUID, "" for none. Anybody could write it: nothing but a UUID is repeated."""
-    return next((uuid.lower() for uuid in sorted(facts.uuids) if UUID.fullmatch(uuid.lower())), "")
+    return facts.uuid.lower() if UUID.fullmatch(facts.uuid.lower()) else ""

@@ -1,7 +1,14 @@
-"""Recovery keys of a volume: enrolling one, and opening by it."""
+"""Recovery keys of a volume: enrolling one, and opening by it.
+
+A token in the header says which key slots take recovery keys. Whoever can write to the disk can write a token, so it
+carries a MAC by the volume's secret: a key slot is removed as an older recovery key only if its token proves that.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import hmac
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
@@ -19,6 +26,14 @@ if TYPE_CHECKING:
 Ask = Callable[[], "Passphrase"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Enrolled:
+    """What became of older recovery keys. removed: how many were; unproven: key slots that may take others."""
+
+    removed: int = 0
+    unproven: tuple[int, ...] = ()
+
+
 def enroll(
     volume: Volume,
     ask_passphrase: Ask,
@@ -26,8 +41,8 @@ def enroll(
     show: Callable[[Passphrase], None],
     *,
     replace: bool,
-) -> int:
-    """Give a persistent volume, open or not, a recovery key, and show it; return how many older ones were removed.
+) -> Enrolled:
+    """Give a persistent volume, open or not, a recovery key, and show it; return what became of older ones.
 
     ask_previous: as of `open_volume`. show: called with a key that was tried, and is known in the header as what it is.
     Only then are older ones removed, if they are to be. A power cut at any moment leaves what was there, and at most
@@ -42,16 +57,16 @@ def enroll(
                 "has a recovery key already",
                 f"if it is lost: cryptpilot recovery-key {volume.volume} --replace makes another, and this one void",
             )
-        removed = 0
+        enrolled = Enrolled()
 
         def work(passphrase: Passphrase) -> None:
-            nonlocal removed
+            nonlocal enrolled
             own = opening.find_slot(volume, device, passphrase)  # nothing is done unless there is one
             with recovery.generate() as key:
-                removed = _enroll(volume, device, passphrase, own, key, before, show)
+                enrolled = _enroll(volume, device, passphrase, own, key, before, show)
 
         opening.with_either_value(volume, ask_passphrase, ask_previous, work)
-        return removed
+        return enrolled
 
 
 def _enroll(
@@ -62,7 +77,7 @@ def _enroll(
     key: Passphrase,
     before: Facts,
     show: Callable[[Passphrase], None],
-) -> int:
+) -> Enrolled:
     """Do the work of `enroll`; own: the number of the key slot that takes the passphrase."""
     hint = f"see its key slots: cryptsetup luksDump {volume.dev}"
     with (
@@ -81,10 +96,42 @@ def _enroll(
     with telling(volume, "cannot be rid of its older recovery keys, and the new one opens it", hint):
         facts = _facts(volume, device)
         # what also is the volume's own slot stays, whatever a token says
-        older = facts.recovery_slots - {own, slot}
+        claimed = facts.recovery_slots - {own, slot}
+        older = claimed & _proven(passphrase, facts)
         with log.timed("remove-key", volume.volume, device=volume.dev):
             _remove(device, passphrase, older, facts)
-    return len(older)
+    return Enrolled(len(older), tuple(sorted(claimed - older)))
+
+
+def renew_proofs(volume: Volume, device: block.Device, previous: Passphrase, current: Passphrase) -> None:
+    """After a rotation, have the tokens of recovery keys proven by the current value that the previous one proves.
+
+    A power cut in between leaves a token twice, or not proven.
+    """
+    facts = _facts(volume, device)
+    for token in facts.recovery:
+        for slot in token.slots & _proven(previous, facts):
+            cryptsetup.add_recovery_token(device.node, slot, _mac(current, facts, slot))
+            cryptsetup.remove_token(device.node, token.number)
+
+
+def _proven(passphrase: Passphrase, facts: Facts) -> set[int]:
+    """Return the key slots of which a token proves that they take recovery keys."""
+    return {
+        slot
+        for token in facts.recovery
+        for slot in token.slots
+        if token.mac and hmac.compare_digest(token.mac, _mac(passphrase, facts, slot))
+    }
+
+
+def _mac(passphrase: Passphrase, facts: Facts, slot: int) -> str:
+    """Return what proves that a key slot takes a recovery key, "" for a secret that could be guessed by it."""
+    if not passphrase.strong:
+        return ""
+    what = f"cryptpilot recovery key: {facts.uuid} {slot} {facts.salts[slot]}"
+    with passphrase.reveal() as key:
+        return hmac.new(bytes(key), what.encode(), hashlib.sha256).hexdigest()
 
 
 def open_by_key(volume: Volume, ask_key: Ask, *, check_fs: bool) -> opening.Opening:
@@ -126,7 +173,7 @@ def _add(volume: Volume, device: block.Device, passphrase: Passphrase, key: Pass
         if facts.volume_keys != before.volume_keys:
             raise DeviceError(f"{volume.dev} got another header meanwhile", f"see it: cryptsetup luksDump {volume.dev}")
         slot = cryptsetup.verify(device.node, key, header, finish=True)
-    cryptsetup.add_recovery_token(device.node, slot)
+    cryptsetup.add_recovery_token(device.node, slot, _mac(passphrase, facts, slot))
     return slot
 
 
@@ -134,6 +181,6 @@ def _remove(device: block.Device, passphrase: Passphrase, slots: set[int], facts
     """Remove recovery keys, and the tokens that name no others; passphrase: one that opens another slot."""
     for slot in sorted(slots):
         cryptsetup.kill_slot(device.node, slot, passphrase)
-    for token, named in sorted(facts.recovery, key=lambda one: one[0]):
-        if named <= slots:
-            cryptsetup.remove_token(device.node, token)
+    for token in sorted(facts.recovery, key=lambda one: one.number):
+        if token.slots <= slots:
+            cryptsetup.remove_token(device.node, token.number)

@@ -21,6 +21,7 @@ from cryptpilot_boot.volume.opening import (
     require_initialized,
     without_previous,
 )
+from cryptpilot_boot.volume.recovery import renew_proofs
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -47,6 +48,7 @@ def rotate(volume: Volume, ask_passphrase: Callable[[], Passphrase], ask_previou
             try:
                 with ask_previous() as previous, _one_by_one:
                     changed = _move(volume, device, slot, current, previous)
+                    renew_proofs(volume, device, previous, current)
             except KeyFetchError as error:
                 if slot is None:
                     raise without_previous(volume, error) from None

@@ -7,7 +7,7 @@ import enum
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import DeviceError, printable
+from cryptpilot_boot.errors import DeviceError
 from cryptpilot_boot.system import block, luks_header
 from cryptpilot_boot.volume import identity, pending
 
@@ -24,10 +24,6 @@ _MARKS = (INITIALIZING, COMPLETE, TEMPORARY)
 
 # What libblkid takes ciphertext at the end of a device for, going by hardly more than 16 bits: once in 34,000 trials.
 _BY_CHANCE = ("jmicron_raid_member",)
-
-# Source: cryptsetup(8), "AUTHENTICATED DISK ENCRYPTION"; a mere checksum ("crc32c") is none.
-_AUTHENTICATED = ("hmac(", "cmac(", "aead", "poly1305")
-_LONGEST_NAME = 64  # characters of what a header says that are repeated
 
 
 class State(enum.Enum):
@@ -48,7 +44,8 @@ class Status:
     detail: what is behind it, "" when the state says it all; hint: what to do about it, if that is known.
     rotation_pending: the volume was last opened with the
     previous value of its secret. recovery_key: whether the header knows of one; None when that cannot be told, or there
-    is no such thing.
+    is no such thing. reencrypting: a reencryption by cryptsetup is to be finished. ignored: flags in the header that
+    the volume is not opened with.
     """
 
     volume: Volume
@@ -57,6 +54,8 @@ class Status:
     rotation_pending: bool = False
     recovery_key: bool | None = None
     hint: str = ""
+    reencrypting: bool = False
+    ignored: tuple[str, ...] = ()
 
     @property
     def initialized(self) -> bool:
@@ -87,14 +86,27 @@ def examine(volume: Volume) -> Status:
     try:
         with log.timed("probe", volume.volume, device=volume.dev):
             status = _examine(volume)
+    except luks_header.Unfinished as error:
+        return Status(volume, State.CHECK_FAILED, f"{error.what}; {error.hint}", reencrypting=True)
     except DeviceError as error:
-        return Status(volume, State.CHECK_FAILED, error.what)
+        return Status(volume, State.CHECK_FAILED, error.what, hint=error.hint)
+    if status.reencrypting:
+        status = dataclasses.replace(status, detail=_and(status.detail, reencryption(volume)))
     if status.initialized and pending.is_pending(volume.volume):
         told = f"with the previous value of its secret; rotate it: cryptpilot rotate {volume.volume}"
         here = told if status.opened else f"last opened {told}"
-        detail = f"{status.detail}; {here}" if status.detail else here
-        return dataclasses.replace(status, detail=detail, rotation_pending=True)
+        return dataclasses.replace(status, detail=_and(status.detail, here), rotation_pending=True)
     return status
+
+
+def _and(detail: str, more: str) -> str:
+    return f"{detail}; {more}" if detail else more
+
+
+def reencryption(volume: Volume) -> str:
+    """Say that a reencryption is not finished, and how it goes on."""
+    then = f"; then bind the volume to its new key: cryptpilot bind {volume.volume}" if volume.identity else ""
+    return f"a reencryption is not finished; go on with it: cryptsetup reencrypt --resume-only {volume.dev}{then}"
 
 
 def _examine(volume: Volume) -> Status:
@@ -114,7 +126,7 @@ def _examine(volume: Volume) -> Status:
             refused = objection(volume, facts, volume.dev)
         state = State.CHECK_FAILED if refused else State.READY_TO_OPEN
         what, hint = (refused.what, refused.hint) if refused else ("", "")
-        return Status(volume, state, what, recovery_key=bool(facts.recovery_slots), hint=hint)
+        return _with_facts(Status(volume, state, what, hint=hint), facts)
     if found.subsystem == INITIALIZING:
         return Status(volume, State.INITIALIZING, "init was interrupted; run it again")
     return Status(volume, State.REQUIRES_INIT, f"{volume.dev} holds {describe(found)}")
@@ -131,8 +143,16 @@ def _examine_opened(volume: Volume) -> Status:
     header.close()
     refused = objection(volume, facts, volume.dev)
     detail = f"will not open again: {refused.what}" if refused else ""
-    hint = refused.hint if refused else ""
-    return Status(volume, State.OPENED, detail, recovery_key=bool(facts.recovery_slots), hint=hint)
+    return _with_facts(Status(volume, State.OPENED, detail, hint=refused.hint if refused else ""), facts)
+
+
+def _with_facts(status: Status, facts: luks_header.Facts) -> Status:
+    return dataclasses.replace(
+        status,
+        recovery_key=bool(facts.recovery_slots),
+        reencrypting=facts.reencrypting,
+        ignored=facts.ignored,
+    )
 
 
 def is_open(volume: Volume) -> bool:
@@ -165,16 +185,9 @@ def not_ours_to_overwrite(volume: Volume, found: block.Signature | None) -> str:
 def distrust(volume: Volume, facts: luks_header.Facts) -> str:
     """Say what in a header the volume's configuration rules out; "" for a header to go by.
 
-    Whoever can write to the disk while the machine is off can put a header of his own there. Without the passphrase
-    he can make none that opens with it, but for one without encryption, of the key slot or of the data
-    (CVE-2025-59054). Nor shall a volume that is to be protected from changes be opened without that protection.
+    What no volume may say, the copy of the header is not made for: see system.luks_metadata.
     """
-    if facts.segments != {"crypt"}:
-        return "it has parts of the device used without encryption"
-    for cipher in sorted(facts.ciphers | facts.slot_ciphers):
-        if "-" not in cipher or "null" in cipher:
-            return f'it names "{printable(cipher)[:_LONGEST_NAME]}" as a cipher, which encrypts nothing'
-    if volume.integrity and not all(tag.startswith(_AUTHENTICATED) for tag in facts.integrity):
+    if volume.integrity and not facts.integrity:
         return "it has no integrity protection, and the configuration says integrity = true"
     return ""
 
@@ -187,10 +200,7 @@ def objection(volume: Volume, facts: luks_header.Facts, name: str) -> DeviceErro
     """
     reason = distrust(volume, facts)
     if reason:
-        return DeviceError(
-            f"the LUKS2 header of {name} is not to be trusted: {reason}",
-            f"unless you know who changed it, take this disk as tampered with; look at it: cryptsetup luksDump {name}",
-        )
+        return luks_header.Distrusted(name, reason)
     return identity.objection(volume, facts, name)
 
 

