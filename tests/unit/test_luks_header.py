@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from cryptpilot_boot.config import Kms
 from cryptpilot_boot.config.model import Volume
 from cryptpilot_boot.errors import DeviceError
-from cryptpilot_boot.system import block, lock, luks_header
-from cryptpilot_boot.volume import State, examine, header, require_restorable, state
+from cryptpilot_boot.passphrase import Passphrase
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_header
+from cryptpilot_boot.volume import State, examine, header, recovery, require_restorable, state
 from tests import headers
 from tests.headers import BINARY, DATA, SECOND, SLOTS, Template
 
@@ -524,3 +526,32 @@ def test_memory_is_bounded(template: Template, tmp_path: Path, crowd: bytes) -> 
     assert refused[0] == "refused"
     assert refused[1] < 64
     assert measure(inflate(1 << 20))[1] < 160
+
+
+def test_a_recovery_key_stays_proven_when_the_secret_is_rotated(template: Template, tmp_path: Path) -> None:
+    """And what nothing proved before is not proven by that."""
+    path = tmp_path / "disk.img"
+    shutil.copy(template.image, path)
+    (tmp_path / "key").write_bytes(b"a recovery key")
+    command = ["cryptsetup", "luksAddKey", "--batch-mode", "--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000"]
+    subprocess.run([*command, "--key-file=-", path, tmp_path / "key"], input=KEY, check=True)
+    one, device = volume(path), block.Device(str(path), str(path), "1:1", "", path.stat().st_size, "")
+    old, new, weak = (Passphrase(64 * text, strong=text != b"w") for text in (b"o", b"n", b"w"))
+
+    def facts() -> luks_header.Facts:
+        header, found = luks_header.copy_from(str(path))
+        header.close()
+        return found
+
+    cryptsetup.add_recovery_token(str(path), 0, "0" * 64)
+    cryptsetup.add_recovery_token(str(path), 1, recovery._mac(old, facts(), 1))
+    assert recovery._proven(old, facts()) == {1}
+    assert recovery._proven(new, facts()) == set()
+    recovery.renew_proofs(one, device, old, new)
+    assert recovery._proven(new, facts()) == {1}
+    assert recovery._proven(old, facts()) == set()
+    assert sorted(sorted(token.slots) for token in facts().recovery) == [[0], [1]]
+    # a secret that could be guessed by what stands on the disk proves nothing
+    recovery.renew_proofs(one, device, new, weak)
+    assert recovery._mac(weak, facts(), 1) == ""
+    assert recovery._proven(weak, facts()) == set()

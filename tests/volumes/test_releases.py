@@ -11,6 +11,7 @@ import pytest
 from tests import machines
 from tests.lab.disk import Disk, blank_disk, sha256
 from tests.lab.tree import PYTHONS, in_chroot
+from tests.lab.uml import run_uml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,3 +105,50 @@ done
 cryptpilot close data0 data1 data2 data3
 dmesg
 """
+
+
+# The volumes of other versions, by what cryptsetup was told beside the passphrase. Those of the existing Rust
+# implementation have libcryptsetup's defaults: Argon2id; Argon2i before cryptsetup 2.4; PBKDF2 where FIPS is on, with
+# the costs it measured; sectors of 512 bytes before 2.4; with integrity, sectors of 4096 bytes.
+_FAST = "--pbkdf-memory=65536 --pbkdf-force-iterations=4 --pbkdf-parallel=2"
+OTHERS = {
+    "ours": "--pbkdf=pbkdf2 --pbkdf-force-iterations=1000 --sector-size=4096",
+    "rust": f"--pbkdf=argon2id {_FAST}",
+    "older": f"--pbkdf=argon2i {_FAST} --sector-size=512",
+    "fips": "--pbkdf=pbkdf2 --pbkdf-force-iterations=2000000 --sector-size=512",
+    "tags": f"--pbkdf=argon2id {_FAST} --sector-size=4096 --integrity=hmac-sha256",
+}
+
+
+def test_volumes_of_other_versions_with_the_mark_open(tree: Path, tmp_path: Path) -> None:
+    disks = [Disk(blank_disk(tmp_path / f"{name}.img", 64 << 20), name) for name in OTHERS]
+    made = "".join(
+        machines.exec_volume(disk.name, disk.device, integrity=disk.name == "tags")
+        + f"""
+cryptsetup luksFormat --batch-mode --type=luks2 --cipher=aes-xts-plain64 --key-size=512 {OTHERS[disk.name]} \\
+    --key-file=/run/key {disk.device}
+cryptsetup open --key-file=/run/key {disk.device} making; mkfs.ext4 -q /dev/mapper/making
+mount /dev/mapper/making /mnt; echo "kept by {disk.name}" > /mnt/file; umount /mnt; cryptsetup close making
+cryptsetup config --subsystem=cryptpilot {disk.device}
+"""
+        for disk in disks
+    )
+    names = " ".join(OTHERS)
+    script = f"""{machines.NO_VOLUMES}{made}
+cryptpilot show --json
+for name in {names}; do
+    cryptpilot recovery-key $name > /run/$name.key 2> /dev/null
+    cryptpilot header backup $name /run/$name.header > /dev/null
+    cryptpilot header restore $name /run/$name.header --yes > /dev/null
+done
+cryptpilot open {names} > /dev/null
+for name in {names}; do mount /dev/mapper/$name /mnt; cat /mnt/file; umount /mnt; done
+cryptpilot close {names} > /dev/null
+for name in {names}; do cryptpilot open $name --recovery-key < /run/$name.key; done
+"""
+    modules = ["algif_skcipher"]
+    result = run_uml(tree, script, disks=disks, modules=modules, timeout=240).check()
+    shown, _, rest = result.stdout.partition("\n]\n")
+    assert [volume["status"] for volume in json.loads(shown + "]")] == ["ready-to-open"] * len(OTHERS)
+    opened = [f"{name}: /dev/mapper/{name} is open" for name in OTHERS]
+    assert rest.splitlines() == [*(f"kept by {name}" for name in OTHERS), *opened]
