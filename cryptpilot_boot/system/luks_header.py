@@ -148,7 +148,8 @@ def copy_from(device: str, name: str = "") -> tuple[Header, Facts]:
     except luks_metadata.Unfinished:
         raise Unfinished(
             f"{name}: a reencryption is not finished, and was cut short in the middle of a step",
-            f"have cryptsetup go on with it, with the volume's secret: cryptsetup reencrypt --resume-only {name}",
+            "have cryptsetup mend that step and go on, with the volume's secret:"
+            f" cryptsetup repair {name} && cryptsetup reencrypt --resume-only {name}",
         ) from None
     except luks_metadata.Unlisted as error:
         raise Distrusted(name, str(error)) from None

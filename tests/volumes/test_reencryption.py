@@ -103,13 +103,15 @@ kill -9 $work; wait $work || true
 cryptsetup luksDump --dump-json-metadata $device | grep -q in-reencryption
 """
     finish = f"""
+echo "=== repair"; cryptsetup repair --batch-mode --key-file=/run/key $device
 echo "=== resume"; cryptsetup reencrypt --resume-only {OPTIONS} $device > /run/log 2>&1 || cat /run/log
 echo "=== bind"; cryptpilot bind volume
 echo "=== again"; cryptpilot open volume; mount /dev/mapper/volume /mnt; cat /mnt/file; umount /mnt
 """
     said = run(tree, tmp_path, killed + LOOK + finish)
     what = "a reencryption is not finished, and was cut short in the middle of a step"
-    command = "cryptsetup reencrypt --resume-only /dev/disk/by-id/virtio-disk"
+    device = "/dev/disk/by-id/virtio-disk"
+    command = f"cryptsetup repair {device} && cryptsetup reencrypt --resume-only {device}"
     found = shown(said["show"])
     assert (found["status"], found["reencrypting"]) == ("check-failed", True)
     assert what in found["detail"]
