@@ -33,7 +33,7 @@ def objection(volume: Volume, facts: Facts, name: str) -> DeviceError | None:
     name: what a person knows the header's place by.
     """
     bound = volume.identity
-    if bound is None or _digests(facts) <= bound.volume_keys:
+    if bound is None or (facts.volume_keys and _digests(facts) <= bound.volume_keys):
         return None
     if facts.reencrypting and _digests(facts) & bound.volume_keys:
         return None  # cryptsetup proves by both volume keys, of which one is the volume's, that they belong together

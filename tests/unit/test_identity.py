@@ -219,7 +219,7 @@ def test_the_bound_volume_passes_and_one_that_the_same_secret_opens_does_not(
     assert examine(one).state is State.READY_TO_OPEN
 
     swapped = dataclasses.replace(one, dev=str(other))
-    expected, found = (next(iter(facts_of(path).uuids)) for path in (mine, other))
+    expected, found = (facts_of(path).uuid for path in (mine, other))
     said = (
         f"{other} holds another volume than the one that was initialized or bound as data1: its UUID is {found}, and"
         f" {expected} is expected"
@@ -272,6 +272,9 @@ def test_a_header_that_adds_the_bound_digest_to_its_own_is_refused(templates: tu
     assert state.objection(one, mine, "/dev/vdb") is None
     assert state.objection(one, both, "/dev/vdb") is not None
     assert state.objection(one, dataclasses.replace(mine, volume_keys=frozenset()), "/dev/vdb") is not None
+    # during a reencryption cryptsetup proves that the two belong together, and one has to be the bound one
+    assert state.objection(one, dataclasses.replace(both, reencrypting=True), "/dev/vdb") is None
+    assert state.objection(one, dataclasses.replace(other, reencrypting=True), "/dev/vdb") is not None
 
 
 def test_what_a_header_says_is_not_repeated_unless_it_is_a_uuid(templates: tuple[Template, Template]) -> None:
@@ -289,9 +292,8 @@ def test_a_header_that_is_not_sound_is_refused_before_whose_it_is(
     mine = templates[0]
     weak = mine.changed(lambda metadata: segment(metadata).update(encryption="cipher_null-ecb"))
     disk = mine.put(mine.both(weak), tmp_path / "disk.img")
-    refusal = state.objection(bound_to(volume_on(disk), mine.image), facts_of(disk), str(disk))
-    assert refusal is not None
-    assert "is not to be trusted" in refusal.what
+    with pytest.raises(luks_header.Distrusted, match="is not to be trusted"):
+        opening.checked_header(bound_to(volume_on(disk), mine.image), str(disk), str(disk))
 
 
 def test_a_backup_of_another_volume_is_never_put_back(templates: tuple[Template, Template], tmp_path: Path) -> None:
