@@ -76,7 +76,7 @@ def result(outcome: Outcome) -> list[str]:
         "failed": outcome.error.what,
         "to do": outcome.error.hint,
         "now": _now(outcome),
-        "again": f"cryptpilot open {volume.volume}; exit" if outcome.needed else "",
+        "again": _again(outcome),
         # whether it has one is on its disk, of which nothing is expected any more
         "or": f"cryptpilot open {volume.volume} --recovery-key; exit (if it has one)" if outcome.needed else "",
     }
@@ -89,5 +89,19 @@ def _now(outcome: Outcome) -> str:
         return "the boot needs this volume and stops here; the disk was not changed"
     if outcome.stage == "initrd":
         return "the boot goes on, unless something else waits for it; cryptpilot.service tries again"
+    if outcome.volume.required:
+        return "required = true: the boot stops, in emergency mode, if fstab mounts it"
+    return f"try again: {_restart(outcome.volume.volume)}"
+
+
+def _again(outcome: Outcome) -> str:
+    if outcome.needed:
+        return f"cryptpilot open {outcome.volume.volume}; exit"
+    if outcome.volume.required and outcome.stage == "system":
+        return f"{_restart(outcome.volume.volume)} && systemctl default"
+    return ""
+
+
+def _restart(name: str) -> str:
     # the name may hold a backslash
-    return f"try again: systemctl restart {shlex.quote(units.unit(outcome.volume.volume))}"
+    return f"systemctl restart {shlex.quote(units.unit(name))}"

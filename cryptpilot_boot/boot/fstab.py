@@ -7,11 +7,16 @@ import re
 from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 _MAPPER = "/dev/mapper/"
 _LEAST = 2  # fields: source and where; getmntent(3), and so systemd, does without the others
 _UNSAID = ("auto", "defaults")  # type and options, where they are left out
+NOFAIL = "nofail"
+_NOT_AT_BOOT = ("noauto", "x-systemd.automount")
+_OF_ANOTHER_TARGET = ("x-systemd.wanted-by=", "x-systemd.required-by=")
+# mounted by the initrd, or before any unit of ours
+_BEFORE_US = ("/", "/usr")
 _MOUNTED_ON = "x-systemd.requires-mounts-for="
 # What systemd takes for a network file system, as does mount(8); and any of them by FUSE.
 _REMOTE_KINDS = {
@@ -39,13 +44,14 @@ _BEFORE_NETWORK = (
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A line. `rest` is what stands behind the options: when to dump and to check it, a comment."""
+    """A line. `rest` is what stands behind the options: when to dump and to check it, a comment. number: from 1."""
 
     source: str
     where: str
     kind: str
     options: tuple[str, ...]
     rest: tuple[str, ...] = ()
+    number: int = dataclasses.field(default=0, compare=False)
 
     @property
     def mapper_name(self) -> str:
@@ -70,11 +76,11 @@ def parse(text: str, resolve: Callable[[str], str] = lambda path: path) -> list[
     resolve: returns where a path leads through symbolic links, for systemd calls a mount after that.
     """
     entries = []
-    for line in text.split("\n"):
+    for number, line in enumerate(text.split("\n"), 1):
         fields = [_decoded(field) for field in re.findall(r"[^ \t]+", line)]
         if len(fields) >= _LEAST and not fields[0].startswith("#"):
             source, where, kind, options, *rest = (*fields, *_UNSAID[len(fields) - _LEAST :])
-            entries.append(Entry(source, resolve(where), kind, tuple(options.split(",")), tuple(rest)))
+            entries.append(Entry(source, resolve(where), kind, tuple(options.split(",")), tuple(rest), number))
     return entries
 
 
@@ -84,6 +90,39 @@ def with_dependents(entries: Sequence[Entry], chosen: Sequence[Entry]) -> list[E
     for parent in found:  # which grows meanwhile
         found += [entry for entry in entries if entry not in found and _needs(entry, parent)]
     return [entry for entry in entries if entry in found]
+
+
+def with_needs(entries: Sequence[Entry], chosen: Sequence[Entry]) -> list[Entry]:
+    """Return the lines chosen and those without which they cannot be mounted, in their order in fstab."""
+    found = list(chosen)
+    for child in found:  # which grows meanwhile
+        found += [entry for entry in entries if entry not in found and _needs(child, entry)]
+    return [entry for entry in entries if entry in found]
+
+
+def is_mounted_at_boot(entry: Entry) -> bool:
+    """Tell whether local-fs.target or its like mounts a line."""
+    return (
+        entry.where not in _BEFORE_US
+        and (entry.where.startswith("/") or entry.kind == "swap")
+        and not set(entry.options) & set(_NOT_AT_BOOT)
+        and not any(option.startswith(_OF_ANOTHER_TARGET) for option in entry.options)
+    )
+
+
+def is_required(entry: Entry) -> bool:
+    """Tell whether systemd has local-fs.target or its like require a line."""
+    return NOFAIL not in entry.options and is_mounted_at_boot(entry)
+
+
+def needed_for(entries: Sequence[Entry], names: Collection[str]) -> list[Entry]:
+    """Return the lines without which the boot must stop: those of required volumes, and what these are mounted on.
+
+    names: the volumes that are required. `nofail` in a line of theirs does not count: to write into an empty mount
+    point is the worse mistake.
+    """
+    chosen = [entry for entry in entries if entry.mapper_name in names and is_mounted_at_boot(entry)]
+    return [entry for entry in with_needs(entries, chosen) if entry in chosen or is_required(entry)]
 
 
 def before_network(entries: Sequence[Entry]) -> list[Entry]:

@@ -141,9 +141,12 @@ def early_mounts(text: str, kernel_command_line: str) -> dict[str, str]:
 def before_network(text: str, volumes: Sequence[Volume], resolve: Callable[[str], str] = lambda path: path) -> set[str]:
     """Return which volumes have their key over the network, and are needed by systemd before there may be one.
 
-    text: the root's fstab. resolve: see fstab.parse. The initrd is where they have to be opened.
+    Required ones are, wherever they are mounted: local-fs.target waits for them. text: the root's fstab. resolve: see
+    fstab.parse. The initrd is where they have to be opened.
     """
-    early = {entry.mapper_name for entry in fstab.before_network(fstab.parse(text, resolve))}
+    entries = fstab.parse(text, resolve)
+    required = fstab.needed_for(entries, [one.volume for one in volumes if one.required])
+    early = {entry.mapper_name for entry in [*fstab.before_network(entries), *required]}
     return {one.volume for one in volumes if one.needs_network and one.volume in early}
 
 

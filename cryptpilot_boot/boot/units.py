@@ -12,6 +12,10 @@ An fstab line needs neither `_netdev` nor `nofail` to get on with a volume:
   one, and fails soon.
 
 All that holds too for what is mounted below such a mount point, or from it, as a bind mount is.
+
+A volume with `required = true` is the opposite: if its mount fails, the boot stops before services are started, which
+would write into the empty mount point. Its lines, and those of what it is mounted on, stay with local-fs.target, which
+requires them as systemd has it by itself.
 """
 
 from __future__ import annotations
@@ -31,16 +35,14 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
 
 _TEMPLATE = "/usr/lib/systemd/system/cryptpilot@.service"
-_LEAVES_IT_TO_US = ("nofail", "noauto", "x-systemd.automount")
 _NETDEV = "_netdev"
-_OF_ANOTHER_TARGET = ("x-systemd.wanted-by=", "x-systemd.required-by=")
 # Beyond the helper's own deadline, so that what it has to say of a failure comes first.
 _MARGIN = 30  # seconds
 # What has its key over the network, and is needed before there may be one: time enough where the network is up before
 # local file systems are, as with systemd-networkd, and no more, for everywhere else it is in vain.
 _EARLY = 15  # seconds
-# mounted by the initrd, or before any unit of ours
-_BEFORE_US = ("/", "/usr")
+# local-fs.target has this of its own
+_STOP_BOOT = "[Unit]\nOnFailure=emergency.target\nOnFailureJobMode=replace-irreversibly\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +79,9 @@ def units(
     made = Units()
     lines = fstab.parse(fstab_text, resolve)
     remote = {one.volume for one in volumes if one.needs_network} - set(opened)
+    required = fstab.needed_for(lines, [one.volume for one in volumes if one.required])
     early = fstab.before_network(lines)
-    hopeless = {entry.mapper_name for entry in early if not entry.is_remote} & remote
+    hopeless = {entry.mapper_name for entry in early if not entry.is_remote and entry not in required} & remote
     for one in volumes:
         service = unit(one.volume)
         device = f"{escape_path(one.mapper_path)}.device"
@@ -96,12 +99,13 @@ def units(
             )
         else:
             made.links[f"{wants}/{service}"] = _TEMPLATE
-    entries = [entry for entry in lines if _concerns_us(entry)]
+    entries = [entry for entry in lines if fstab.is_required(entry)]
     names = {one.volume for one in volumes} | set(unusable)
+    optional = [entry for entry in entries if entry.mapper_name in names and entry not in required]
     netdev = fstab.with_dependents(
-        entries, [entry for entry in entries if entry.mapper_name in remote and entry not in early]
+        entries, [entry for entry in optional if entry.mapper_name in remote and entry not in early]
     )
-    for entry in fstab.with_dependents(entries, [entry for entry in entries if entry.mapper_name in names]):
+    for entry in fstab.with_dependents(entries, optional):
         name, target = _unit_of(entry)
         wrong = unit_name(name) or ("a line feed is in it" if "\n" in _words(entry) else "")
         if wrong:
@@ -113,6 +117,17 @@ def units(
             made.masks.append(f"remote-fs.target.requires/{name}")
             target = "remote-fs.target"
         made.links[f"{target}.wants/{name}"] = f"../{name}"
+    for entry in required:
+        name, target = _unit_of(entry)
+        if wrong := unit_name(name):
+            made.skipped.append(f"the line of fstab that begins with {entry.source} is left as it is: {wrong}")
+            continue
+        if fstab.NOFAIL in entry.options:
+            # that leaves out both the requirement and the order
+            made.links[f"{target}.requires/{name}"] = f"../{name}"
+            made.files[f"{name}.d/40-cryptpilot.conf"] = f"[Unit]\nBefore={target}\n"
+        if target != "local-fs.target":
+            made.files[f"{target}.d/40-cryptpilot.conf"] = _STOP_BOOT
     return made
 
 
@@ -154,16 +169,6 @@ def mount(entry: Entry) -> str:
 def unit(volume: str) -> str:
     """Return the name of a volume's unit."""
     return f"cryptpilot@{escape(volume)}.service"
-
-
-def _concerns_us(entry: Entry) -> bool:
-    """Tell whether local-fs.target or its like would wait for a line."""
-    return (
-        entry.where not in _BEFORE_US
-        and (entry.where.startswith("/") or entry.kind == "swap")
-        and not set(entry.options) & set(_LEAVES_IT_TO_US)
-        and not any(option.startswith(_OF_ANOTHER_TARGET) for option in entry.options)
-    )
 
 
 def _unit_of(entry: Entry) -> tuple[str, str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Config
 
 _TOO_LATE = (
-    "systemd needs what is mounted of it before there may be a network, and does not wait for long:"
+    "what is mounted of it is needed before there may be a network, and is not waited for beyond that:"
     " it belongs into the initrd"
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Config
 
 _MOUNTS = (".mount", ".automount", ".swap")
+_REQUIRED = re.compile(r"""^[ \t]*["']?required["']?[ \t]*=[ \t]*true""", re.MULTILINE)
 _SIMPLER = "these lines of fstab are mounted without a check of the file system, and without their x-systemd options"
 
 
@@ -87,9 +89,20 @@ def _make_remote(netdev: Mapping[str, Entry], early: Path) -> None:
 
 
 def _unusable(config: Config) -> set[str]:
-    """Return what volumes may be called whose files cannot be used: as their files, which is the custom."""
+    """Return what volumes may be called whose files cannot be used: as their files, which is the custom.
+
+    Not those that may be required: their mounts stay with local-fs.target, whatever else is wrong with the file.
+    """
     found = files.find(config.directory).volumes
-    return {file.stem for file in found} - {one.source.stem for one in config.volumes}
+    used = {one.source.stem for one in config.volumes}
+    return {file.stem for file in found if file.stem not in used and not _may_be_required(file)}
+
+
+def _may_be_required(file: Path) -> bool:
+    try:
+        return bool(_REQUIRED.search(file.read_text(errors="replace")))
+    except OSError:
+        return False
 
 
 def _write(path: Path, text: str) -> None:

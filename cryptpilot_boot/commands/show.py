@@ -60,6 +60,7 @@ def _row(status: Status) -> list[str]:
         "auto_open": volume.auto_open,
         f"makefs={volume.makefs}": volume.makefs,
         "integrity": volume.integrity,
+        "required": volume.required,
         "recovery key": status.recovery_key,
     }
     return [
@@ -88,6 +89,7 @@ def _record(status: Status) -> dict[str, object]:
         "auto_open": volume.auto_open,
         "makefs": volume.makefs,
         "integrity": volume.integrity,
+        "required": volume.required,
         "temporary": volume.temporary,
         "recovery_key": status.recovery_key,
         "bound": None if volume.temporary else volume.identity is not None,

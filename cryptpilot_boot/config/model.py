@@ -134,7 +134,8 @@ class Volume:
 
     volume: name below /dev/mapper. dev: path of the underlying block device. makefs: file system made on a new
     volume, None for none. initrd: whether the initrd may have it, its credentials included. source: the file it was
-    read from. identity: what it is bound to; None when any volume that its secret opens will do.
+    read from. identity: what it is bound to; None when any volume that its secret opens will do. required: whether the
+    boot stops if what fstab mounts of it cannot be mounted.
     """
 
     volume: str
@@ -146,6 +147,7 @@ class Volume:
     integrity: bool = False
     initrd: bool = True
     identity: Identity | None = None
+    required: bool = False
 
     @property
     def mapper_path(self) -> str:

@@ -106,6 +106,7 @@ _VOLUME = {
     "dev": _Key(_STRING, names.device, required=True),
     "auto_open": _Key(_BOOL),
     "initrd": _Key(_BOOL),
+    "required": _Key(_BOOL),
     "makefs": _Key(_STRING, _file_system),
     "integrity": _Key(_BOOL),
     "encrypt": _Key(_TABLE, required=True),

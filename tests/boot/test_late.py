@@ -204,6 +204,57 @@ def test_late_volumes_get_on_with_fstab_and_fail_alone(
     require_clean_end(result)
 
 
+WITNESS = """\
+[Service]
+Type=oneshot
+ExecStart=sh -c 'echo a service has written to /data; touch /data/written'
+StandardOutput=journal+console
+"""
+
+
+@pytest.fixture
+def bare_system(tree: Path, tmp_path: Path) -> Disk:
+    """A system disk with a late volume for /data that is required, and a service that writes there."""
+    root = prune(tree, tmp_path / "bare")
+    for file in (root / "etc/cryptpilot/volumes").iterdir():
+        file.unlink()
+    data = late(machines.exec_file("data", "/dev/disk/by-id/virtio-data", key="/etc/machine-id"))
+    machines.configure(root, {"data": f"required = true\n{data}"})
+    (root / "etc/fstab").write_text("/dev/vda / ext4 defaults 0 1\n/dev/mapper/data /data ext4 defaults 0 2\n")
+    (root / "data").mkdir()
+    units = root / "etc/systemd/system"
+    (units / "witness.service").write_text(WITNESS)
+    (units / "multi-user.target.wants/witness.service").symlink_to("../witness.service")
+    in_chroot(root, ["systemctl", "enable", "cryptpilot.service"])
+    return Disk(make_ext4(tmp_path / "bare.img", root, 512 * MIB), "system")
+
+
+def test_a_required_volume_whose_disk_is_withheld_stops_the_boot_before_services_start(
+    tree: Path, bookworm_initrd: Path, bare_system: Disk, tmp_path: Path
+) -> None:
+    """Attack: the host leaves a disk out, and services write to the disk of the system, which it can read."""
+    machine = qemu.Machine(
+        kernel=kernel(tree),
+        initrd=bookworm_initrd,
+        cmdline=f"{qemu.CONSOLE} root=/dev/vda rw cryptpilot.timeout=3",
+        disks=(bare_system,),
+    )
+    with qemu.Guest(machine, tmp_path / "console.log") as guest:
+        console = guest.result(guest.wait(200, until="root account is locked|a service has written")).console
+    facts = [
+        'volume "data" could not be opened',
+        "provider: command cat",
+        "failed:   /dev/disk/by-id/virtio-data did not appear within 3 s",
+        "to do:    check that the disk is attached",
+        "now:      required = true: the boot stops",
+        "again:    systemctl restart cryptpilot@data.service && systemctl default",
+        "Dependency failed for data.mount",
+        "Reached target emergency.target",
+    ]
+    assert [fact for fact in facts if fact not in console] == [], console
+    assert "a service has written" not in console
+
+
 def require_clean_end(result: qemu.BootResult) -> None:
     """Fail if something was left busy when the machine was turned off."""
     for complaint in ("Not all DM devices detached", "Failed to unmount", "not unmounted", "target is busy"):

@@ -225,7 +225,7 @@ def test_a_volume_that_is_too_late_for_systemd_is_told_of(
     monkeypatch.setattr(init, "fstab", lambda: f"/dev/mapper/data0 {where} ext4\n")
     status, output, _ = boot(capsys, monkeypatch, tmp_path, "system")
     assert status == cli.EXIT_OK
-    assert output.count("data0: systemd needs what is mounted of it before there may be a network") == times
+    assert output.count("data0: what is mounted of it is needed before there may be a network") == times
 
 
 def test_memory_is_locked_before_a_secret_is_asked_for(

@@ -231,6 +231,63 @@ def test_all_other_lines_are_left_alone(line: str) -> None:
     assert not any(target.startswith(("local-fs", "remote-fs")) for target in made.links)
 
 
+def required(name: str, *, kms: bool = False) -> Volume:
+    return dataclasses.replace(volume(name, kms=kms), required=True)
+
+
+STOPS = "[Unit]\nOnFailure=emergency.target\nOnFailureJobMode=replace-irreversibly\n"
+
+
+@pytest.mark.parametrize("kms", [False, True])
+def test_the_mount_of_a_required_volume_stays_with_local_fs_target(kms: bool) -> None:
+    """Or else services would write into the empty mount point, on a disk that is not encrypted."""
+    made = units([required("data", kms=kms)], "/dev/mapper/data /data ext4\n/data/x /srv none bind\n", [], 90)
+    assert (made.masks, made.netdev) == ([], {}), "as systemd has it by itself"
+    assert not any(name.startswith(("local-fs", "remote-fs")) for name in made.links)
+    assert made.files == {"dev-mapper-data.device.d/40-cryptpilot.conf": "[Unit]\nJobTimeoutSec=120\n"}
+
+
+def test_what_a_required_volume_is_mounted_on_is_required_with_it_and_nothing_else_is() -> None:
+    lines = """\
+/dev/mapper/outer /data ext4
+/dev/mapper/data /data/db ext4
+/dev/mapper/more /more ext4
+/more/x /data/db/x none bind
+"""
+    made = units([volume("outer", kms=True), required("data"), volume("more", kms=True)], lines, [], 90)
+    assert set(made.netdev) == {"more.mount", "data-db-x.mount"}
+    assert not any("/data.mount" in name or "/data-db.mount" in name for name in (*made.masks, *made.links))
+
+
+def test_nofail_in_a_line_of_a_required_volume_does_not_count() -> None:
+    made = units([required("data")], "/dev/mapper/data /data ext4 nofail\n", [], 90)
+    assert made.links["local-fs.target.requires/data.mount"] == "../data.mount"
+    assert made.files["data.mount.d/40-cryptpilot.conf"] == "[Unit]\nBefore=local-fs.target\n"
+    assert made.masks == []
+
+
+@pytest.mark.parametrize(
+    ("line", "target"),
+    [("/dev/mapper/data /data ext4 _netdev", "remote-fs.target"), ("/dev/mapper/data none swap sw", "swap.target")],
+)
+def test_a_required_volume_stops_the_boot_by_whatever_target_it_belongs_to(line: str, target: str) -> None:
+    made = units([required("data", kms=True)], line, [], 90)
+    assert made.masks == []
+    assert made.files[f"{target}.d/40-cryptpilot.conf"] == STOPS
+
+
+@pytest.mark.parametrize("options", ["noauto", "x-systemd.automount", "x-systemd.wanted-by=backup.target"])
+def test_a_line_that_is_not_mounted_at_boot_is_not_required(options: str) -> None:
+    made = units([required("data")], f"/dev/mapper/data /data ext4 {options}\n", [], 90)
+    assert (made.masks, made.netdev) == ([], {})
+    assert not any(name.startswith("local-fs") for name in made.links)
+
+
+def test_a_required_volume_that_is_needed_before_the_network_is_given_its_time() -> None:
+    made = units([required("data", kms=True)], "/dev/mapper/data /var ext4\n", [], 90)
+    assert made.files["dev-mapper-data.device.d/40-cryptpilot.conf"] == "[Unit]\nJobTimeoutSec=120\n"
+
+
 GOOD = "[Mount]\nWhat=/dev/mapper/data\nWhere=/data\nOptions=ro,_netdev\n"
 
 
