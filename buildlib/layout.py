@@ -36,6 +36,7 @@ _COPIED = (
     Copied("dracut/dracut.conf.d/*.conf", "lib/dracut/dracut.conf.d"),
     Copied("systemd/*.service", "lib/systemd/system"),
     Copied("systemd/cryptpilot-generator", "lib/systemd/system-generators"),
+    Copied("systemd/cryptpilot-unless-ours", "libexec"),
     Copied("systemd/cryptpilot-volume", "libexec"),
     Copied("udev/*.rules", "lib/udev/rules.d"),
     Copied("etc/cryptpilot/*.toml", _CONFIGURATION, configuration=True),

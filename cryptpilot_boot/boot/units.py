@@ -16,6 +16,8 @@ All that holds too for what is mounted below such a mount point, or from it, as 
 A volume with `required = true` is the opposite: if its mount fails, the boot stops before services are started, which
 would write into the empty mount point. Its lines, and those of what it is mounted on, stay with local-fs.target, which
 requires them as systemd has it by itself.
+
+What would open a volume's device beside us is passed over, see boot.passing_over.
 """
 
 from __future__ import annotations
@@ -24,13 +26,14 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.boot import fstab
+from cryptpilot_boot.boot import fstab, passing_over
 from cryptpilot_boot.config.names import escape, escape_path
 from cryptpilot_boot.config.names import unit as unit_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from cryptpilot_boot.boot.competing import Competitor
     from cryptpilot_boot.boot.fstab import Entry
     from cryptpilot_boot.config import Volume
 
@@ -52,7 +55,8 @@ class Units:
     files: contents by path below the normal directory. links: targets by path there. netdev: fstab lines that
     systemd-fstab-generator has to read once more, as they are to be understood, for the early directory, by the names
     of the units it makes of them. masks: paths below the early directory that hide dependencies it makes, there or in
-    the normal one. skipped: what has no units, since systemd cannot carry their names; a sentence each.
+    the normal one. skipped: what has no units, since systemd cannot carry their names; a sentence each. instead: units
+    by name, for the early directory, in place of those of another generator.
     """
 
     files: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -60,6 +64,7 @@ class Units:
     masks: list[str] = dataclasses.field(default_factory=list)
     netdev: dict[str, Entry] = dataclasses.field(default_factory=dict)
     skipped: list[str] = dataclasses.field(default_factory=list)
+    instead: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def units(
@@ -68,13 +73,14 @@ def units(
     opened: Collection[str],
     timeout: int,
     unusable: Collection[str] = (),
+    competitors: Sequence[Competitor] = (),
     *,
     resolve: Callable[[str], str] = lambda path: path,
 ) -> Units:
     """Decide what to write for the volumes of the system stage.
 
     opened: names of those that are open already. timeout: seconds they have. unusable: names of volumes of which there
-    is no more than a file that cannot be used. resolve: see fstab.parse.
+    is no more than a file that cannot be used. competitors: what is to be passed over. resolve: see fstab.parse.
     """
     made = Units()
     lines = fstab.parse(fstab_text, resolve)
@@ -89,7 +95,8 @@ def units(
         limit = f"{_EARLY if one.volume in hopeless else timeout + _MARGIN}"
         if one.temporary and one.makefs:
             limit = "infinity"  # as making a file system may take; the unit, which this requires, hears if it fails
-        made.files[f"{device}.d/40-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={limit}\n"
+        # goes before the one of crypttab, 40-device-timeout.conf, and behind that of a line's own option, 50-...
+        made.files[f"{device}.d/45-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={limit}\n"
         made.links[f"cryptpilot.service.wants/{service}"] = _TEMPLATE
         # a disk that is attached later
         wants = f"{escape_path(one.dev)}.device.wants"
@@ -101,7 +108,17 @@ def units(
             made.links[f"{wants}/{service}"] = _TEMPLATE
     entries = [entry for entry in lines if fstab.is_required(entry)]
     names = {one.volume for one in volumes} | set(unusable)
-    optional = [entry for entry in entries if entry.mapper_name in names and entry not in required]
+    if volumes:
+        made.files[passing_over.DROP_IN] = passing_over.unless_ours(one.dev for one in volumes)
+    made.instead.update(passing_over.replacements(competitors))
+    made.files.update(passing_over.short_waits(competitors, names))
+    may_fail = {one.volume for one in volumes if not one.required}
+    by_other_names = {one.line for one in competitors if one.line and one.volume in may_fail}
+    optional = [
+        entry
+        for entry in entries
+        if (entry.mapper_name in names or entry.number in by_other_names) and entry not in required
+    ]
     netdev = fstab.with_dependents(
         entries, [entry for entry in optional if entry.mapper_name in remote and entry not in early]
     )

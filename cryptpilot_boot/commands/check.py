@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, volume
 from cryptpilot_boot.boot import fstab, required
 from cryptpilot_boot.boot.plan import initrd_volumes, pivot_volumes
-from cryptpilot_boot.commands import select
+from cryptpilot_boot.commands import competing, select
 from cryptpilot_boot.commands.key import passphrase_of, previous_of
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, NoValue, describe_bug
 from cryptpilot_boot.system import init
@@ -77,6 +77,7 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
     if one.volume in pivot_volumes(init.kernel_command_line()) and one not in initrd_volumes(config):
         yield "this machine's root is on it, and no image has it: it needs auto_open = true, and initrd = false not"
     yield from required.doubts(one, fstab.parse(init.fstab(), init.resolve))
+    yield from (found.sentence for found in competing.find([one]))
     status = volume.examine(one)
     if status.state is State.CHECK_FAILED or status.hint:  # that of an open volume: it would not open again
         raise CryptpilotError(status.detail, status.hint or "see what is on the device: lsblk --fs")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.boot import plan, units
+from cryptpilot_boot.commands import competing
 from cryptpilot_boot.config import files
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, init, private
@@ -32,7 +33,10 @@ def generate(config: Config, normal: Path, early: Path) -> None:
     """
     todo = plan.plan(config, "system", init.kernel_command_line())
     opened = [one.volume for one in todo.volumes if block.is_block_device(one.mapper_path)]
-    made = units.units(todo.volumes, init.fstab(), opened, todo.timeout, _unusable(config), resolve=init.resolve)
+    competitors = competing.find(todo.volumes)
+    made = units.units(
+        todo.volumes, init.fstab(), opened, todo.timeout, _unusable(config), competitors, resolve=init.resolve
+    )
     failed: list[CryptpilotError] = []
     for sentence in made.skipped:
         init.kernel_log(sentence)
@@ -51,6 +55,8 @@ def generate(config: Config, normal: Path, early: Path) -> None:
         failed.append(error)
         for name, entry in made.netdev.items():
             place(early, name, functools.partial(_write, text=units.mount(entry)))
+    for name, text in made.instead.items():
+        place(early, name, functools.partial(_write, text=text))
     for name in made.masks:
         place(early, name, _mask)
     for name, target in made.links.items():

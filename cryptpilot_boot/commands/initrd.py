@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import keys
+from cryptpilot_boot.boot import passing_over
 from cryptpilot_boot.boot import record as records
-from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
+from cryptpilot_boot.boot.plan import auto_open, image_needs, initrd_volumes
 from cryptpilot_boot.config import names
 from cryptpilot_boot.errors import ConfigError, CryptpilotError
 from cryptpilot_boot.system import certificates, init
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 def plan(config: Config) -> list[str]:
     """Return what the initrd must carry, one "kind value" a line, for a shell to read.
 
-    Of all volumes, those included that are none of the initrd's, it says the devices: nobody else in the image is to
-    open them. Raises KeyFetchError when it must carry public CAs, and this system has none.
+    Of all volumes, those included that are none of the initrd's, it says the devices: dracut is not to put into the
+    image by itself that they are to be opened. Those to claim are opened at boot by us alone, whatever else asks for
+    it; the condition is for systemd to know them by. Raises KeyFetchError when it must carry public CAs, and this
+    system has none.
     """
     needs = image_needs(config)
     if not init.in_initrd():  # there, what is missing is for `cryptpilot initrd check` to say
@@ -30,6 +33,9 @@ def plan(config: Config) -> list[str]:
     lines += [f"module {name}" for name in needs.modules]
     lines += [f"device {volume.dev}" for volume in config.volumes]
     lines += [f"volume {volume.volume}" for volume in initrd_volumes(config)]
+    if opened := auto_open(config):
+        lines += [f"claim {volume.dev}" for volume in opened]
+        lines.append(f"condition {passing_over.condition(volume.dev for volume in opened)}")
     lines += [f"authorities {certificates.store()}"] if needs.authorities else []
     lines += ["network yes"] if needs.network else []
     for line in lines:

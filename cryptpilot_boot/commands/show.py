@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Callable
 
+from cryptpilot_boot.commands import competing
 from cryptpilot_boot.commands.select import notes, select
 from cryptpilot_boot.volume import State, examine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cryptpilot_boot.boot.competing import Competitor
     from cryptpilot_boot.config import Config
     from cryptpilot_boot.volume import Status
 
@@ -20,10 +22,15 @@ Paint = Callable[[str, str], str]
 
 
 def show(config: Config, names: Sequence[str], *, as_json: bool, paint: Paint | None = None) -> list[str]:
-    """Return the lines to print: a table, its states painted if that can be seen, or one JSON array."""
-    statuses = [examine(volume) for volume in select(config, names)]
+    """Return the lines to print: a table, its states painted if that can be seen, or one JSON array.
+
+    Below the table stands what else on this machine would open these volumes at boot.
+    """
+    chosen = select(config, names)
+    statuses = [examine(volume) for volume in chosen]
+    competitors = competing.find(chosen)
     if as_json:
-        return [json.dumps([_record(status) for status in statuses], indent=2)]
+        return [json.dumps([_record(status, competitors) for status in statuses], indent=2)]
     if not statuses:
         return notes(config)
     lines = table([_HEADER, *(_row(status) for status in statuses)])
@@ -31,6 +38,8 @@ def show(config: Config, names: Sequence[str], *, as_json: bool, paint: Paint | 
         for number, status in enumerate(statuses, 2):  # below the header and its rule
             told = _told(status)
             lines[number] = lines[number].removesuffix(told) + paint(told, _COLORS[status.state])
+    if competitors:
+        lines += ["", *(f"warning: {one.sentence}" for one in competitors)]
     return lines if names else [*lines, *notes(config)]
 
 
@@ -79,7 +88,7 @@ def _told(status: Status) -> str:
     return f"{status.state.value}: {status.detail}" if status.detail else status.state.value
 
 
-def _record(status: Status) -> dict[str, object]:
+def _record(status: Status, competitors: Sequence[Competitor]) -> dict[str, object]:
     volume = status.volume
     return {
         "volume": volume.volume,
@@ -99,6 +108,11 @@ def _record(status: Status) -> dict[str, object]:
         "detail": status.detail,
         "rotation_pending": status.rotation_pending,
         "reencrypting": status.reencrypting,
+        "competing": [
+            {"place": one.place, "what": one.what, "to_do": one.todo}
+            for one in competitors
+            if one.volume == volume.volume
+        ],
     }
 
 

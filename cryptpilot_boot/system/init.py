@@ -16,6 +16,7 @@ _LATE = Path("/run/cryptpilot/late")
 _NEED_SHUTDOWN = Path("/run/initramfs/.need_shutdown")
 _NOT_LOADED = 5  # systemctl(1), "Exit status"
 _FSTAB = Path("/etc/fstab")
+_CRYPTTAB = Path("/etc/crypttab")
 _FSTAB_GENERATOR = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
 # The mounts of unshare(1) are private: nobody else sees this one, and it ends with the program.
 _WITH_FSTAB = f'mount --bind "$1" {_FSTAB} && shift && exec "$@"'
@@ -95,6 +96,15 @@ def fstab() -> str:
     try:
         return _FSTAB.read_text(errors="surrogateescape")
     except FileNotFoundError:
+        return ""
+
+
+def crypttab() -> str:
+    """Return this system's crypttab; "" if systemd could not read it either."""
+    try:
+        # as it is: to systemd a carriage return ends a line, but it is none to who looks for one by its number
+        return _CRYPTTAB.read_bytes().decode(errors="surrogateescape")
+    except OSError:
         return ""
 
 

@@ -215,13 +215,22 @@ install() {
 
 # dracut's own module for LUKS disks ran before this one. For a host-only image it has written down those below all that
 # is mounted for the system's sake or is swap, volumes of ours among them. These are the agent's: dracut would wait for a
-# disk in vain that is opened later or has another UUID by then, and without systemd ask for a password of each.
+# disk in vain that is opened later or has another UUID by then, and without systemd ask for a password of each. So would
+# it for what the kernel command line names; that is for a hook to see to, and for systemd, at boot.
 _claim_from_crypt() {
-    local kind value uuid conf word words kept ours=''
+    local kind value uuid conf word words kept condition='' ours='' devices=() uuids=()
     while read -r kind value; do
-        [[ $kind == device ]] || continue
-        uuid=$(blkid -p -u crypto -s UUID -o value "$value" 2> /dev/null)
-        ours+="${uuid:+ rd.luks.uuid=luks-$uuid }"
+        case $kind in
+            device | claim)
+                uuid=$(blkid -p -u crypto -s UUID -o value "$value" 2> /dev/null)
+                ours+="${uuid:+ rd.luks.uuid=luks-$uuid }"
+                [[ $kind == claim ]] || continue
+                # as a pattern of udev's rules each of these stands for itself
+                [[ $value =~ ^/dev/[A-Za-z0-9/._:@+=,-]+$ ]] && devices+=("$value")
+                [[ $uuid =~ ^[0-9a-fA-F-]+$ ]] && uuids+=("${uuid//-/}")
+                ;;
+            condition) condition=$value ;;
+        esac
     done
     # 90crypt.conf with dracut 051 to 106
     for conf in "$initdir"/etc/cmdline.d/*crypt.conf; do
@@ -234,6 +243,33 @@ _claim_from_crypt() {
         rm "$conf"
         [[ ! ${kept[*]} ]] || echo "${kept[*]}" > "$conf"
     done
+    [[ ${devices[*]} ]] && dracut_module_included crypt || return 0
+    _claim_crypttab "${devices[@]}"
+    mkdir -p "$initdir$_agent/claim"
+    printf '%s\n' "${devices[@]#/dev/}" > "$initdir$_agent/claim/devices"
+    [[ ! ${uuids[*]} ]] || printf '%s\n' "${uuids[@]}" > "$initdir$_agent/claim/uuids"
+    inst_hook cmdline 31 "$moddir/cryptpilot-claim.sh"
+    if [[ $condition ]] && dracut_module_included systemd-initrd; then
+        inst_simple /usr/libexec/cryptpilot-unless-ours || _fail "/usr/libexec/cryptpilot-unless-ours is missing"
+        mkdir -p "$initdir$systemdsystemunitdir/systemd-cryptsetup@.service.d"
+        printf '[Service]\n%s\n' "$condition" \
+            > "$initdir$systemdsystemunitdir/systemd-cryptsetup@.service.d/45-cryptpilot.conf"
+    fi
+}
+
+# The lines of the image's crypttab for these devices; dracut has the path of each, whatever the system's own file says.
+_claim_crypttab() {
+    local line device ours kept=()
+    [[ -s $initdir/etc/crypttab ]] || return 0
+    while IFS= read -r line; do
+        read -r _ device _ <<< "$line"
+        for ours in "$@"; do
+            [[ $device == "$ours" || $device -ef $ours ]] && continue 2
+        done
+        kept+=("$line")
+    done < "$initdir/etc/crypttab"
+    : > "$initdir/etc/crypttab"
+    [[ ! ${kept[*]} ]] || printf '%s\n' "${kept[@]}" > "$initdir/etc/crypttab"
 }
 
 _start_by_systemd() {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tests import machines
 from tests.lab import qemu
 from tests.lab.bundle import frozen
-from tests.lab.disk import Disk
+from tests.lab.disk import Disk, luks_uuid
 from tests.lab.image import make_archive, prune
 from tests.lab.run import run
 from tests.lab.tree import SHARE, in_chroot, root_tree
@@ -114,8 +114,12 @@ class Bench:
 
 
 def require_boot(row: Row, release: Release, bench: Bench) -> None:
-    """Boot the release's root disk with an image of a kind; fail unless all went as it should."""
-    report = bench.boot(release.tree, bench.image(release.tree, row), [release.disk], release.words)
+    """Boot the release's root disk with an image of a kind; fail unless all went as it should.
+
+    What is left over on the kernel command line has dracut and systemd-cryptsetup ask for a passphrase if they can.
+    """
+    words = f"{release.words} rd.luks.uuid=luks-{luks_uuid(release.disk)}"
+    report = bench.boot(release.tree, bench.image(release.tree, row), [release.disk], words)
     assert report["root_source"].strip() == "/dev/mapper/root"
     assert answers(bench.site) == [("GetSecretValue", "ok")]
     require_history(report, "root")

@@ -8,7 +8,7 @@ import pytest
 
 from tests import machines, steps
 from tests.lab import qemu
-from tests.lab.disk import Disk, blank_disk
+from tests.lab.disk import Disk, blank_disk, luks_uuid
 from tests.lab.image import make_ext4, prune
 from tests.lab.tree import clone, in_chroot, kernel
 from tests.steps import Step, prints
@@ -31,6 +31,13 @@ FSTAB = """\
 /dev/mapper/swap0 none swap defaults 0 0
 /dev/mapper/absent /absent ext4 defaults 0 2
 /dev/mapper/wrong /wrong ext4 defaults 0 2
+"""
+
+
+CRYPTTAB = """\
+# left over from before
+data\tUUID={data} none\tluks
+luks-{more} UUID={more} none luks,discard
 """
 
 
@@ -110,6 +117,25 @@ STEPS = [
         prints(r"\A0\n\Z"),
         status=1,
     ),
+    Step(
+        "Lines of crypttab that are left over ask for no passphrase.",
+        "systemctl is-active cryptsetup.target 'systemd-cryptsetup@data.service'; systemctl list-jobs --no-legend",
+        prints(r"\Aactive\nactive\n(No jobs.*\n)?(.*lab-.*\n)*\Z"),
+    ),
+    Step(
+        "... and are named, and what to do about them.",
+        "cryptpilot show data more",
+        prints(
+            r"^warning: /etc/crypttab:2: has systemd-cryptsetup open the device of volume data, .*: remove the line$\n"
+            r"^warning: /etc/crypttab:3: .* volume more, .*: remove the line, and write /dev/mapper/more where .* used$"
+        ),
+    ),
+    Step(
+        "... by the check too.",
+        "cryptpilot config check --skip-check-passphrase --keep-checking",
+        prints(r"^data: warning: /etc/crypttab:2: has systemd-cryptsetup open the device"),
+        status=1,
+    ),
     Step("The disk that was absent is attached.", PLUG_IN),
     Step(
         "Its volume is opened.",
@@ -156,7 +182,7 @@ def disks(tree: Path, site: machines.Site, tmp_path: Path) -> dict[str, Disk]:
 
 
 @pytest.fixture
-def system(tree: Path, site: machines.Site, tmp_path: Path) -> Disk:
+def system(tree: Path, site: machines.Site, disks: dict[str, Disk], tmp_path: Path) -> Disk:
     """A system disk, an ordinary one."""
     root = prune(tree, tmp_path / "root")
     for file in (root / "etc/cryptpilot/volumes").iterdir():
@@ -164,6 +190,8 @@ def system(tree: Path, site: machines.Site, tmp_path: Path) -> Disk:
     (root / "etc/lab-key").write_bytes(machines.EXEC_KEY)
     machines.configure(root, volume_files(site, "/etc/machine-id"), machines.settings(timeout=TIMEOUT))
     (root / "etc/fstab").write_text(FSTAB)
+    uuids = {name: luks_uuid(disks[name]) for name in ("data", "more")}
+    (root / "etc/crypttab").write_text(CRYPTTAB.format(**uuids))
     for name in ("data", "more", "local", "scratch", "absent", "wrong"):
         (root / name).mkdir()
     (root / "etc/systemd/network/dhcp.network").write_text("[Match]\nName=en*\n[Network]\nDHCP=ipv4\n")

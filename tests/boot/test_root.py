@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests import machines
 from tests.lab import qemu
+from tests.lab.disk import luks_uuid
 from tests.lab.net import LOOPBACK_IN_GUEST, namespace
 from tests.lab.tree import SHARE, clone, in_chroot
 
@@ -41,9 +42,15 @@ def test_a_machine_boots_from_a_root_volume_unlocked_from_kms(
     report_disk: Disk,
     kms: machines.Site,
 ) -> None:
-    console = boot(image, (own_root_disk, scratch_disk, report_disk)).console
+    # left over from a root that systemd-cryptsetup or dracut opened: both would ask for a passphrase, for ever
+    uuid = luks_uuid(own_root_disk)
+    words = f"rd.luks.uuid=luks-{uuid} luks.uuid={uuid}"
+    console = boot(image, (own_root_disk, scratch_disk, report_disk), words).console
     report = machines.read_report(report_disk)
     assert report["root_source"].strip() == "/dev/mapper/root"
+    competing = [place["place"] for one in json.loads(report["show.json"]) for place in one["competing"]]
+    assert competing == [f"kernel command line: {word}" for word in words.split()]
+    assert "enter passphrase" not in console
     assert re.search(r"^Subsystem:\s+cryptpilot$", report["luks-root"], re.MULTILINE)
     # exactly one request, and it was for the secret
     assert [(request["api"], request["outcome"]) for request in kms.requests()] == [("GetSecretValue", "ok")]

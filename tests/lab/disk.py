@@ -75,3 +75,11 @@ def sha256(path: Path) -> str:
         while block := image.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def luks_uuid(disk: Disk) -> str:
+    """Return the UUID of a disk's LUKS header."""
+    with disk.path.open("rb") as file:
+        header = file.read(4096)
+    assert header.startswith(b"LUKS\xba\xbe")
+    return header[168:208].rstrip(b"\0").decode()

@@ -19,6 +19,10 @@ def volume(name: str, *, kms: bool = False, dev: str = "") -> Volume:
     return Volume(name, dev or f"/dev/{name}", KMS if kms else Otp(), source, auto_open=True)
 
 
+def device_files(made: Units) -> dict[str, str]:
+    return {name: text for name, text in made.files.items() if not name.startswith("systemd-cryptsetup@")}
+
+
 def lines_of(made: Units) -> dict[str, str]:
     return {name: entry.line for name, entry in made.netdev.items()}
 
@@ -61,8 +65,8 @@ def test_a_volume_is_wired_to_its_devices_and_the_helper() -> None:
         f"cryptpilot.service.wants/{service}",
         f"dev-disk-by\\x2did-x.device.wants/{service}",
     }
-    drop_in = {"dev-mapper-my\\x2ddata.device.d/40-cryptpilot.conf": "[Unit]\nJobTimeoutSec=120\n"}
-    assert made.files == drop_in, "longer than the helper has, but not for ever: some devices never come"
+    drop_in = {"dev-mapper-my\\x2ddata.device.d/45-cryptpilot.conf": "[Unit]\nJobTimeoutSec=120\n"}
+    assert device_files(made) == drop_in, "longer than the helper has, but not for ever: some devices never come"
     assert (made.masks, made.netdev) == ([], {})
 
 
@@ -70,7 +74,7 @@ def test_a_volume_is_wired_to_its_devices_and_the_helper() -> None:
 def test_who_waits_for_a_volume_that_is_made_anew_waits_as_long_as_that_takes(makefs: str | None, limit: str) -> None:
     """What is to hold something else is no device to systemd, and waited for in vain."""
     made = units([dataclasses.replace(volume("scratch"), makefs=makefs)], "", [], 90)
-    assert list(made.files.values()) == [f"[Unit]\nJobTimeoutSec={limit}\n"]
+    assert list(device_files(made).values()) == [f"[Unit]\nJobTimeoutSec={limit}\n"]
 
 
 def test_a_mount_that_fails_fails_alone() -> None:
@@ -172,8 +176,8 @@ def test_what_systemd_needs_before_the_network_does_not_wait_for_it(where: str) 
     assert f"local-fs.target.requires/{name}" in made.masks, "it fails alone"
     assert f"local-fs.target.wants/{name}" in made.links
     files = made.files
-    assert "JobTimeoutSec=15\n" in files["dev-mapper-data.device.d/40-cryptpilot.conf"], "it is not waited for in vain"
-    assert "JobTimeoutSec=120\n" in files["dev-mapper-late.device.d/40-cryptpilot.conf"]
+    assert "JobTimeoutSec=15\n" in files["dev-mapper-data.device.d/45-cryptpilot.conf"], "it is not waited for in vain"
+    assert "JobTimeoutSec=120\n" in files["dev-mapper-late.device.d/45-cryptpilot.conf"]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ def test_what_systemd_needs_before_the_network_does_not_wait_for_it(where: str) 
 def test_what_such_a_line_cannot_do_without_does_not_either(needs_it: str) -> None:
     made = units([volume("data", kms=True)], f"/dev/mapper/data /data ext4\n{needs_it}\n", [], 90)
     assert made.netdev == {}
-    assert "JobTimeoutSec=15\n" in made.files["dev-mapper-data.device.d/40-cryptpilot.conf"]
+    assert "JobTimeoutSec=15\n" in made.files["dev-mapper-data.device.d/45-cryptpilot.conf"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +201,7 @@ def test_what_such_a_line_cannot_do_without_does_not_either(needs_it: str) -> No
 )
 def test_what_can_be_there_in_time_is_waited_for(one: Volume, opened: list[str], options: str) -> None:
     made = units([one], f"/dev/mapper/data /var ext4 {options}\n", opened, 90)
-    assert "JobTimeoutSec=120\n" in made.files["dev-mapper-data.device.d/40-cryptpilot.conf"]
+    assert "JobTimeoutSec=120\n" in made.files["dev-mapper-data.device.d/45-cryptpilot.conf"]
 
 
 def test_what_is_on_a_network_file_system_below_a_volume_is_a_remote_one() -> None:
@@ -244,7 +248,7 @@ def test_the_mount_of_a_required_volume_stays_with_local_fs_target(kms: bool) ->
     made = units([required("data", kms=kms)], "/dev/mapper/data /data ext4\n/data/x /srv none bind\n", [], 90)
     assert (made.masks, made.netdev) == ([], {}), "as systemd has it by itself"
     assert not any(name.startswith(("local-fs", "remote-fs")) for name in made.links)
-    assert made.files == {"dev-mapper-data.device.d/40-cryptpilot.conf": "[Unit]\nJobTimeoutSec=120\n"}
+    assert device_files(made) == {"dev-mapper-data.device.d/45-cryptpilot.conf": "[Unit]\nJobTimeoutSec=120\n"}
 
 
 def test_what_a_required_volume_is_mounted_on_is_required_with_it_and_nothing_else_is() -> None:
@@ -285,7 +289,7 @@ def test_a_line_that_is_not_mounted_at_boot_is_not_required(options: str) -> Non
 
 def test_a_required_volume_that_is_needed_before_the_network_is_given_its_time() -> None:
     made = units([required("data", kms=True)], "/dev/mapper/data /var ext4\n", [], 90)
-    assert made.files["dev-mapper-data.device.d/40-cryptpilot.conf"] == "[Unit]\nJobTimeoutSec=120\n"
+    assert made.files["dev-mapper-data.device.d/45-cryptpilot.conf"] == "[Unit]\nJobTimeoutSec=120\n"
 
 
 GOOD = "[Mount]\nWhat=/dev/mapper/data\nWhere=/data\nOptions=ro,_netdev\n"

@@ -1,0 +1,19 @@
+"""What competes with the volumes on this machine, for the commands that tell of it and the generator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.boot import competing
+from cryptpilot_boot.system import init
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptpilot_boot.config import Volume
+
+
+def find(volumes: Sequence[Volume]) -> list[competing.Competitor]:
+    """Return what else would open the volumes' devices at boot, or mount them by another name."""
+    texts = competing.Texts(init.crypttab(), init.kernel_command_line(), init.fstab())
+    return competing.find(volumes, texts, init.resolve)

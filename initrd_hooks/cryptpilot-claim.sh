@@ -1,0 +1,25 @@
+#!/bin/sh
+# Keeps dracut's own crypt module off the disks of volumes, whatever the kernel command line says (rd.luks.uuid=, rd.auto
+# and the like): it would ask for a passphrase of each, and wait for those that are opened in the booted system. Run when
+# that module has written down what it is to do, and udev has not started.
+# In claim/devices are the names of the disks below /dev, in claim/uuids the UUIDs of their headers without hyphens.
+
+claim=/usr/lib/cryptpilot/claim
+rules=/etc/udev/rules.d/70-luks.rules
+# shellcheck disable=SC2154 # dracut's own, which runs this in its shell
+finished=$hookdir/initqueue/finished/90-crypt.sh
+
+if [ -e "$rules" ]; then
+    {
+        while read -r name; do
+            printf 'KERNEL=="%s", GOTO="luks_end"\nSYMLINK=="%s", GOTO="luks_end"\n' "$name" "$name"
+        done < "$claim/devices"
+        cat "$rules"
+    } > "$rules.new" && mv "$rules.new" "$rules"
+fi
+if [ -e "$finished" ] && [ -s "$claim/uuids" ]; then
+    # no line is left where all that is waited for is ours
+    grep -v -F -f "$claim/uuids" "$finished" > "$finished.new"
+    mv "$finished.new" "$finished"
+fi
+unset claim rules finished name
