@@ -18,6 +18,8 @@ _MODULE = machines.CHECKOUT / "tests/boot/89lab-luks"
 _LATE = """\
 volume = "{name}"
 dev = "{directory}/{name}"
+auto_open = true
+initrd = false
 makefs = "swap"
 [encrypt.otp]
 """
@@ -34,6 +36,7 @@ def require_volumes_left_alone(tree: Path, work: Path, *disks: str) -> None:
         path.unlink()
     volumes = {name: _LATE.format(name=name, directory=_DIRECTORY) for name in disks if name != FOREIGN}
     machines.configure(copy, volumes)
+    (copy / "etc/crypttab").write_text("".join(f"old-{name} {_DIRECTORY}/{name} none luks,force\n" for name in disks))
     image = f"/boot/initrd.img-{kernel_release(copy)}"
     script = f"""set -e
 mkdir {_DIRECTORY}
@@ -44,6 +47,9 @@ for name in {" ".join(disks)}; do
 done
 dracut --force --hostonly --modules 'base crypt cryptpilot lab-luks' {image} {kernel_release(copy)} 2>&1
 echo "parameters $(lsinitrd {image} -f etc/cmdline.d/90crypt.conf)"
+echo "crypttab $(echo $(lsinitrd {image} -f etc/crypttab))"
+echo "claimed $(echo $(lsinitrd {image} -f usr/lib/cryptpilot/claim/devices))"
+echo "uuids $(echo $(lsinitrd {image} -f usr/lib/cryptpilot/claim/uuids))"
 echo "lists $(lsinitrd {image} | grep -c '90crypt.conf$')"
 cryptpilot initrd check {image} 2>&1"""
     said = in_chroot(copy, ["bash", "-c", script])
@@ -53,3 +59,10 @@ cryptpilot initrd check {image} 2>&1"""
     assert left == {FOREIGN} & set(disks), said
     # an empty file would ask for all disks there are no more than none does, and is none
     assert f"\nlists {len(left)}\n" in said
+    # what was left over in crypttab goes too, and what the kernel command line may say is claimed
+    [crypttab] = re.findall(r"^crypttab ?(.*)$", said, re.MULTILINE)
+    assert re.findall(r"old-(\S+)", crypttab) == [name for name in disks if name == FOREIGN], said
+    ours = [name for name in disks if name != FOREIGN]
+    assert f"\nclaimed {' '.join(f'lab-luks/{name}' for name in ours)}\n" in said
+    uuids = {name: uuid.replace("-", "") for uuid, name in names.items()}
+    assert f"\nuuids {' '.join(uuids[name] for name in ours)}\n" in said

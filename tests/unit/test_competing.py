@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from cryptpilot_boot.boot.competing import Line, Texts, crypttab, device_path, find
 from cryptpilot_boot.boot.passing_over import replacements, short_waits, unless_ours
 from cryptpilot_boot.boot.units import units
-from cryptpilot_boot.config import Exec, Volume
+from cryptpilot_boot.commands import check, generator, initrd, show
+from cryptpilot_boot.config import Boot, Config, Exec, Volume
+from cryptpilot_boot.system import init
 
 UUID = "6d2ab1ba-5dce-4d96-a9b9-f37a5b9d97a4"
 OTHER = "00000000-5dce-4d96-a9b9-f37a5b9d97a4"
@@ -318,3 +321,50 @@ def test_the_hook_does_nothing_where_dracut_opens_no_luks_disk(tmp_path: Path) -
     text = HOOK.read_text().replace("/usr/lib/cryptpilot", str(tmp_path)).replace("/etc/udev", str(tmp_path))
     said = subprocess.run(["sh", "-euc", f"hookdir={tmp_path}\n{text}"], check=True, capture_output=True)
     assert (said.stdout, said.stderr, list(tmp_path.iterdir())) == (b"", b"", [])
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A configuration, on a machine where a line of crypttab is left over, and one of fstab contradicts the file."""
+    monkeypatch.setattr(init, "crypttab", lambda: "old /dev/disk/by-id/virtio-data none luks\n")
+    monkeypatch.setattr(init, "fstab", lambda: "/dev/mapper/my-data /data ext4 nofail\n")
+    monkeypatch.setattr(init, "kernel_command_line", lambda: "quiet")
+    (tmp_path / "volumes").mkdir()
+    other = dataclasses.replace(DATA, volume="other", dev="/dev/other", auto_open=False)
+    return Config(tmp_path, Boot(), (dataclasses.replace(DATA, required=True), other))
+
+
+def test_it_is_shown_below_the_table_and_in_json(machine: Config) -> None:
+    *_, blank, note = show.show(machine, [], as_json=False)
+    assert blank == ""
+    assert note.startswith("warning: /etc/crypttab:1: has systemd-cryptsetup open the device of volume my-data")
+    assert show.show(machine, ["other"], as_json=False)[-1].startswith("other")
+    data, other = json.loads("\n".join(show.show(machine, [], as_json=True)))
+    assert [one["place"] for one in data["competing"]] == ["/etc/crypttab:1"]
+    assert all(data["competing"][0][key] for key in ("what", "to_do"))
+    assert (other["competing"], data["required"], other["required"]) == ([], True, False)
+
+
+def test_the_check_warns_of_it_and_of_what_contradicts_required(machine: Config) -> None:
+    said: list[str] = []
+    assert check.check(machine, keep_checking=True, skip_passphrase=True, say=said.append)
+    warnings = [line.removeprefix("my-data: warning: ") for line in said if line.startswith("my-data: warning: /etc/")]
+    assert [warning[:45] for warning in warnings] == [
+        "/etc/fstab:1: nofail does not count, for /v/d",
+        "/etc/crypttab:1: has systemd-cryptsetup open ",
+    ]
+
+
+def test_the_generator_puts_what_does_nothing_where_it_goes_first(machine: Config, tmp_path: Path) -> None:
+    generator.generate(machine, tmp_path / "normal", tmp_path / "early")
+    assert {path.name for path in (tmp_path / "early").iterdir()} == {"systemd-cryptsetup@old.service"}
+    drop_in = (tmp_path / "normal/systemd-cryptsetup@.service.d/45-cryptpilot.conf").read_text()
+    assert drop_in.endswith(" sh %n /dev/disk/by-id/virtio-data\n")
+    assert (tmp_path / "normal/local-fs.target.requires/data.mount").is_symlink()
+
+
+def test_an_image_claims_what_is_opened_at_boot_and_nothing_else(machine: Config) -> None:
+    lines = [line for line in initrd.plan(machine) if line.startswith(("claim ", "condition "))]
+    assert lines[0] == "claim /dev/disk/by-id/virtio-data"
+    assert [line for line in lines[1:] if not line.startswith("condition ExecCondition=/bin/sh -c ")] == []
+    assert len(lines) == 2
