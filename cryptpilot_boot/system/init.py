@@ -110,7 +110,8 @@ def crypttab() -> str:
 
 def resolve(path: str) -> str:
     """Return where a path leads through symbolic links, whether anything is there or not; other words as they are."""
-    return os.path.realpath(path) if path.startswith("/") else path
+    # no path has a NUL in it, though a damaged fstab may
+    return os.path.realpath(path) if path.startswith("/") and "\0" not in path else path
 
 
 def generate_mounts(fstab_text: str, directory: Path) -> None:

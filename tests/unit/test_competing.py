@@ -363,6 +363,17 @@ def test_the_generator_puts_what_does_nothing_where_it_goes_first(machine: Confi
     assert (tmp_path / "normal/local-fs.target.requires/data.mount").is_symlink()
 
 
+def test_damaged_files_do_not_keep_the_generator_from_its_work(
+    machine: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        init, "crypttab", lambda: "a /dev/\udcff\nb " + 5000 * "/dev/x\n\0 old /dev/disk/by-id/virtio-data\r\n"
+    )
+    monkeypatch.setattr(init, "fstab", lambda: "/dev/\0 /\0 ext4\n/dev/mapper/my-data /\udcff ext4\n/dev/x\n")
+    generator.generate(machine, tmp_path / "normal", tmp_path / "early")
+    assert {path.name for path in (tmp_path / "early").iterdir()} == {"systemd-cryptsetup@old.service"}
+
+
 def test_an_image_claims_what_is_opened_at_boot_and_nothing_else(machine: Config) -> None:
     lines = [line for line in initrd.plan(machine) if line.startswith(("claim ", "condition "))]
     assert lines[0] == "claim /dev/disk/by-id/virtio-data"
