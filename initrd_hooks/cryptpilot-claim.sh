@@ -9,6 +9,8 @@ rules=/etc/udev/rules.d/70-luks.rules
 # shellcheck disable=SC2154 # dracut's own, which runs this in its shell
 finished=$hookdir/initqueue/finished/90-crypt.sh
 
+# where cryptpilot=no is said, these may be what opens the disks instead
+{ getargbool 1 cryptpilot && getargbool 1 rd.cryptpilot; } || return 0
 if [ -e "$rules" ]; then
     {
         while read -r name; do

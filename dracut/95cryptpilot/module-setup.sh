@@ -248,6 +248,7 @@ _claim_from_crypt() {
     mkdir -p "$initdir$_agent/claim"
     printf '%s\n' "${devices[@]#/dev/}" > "$initdir$_agent/claim/devices"
     [[ ! ${uuids[*]} ]] || printf '%s\n' "${uuids[@]}" > "$initdir$_agent/claim/uuids"
+    inst_multiple cat grep mv || _fail "cat, grep or mv is missing"
     inst_hook cmdline 31 "$moddir/cryptpilot-claim.sh"
     if [[ $condition ]] && dracut_module_included systemd-initrd; then
         inst_simple /usr/libexec/cryptpilot-unless-ours || _fail "/usr/libexec/cryptpilot-unless-ours is missing"

@@ -247,6 +247,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "systemd/cryptpilot-unless-ours"
 STARTED = "ExecStart={{ path=/x ; argv[]=/lib/systemd/systemd-cryptsetup attach {} none luks ; ignore_errors=no ; }}"
 
 
+@pytest.mark.parametrize("words", ["quiet root=/dev/x", "quiet cryptpilot=no"])
 @pytest.mark.parametrize(
     ("shown", "status"),
     [
@@ -263,8 +264,10 @@ STARTED = "ExecStart={{ path=/x ; argv[]=/lib/systemd/systemd-cryptsetup attach 
     ],
 )
 def test_a_unit_is_passed_over_if_its_device_is_a_volumes_and_in_no_other_case(
-    tmp_path: Path, shown: str, status: int
+    tmp_path: Path, shown: str, status: int, words: str
 ) -> None:
+    if "cryptpilot=no" in words:
+        status = 0
     for name in ("null-link", "volume", "other"):
         (tmp_path / name).symlink_to("/dev/loop-other" if name == "other" else tmp_path / "lab")
     (tmp_path / "lab").write_text("")
@@ -273,7 +276,9 @@ def test_a_unit_is_passed_over_if_its_device_is_a_volumes_and_in_no_other_case(
     )
     (tmp_path / "systemctl").chmod(0o755)
     # no test can make a block device everywhere
-    (tmp_path / "script").write_text(SCRIPT.read_text().replace("[ -b ", "[ -e "))
+    text = SCRIPT.read_text().replace("[ -b ", "[ -e ").replace("/proc/cmdline", f"{tmp_path}/cmdline")
+    (tmp_path / "script").write_text(text)
+    (tmp_path / "cmdline").write_text(f"{words}\n")
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     arguments = (tmp_path / "script", "systemd-cryptsetup@data.service", tmp_path / "absent", tmp_path / "volume")
     command = ["sh", *map(str, arguments)]
@@ -303,8 +308,10 @@ def test_the_initrd_keeps_dracut_off_the_disks_of_volumes(tmp_path: Path, uuids:
     rules.write_text(RULES)
     finished.write_text(WAITS_FOR_OTHERS + WAITS)
     text = HOOK.read_text().replace("/usr/lib/cryptpilot", str(tmp_path)).replace("/etc/udev", str(tmp_path))
-    command = ["sh", "-c", f"hookdir={tmp_path}\n{text}\necho $hookdir"]
-    subprocess.run(command, check=True, capture_output=True)
+    sourced = f"hookdir={tmp_path}\ngetargbool() {{ {{answer}}; }}\nhook() {{\n{text}\n}}\nhook"
+    for answer in ("false", "true"):
+        assert rules.read_text() == RULES, "cryptpilot=no"
+        subprocess.run(["sh", "-c", sourced.replace("{answer}", answer)], check=True, capture_output=True)
     assert (
         rules.read_text()
         == "".join(
@@ -319,7 +326,8 @@ def test_the_initrd_keeps_dracut_off_the_disks_of_volumes(tmp_path: Path, uuids:
 
 def test_the_hook_does_nothing_where_dracut_opens_no_luks_disk(tmp_path: Path) -> None:
     text = HOOK.read_text().replace("/usr/lib/cryptpilot", str(tmp_path)).replace("/etc/udev", str(tmp_path))
-    said = subprocess.run(["sh", "-euc", f"hookdir={tmp_path}\n{text}"], check=True, capture_output=True)
+    command = ["sh", "-euc", f"hookdir={tmp_path}\ngetargbool() {{ :; }}\n{text}"]
+    said = subprocess.run(command, check=True, capture_output=True)
     assert (said.stdout, said.stderr, list(tmp_path.iterdir())) == (b"", b"", [])
 
 
