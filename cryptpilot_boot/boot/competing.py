@@ -45,7 +45,7 @@ class Competitor:
 
     volume: the volume's name. place: "file:line", or the word of the kernel command line. what: what it asks for. todo:
     what to do about it. mapping: the name below /dev/mapper that systemd-cryptsetup would give the device, "" for a
-    line of fstab. line: that line's number, or 0.
+    line of fstab. line: the number of a line of fstab that cannot be mounted as it stands, else 0.
     """
 
     volume: str
@@ -192,7 +192,8 @@ def _fstab(text: str, devices: _Devices, opened: dict[str, Competitor]) -> Itera
         if found:
             volume, what = found
             todo = f"write {_MAPPER}{volume} there"
-            yield Competitor(volume, f"{FSTAB}:{entry.number}", what, todo, line=entry.number)
+            line = 0 if entry.source in devices.nodes else entry.number
+            yield Competitor(volume, f"{FSTAB}:{entry.number}", what, todo, line=line)
 
 
 def _other_name(entry: Entry, devices: _Devices, opened: dict[str, Competitor]) -> tuple[str, str] | None:
