@@ -84,10 +84,15 @@ ExecStart=true
 UNIT_PATH = f"{SHARE}/early:{SHARE}/units:{SHARE}/normal:/usr/lib/systemd/system"
 
 
-def generated(tree: Path, work: Path, site: machines.Site, lines: str, then: str, before: str = "true") -> str:
-    """Have systemd and the product read an fstab, with a volume whose key comes over the network; run a script then."""
+def generated(
+    tree: Path, work: Path, site: machines.Site, lines: str, then: str, before: str = "true", more: str = ""
+) -> str:
+    """Have systemd and the product read an fstab, with a volume whose key comes over the network; run a script then.
+
+    more: lines for the volume's file.
+    """
     (work / "etc/volumes").mkdir(parents=True)
-    text = machines.volume_file(site, volume="data", dev="/dev/disk/by-id/virtio-data")
+    text = more + machines.volume_file(site, volume="data", dev="/dev/disk/by-id/virtio-data")
     (work / "etc/volumes/data.toml").write_text(text)
     (work / "etc/volumes/data.toml").chmod(0o600)
     for name in ("normal", "early", "late"):
@@ -114,19 +119,25 @@ cryptpilot --config-dir {SHARE}/etc generator {SHARE}/normal {SHARE}/early {SHAR
 TEMPORARY = "/tmp"  # noqa: S108 - nothing is put there
 
 
+@pytest.mark.parametrize("required", [False, True])
 @pytest.mark.parametrize("where", ["/var", "/var/log", TEMPORARY, "/data", "/var/lib/data"])
 def test_no_mount_of_a_late_volume_makes_an_ordering_cycle(
-    tree: Path, site: machines.Site, tmp_path: Path, where: str
+    tree: Path, site: machines.Site, tmp_path: Path, where: str, required: bool
 ) -> None:
     (tmp_path / "units/network-online.target.wants").mkdir(parents=True)
     (tmp_path / "units/net.service").write_text(NETWORK)
     (tmp_path / "units/network-online.target.wants/net.service").symlink_to("../net.service")
     verify = f"SYSTEMD_UNIT_PATH={UNIT_PATH} systemd-analyze verify --man=no multi-user.target 2>&1 || true"
-    said = generated(tree, tmp_path, site, f"/dev/mapper/data {where} ext4 defaults 0 2\n", verify)
+    more = "required = true\n" if required else ""
+    options = "nofail" if required else "defaults"  # which does not count then
+    said = generated(tree, tmp_path, site, f"/dev/mapper/data {where} ext4 {options} 0 2\n", verify, more=more)
     assert "cycle" not in said
     name = escape_path(where)
     assert (tmp_path / f"normal/{name}.mount").exists()
-    remote = where in ("/data", "/var/lib/data")
+    assert (tmp_path / f"normal/local-fs.target.requires/{name}.mount").is_symlink()
+    masked = (tmp_path / f"early/local-fs.target.requires/{name}.mount").is_symlink()
+    assert masked is not required, "or else it is required, and that has systemd wait for it"
+    remote = where in ("/data", "/var/lib/data") and not required
     assert (tmp_path / f"early/{name}.mount").exists() == remote, "what is needed early is left as it is"
 
 
