@@ -88,7 +88,7 @@ def _told(status: Status) -> str:
     return f"{status.state.value}: {status.detail}" if status.detail else status.state.value
 
 
-def _record(status: Status, competitors: Sequence[Competitor]) -> dict[str, object]:
+def _record(status: Status, competitors: Sequence[Competitor] = ()) -> dict[str, object]:
     volume = status.volume
     return {
         "volume": volume.volume,
