@@ -82,7 +82,7 @@ def test_what_a_generator_writes_is_for_all_to_read_and_for_root_to_write(
         private.directory(tmp_path / name, 0o755)
     generator.generate(load(directory), tmp_path / "normal", tmp_path / "early")
     found = {**modes(tmp_path / "normal"), **modes(tmp_path / "early")}
-    assert "dev-mapper-v.device.d/40-cryptpilot.conf" in found
+    assert "dev-mapper-v.device.d/45-cryptpilot.conf" in found
     assert {value for name, value in found.items() if name.endswith(".conf")} == {0o644}
     assert {value for name, value in found.items() if not name.endswith(".conf")} == {0o755}
 
