@@ -16,7 +16,7 @@ import pytest
 
 from cryptpilot_boot.errors import Interrupted, ProgramError
 from cryptpilot_boot.passphrase import Passphrase, SecretBuffer
-from cryptpilot_boot.system import cryptsetup, programs
+from cryptpilot_boot.system import block, cryptsetup, programs
 from cryptpilot_boot.system import run as module
 from cryptpilot_boot.system.luks_header import Header
 from cryptpilot_boot.system.run import interrupt, read_secret, run
@@ -245,9 +245,14 @@ def test_a_mapping_whose_opening_has_begun_is_opened_and_closed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "cryptsetup"
-    script.write_text(f"#!/bin/sh\ncat; {begun(tmp_path / 'begun')} sleep 0.3; echo $1 >> {tmp_path}/done\n")
+    # one that makes the mapping does not end for the asking
+    script.write_text(
+        f"#!/bin/sh\ntrap '' TERM\ncat; {begun(tmp_path / 'begun')} sleep 0.3; echo $1 >> {tmp_path}/done\n"
+    )
     script.chmod(0o700)
     monkeypatch.setattr(programs, "find", lambda _: str(script))
+    made = block.Mapping("name", "CRYPT-LUKS2-", tmp_path)
+    monkeypatch.setattr(block, "mapping", lambda name: made if name == made.name else None)
     with ThreadPoolExecutor() as pool, Passphrase(b"secret", strong=True) as passphrase, Header() as header:
         result = pool.submit(cryptsetup.luks_open, "/dev/null", "name", passphrase, header, journal=True)
         wait_until((tmp_path / "begun").exists)
