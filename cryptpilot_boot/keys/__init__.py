@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any, Callable
 
 from cryptpilot_boot.config import Encrypt, Exec, Kms, KmsRole, Otp
-from cryptpilot_boot.config.model import CURRENT, PREVIOUS
+from cryptpilot_boot.config.model import CURRENT, PREVIOUS, SECRET_ARN
 from cryptpilot_boot.keys import execute, floor, otp
 from cryptpilot_boot.keys.retry import Ask, ask_until
 from cryptpilot_boot.keys.shared import Answers
@@ -54,7 +54,8 @@ def _secret(encrypt: Encrypt) -> tuple[object, ...]:
     if isinstance(encrypt, Exec):
         return encrypt.command, encrypt.args
     if isinstance(encrypt, (Kms, KmsRole)):
-        return (encrypt.secret_name,)
+        full = SECRET_ARN.fullmatch(encrypt.secret_name)
+        return (full["name"] if full else encrypt.secret_name,)
     return ()
 
 

@@ -377,6 +377,8 @@ SECRET = Kms("kst-1", "disk", "{}", "password", "pem")
         (SECRET, dataclasses.replace(SECRET, secret_name="another"), False),
         (SECRET, KmsRole("disk"), True),
         (KmsRole("disk"), KmsRole("disk", region_id="cn-beijing"), True),
+        (KmsRole("disk"), KmsRole("acs:kms:cn-beijing:1234:secret/disk"), True),
+        (KmsRole("another"), KmsRole("acs:kms:cn-beijing:1234:secret/disk"), False),
         (Exec("cat", ("/key",)), Exec("cat", ("/key",), 5), True),
         (Exec("cat", ("/key",)), Exec("cat", ("/other",)), False),
         (Exec("disk"), SECRET, False),
