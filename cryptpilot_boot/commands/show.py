@@ -70,6 +70,8 @@ def _row(status: Status) -> list[str]:
         f"makefs={volume.makefs}": volume.makefs,
         "integrity": volume.integrity,
         "required": volume.required,
+        f"sector_size={volume.sector_size}": volume.sector_size,
+        "discard": volume.discard,
         "recovery key": status.recovery_key,
     }
     return [
@@ -99,6 +101,8 @@ def _record(status: Status, competitors: Sequence[Competitor] = ()) -> dict[str,
         "makefs": volume.makefs,
         "integrity": volume.integrity,
         "required": volume.required,
+        "sector_size": volume.sector_size,
+        "discard": volume.discard,
         "temporary": volume.temporary,
         "recovery_key": status.recovery_key,
         "bound": None if volume.temporary else volume.identity is not None,

@@ -13,6 +13,8 @@ from cryptpilot_boot.errors import ConfigError
 IDENTITIES = "identities"
 """The directory, below that of the configuration, of what volumes are bound to."""
 FILE_SYSTEMS = ("swap", "ext4", "xfs", "vfat")
+SECTOR_SIZES = (512, 4096)
+"""What a LUKS2 volume may have its sectors be, in bytes."""
 # They become part of a path and of a host name, wherever they come from: nothing else may be in them.
 ROLE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REGION_ID = re.compile(r"[a-z0-9](-?[a-z0-9]){0,39}")
@@ -133,9 +135,10 @@ class Volume:
     """One encrypted volume.
 
     volume: name below /dev/mapper. dev: path of the underlying block device. makefs: file system made on a new
-    volume, None for none. initrd: whether the initrd may have it, its credentials included. source: the file it was
-    read from. identity: what it is bound to; None when any volume that its secret opens will do. required: whether the
-    boot stops if what fstab mounts of it cannot be mounted.
+    volume, None for none. initrd: whether the initrd may have it, its credentials included. sector_size: bytes of a
+    new volume's sectors, None for what suits the device. discard: whether blocks that are not used any more are given
+    back to the device. source: the file it was read from. identity: what it is bound to; None when any volume that its
+    secret opens will do. required: whether the boot stops if what fstab mounts of it cannot be mounted.
     """
 
     volume: str
@@ -146,6 +149,8 @@ class Volume:
     makefs: str | None = None
     integrity: bool = False
     initrd: bool = True
+    sector_size: int | None = None
+    discard: bool = False
     identity: Identity | None = None
     required: bool = False
 

@@ -12,6 +12,7 @@ from cryptpilot_boot.config.misplaced import Section, require_in_place
 from cryptpilot_boot.config.model import (
     FILE_SYSTEMS,
     SECRET_ARN,
+    SECTOR_SIZES,
     Boot,
     Encrypt,
     Exec,
@@ -36,6 +37,10 @@ def _file_system(name: str) -> str:
     if name in FILE_SYSTEMS:
         return ""
     return f"must be one of {', '.join(FILE_SYSTEMS)}{_did_you_mean(name, FILE_SYSTEMS)}"
+
+
+def _sector_size(size: int) -> str:
+    return "" if size in SECTOR_SIZES else f"must be {' or '.join(map(str, SECTOR_SIZES))} (bytes)"
 
 
 def _auth_mode(name: str) -> str:
@@ -109,6 +114,8 @@ _VOLUME = {
     "required": _Key(_BOOL),
     "makefs": _Key(_STRING, _file_system),
     "integrity": _Key(_BOOL),
+    "sector_size": _Key(_NUMBER, _sector_size),
+    "discard": _Key(_BOOL),
     "encrypt": _Key(_TABLE, required=True),
 }
 _IDENTITY = {
@@ -180,6 +187,12 @@ def volume(document: Document) -> Volume:
     """Turn a file of volumes/ into its value."""
     require_in_place(document, _VOLUME_FILE, _GLOBAL_FILE)
     values = _checked(document, "", _VOLUME, document.data)
+    if values.get("integrity") and values.get("discard"):
+        raise ConfigError(
+            f'{document.path}{line_of(document.text, "", "discard")}: "discard" cannot be true with integrity = true:'
+            " a block that was discarded has no valid tag",
+            'remove "discard"; or, on a volume that is still to be initialized, remove "integrity"',
+        )
     encrypt = _encrypt(document, values.pop("encrypt"))
     return Volume(encrypt=encrypt, source=document.path, **values)
 

@@ -115,12 +115,20 @@ def luks_format(
 
 
 def luks_open(
-    device: str, name: str, passphrase: Passphrase, header: Header, *, journal: bool, readonly: bool = False
+    device: str,
+    name: str,
+    passphrase: Passphrase,
+    header: Header,
+    *,
+    journal: bool,
+    readonly: bool = False,
+    discard: bool = False,
 ) -> None:
     """Open the LUKS2 device as /dev/mapper/`name`. The passphrase is verified by opening.
 
-    journal: keep the journal of a device with integrity. readonly: nothing is written to the device. An interruption
-    leaves the device closed, and does not wait for a key that takes long to derive.
+    journal: keep the journal of a device with integrity. readonly: nothing is written to the device. discard: what is
+    discarded on the mapping is discarded on the device. An interruption leaves the device closed, and does not wait for
+    a key that takes long to derive.
     """
     raise_if_interrupted()
     try:
@@ -133,6 +141,7 @@ def luks_open(
                 *_ONE_BY_ONE,
                 *([] if journal else _NO_JOURNAL),
                 *(["--readonly"] if readonly else []),
+                *(["--allow-discards"] if discard else []),
                 "--key-file=-",
                 device,
                 name,

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
+from cryptpilot_boot.config.model import SECTOR_SIZES
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
-from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs, partition
 from cryptpilot_boot.volume import identity, pending, state
 
 if TYPE_CHECKING:
@@ -19,11 +20,10 @@ if TYPE_CHECKING:
     from cryptpilot_boot.passphrase import Passphrase
 
 # aes-xts in 4096-byte sectors where the device consists of such; dm-integrity rounds down by itself.
-_SECTOR = 4096
-_SMALL_SECTOR = 512
-# dm-integrity: 32 bytes of tag a sector, its superblock and its journal, and rounding.
-_INTEGRITY_SHARE = 50  # a fiftieth of the device, and
-_INTEGRITY_BYTES = 512 << 10
+_SMALL_SECTOR, _SECTOR = SECTOR_SIZES
+# dm-integrity: 32 bytes of tag a sector, its superblock and its journal, and rounding: a share of the device, and some.
+_INTEGRITY_SHARE = {_SECTOR: 50, _SMALL_SECTOR: 12}
+_INTEGRITY_BYTES = {_SECTOR: 512 << 10, _SMALL_SECTOR: 2 << 20}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _make(
             device.node,
             passphrase,
             subsystem=mark,
-            sector_size=_SECTOR if volume.integrity or device.size % _SECTOR == 0 else _SMALL_SECTOR,
+            sector_size=_sector_size(volume, device),
             integrity=volume.integrity,
             # whoever is to use the volume as it is may read what he never wrote
             wipe=not volume.makefs,
@@ -139,7 +139,9 @@ def _make(
     facts = {"kind": volume.makefs, "device": volume.dev}
     with log.timed("makefs", volume.volume, **facts), telling(volume, f"cannot be given its {volume.makefs}"):
         # What is made here is made anew after a power cut: there is no need for the journal yet.
-        cryptsetup.luks_open(device.node, name, passphrase, header, journal=not volume.integrity)
+        cryptsetup.luks_open(
+            device.node, name, passphrase, header, journal=not volume.integrity, discard=volume.discard
+        )
         try:
             # With a volume key that is new, whatever the old bytes now look like is chance.
             mkfs.make(volume.makefs, f"/dev/mapper/{name}", integrity=volume.integrity, temporary=volume.temporary)
@@ -231,9 +233,10 @@ def require_makable(volume: Volume, device: block.Device) -> None:
         cryptsetup.require_integrity()
     if volume.makefs:
         mkfs.require(volume.makefs)
+    sector_size = _require_sector_size(volume, device)
     needed = luks_header.SIZE + (mkfs.KINDS[volume.makefs].minimum if volume.makefs else _SECTOR)
     if volume.integrity:
-        needed += needed // _INTEGRITY_SHARE + _INTEGRITY_BYTES
+        needed += needed // _INTEGRITY_SHARE[sector_size] + _INTEGRITY_BYTES[sector_size]
     if device.size < needed:
         raise DeviceError(
             f"{volume.dev} is too small: it has {block.readable(device.size)}, and"
@@ -241,6 +244,30 @@ def require_makable(volume: Volume, device: block.Device) -> None:
             f" {block.readable(needed)}",
             'check "dev", or attach a larger disk',
         )
+
+
+def _sector_size(volume: Volume, device: block.Device) -> int:
+    """Return the bytes of a sector of a volume that is to be made."""
+    if volume.sector_size:
+        return volume.sector_size
+    return _SECTOR if volume.integrity or device.size % _SECTOR == 0 else _SMALL_SECTOR
+
+
+def _require_sector_size(volume: Volume, device: block.Device) -> int:
+    """Return what `_sector_size` does; raise DeviceError unless a volume on the device can have that."""
+    wanted = _sector_size(volume, device)
+    physical = partition.sector_size(device)
+    if wanted < physical:
+        raise DeviceError(
+            f"{volume.dev} has sectors of {physical} bytes, and {volume.source} says sector_size = {wanted}",
+            "a volume on it cannot have smaller ones: remove sector_size, or attach a disk that has such",
+        )
+    if not volume.integrity and device.size % wanted:
+        raise DeviceError(
+            f"{volume.dev} has {device.size} bytes, no multiple of sector_size = {wanted} in {volume.source}",
+            f"remove sector_size, or set it to {_SMALL_SECTOR}",
+        )
+    return wanted
 
 
 def close_leftover(volume: Volume) -> None:

@@ -249,7 +249,9 @@ def _unlock(volume: Volume, device: block.Device, passphrase: Passphrase, *, che
             # nothing of a temporary volume is ever read again after a power cut
             journal = not (volume.integrity and volume.temporary)
             with _telling_a_wrong_secret(volume):
-                cryptsetup.luks_open(device.node, volume.volume, passphrase, header, journal=journal)
+                cryptsetup.luks_open(
+                    device.node, volume.volume, passphrase, header, journal=journal, discard=volume.discard
+                )
 
 
 @contextmanager

@@ -123,6 +123,14 @@ def test_what_is_left_out_has_the_documented_default(tmp_path: Path) -> None:
     (volume,) = config.volumes
     assert config.boot == Boot(verbose=False, timeout=90)
     assert (volume.auto_open, volume.makefs, volume.integrity) == (False, None, False)
+    assert (volume.sector_size, volume.discard) == (None, False)
+
+
+def test_sectors_may_be_small_and_discards_passed_on(tmp_path: Path) -> None:
+    (one,) = configure(tmp_path, "sector_size = 512\ndiscard = true\nintegrity = false\n" + SMALL).volumes
+    assert (one.sector_size, one.discard) == (512, True)
+    (other,) = configure(tmp_path, "sector_size = 4096\ndiscard = false\nintegrity = true\n" + SMALL).volumes
+    assert (other.sector_size, other.discard) == (4096, False)
 
 
 def test_an_endpoint_takes_the_place_of_the_instances_own_name(tmp_path: Path) -> None:
@@ -187,6 +195,13 @@ ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"
         ("auto_opne = true\n" + SMALL, 'volumes/v0.toml:1: unknown key "auto_opne" (did you mean "auto_open"?)'),
         ('auto_open = "yes"\n' + SMALL, 'volumes/v0.toml:1: "auto_open" must be true or false'),
         ("integrity = 1\n" + SMALL, 'volumes/v0.toml:1: "integrity" must be true or false'),
+        ("sector_size = 1024\n" + SMALL, 'volumes/v0.toml:1: "sector_size" must be 512 or 4096 (bytes)'),
+        ("sector_size = true\n" + SMALL, 'volumes/v0.toml:1: "sector_size" must be a whole number'),
+        ("discard = 1\n" + SMALL, 'volumes/v0.toml:1: "discard" must be true or false'),
+        (
+            "integrity = true\ndiscard = true\n" + SMALL,
+            'volumes/v0.toml:2: "discard" cannot be true with integrity = true: a block that was discarded has no',
+        ),
         ('makefs = "ext3"\n' + SMALL, 'volumes/v0.toml:1: "makefs" must be one of swap, ext4, xfs, vfat'),
         (SMALL.replace('"v"', '"a/b"'), 'volumes/v0.toml:1: "volume" is no legal name below /dev/mapper'),
         (SMALL.replace('"v"', '"control"'), 'volumes/v0.toml:1: "volume" is no legal name below /dev/mapper'),

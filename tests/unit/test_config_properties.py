@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from cryptpilot_boot.boot.units import units
 from cryptpilot_boot.commands import initrd
 from cryptpilot_boot.config import Boot, Config, Encrypt, Exec, Kms, KmsRole, load
-from cryptpilot_boot.config.model import FILE_SYSTEMS
+from cryptpilot_boot.config.model import FILE_SYSTEMS, SECTOR_SIZES
 from cryptpilot_boot.system import certificates, programs
 
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ OTP = """\
 volume = "scratch"
 dev = "/dev/vdc"
 makefs = "ext4"
+sector_size = 512
+discard = true
+integrity = false
 [encrypt.otp]
 """
 GLOBAL = """\
@@ -210,6 +213,8 @@ def require_valid(config: Config) -> None:
     assert 1 <= config.boot.timeout <= 3600
     for volume in config.volumes:
         assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9#+.:=@_-]{0,99}", volume.volume)
+        assert volume.sector_size is None or (type(volume.sector_size) is int and volume.sector_size in SECTOR_SIZES)
+        assert volume.discard in ((False,) if volume.integrity else (False, True))
         assert not volume.volume.endswith("-initializing")
         assert volume.volume != "control"
         assert volume.dev.startswith("/dev/")
