@@ -31,6 +31,8 @@ _WORDS = {
     "open": "opening",
     "close": "closing",
     "remove-key": "removing old key slots",
+    "resize": "growing the volume",
+    "grow-fs": "growing the file system",
     "make-image": "dracut makes the image",
     "check-image": "checking the image",
 }

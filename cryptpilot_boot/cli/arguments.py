@@ -50,6 +50,12 @@ is opened under this name, even if the same secret opens it. init does that by i
 made, and bind again after "cryptsetup reencrypt" or a deliberate exchange of disks. The volume may be open or closed.
 """
 
+_RESIZE = """\
+Has each open volume fill its device after that was enlarged, and its file system the volume: ext4 at once, xfs while it
+is mounted. It stays open and in use meanwhile. A partition has to be enlarged first, with growpart or parted. A volume
+with integrity keeps its size, and nothing is ever made smaller. After an interruption or a power cut run it again.
+"""
+
 _RECOVERY_KEY = """\
 Enrolls a new random recovery key, beside the volume's secret: with it "cryptpilot open --recovery-key" opens the volume
 without a key provider and without a network, and so does any program that opens LUKS2. It is written to standard
@@ -222,6 +228,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
     one.set_defaults(parser=one, command="bind")
+
+    one = commands.add_parser(
+        "resize", help="grow open volumes whose devices were enlarged, and their file systems", description=_RESIZE
+    )
+    one.add_argument("volumes", nargs="+", metavar="VOLUME")
+    one.set_defaults(parser=one, command="resize")
 
     one = commands.add_parser(
         "recovery-key", help="enroll a recovery key: a way in without the key provider", description=_RECOVERY_KEY

@@ -277,6 +277,14 @@ def _bind(config: Config, arguments: argparse.Namespace) -> bool:
     return good
 
 
+def _resize(config: Config, arguments: argparse.Namespace) -> bool:
+    # nothing at boot needs it
+    from cryptpilot_boot.commands import resize
+
+    with terminal.progress():
+        return resize.resize(config, arguments.volumes, terminal.report)
+
+
 # What is about images is imported when it is asked for: the agent in an initrd does without.
 
 
@@ -331,6 +339,7 @@ _COMMANDS = {
     "close": _close,
     "rotate": _rotate,
     "bind": _bind,
+    "resize": _resize,
     "recovery-key": _recovery_key,
     "header backup": _header_backup,
     "header restore": _header_restore,

@@ -117,6 +117,8 @@ def _record(status: Status, competitors: Sequence[Competitor] = ()) -> dict[str,
             for one in competitors
             if one.volume == volume.volume
         ],
+        "unused_bytes": status.growth.unused if status.growth else None,
+        "unpartitioned_bytes": status.growth.unpartitioned if status.growth else None,
     }
 
 

@@ -286,6 +286,19 @@ def _mappings() -> Iterator[Mapping]:
         yield Mapping(name, uuid, device.parent)
 
 
+def size(of: Mapping) -> int:
+    """Return the bytes of a device-mapper device."""
+    return _SECTOR * int(_attribute(of.node / "size") or 0)
+
+
+def identity(of: Mapping) -> str:
+    """Return what no other device-mapper device has as long as the machine runs.
+
+    Before Linux 5.15, which numbers disks as they come, another may have it once this one is gone.
+    """
+    return f"{_attribute(of.node / 'dev')} {_attribute(of.node / 'diskseq')}".strip()
+
+
 def encrypts(top: Mapping, path: str) -> bool:
     """Tell whether a mapping is one of cryptsetup and lies, through any number of layers, on the device `path`."""
     try:

@@ -41,7 +41,7 @@ _LONGEST_FLUSH = 600.0  # seconds, until what a wipe that is cut short left in m
 _TO_MAP = 2.0  # seconds that making a mapping takes at most, once the key is derived
 # Argon2id takes up to half of the memory there is: of several at once, one would be killed for want of it.
 _ONE_BY_ONE = ["--serialize-memory-hard-pbkdf"]
-_formatting_memory_hard = threading.Lock()  # luksFormat heeds no such option
+_memory_hard = threading.Lock()  # luksFormat heeds no such option
 # The journal writes everything twice, and is what makes data and tags agree after a power cut.
 _NO_JOURNAL = ["--integrity-no-journal"]
 
@@ -81,7 +81,7 @@ def luks_format(
     """
     header = luks_header.Header()
     # It may be long until it is a weak passphrase's turn, and stretching it takes seconds.
-    with contextlib.nullcontext() if passphrase.strong else _formatting_memory_hard:
+    with contextlib.nullcontext() if passphrase.strong else _memory_hard:
         raise_if_interrupted()
         if integrity:
             before_writing()
@@ -155,6 +155,30 @@ def luks_open(
         for mapping in filter(None, map(block.mapping, (name, below(name)))):
             close(mapping.name)
         raise
+
+
+def resize(name: str, passphrase: Passphrase, header: Header, sectors: int) -> None:
+    """Give the open mapping /dev/mapper/`name` so many sectors of 512 bytes; how it was opened is kept.
+
+    The passphrase is needed because only the kernel has the volume key of an open device, and does not give it away.
+    The device's metadata do not change: a power cut leaves nothing half done.
+    """
+    # like luksFormat, it heeds no option to that end
+    with contextlib.nullcontext() if passphrase.strong else _memory_hard:
+        raise_if_interrupted()
+        run(
+            [
+                "cryptsetup",
+                "resize",
+                f"--header={header.path}",
+                f"--size={sectors}",
+                "--key-file=-",
+                name,
+            ],
+            stdin=passphrase.reveal(),
+            pass_fds=[header.descriptor],
+            finish=True,
+        )
 
 
 def verify(device: str, passphrase: Passphrase, header: Header, *, finish: bool = False) -> int:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, NoValue, ProgramError
-from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
-from cryptpilot_boot.volume import pending, state
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_data, luks_header, mkfs, partition
+from cryptpilot_boot.volume import opened, pending, state
 from cryptpilot_boot.volume.initialize import close_leftover, make, require_makable, working_name
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def open_volume(
         if state.is_open(volume):
             return Opening.WAS_OPEN
         close_leftover(volume)
-        device = require_openable(volume)
+        device = _fitting(volume)
 
         def unlock(passphrase: Passphrase) -> None:
             _unlock(volume, device, passphrase, check_fs=check_fs)
@@ -139,7 +139,29 @@ def _probe(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
             raise DeviceError(refusal, f"if nobody needs that any more: wipefs --all {volume.dev}")
         return device, None
     require_initialized(volume, found)
-    return device, _sound_header(volume, device)
+    header = _sound_header(volume, device)
+    misfit = state.misfit(volume, device, header)
+    if misfit:
+        header.close()
+        raise misfit
+    return device, header
+
+
+def _fitting(volume: Volume) -> block.Device:
+    """Return the device as `require_openable` does, once it consists of whole sectors of the volume.
+
+    A partition may not, since it was enlarged: growpart has it end where the room for the table's copy begins. The
+    kernel is then made to take it for the few sectors shorter, for otherwise cryptsetup does not open it.
+    """
+    device, header = _openable(volume)
+    if header is None:
+        return device
+    with header:
+        excess = luks_data.excess(header, device.size)
+    if not excess:
+        return device
+    partition.shorten(device, device.size - excess)
+    return block.look_up(volume.dev)
 
 
 def initialized_header(volume: Volume, device: block.Device) -> tuple[luks_header.Header, luks_header.Facts]:
@@ -252,6 +274,8 @@ def _unlock(volume: Volume, device: block.Device, passphrase: Passphrase, *, che
                 cryptsetup.luks_open(
                     device.node, volume.volume, passphrase, header, journal=journal, discard=volume.discard
                 )
+            if not volume.temporary:
+                opened.note(volume.volume, luks_data.volume_key(header))
 
 
 @contextmanager
@@ -295,6 +319,7 @@ def close(volume: Volume) -> bool:
     with lock.held(volume.volume), log.timed("close", volume.volume):
         try:
             cryptsetup.close(volume.volume)
+            opened.forget(volume.volume)
         except ProgramError as error:
             raise CryptpilotError(
                 f"{volume.mapper_path} cannot be closed: {error.what}",

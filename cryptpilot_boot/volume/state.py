@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import DeviceError
-from cryptpilot_boot.system import block, luks_header
-from cryptpilot_boot.volume import identity, pending
+from cryptpilot_boot.system import block, luks_data, luks_header, partition
+from cryptpilot_boot.volume import growth, identity, pending
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -45,7 +45,8 @@ class Status:
     rotation_pending: the volume was last opened with the
     previous value of its secret. recovery_key: whether the header knows of one; None when that cannot be told, or there
     is no such thing. reencrypting: a reencryption by cryptsetup is to be finished. ignored: flags in the header that
-    the volume is not opened with.
+    the volume is not opened with. growth: what it leaves unused of its device; None when that cannot be told, or there
+    is no such thing.
     """
 
     volume: Volume
@@ -56,6 +57,7 @@ class Status:
     hint: str = ""
     reencrypting: bool = False
     ignored: tuple[str, ...] = ()
+    growth: growth.Growth | None = None
 
     @property
     def initialized(self) -> bool:
@@ -123,10 +125,11 @@ def _examine(volume: Volume) -> Status:
     if found.subsystem == COMPLETE:
         header, facts = luks_header.copy_from(volume.dev)
         with header:
-            refused = objection(volume, facts, volume.dev)
+            refused = objection(volume, facts, volume.dev) or misfit(volume, block.look_up(volume.dev), header)
+            grown = None if refused else _growth(volume, header)
         state = State.CHECK_FAILED if refused else State.READY_TO_OPEN
-        what, hint = (refused.what, refused.hint) if refused else ("", "")
-        return _with_facts(Status(volume, state, what, hint=hint), facts)
+        what, hint = (refused.what, refused.hint) if refused else (_told(volume, grown), "")
+        return _with_facts(Status(volume, state, what, hint=hint, growth=grown), facts)
     if found.subsystem == INITIALIZING:
         return Status(volume, State.INITIALIZING, "init was interrupted; run it again")
     return Status(volume, State.REQUIRES_INIT, f"{volume.dev} holds {describe(found)}")
@@ -140,10 +143,13 @@ def _examine_opened(volume: Volume) -> Status:
         header, facts = luks_header.copy_from(volume.dev)
     except DeviceError as error:
         return Status(volume, State.OPENED, error.what)
-    header.close()
-    refused = objection(volume, facts, volume.dev)
-    detail = f"will not open again: {refused.what}" if refused else ""
-    return _with_facts(Status(volume, State.OPENED, detail, hint=refused.hint if refused else ""), facts)
+    with header:
+        grown = _growth(volume, header)
+        refused = objection(volume, facts, volume.dev) or misfit(volume, block.look_up(volume.dev), header)
+    again = f"will not open again: {refused.what}" if refused else ""
+    detail = "; ".join(filter(None, (_told(volume, grown), again)))
+    hint = refused.hint if refused else ""
+    return _with_facts(Status(volume, State.OPENED, detail, hint=hint, growth=grown), facts)
 
 
 def _with_facts(status: Status, facts: luks_header.Facts) -> Status:
@@ -153,6 +159,17 @@ def _with_facts(status: Status, facts: luks_header.Facts) -> Status:
         reencrypting=facts.reencrypting,
         ignored=facts.ignored,
     )
+
+
+def _growth(volume: Volume, header: luks_header.Header) -> growth.Growth | None:
+    try:
+        return growth.find(volume, header)
+    except DeviceError:
+        return None  # what is wrong with the device is another's to say
+
+
+def _told(volume: Volume, grown: growth.Growth | None) -> str:
+    return growth.describe(volume, grown) if grown else ""
 
 
 def is_open(volume: Volume) -> bool:
@@ -202,6 +219,18 @@ def objection(volume: Volume, facts: luks_header.Facts, name: str) -> DeviceErro
     if reason:
         return luks_header.Distrusted(name, reason)
     return identity.objection(volume, facts, name)
+
+
+def misfit(volume: Volume, device: block.Device, header: luks_header.Header) -> DeviceError | None:
+    """Say why a device is not of a size that a volume can be opened on; None when it is, or can be made to be."""
+    excess = luks_data.excess(header, device.size)
+    if not excess or partition.is_partition(device):
+        return None
+    return DeviceError(
+        f"{volume.dev} has {device.size} bytes, of which the last {excess} are no whole sector of the volume:"
+        " cryptsetup does not open it so",
+        "give it a size that is a multiple of 4096 bytes: there are no data at its end",
+    )
 
 
 def describe(found: block.Signature | None) -> str:

@@ -46,6 +46,12 @@ def test_a_volume_of_each_kind_on_each_release(site: machines.Site, lab: None, t
     assert re.findall(r"^kept \d$", result.stdout, re.MULTILINE) == ["kept 1", "kept 2"]
     assert set(re.findall(r"^(data\d)_dif: ", result.stdout, re.MULTILINE)) == with_integrity
     assert "INTEGRITY AEAD ERROR" not in result.stdout
+    assert (
+        "grows: /dev/mapper/grows grew from 48 MiB to 80 MiB; its ext4 fills it\n/run/grows/file: OK\n" in result.stdout
+    )
+    assert re.search(
+        r"^0 163840 crypt aes-xts-plain64 .* allow_discards sector_size:4096$", result.stdout, re.MULTILINE
+    )
     # for init and for two opens, of two volumes that share a secret
     assert [request["outcome"] for request in site.requests()] == ["ok"] * 3
 
@@ -103,6 +109,19 @@ for name in data0 data1 data2 data3; do
     umount /run/$name
 done
 cryptpilot close data0 data1 data2 data3
+# a disk that is enlarged while it is in use
+truncate -s 64M /run/grows.img; disk=$(losetup -f --show /run/grows.img)
+head -c 64 /dev/urandom > /run/key
+printf '%s\\n' 'volume = "grows"' "dev = \\"$disk\\"" 'makefs = "ext4"' 'discard = true' '[encrypt.exec]' \\
+    'command = "cat"' 'args = ["/run/key"]' > /etc/cryptpilot/volumes/grows.toml
+cryptpilot init grows --yes; cryptpilot open grows
+mkdir /run/grows; mount /dev/mapper/grows /run/grows; head -c 8M /dev/urandom > /run/grows/file
+sha256sum /run/grows/file > /run/sum
+truncate -s 96M /run/grows.img; losetup -c $disk
+cryptpilot resize grows
+sha256sum --check /run/sum
+dmsetup table grows
+umount /run/grows; e2fsck -fn /dev/mapper/grows
 dmesg
 """
 

@@ -1,0 +1,68 @@
+"""How much of its device a volume leaves unused, after the disk was enlarged."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.system import block, cryptsetup, integrity, luks_data, partition
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.system.luks_header import Header
+
+_WORTH = 16 << 20  # bytes of a disk behind a partition that are worth a word: programs leave some for alignment
+_STEP = 1 << 20  # bytes: less dm-integrity leaves unused by itself
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """What a volume could still take, in bytes.
+
+    unused: of its device; for a device that is too small, negative. unpartitioned: of its disk, behind the partition
+    that is its device. fixed: whether the volume cannot take any of it, as it has integrity.
+    """
+
+    unused: int
+    unpartitioned: int
+    fixed: bool
+
+
+def find(volume: Volume, header: Header) -> Growth:
+    """Find out how much of its device a persistent volume leaves unused. header: a copy of the one on the device.
+
+    A volume without integrity that is closed takes all of its device at the next open. Raises DeviceError.
+    """
+    device = block.look_up(volume.dev)
+    data = luks_data.find(header)
+    mapping = block.mapping(volume.volume)
+    if data.integrity:
+        left = device.size - integrity.used(device.node, data.offset)
+        unused = left if left >= _STEP else 0
+    elif mapping and not block.mapping(cryptsetup.below(volume.volume)):
+        unused = data.room(device.size) - block.size(mapping)
+    else:
+        unused = 0
+    free = partition.free_behind(device)
+    return Growth(unused, free if free >= _WORTH else 0, data.integrity)
+
+
+def describe(volume: Volume, growth: Growth) -> str:
+    """Say what a volume could still take, and how; "" for nothing."""
+    larger = block.readable(growth.unused)
+    if growth.unused > 0 and growth.fixed:
+        return (
+            f"its device is {larger} larger than the volume, which has integrity and keeps its size; to use all of the"
+            " device, copy the data to a new volume"
+        )
+    if growth.unused > 0:
+        return f"its device is {larger} larger than the volume; grow it: cryptpilot resize {volume.volume}"
+    if growth.unused < 0:
+        missing = block.readable(-growth.unused)
+        return f"its device is {missing} smaller than the volume: what was there cannot be read; enlarge it again"
+    if growth.unpartitioned:
+        behind = f"its disk has {block.readable(growth.unpartitioned)} free behind the partition {volume.dev}"
+        if growth.fixed:
+            return f"{behind}, which a volume with integrity cannot take"
+        return f"{behind}; grow the partition (growpart, parted), then: cryptpilot resize {volume.volume}"
+    return ""

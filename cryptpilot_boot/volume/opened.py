@@ -1,0 +1,60 @@
+"""What this machine knows of the volumes it opened: by which volume key, as the header that was checked has it.
+
+The kernel does not tell the key of an open device, and the header on the disk is the host's to change. Kept in memory
+(/run), also across the pivot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+from cryptpilot_boot.system import block, private
+
+DIRECTORY = Path("/run/cryptpilot/opened")
+
+
+def note(volume: str, key: str, directory: Path = DIRECTORY) -> None:
+    """Keep by which volume key the volume of a name has just been opened. key: as luks_data.volume_key has it.
+
+    No failure is worth one: the volume is open, and what wants to know says that it does not.
+    """
+    mapping = block.mapping(volume)
+    if mapping is None:
+        return
+    with contextlib.suppress(OSError):
+        private.write(private.directory(directory) / volume, _line(mapping, key))
+
+
+def forget(volume: str, directory: Path = DIRECTORY) -> None:
+    """Forget a volume that was closed."""
+    with contextlib.suppress(OSError):
+        (directory / volume).unlink(missing_ok=True)
+
+
+def is_known(volume: str, directory: Path = DIRECTORY) -> bool:
+    """Tell whether it is known how the volume that is open was opened."""
+    return _read(volume, directory).startswith(f"{_identity(volume)}: ")
+
+
+def is_by(volume: str, key: str, directory: Path = DIRECTORY) -> bool:
+    """Tell whether the volume that is open was opened by a volume key; key: as of `note`."""
+    mapping = block.mapping(volume)
+    return mapping is not None and _read(volume, directory) == _line(mapping, key)
+
+
+def _read(volume: str, directory: Path) -> str:
+    try:
+        return (directory / volume).read_text()
+    except OSError:
+        return ""
+
+
+def _identity(volume: str) -> str:
+    mapping = block.mapping(volume)
+    return block.identity(mapping) if mapping else ""
+
+
+def _line(mapping: block.Mapping, key: str) -> str:
+    return f"{block.identity(mapping)}: {hashlib.sha256(key.encode()).hexdigest()}\n"
