@@ -39,7 +39,7 @@ table() { dmsetup table $1 | sed 's/ :[0-9]*:logon:[^ ]*//'; }
 """
 
 
-def run(tree: Path, work: Path, script: str, *more: Disk, timeout: float = 180) -> dict[str, str]:
+def run(tree: Path, work: Path, script: str, *more: Disk, timeout: float = 400) -> dict[str, str]:
     """Run a script; return what it said, by the headings in it."""
     store = Disk(blank_disk(work / "store.img", 1400 * MIB), "store")
     result = run_uml(tree, f"{machines.NO_VOLUMES}{TOOLS}{script}", disks=[store, *more], timeout=timeout).check()
