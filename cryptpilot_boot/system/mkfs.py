@@ -43,13 +43,30 @@ class Kind:
     journal: Sequence[str] = ()
 
 
+# The kernel reads the rest of a page that is written in part: with integrity nothing may be smaller, whatever sectors
+# the device has.
+_PAGE = 4096
+
+
 def _ext4_options(integrity: bool, temporary: bool) -> Sequence[str]:
     """Say what is left to later: said outright, as what mkfs does by itself depends on the kernel that runs.
 
     Inode tables that are not written can only be left where unwritten sectors can be read; the journal's blocks only
     where it is never replayed.
     """
-    return ["-E", f"lazy_itable_init={int(not integrity)},lazy_journal_init={int(temporary)}"]
+    return [
+        *(["-b", str(_PAGE)] if integrity else []),
+        "-E",
+        f"lazy_itable_init={int(not integrity)},lazy_journal_init={int(temporary)}",
+    ]
+
+
+def _xfs_options(integrity: bool, _: bool) -> Sequence[str]:
+    return ["-s", f"size={_PAGE}"] if integrity else []
+
+
+def _vfat_options(integrity: bool, _: bool) -> Sequence[str]:
+    return ["-S", str(_PAGE)] if integrity else []
 
 
 def _ext4_layout(command: Sequence[str], device: str) -> Regions:
@@ -83,11 +100,14 @@ KINDS = {
     "xfs": Kind(
         ["mkfs.xfs", "-f"],
         minimum=300 << 20,
+        options=_xfs_options,
         layout=_xfs_layout,
         check=["xfs_repair", "-n"],
         journal=["xfs_logprint", "-t"],
     ),
-    "vfat": Kind(["mkfs.vfat", "-I"], minimum=64 << 10, check=["fsck.vfat", "-a"], healthy=(0, 1)),
+    "vfat": Kind(
+        ["mkfs.vfat", "-I"], minimum=64 << 10, options=_vfat_options, check=["fsck.vfat", "-a"], healthy=(0, 1)
+    ),
     "swap": Kind(["mkswap", "-f"], minimum=40 << 10),
 }
 
