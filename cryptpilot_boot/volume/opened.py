@@ -6,10 +6,10 @@ The kernel does not tell the key of an open device, and the header on the disk i
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from pathlib import Path
 
+from cryptpilot_boot import log
 from cryptpilot_boot.system import block, private
 
 DIRECTORY = Path("/run/cryptpilot/opened")
@@ -23,13 +23,13 @@ def note(volume: str, key: str, directory: Path = DIRECTORY) -> None:
     mapping = block.mapping(volume)
     if mapping is None:
         return
-    with contextlib.suppress(OSError):
+    with log.telling(f"by which key {volume} was opened"):
         private.write(private.directory(directory) / volume, _line(mapping, key))
 
 
 def forget(volume: str, directory: Path = DIRECTORY) -> None:
     """Forget a volume that was closed."""
-    with contextlib.suppress(OSError):
+    with log.telling(f"that {volume} was closed"):
         (directory / volume).unlink(missing_ok=True)
 
 
