@@ -168,6 +168,9 @@ grow one 96M
 heading other header
 dd if=/run/other of=/dev/disks/one bs=1M count=16 conv=notrunc,fsync status=none
 fails cryptpilot resize one
+heading not bound
+rm /etc/cryptpilot/identities/*
+fails cryptpilot resize one
 table one
 heading good header
 dd if=/run/good of=/dev/disks/one bs=1M conv=notrunc,fsync status=none
@@ -186,8 +189,9 @@ printf '%s\n' 'volume = "one"' 'dev = "/dev/disks/one"' '[encrypt.otp]' > /etc/c
 fails cryptpilot resize one
 """,
     )
-    assert "error: one: the header of /dev/disks/one is not the one the volume was opened by\n" in said["other header"]
-    assert "\n0 98304 crypt aes-xts-plain64 " in said["other header"]
+    assert "and another volume key than that volume was bound with\n" in said["other header"]
+    assert "error: one: the header of /dev/disks/one is not the one the volume was opened by\n" in said["not bound"]
+    assert "\n0 98304 crypt aes-xts-plain64 " in said["not bound"]
     assert "/dev/mapper/one: OK\none: /dev/mapper/one grew from 48 MiB to 80 MiB; its ext4" in said["good header"]
     assert "error: one: was opened by another program, or an older version of cryptpilot" in said["another program"]
     assert "one: /dev/mapper/one has all of its device already (112 MiB); its ext4 fills it" in said["another program"]
@@ -283,7 +287,6 @@ mount /dev/mapper/tags /mnt; sha256sum --check /run/sum; umount /mnt; e2fsck -fn
 mount /dev/mapper/xfs /mnt; head -c 99M /dev/urandom > /mnt/file; umount /mnt
 xfs_repair -n /dev/mapper/xfs > /dev/null 2>&1
 fsck.vfat -n /dev/mapper/fat > /dev/null
-dmesg | grep -c "AEAD ERROR" || true
 heading show
 cryptpilot show small --json
 # what the file says now makes no difference to a volume that is there
@@ -298,7 +301,7 @@ fails cryptpilot init coarse uneven --yes
     assert said["small"].startswith("mounted\n")
     assert "sector_size" not in said["small"]
     assert "block_size" not in said["tags"].splitlines()[0]  # 512 is dm-integrity's default
-    assert said["tags"].endswith("/mnt/file: OK\n0\n")
+    assert said["tags"].endswith("/mnt/file: OK\n")
     show, _, reopened = said["show"].partition("]\n")
     (record,) = records(show + "]").values()
     assert record["sector_size"] == 512
