@@ -61,6 +61,7 @@ def pytest_runtest_teardown() -> Generator[None, object, object]:
     with ceiling(CEILING):
         return (yield)
 
+
 # The machines are noisy: no example fails for the time it takes.
 settings.register_profile("noisy", deadline=None)
 settings.load_profile("noisy")
