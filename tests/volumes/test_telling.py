@@ -117,7 +117,9 @@ def test_what_a_killed_wipe_left_is_closed_by_the_next_opening(tree: Path, tmp_p
     script = f"""{SET_UP}
 rm /etc/cryptpilot/volumes/s*
 boot > /run/said 2>&1 & pid=$!
-until [ -e /dev/mapper/temporary-cryptsetup-* ]; do sleep 0.2; done
+# one is there for a moment before the wipe as well
+wiping() {{ ls /dev/mapper/temporary-cryptsetup-* > /dev/null 2>&1; }}
+until wiping && sleep 1 && wiping && sleep 1 && wiping; do sleep 0.1; done
 kill -KILL $pid $(ps -e -o pid=,comm= | sed -n 's/ cryptsetup$//p')
 wait $pid || true
 ls /dev/mapper
