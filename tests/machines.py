@@ -258,15 +258,20 @@ def exec_volume(volume: str, dev: str, *, integrity: bool = False) -> str:
     return f"umask 077\ncat > /etc/cryptpilot/volumes/{volume}.toml << 'END OF FILE'\n{text}END OF FILE\n"
 
 
+NO_SHELL = (
+    r"cryptpilot: this boot has failed, .* there is no shell in this image, and the machine is turned off in 60 s"
+)
+"""What stands on the console in the end when a boot cannot go on; the machine turns itself off a minute later."""
 EXEC_KEY = bytes(range(64))
 """A passphrase for `exec_volume`: key material, so that nobody stretches it, which takes long."""
 NO_VOLUMES = f"rm -f /etc/cryptpilot/volumes/*; base64 -d <<< {base64.b64encode(EXEC_KEY).decode()} > /run/key\n"
 """The shell line that removes what the tree has configured, and puts a passphrase where `exec_volume` finds it."""
 
 
-def settings(*, verbose: bool = False, timeout: int = 60) -> str:
+def settings(*, verbose: bool = False, timeout: int = 60, emergency_shell: bool = False) -> str:
     """Write a global.toml."""
-    return f"[boot]\nverbose = {str(verbose).lower()}\ntimeout = {timeout}\n"
+    lines = {"verbose": verbose, "timeout": timeout, "emergency_shell": emergency_shell}
+    return "".join(["[boot]\n", *(f"{key} = {str(value).lower()}\n" for key, value in lines.items())])
 
 
 def install(tree: Path, bundle: Path | None = None) -> Path:

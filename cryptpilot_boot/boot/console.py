@@ -58,8 +58,11 @@ def brief(say: Say) -> Sink:
     return tell
 
 
-def result(outcome: Outcome) -> list[str]:
-    """Return the lines that tell how a volume fared: one if all is well, else what failed and what to do."""
+def result(outcome: Outcome, *, shell: bool = False) -> list[str]:
+    """Return the lines that tell how a volume fared: one if all is well, else what failed and what to do.
+
+    shell: whether there is one for what can be done when the boot stops.
+    """
     volume = outcome.volume
     if outcome.error is None:
         how = "was open already" if outcome.was_open else f"opened in {outcome.seconds:.2f} s"
@@ -76,12 +79,23 @@ def result(outcome: Outcome) -> list[str]:
         "failed": outcome.error.what,
         "to do": outcome.error.hint,
         "now": _now(outcome),
-        "again": _again(outcome),
-        # whether it has one is on its disk, of which nothing is expected any more
-        "or": f"cryptpilot open {volume.volume} --recovery-key; exit (if it has one)" if outcome.needed else "",
+        **_by_hand(outcome, shell=shell),
     }
     lines = [f'volume "{volume.volume}" could not be opened']
     return lines + [f"  {name + ':':<10}{value}" for name, value in facts.items() if value]
+
+
+def _by_hand(outcome: Outcome, *, shell: bool) -> dict[str, str]:
+    name = outcome.volume.volume
+    if outcome.needed and shell:
+        # whether it has one is on its disk, of which nothing is expected any more
+        recovery = f"cryptpilot open {name} --recovery-key; exit (if it has one)"
+        return {"again": f"cryptpilot open {name}; exit", "or": recovery}
+    if outcome.needed:
+        return {"by hand": "rd.shell on the kernel command line gives a shell; so does an image with emergency_shell"}
+    if outcome.volume.required and outcome.stage == "system":
+        return {"again": f"{_restart(name)} && systemctl default"}
+    return {}
 
 
 def _now(outcome: Outcome) -> str:
@@ -92,14 +106,6 @@ def _now(outcome: Outcome) -> str:
     if outcome.volume.required:
         return "required = true: the boot stops, in emergency mode, if fstab mounts it"
     return f"try again: {_restart(outcome.volume.volume)}"
-
-
-def _again(outcome: Outcome) -> str:
-    if outcome.needed:
-        return f"cryptpilot open {outcome.volume.volume}; exit"
-    if outcome.volume.required and outcome.stage == "system":
-        return f"{_restart(outcome.volume.volume)} && systemctl default"
-    return ""
 
 
 def _restart(name: str) -> str:

@@ -32,7 +32,9 @@ _UNIT = "cryptpilot-initrd.service"
 _WANTS = f"etc/systemd/system/initrd.target.wants/{_UNIT}"
 _UNIT_PLACES = ("usr/lib/systemd/system", "lib/systemd/system", "etc/systemd/system")
 _SYSTEMD_PLACES = ("usr/lib/systemd/systemd", "lib/systemd/systemd")
-_HOOKS = "lib/dracut/hooks/*/*cryptpilot*"
+_HOOKS = "lib/dracut/hooks/*/*cryptpilot-start.sh"
+_NO_SHELL = "usr/bin/cryptpilot-no-shell"
+_NO_SHELL_HOOKS = "lib/dracut/hooks/*/*cryptpilot-emergency.sh"
 _LIBRARY_PLACES = ("usr/lib*", "usr/lib*/*", "lib*", "lib*/*")
 _PROGRAM_PLACES = ("usr/sbin", "usr/bin", "sbin", "bin")
 _NETWORK_MODULES = ("network", "systemd-networkd")
@@ -51,6 +53,7 @@ class Plan:
     programs: tuple[str, ...]
     modules: tuple[str, ...]
     network: bool
+    no_shell: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +141,8 @@ def findings(content: Content) -> Iterator[CryptpilotError]:
     yield from _not_started(tree)
     if plan.network:
         yield from _network_missing(tree)
+    if plan.no_shell:
+        yield from _shell_given(tree)
 
 
 def claimed(tree: Path, ours: Mapping[str, str]) -> Iterator[CryptpilotError]:
@@ -209,7 +214,8 @@ def _below(tree: Path, path: Path | str) -> Path:
 def _parse_plan(text: str) -> Plan:
     pairs = [line.partition(" ")[::2] for line in text.splitlines()]
     values = {kind: tuple(value for key, value in pairs if key == kind) for kind in ("config", "program", "module")}
-    return Plan(values["config"], values["program"], values["module"], ("network", "yes") in pairs)
+    needs = (("network", "yes") in pairs, ("shell", "no") in pairs)
+    return Plan(values["config"], values["program"], values["module"], *needs)
 
 
 def _other_configuration(content: Content) -> Iterator[CryptpilotError]:
@@ -319,6 +325,13 @@ def _not_started(tree: Path) -> Iterator[CryptpilotError]:
             yield CryptpilotError(f"{_UNIT} is not enabled, so nothing starts the agent", REBUILD)
     elif not any(True for place in ("", "usr/", "var/") for _ in tree.glob(place + _HOOKS)):
         yield CryptpilotError("it has neither systemd nor a hook of cryptpilot, so nothing starts the agent", REBUILD)
+
+
+def _shell_given(tree: Path) -> Iterator[CryptpilotError]:
+    """Look for what keeps a boot that is denied something from giving a root shell on the console."""
+    hooks = {path.parent.name for place in ("", "usr/", "var/") for path in tree.glob(place + _NO_SHELL_HOOKS)}
+    if "rd.shell=0" not in kernel_parameters(tree) or not (tree / _NO_SHELL).exists() or "emergency" not in hooks:
+        yield CryptpilotError("it gives a root shell on the console when a boot fails", REBUILD)
 
 
 def _network_missing(tree: Path) -> Iterator[CryptpilotError]:

@@ -80,6 +80,15 @@ def values(command_line: str) -> dict[str, str]:
     return dict(word.partition("=")[::2] for word in words(command_line))
 
 
+def asks_for_shell(command_line: str, *, default: bool) -> bool:
+    """Tell whether there is a shell when a boot cannot go on, as cryptpilot-no-shell.sh decides it.
+
+    default: whether there is one where nothing is said of it.
+    """
+    said = values(command_line)
+    return "rd.break" in said or (said["rd.shell"] in ("", *_YES) if "rd.shell" in said else default)
+
+
 def words(command_line: str) -> list[str]:
     """Take a kernel command line apart; quotes are left out."""
     return [word.replace('"', "") for word in _WORD.findall(command_line)]

@@ -61,6 +61,7 @@ class ImageNeeds:
     """What an initrd must carry to open its volumes.
 
     programs: by name, or by path for a command that is configured so. authorities: whether the system's public CAs.
+    shell: whether it may give a root shell when a boot cannot go on.
     """
 
     configuration: tuple[Path, ...]
@@ -68,6 +69,7 @@ class ImageNeeds:
     modules: tuple[str, ...]
     network: bool
     authorities: bool
+    shell: bool
 
 
 def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[str] = ()) -> Plan:
@@ -165,4 +167,6 @@ def image_needs(config: Config) -> ImageNeeds:
         modules=modules if volumes else (),
         network=any(volume.needs_network for volume in volumes),
         authorities=any(isinstance(v.encrypt, KmsRole) and v.encrypt.kms_cert_pem is None for v in volumes),
+        # Whether it carries credentials or not: in a shell anyone has what a provider gives this machine.
+        shell=config.boot.emergency_shell or not volumes,
     )

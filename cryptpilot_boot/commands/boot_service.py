@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.boot import console, eventlog, failures, fstab, plan, stage
+from cryptpilot_boot.boot import console, eventlog, failures, fstab, parameters, plan, stage
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, init
@@ -54,8 +54,10 @@ def boot_service(
         say(f"{complaint}; it is passed over")
     log.subscribe(console.verbose(say) if todo.verbose else console.brief(say))
 
+    shell = parameters.asks_for_shell(command_line, default=config.boot.emergency_shell)
+
     def tell(outcome: stage.Outcome) -> None:
-        lines = console.result(outcome)
+        lines = console.result(outcome, shell=shell)
         for line in lines:
             say(line)
         if stage_name == "system" and not only:  # the volume's unit comes after this, and repeats it

@@ -36,6 +36,7 @@ def plan(config: Config) -> list[str]:
     if opened := auto_open(config):
         lines += [f"claim {volume.dev}" for volume in opened]
         lines.append(f"condition {passing_over.condition(volume.dev for volume in opened)}")
+    lines += [f"shell {'yes' if needs.shell else 'no'}"]
     lines += [f"authorities {certificates.store()}"] if needs.authorities else []
     lines += ["network yes"] if needs.network else []
     for line in lines:

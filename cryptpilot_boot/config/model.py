@@ -175,12 +175,14 @@ class Boot:
     """`[boot]` of global.toml.
 
     verbose: time every step on the console. timeout: seconds a boot stage may take to open its volumes. late_after:
-    seconds after which the initrd leaves a volume that the pivot does not need to the booted system.
+    seconds after which the initrd leaves a volume that the pivot does not need to the booted system. emergency_shell:
+    whether the initrd gives a root shell on the console when a boot cannot go on.
     """
 
     verbose: bool = False
     timeout: int = 90
     late_after: int = 30
+    emergency_shell: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

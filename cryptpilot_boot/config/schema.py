@@ -105,7 +105,12 @@ class _Key:
 
 
 _GLOBAL = {"boot": _Key(_TABLE)}
-_BOOT = {"verbose": _Key(_BOOL), "timeout": _Key(_NUMBER, _timeout), "late_after": _Key(_NUMBER, _patience)}
+_BOOT = {
+    "verbose": _Key(_BOOL),
+    "timeout": _Key(_NUMBER, _timeout),
+    "late_after": _Key(_NUMBER, _patience),
+    "emergency_shell": _Key(_BOOL),
+}
 _VOLUME = {
     "volume": _Key(_STRING, names.volume, required=True),
     "dev": _Key(_STRING, names.device, required=True),

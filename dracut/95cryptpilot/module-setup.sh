@@ -201,6 +201,9 @@ install() {
                 # after dracut's legacy scripts have said what is waited for, before its main loop
                 inst_hook pre-trigger 11 "$moddir/cryptpilot-network.sh"
                 ;;
+            shell)
+                [[ $value == yes ]] || _give_no_shell
+                ;;
         esac
     done <<< "$plan"
 
@@ -271,6 +274,30 @@ _claim_crypttab() {
     done < "$initdir/etc/crypttab"
     : > "$initdir/etc/crypttab"
     [[ ! ${kept[*]} ]] || printf '%s\n' "${kept[@]}" > "$initdir/etc/crypttab"
+}
+
+# A boot that is denied something gives no root shell on the console; see cryptpilot-no-shell.sh. dracut has a hook
+# before each shell, with systemd and without; what else has one are units.
+_give_no_shell() {
+    local hook unit
+    mkdir -p "$initdir/etc/cmdline.d"
+    echo rd.shell=0 > "$initdir/etc/cmdline.d/95cryptpilot-shell.conf" || _fail "the shell cannot be switched off"
+    inst_script "$moddir/cryptpilot-no-shell.sh" /usr/bin/cryptpilot-no-shell \
+        || _fail "cryptpilot-no-shell.sh is missing"
+    inst_multiple sleep || _fail "program sleep is missing"
+    inst_multiple -o reboot poweroff
+    for hook in emergency shutdown-emergency; do
+        inst_hook "$hook" 00 "$moddir/cryptpilot-emergency.sh"
+    done
+    dracut_module_included systemd || return 0
+    for unit in emergency rescue dracut-emergency; do
+        _drop_in "$unit" cryptpilot-no-shell.conf
+    done
+    _drop_in debug-shell cryptpilot-debug-shell.conf
+}
+
+_drop_in() {
+    inst_simple "$moddir/$2" "/etc/systemd/system/$1.service.d/$2" || _fail "$2 is missing"
 }
 
 _start_by_systemd() {

@@ -97,12 +97,18 @@ Boot = Callable[..., qemu.BootResult]
 
 @pytest.fixture
 def boot(boot_tree: Path, network: Namespace, tmp_path: Path) -> Boot:
-    """Boots a machine from an image and disks, with more kernel parameters, until it turns itself off."""
+    """Boots a machine from an image and disks, with more kernel parameters, until it turns itself off.
 
-    def boot(image: machines.Image, disks: tuple[Disk, ...], words: str = "") -> qemu.BootResult:
+    stops: the boot fails, and all is on the console when it says so, a minute before the machine turns itself off.
+    """
+
+    def boot(
+        image: machines.Image, disks: tuple[Disk, ...], words: str = "", *, stops: bool = False
+    ) -> qemu.BootResult:
         machine = machines.machine(boot_tree, image, disks, network)
         machine = replace(machine, cmdline=f"{machine.cmdline} {words}")
-        return qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check()
+        until, ending = (machines.NO_SHELL, qemu.Ending.SEEN) if stops else (None, qemu.Ending.POWERED_OFF)
+        return qemu.boot(machine, timeout=400, log=tmp_path / "console.log", until=until).check(ending)
 
     return boot
 

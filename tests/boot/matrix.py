@@ -93,18 +93,23 @@ class Bench:
         return image
 
     def boot(self, tree: Path, image: machines.Image, disks: list[Disk], words: str = "") -> dict[str, str]:
-        """Boot from copies of the disks, with an honest KMS; return the report."""
+        """Boot from copies of the disks, with an honest KMS; see that all is closed at the end; return the report."""
         report = machines.report_disk(self.work / "report.img")
         self.start(tree, image, [*map(self.copy, disks), report], words).check()
         return machines.read_report(report)
 
-    def start(self, tree: Path, image: machines.Image, disks: list[Disk], words: str = "") -> qemu.BootResult:
-        """Boot until the machine ends by itself. words: more for the kernel's command line, where the last counts."""
+    def start(
+        self, tree: Path, image: machines.Image, disks: list[Disk], words: str = "", until: str | None = None
+    ) -> qemu.BootResult:
+        """Boot until the machine ends by itself, or the console shows `until`.
+
+        words: more for the kernel's command line, where the last counts.
+        """
         machine = machines.machine(tree, image, tuple(disks), self.network)
         machine = replace(machine, cmdline=f"{machine.cmdline} {words}")
         self.site.forget_requests()
         with machines.running_kms(self.site, self.network):
-            return qemu.boot(machine, timeout=400, log=self.work / "console.log")
+            return qemu.boot(machine, timeout=400, log=self.work / "console.log", until=until)
 
     def copy(self, disk: Disk) -> Disk:
         """Copy a disk, for a machine that may write to it."""

@@ -128,7 +128,8 @@ DAMAGES = {
 rm {BUNDLE}/_internal/python*/lib-dynload/_ssl.* usr/sbin/mkfs.ext4 $(find . -name dm-crypt.ko -o -name dm-bufio.ko)
 rm $(find . -name libcryptsetup.so.12) usr/lib/systemd/system/cryptpilot-initrd.service etc/cmdline.d/95cryptpilot.conf
 chmod 644 etc/cryptpilot/volumes/root.toml
-sed -i /network/d usr/lib/dracut/modules.txt""",
+sed -i /network/d usr/lib/dracut/modules.txt
+rm usr/bin/cryptpilot-no-shell""",
         [
             "/usr/lib/cryptpilot/_internal/libssl.so.3 was changed",
             "/usr/lib/cryptpilot/_internal/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so is missing",
@@ -140,6 +141,7 @@ sed -i /network/d usr/lib/dracut/modules.txt""",
             f"cryptpilot-initrd.service is missing, {NOT_STARTED}",
             "a volume has its key in KMS, and the network is not asked for",
             "a volume has its key in KMS, and nothing in the image brings a network up",
+            "it gives a root shell on the console when a boot fails",
         ],
     ),
     "Python": (

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import machines
 from tests.boot.conftest import DEADLINE
+from tests.boot.denial import denied
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk, sha256
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.boot.conftest import Boot
-    from tests.lab import net
+    from tests.lab.net import Namespace
 
 IN_TIME = f"rd.cryptpilot.timeout={DEADLINE}"
 SLACK = 15
@@ -41,7 +43,10 @@ def require_message(result: qemu.BootResult, *said: str, deadline: int = DEADLIN
     assert started is not None
     assert told is not None
     assert told - started < deadline + SLACK
-    assert "Reached target emergency.target" in console
+    assert re.search(r"^root: could not be opened by the initrd stage", console, re.MULTILINE), (
+        "there is no boot report"
+    )
+    assert re.search(machines.NO_SHELL, console)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +70,7 @@ def test_a_gateway_that_says_no_or_a_secret_that_is_wrong(
 ) -> None:
     before = sha256(own_root_disk.path)
     kms.behave(behaviour)
-    require_message(boot(image, (own_root_disk,), IN_TIME), *said)
+    require_message(boot(image, (own_root_disk,), IN_TIME, stops=True), *said)
     # a secret that opens nothing may have been rotated: its previous value is asked for as well
     assert len(kms.requests()) == (2 if behaviour == "wrong-secret" else 1)
     assert sha256(own_root_disk.path) == before
@@ -74,7 +79,7 @@ def test_a_gateway_that_says_no_or_a_secret_that_is_wrong(
 def test_a_gateway_nobody_can_reach(boot: Boot, image: machines.Image, own_root_disk: Disk) -> None:
     """The name resolves and the network is there, but nothing listens: that may change, until the deadline."""
     before = sha256(own_root_disk.path)
-    result = boot(image, (own_root_disk,), IN_TIME)
+    result = boot(image, (own_root_disk,), IN_TIME, stops=True)
     require_message(result, f"failed:   {machines.GATEWAY}: connection refused", "check the KMS instance's state")
     (seconds,) = set(re.findall(r"failed: .*: connection refused \(\d+ tries in (\d+) s\)", result.console))
     assert DEADLINE <= int(seconds) < DEADLINE + 10
@@ -82,12 +87,12 @@ def test_a_gateway_nobody_can_reach(boot: Boot, image: machines.Image, own_root_
 
 
 def test_a_certificate_that_is_not_from_the_given_ca(
-    boot: Boot, image: machines.Image, own_root_disk: Disk, network: net.Namespace, tmp_path: Path
+    boot: Boot, image: machines.Image, own_root_disk: Disk, network: Namespace, tmp_path: Path
 ) -> None:
     before = sha256(own_root_disk.path)
     impostor = machines.make_site(tmp_path / "impostor")
     with machines.running_kms(impostor, network):
-        result = boot(image, (own_root_disk,), IN_TIME)
+        result = boot(image, (own_root_disk,), IN_TIME, stops=True)
     require_message(
         result,
         f"failed:   the certificate of {machines.GATEWAY} is refused",
@@ -103,7 +108,7 @@ def test_a_volume_that_was_never_initialized(
     disk = Disk(blank_disk(tmp_path / "blank.img", 64 << 20), machines.ROOT)
     before = sha256(disk.path)
     require_message(
-        boot(image, (disk,), IN_TIME),
+        boot(image, (disk,), IN_TIME, stops=True),
         "failed:   /dev/disk/by-id/virtio-root is not initialized: it holds nothing",
         "to do:    initialize it first: cryptpilot init root",
     )
@@ -111,12 +116,18 @@ def test_a_volume_that_was_never_initialized(
     assert sha256(disk.path) == before
 
 
-def test_a_device_that_is_not_there(boot: Boot, image: machines.Image, own_root_disk: Disk, kms: machines.Site) -> None:
+def test_a_disk_that_is_withheld_gives_no_shell(
+    boot_tree: Path, image: machines.Image, own_root_disk: Disk, kms: machines.Site, network: Namespace, tmp_path: Path
+) -> None:
+    """The console is the host's, and what it types there reaches no shell, with dracut's own defaults."""
     before = sha256(own_root_disk.path)
     misplaced = Disk(own_root_disk.path, "elsewhere")
     deadline = 15
+    machine = machines.machine(boot_tree, image, (misplaced,), network)
+    machine = replace(machine, cmdline=f"{machine.cmdline} rd.cryptpilot.timeout={deadline}")
+    result = denied(machine, tmp_path / "console.log")
     require_message(
-        boot(image, (misplaced,), f"rd.cryptpilot.timeout={deadline}"),
+        result,
         f"failed:   /dev/disk/by-id/virtio-root did not appear within {deadline} s",
         "check that the disk is attached",
         deadline=deadline,

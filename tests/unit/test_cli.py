@@ -306,7 +306,7 @@ def test_what_the_image_needs_is_printed_for_a_shell(capsys: pytest.CaptureFixtu
     assert "module dm_crypt" in lines
     assert "volume data0" in lines
     assert "device /dev/nvme1n1p1" in lines
-    assert lines[-1] == "network yes"
+    assert lines[-2:] == ["shell no", "network yes"]
     assert not [line for line in lines if line.startswith("authorities")]
 
 

@@ -252,7 +252,7 @@ def tree(directory: Path, **files: str) -> Path:
 
 
 UNIT = "usr/lib/systemd/system/cryptpilot-initrd.service"
-HOOK = "lib/dracut/hooks/pre-trigger/10-cryptpilot.sh"
+HOOK = "lib/dracut/hooks/pre-trigger/10-cryptpilot-start.sh"
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_kernel_modules_must_be_there_if_the_kernel_has_them(
     here = tree(tmp_path / "installed", **{"modules.dep": installed})
     monkeypatch.setattr(dracut, "modules_directory", lambda _: here)
     unpacked = tree(tmp_path / "image", **{f"{MODULES}/{name}": text for name, text in files.items()})
-    plan = image.Plan((), (), ("dm_crypt", "aes_arm64", "xts"), network=False)
+    plan = image.Plan((), (), ("dm_crypt", "aes_arm64", "xts"), network=False, no_shell=False)
     names = [f"the kernel module {name} of 6.1 is missing" for name in missing]
     assert [one.what for one in image._modules_missing(unpacked, plan)] == names
 

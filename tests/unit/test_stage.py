@@ -524,10 +524,15 @@ def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch
         raise CryptpilotError("no way", "mend it")
 
     monkeypatch.setattr(volume, "open_volume", fail)
-    needed = "\n".join(console.result(fates(initrd(one("a", THERE), needed={"a"}))["a"]))
+    outcome = fates(initrd(one("a", THERE), needed={"a"}))["a"]
+    needed, with_shell = ("\n".join(console.result(outcome, shell=shell)) for shell in (False, True))
     other = "\n".join(console.result(fates(initrd(one("b", THERE), timeout=30, late_after=20), pivot=tuple)["b"]))
     assert "stops here" in needed
-    assert "again:    cryptpilot open a; exit" in needed
+    assert "by hand:  rd.shell on the kernel command line gives a shell" in needed
+    assert "again:    cryptpilot open a; exit" in with_shell
+    assert "or:       cryptpilot open a --recovery-key; exit (if it has one)" in with_shell
+    assert "exit" not in needed
+    assert "by hand" not in with_shell
     assert "cryptpilot.service tries again" in other
     assert "again:" not in other
 
