@@ -8,7 +8,7 @@ from cryptpilot_boot import log
 from cryptpilot_boot.boot import console, eventlog, failures, fstab, parameters, plan, stage
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system import block, init
+from cryptpilot_boot.system import block, exitrd, init
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -82,14 +82,16 @@ def boot_service(
         for name in sorted(plan.before_network(init.fstab(), todo.volumes, init.resolve)):
             if not block.is_block_device(f"/dev/mapper/{name}"):
                 say(f"{name}: {_TOO_LATE}")
-    outcomes = stage.run(todo, tell, pivot, init.say_late if init.in_initrd() else lambda: None, worth)
-    if init.in_initrd() and any(not outcome.error for outcome in outcomes):
-        with log.telling("that the root's disk is to be closed at shutdown"):
-            init.need_shutdown()
+    in_initrd = init.in_initrd()
+    if in_initrd:
+        _prepare_shutdown(exitrd.claim, say)
+    outcomes = stage.run(todo, tell, pivot, init.say_late if in_initrd else lambda: None, worth)
     stops = any(outcome.error and outcome.needed for outcome in outcomes)
-    if stops and init.in_initrd():
+    if stops and in_initrd:
         settle()  # what stops the boot may end this as well
         _stop_boot(say)
+    elif in_initrd:
+        _prepare_shutdown(exitrd.keep, say)
     if only:
         return not any(outcome.error for outcome in outcomes)
     if stage_name == "initrd":
@@ -103,3 +105,11 @@ def _stop_boot(say: Callable[[str], None]) -> None:
         init.stop_boot()
     except (CryptpilotError, OSError) as error:
         say(f"the boot cannot be stopped: {log.reason(error)}")
+
+
+def _prepare_shutdown(step: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Do what is for the end of this machine's day only: when that fails, the boot goes on."""
+    try:
+        step()
+    except (CryptpilotError, OSError) as error:
+        say(f"{log.reason(error)}; at shutdown the volume that the root is on is not closed before the power is off")

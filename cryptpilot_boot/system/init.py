@@ -13,7 +13,6 @@ from cryptpilot_boot.system.run import run
 _INITRD = Path("/etc/initrd-release")
 _NEXT_ROOT = Path("/sysroot")
 _LATE = Path("/run/cryptpilot/late")
-_NEED_SHUTDOWN = Path("/run/initramfs/.need_shutdown")
 _NOT_LOADED = 5  # systemctl(1), "Exit status"
 _FSTAB = Path("/etc/fstab")
 _CRYPTTAB = Path("/etc/crypttab")
@@ -58,15 +57,6 @@ def say_late() -> None:
     """In an initrd, tell our hook for dracut's legacy network scripts that nobody here waits for a network any more."""
     private.directory(_LATE.parent, private.PUBLIC_DIRECTORY)
     _LATE.touch()
-
-
-def need_shutdown() -> None:
-    """In an initrd, have dracut come back when the machine is turned off, and take apart what the root is on.
-
-    As `need_shutdown` of dracut-lib.sh does; dracut-shutdown.service looks for the file.
-    """
-    private.directory(_NEED_SHUTDOWN.parent, private.PUBLIC_DIRECTORY)
-    _NEED_SHUTDOWN.touch()
 
 
 def kernel_log(text: str) -> None:

@@ -207,6 +207,7 @@ install() {
         esac
     done <<< "$plan"
 
+    _keep_for_shutdown
     inst_rules 00-cryptpilot.rules
     inst_hook initqueue/timeout 10 "$moddir/cryptpilot-timeout.sh"
     if dracut_module_included systemd-initrd; then
@@ -274,6 +275,30 @@ _claim_crypttab() {
     done < "$initdir/etc/crypttab"
     : > "$initdir/etc/crypttab"
     [[ ! ${kept[*]} ]] || printf '%s\n' "${kept[@]}" > "$initdir/etc/crypttab"
+}
+
+# What the agent keeps in memory for the machine's shutdown, see cryptpilot_boot/system/exitrd.py. It is systemd that
+# runs it: where that is not installed, it is for nobody.
+_keep_for_shutdown() {
+    local program paths programs=("$systemdutildir/systemd-shutdown")
+    [[ -x $dracutsysrootdir${programs[0]} ]] || return 0
+    ! program=$(find_binary kexec) || programs+=("$program")
+    mapfile -t paths < <(_libraries "${programs[@]}")
+    inst_multiple "${programs[@]}" "${paths[@]}" || _fail "what the machine is turned off with is missing"
+    printf '%s\n' "${programs[@]}" "${paths[@]}" > "$initdir$_agent/shutdown.files" \
+        || _fail "what the machine is turned off with cannot be written down"
+}
+
+# Which libraries programs are loaded with, the loader included: all that ldd has a path for.
+_libraries() {
+    local program words word
+    for program in "$@"; do
+        while read -r -a words; do
+            for word in "${words[@]}"; do
+                [[ $word != /* ]] || echo "$word"
+            done
+        done < <(${dracutsysrootdir:+chroot "$dracutsysrootdir"} ldd "$program")
+    done | sort -u
 }
 
 # A boot that is denied something gives no root shell on the console; see cryptpilot-no-shell.sh. dracut has a hook

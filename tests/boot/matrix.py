@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests import machines
+from tests.boot import shutdown
 from tests.lab import qemu
 from tests.lab.bundle import frozen
 from tests.lab.disk import Disk, luks_uuid
@@ -95,7 +96,8 @@ class Bench:
     def boot(self, tree: Path, image: machines.Image, disks: list[Disk], words: str = "") -> dict[str, str]:
         """Boot from copies of the disks, with an honest KMS; see that all is closed at the end; return the report."""
         report = machines.report_disk(self.work / "report.img")
-        self.start(tree, image, [*map(self.copy, disks), report], words).check()
+        result = self.start(tree, image, [*map(self.copy, disks), report], words).check()
+        shutdown.require_closed(result)
         return machines.read_report(report)
 
     def start(

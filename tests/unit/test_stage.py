@@ -391,7 +391,7 @@ from cryptpilot_boot import keys, log, volume
 from cryptpilot_boot.boot import eventlog, failures
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.config import Otp, Volume
-from cryptpilot_boot.system import block, init, process, run
+from cryptpilot_boot.system import block, exitrd, init, process, run
 
 directory = Path(sys.argv[1])
 
@@ -413,7 +413,8 @@ volume.is_open = lambda _: False
 volume.open_volume = open_volume
 block.is_block_device = lambda _: True
 process.lock_memory = lambda: None
-for module, name in ((failures, "record"), (init, "say_late"), (init, "need_shutdown"), (init, "stop_boot")):
+notes = (failures, "record"), (init, "say_late"), (exitrd, "claim"), (exitrd, "keep"), (init, "stop_boot")
+for module, name in notes:
     setattr(module, name, no_room)
 initrd = sys.argv[2] == "initrd"
 init.in_initrd = lambda: initrd
