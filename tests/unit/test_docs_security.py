@@ -1,0 +1,25 @@
+"""docs/security.md claims what a test shows: each test that it names is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGE = (CHECKOUT / "docs/security.md").read_text()
+NAMED = sorted(set(re.findall(r"\b((?:unit|volumes|boot)/test_\w+\.py)(?:::(\w+))?", PAGE)))
+ROWS = [line for line in PAGE.partition("## Attacks")[2].partition("\n## ")[0].splitlines() if line.startswith("| ")][
+    1:
+]
+
+
+def test_every_attack_has_a_test() -> None:
+    assert len(ROWS) > 20
+    assert [row for row in ROWS if not re.search(r"/test_\w+\.py|tests/fuzz", row)] == []
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_a_test_that_is_named_is_there(file: str, name: str) -> None:
+    assert f"def {name or 'test_'}" in (CHECKOUT / "tests" / file).read_text()
