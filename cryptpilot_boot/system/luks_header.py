@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.errors import DeviceError
-from cryptpilot_boot.system import block, luks_metadata
+from cryptpilot_boot.system import block, luks_metadata, luks_objects
 from cryptpilot_boot.system.luks_metadata import Facts as Facts
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def copy_from(device: str, name: str = "") -> tuple[Header, Facts]:
             "have cryptsetup mend that step and go on, with the volume's secret:"
             f" cryptsetup repair {name} && cryptsetup reencrypt --resume-only {name}",
         ) from None
-    except luks_metadata.Unlisted as error:
+    except luks_objects.Unlisted as error:
         raise Distrusted(name, str(error)) from None
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         # not by chance: the checksum is right
