@@ -50,7 +50,12 @@ def run_and_exit() -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     terminal.require_streams()
-    arguments = parse(argv)
+    try:
+        arguments = parse(argv)
+    except BrokenPipeError:
+        return _unheard()
+    except OSError as error:  # of --help: argparse writes that
+        return _unsaid(error)
     with terminal.unhurried() if arguments.boots else contextlib.nullcontext():
         return _run(arguments)
 
@@ -86,22 +91,31 @@ def _run(arguments: argparse.Namespace) -> int:
         terminal.explain(error)
         return EXIT_FAILED
     except BrokenPipeError:
-        # whoever read the output has seen enough
-        _say_no_more()
-        return EXIT_FAILED
+        return _unheard()
     except terminal.CannotSay as error:
-        _say_no_more()
-        terminal.explain(
-            CryptpilotError(
-                f"standard output cannot be written: {error.strerror}",
-                "what was written is not all: have it go elsewhere",
-            )
-        )
-        return EXIT_FAILED
+        return _unsaid(error)
     except Exception as bug:
         terminal.explain(CryptpilotError(describe_bug(bug), "please report this, with the command you ran"))
         return EXIT_FAILED
     return EXIT_USAGE if config.problems and not arguments.boots else EXIT_OK
+
+
+def _unheard() -> int:
+    """End where the reader of standard output has seen enough."""
+    _say_no_more()
+    return EXIT_FAILED
+
+
+def _unsaid(error: OSError) -> int:
+    """End where standard output takes nothing."""
+    _say_no_more()
+    terminal.explain(
+        CryptpilotError(
+            f"standard output cannot be written: {error.strerror}",
+            "the output is incomplete; redirect it somewhere with room",
+        )
+    )
+    return EXIT_FAILED
 
 
 def _warn(warning: str) -> None:

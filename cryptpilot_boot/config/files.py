@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SUFFIX = ".toml"
 # What editors and package managers leave beside a file: the one in use is another.
 _LEFT_BEHIND = re.compile(
-    r"#.*#|.*~|.*\.(bak|old|orig|rej|save|sav|tmp|swp|swo|swx|part|disabled|rpm(new|save|orig)|dpkg-\w+|ucf-\w+)",
+    r"#.*#|~\$.*|.*~|.*\.(bak|old|orig|rej|save|sav|tmp|swp|swo|swx|part|disabled|rpm(new|save|orig)|dpkg-\w+|ucf-\w+)",
     re.IGNORECASE,
 )
 _LIKE_VOLUMES = re.compile(r"volumes?(\.d)?", re.IGNORECASE)
@@ -61,8 +61,8 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def _is_configuration(name: str) -> bool:
-    """Tell whether a file of volumes/ is of a volume. Those of editors and archivers begin with a dot."""
-    return name.endswith(_SUFFIX) and not name.startswith(".")
+    """Tell whether a file of volumes/ is of a volume. Those of editors and archivers begin with a dot, or with ~$."""
+    return name.endswith(_SUFFIX) and not name.startswith((".", "~$"))
 
 
 def _reason(path: Path) -> tuple[str, bool]:

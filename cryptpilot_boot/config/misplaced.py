@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.config.document import Document, line_of
-from cryptpilot_boot.errors import ConfigError
+from cryptpilot_boot.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -33,17 +33,25 @@ def require_in_place(document: Document, here: Mapping[str, Section], elsewhere:
         full = f"{table}.{name}" if table else name
         kind = "table" if isinstance(value, dict) else "key"
         where = f"{document.path}{line_of(document.text, table, name)}"
-        for home, section in here.items():
-            if name in section.keys:
+        places = [*here.items(), *((None, section) for section in elsewhere.values())]
+        exact = [(home, section, name) for home, section in places if name in section.keys]
+        near = [(home, section, _near(name, section.keys, here[table].keys)) for home, section in places]
+        for home, section, word in [*exact, *near]:
+            if word:
                 raise ConfigError(
-                    f'{where}: unknown {kind} "{full}": {name} is a {kind} of {section.what}',
-                    _move(document, here, home, table, name, kind),
+                    f'{where}: unknown {kind} "{full}": {word} is a {kind} of {section.what}',
+                    _OTHER_FILE if home is None else _move(document, here, home, table, word, kind),
                 )
-        for section in elsewhere.values():
-            if name in section.keys:
-                raise ConfigError(
-                    f'{where}: unknown {kind} "{full}": {name} is a {kind} of {section.what}', _OTHER_FILE
-                )
+
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
+
+
+def _near(name: str, known: Collection[str], here: Collection[str]) -> str:
+    """Return which key of another table a misspelt one is; "" for none, and for a slip in a key of this table."""
+    if not _BARE_KEY.fullmatch(name) or nearest(name, here):
+        return ""
+    return nearest(name.lower().replace("-", "_"), known)
 
 
 _HEADER = re.compile(r"\s*\[\s*([A-Za-z_.]+)\s*\]")

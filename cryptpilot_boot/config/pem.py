@@ -21,6 +21,10 @@ _LINE = 64  # characters of base64; RFC 7468, 2
 _BOUNDARY = re.compile(r"-----(BEGIN|END) ([A-Z0-9]+(?: [A-Z0-9]+)*)-----")
 # What is left of a boundary that lost some of its dashes or letters: its block would pass for a comment.
 _DAMAGED = re.compile(r"-\s*(?:BEGIN|END)\s[^\n-]*CERTIFICATE|\b(?:BEGIN|END)\s[^\n-]*CERTIFICATE\s*-")
+# So does one that was typed again, or changed on its way: in small letters, with other dashes or none.
+_LIKE_BOUNDARY = re.compile(r"\b(?:BEGIN|END)\W{1,3}(?:X509\W)?CERTIFICATE\b", re.IGNORECASE)
+# The first line of a certificate in base64, where no boundary is left.
+_LIKE_BODY = re.compile(r"\bMII[A-Za-z0-9+/]{40}")
 _CERTIFICATE = ("CERTIFICATE", "X509 CERTIFICATE")
 # Other blocks that are mistaken for a certificate, by a part of their label.
 _OTHERS = (
@@ -106,10 +110,12 @@ def _require_certificate(label: str, number: int) -> str:
 
 
 def _require_comment(text: str, number: int) -> None:
-    if _DAMAGED.search(text):
+    if _DAMAGED.search(text) or _LIKE_BOUNDARY.search(text):
         raise Unreadable(
-            f"the BEGIN or END line of certificate {number} is damaged: five dashes stand at both its ends"
+            f"the BEGIN or END line of certificate {number} is damaged: five dashes (U+002D) stand at both its ends"
         )
+    if _LIKE_BODY.search(text):
+        raise Unreadable(f"certificate {number} has no BEGIN CERTIFICATE and END CERTIFICATE lines")
 
 
 def _unlabelled(text: str) -> bytes:

@@ -390,7 +390,7 @@ def test_a_full_disk_below_standard_output_is_told(tmp_path: Path, command: str)
     assert done.returncode == cli.EXIT_FAILED
     assert done.stderr.splitlines() == [
         "cryptpilot: error: standard output cannot be written: No space left on device",
-        "cryptpilot:   what was written is not all: have it go elsewhere",
+        "cryptpilot:   the output is incomplete; redirect it somewhere with room",
     ]
 
 
@@ -482,3 +482,18 @@ def test_check_says_that_no_image_has_the_root(
     for setting, warned in (("true", False), ("false", True), ("true\ninitrd = false", True)):
         configure(tmp_path, GUIDE_OTP.replace("auto_open = true", f"auto_open = {setting}"))
         assert (warning in run(capsys, "-c", str(tmp_path), "config", "check")[1]) is warned, setting
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["bind", "--help"], ["--version"]])
+def test_help_that_cannot_be_written_is_an_error_and_no_bug(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cryptpilot_boot", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=Path(cryptpilot_boot.__file__).parents[1],
+        )
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "standard output cannot be written: No space left on device" in done.stderr

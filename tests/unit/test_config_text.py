@@ -130,6 +130,11 @@ MISPLACED = [
         "above",
     ),
     (f"{GUIDE_KMS}auto_open = true\n", "auto_open is a key of the volume", "move it above the line [encrypt.kms]"),
+    # misspelt as well
+    (f'{SMALL}Makefs = "ext4"\n', 'unknown key "encrypt.otp.Makefs": makefs is a key of the volume', "above the line"),
+    (f"{SMALL}auto-open = true\n", "auto_open is a key of the volume", "above the line [encrypt.otp]"),
+    (f"{EXEC}autoopen = true\n", "auto_open is a key of the volume", "above the line [encrypt.exec]"),
+    (f'{EXEC}makfs = "ext4"\n', "makefs is a key of the volume", "above the line [encrypt.exec]"),
     (f"{EXEC}integrity = true\n", "integrity is a key of the volume", "move it above the line [encrypt.exec]"),
     ('[encrypt.otp]\nvolume = "v"\ndev = "/dev/x"\n', "v0.toml:2: unknown key", "move it above the line [encrypt.otp]"),
     ("[encrypt]\nmakefs = 'ext4'\n[encrypt.otp]\n" + SMALL.split("[")[0], "makefs is a key", "line [encrypt]"),

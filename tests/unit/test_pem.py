@@ -338,3 +338,31 @@ def test_a_certificate_that_is_not_ascii_is_no_traceback(pki: Pki) -> None:
     kms = Kms("kst-1", "disk", pki.client_key.text, pki.client_key.password, CHAIN, "127.0.0.1:9")
     with pytest.raises(KeyFetchError, match="kms_cert_pem cannot be read as certificates"):
         keys.prepare(dataclasses.replace(kms, kms_cert_pem="\u00e9" + CHAIN))
+
+
+# What becomes of boundary lines on their way, by a text that takes the place of both.
+CHANGED = {
+    "autocorrected": ("\u2014\u2013BEGIN CERTIFICATE\u2014\u2013", "\u2014\u2013END CERTIFICATE\u2014\u2013"),
+    "of an input method": (
+        "\uff0d" * 5 + "BEGIN CERTIFICATE" + "\uff0d" * 5,
+        "\uff0d" * 5 + "END CERTIFICATE" + "\uff0d" * 5,
+    ),
+    "with minus signs": (
+        "\u2212" * 5 + "BEGIN CERTIFICATE" + "\u2212" * 5,
+        "\u2212" * 5 + "END CERTIFICATE" + "\u2212" * 5,
+    ),
+    "in small letters": ("-----begin certificate-----", "-----end certificate-----"),
+    "without dashes": ("BEGIN CERTIFICATE", "END CERTIFICATE"),
+    "with what does not show": ("-----BEGIN\u200b CERTIFICATE-----", "-----END\u200b CERTIFICATE-----"),
+    "lost": ("", ""),
+}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_certificate_whose_boundaries_were_changed_is_not_left_out(name: str, first: bool) -> None:
+    """The other one is whole: by that alone no gateway would be trusted, and nobody would know before it is asked."""
+    begin, end = CHANGED[name]
+    changed = FIRST.replace("-----BEGIN CERTIFICATE-----", begin).replace("-----END CERTIFICATE-----", end)
+    said = pem.complaint(changed + FIRST if first else FIRST + changed)
+    assert re.search("is damaged: five dashes|no BEGIN CERTIFICATE and END CERTIFICATE lines|is not base64", said), said
