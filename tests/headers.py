@@ -245,7 +245,7 @@ _LISTED = [
 _LIST = re.compile("|".join(line.replace("/N", "/[0-9]{1,2}") for line in _LISTED))
 # Of numbers, by the last part of their place: the least and the most.
 _BOUNDS = {
-    "iterations": (1000, 10_000_000),
+    "iterations": (1000, 20_000_000),
     "time": (4, 65536),
     "memory": (32, 1 << 20),
     "cpus": (1, 4),

@@ -85,8 +85,7 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
         yield f"{_WARNINGS[status.state]}: {status.detail}" if status.detail else _WARNINGS[status.state]
     if status.reencrypting:
         yield volume.reencryption(one)
-    for flag in status.ignored:
-        yield f'its header says "{flag}", and a disk does not decide that: it is opened without'
+    yield from status.ignored
     if status.state is State.READY_TO_OPEN:
         volume.require_openable(one)
     yield from _exchangeable(one, status, config)

@@ -191,7 +191,7 @@ class _Copy:
         if len(text) > _LONGEST:
             raise ValueError
         found = json.loads(
-            text.decode(), object_pairs_hook=_unambiguous, parse_float=_no_number, parse_constant=_no_number
+            text.decode(), object_pairs_hook=_unambiguous, parse_float=_nothing, parse_constant=_no_number
         )
         if not isinstance(found, dict):
             raise TypeError
@@ -209,8 +209,12 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _nothing(_: str) -> None:
+    """Read a fraction, which only somebody's token may hold, as what no member of a header is."""
+
+
 def _no_number(_: str) -> None:
-    """Refuse what the format has no use for."""
+    """Refuse what is no JSON."""
     raise ValueError
 
 

@@ -67,7 +67,8 @@ class Facts:
     derived with. areas: where the key slots are. data: bytes before the data. room: bytes a device must have for the
     header and the data. integrity: whether the data are authenticated. volume_keys: digests, with their salts, of the
     keys that the data are encrypted with. layout: the segments, to compare. reencrypting: whether a reencryption is to
-    be finished. ignored: flags that are not carried over. recovery: the tokens of recovery keys.
+    be finished. ignored: flags that are not carried over. passed_over: key slots that are not, each with the reason.
+    recovery: the tokens of recovery keys.
     """
 
     uuid: str
@@ -81,6 +82,7 @@ class Facts:
     layout: str
     reencrypting: bool
     ignored: tuple[str, ...]
+    passed_over: tuple[tuple[int, str], ...]
     recovery: tuple[Recovery, ...]
 
     @property
@@ -108,11 +110,12 @@ def check(found: Mapping[str, Any], size: int, uuid: str) -> Facts:
     integrity = _lay_out(segments, reencrypting=reencrypting)
     first = min(objects.number(segment["offset"]) for segment in segments.values())
     objects.require(begin + room <= first <= _FURTHEST, "the data do not begin behind a header")
-    slots = {name: objects.slot(slot, objects.VOLUME_KEY[integrity]) for name, slot in found["keyslots"].items()}
-    _require_numbers(slots, _MOST_SLOTS, "key slots")
-    areas = _areas(slots, begin, begin + room)
+    slots, passed_over = _usable(found["keyslots"], objects.VOLUME_KEY[integrity])
     digests = {name: objects.digest(digest) for name, digest in found["digests"].items()}
     _require_numbers(digests, _MOST_SLOTS, "digests")
+    slots, digests = _of_the_data(slots, digests, {*passed_over})
+    _require_numbers(slots, _MOST_SLOTS, "key slots")
+    areas = _areas(slots, begin, begin + room)
     _link(digests, slots, segments, reencrypting=reencrypting)
     if any(objects.flag(one) == objects.AT_WORK for one in segments.values()):
         raise Unfinished
@@ -139,8 +142,44 @@ def check(found: Mapping[str, Any], size: int, uuid: str) -> Facts:
         layout=json.dumps(segments, sort_keys=True),
         reencrypting=reencrypting,
         ignored=tuple(flag for flag in _FLAGS if flag in objects.listed(config.get("flags", []))),
+        passed_over=tuple((int(name), reason) for name, reason in passed_over.items()),
         recovery=tuple(_recovery(found.get("tokens"), salts)),
     )
+
+
+def _usable(found: Mapping[str, Any], volume_key: int) -> tuple[Objects, dict[str, str]]:
+    """Return the key slots that are on the list, and of the others the reasons.
+
+    Somebody's own key slot of another kind keeps no volume closed that another one opens: the host can destroy a key
+    slot anyway. Raises Unlisted when there is no other.
+    """
+    _require_numbers(found, _MOST_SLOTS, "key slots")
+    slots, reasons = {}, {}
+    for name, slot in found.items():
+        try:
+            slots[name] = objects.slot(slot, volume_key)
+        except objects.Unlisted as error:
+            reasons[name] = str(error)
+    objects.require(bool(slots), next(iter(reasons.values()), ""))
+    return slots, reasons
+
+
+def _of_the_data(slots: Objects, digests: Objects, passed_over: Collection[str]) -> tuple[Objects, Objects]:
+    """Leave out key slots that are passed over, and keys of no data with theirs.
+
+    Of such a key nothing is opened. cryptsetup luksAddKey --unbound makes one, and so does the beginning of a
+    reencryption, where a power cut may leave it.
+    """
+    kept = {}
+    stray: set[str] = set()
+    for name, one in digests.items():
+        own = [slot for slot in one["keyslots"] if slot not in passed_over]
+        if one["segments"] or any(slots.get(slot, {}).get("type") == "reencrypt" for slot in own):
+            kept[name] = {**one, "keyslots": own}
+        else:
+            stray.update(own)
+    used = {slot for one in kept.values() for slot in one["keyslots"]}
+    return {name: slot for name, slot in slots.items() if name not in stray - used}, kept
 
 
 def recovery_token(slot: int, mac: str) -> dict[str, object]:
@@ -223,7 +262,10 @@ def _link(digests: Objects, slots: Objects, segments: Objects, *, reencrypting: 
     proofs = [one["keyslots"] for one in digests.values() if not one["segments"]]
     special = [[name] for name, slot in slots.items() if slot["type"] == "reencrypt"]
     objects.require(proofs == special and len(special) == (1 if reencrypting else 0), wrong)
-    objects.require(len(keys) == (2 if reencrypting else 1) and all(one["keyslots"] for one in keys), wrong)
+    objects.require(len(keys) == (2 if reencrypting else 1), wrong)
+    if reencrypting and not all(one["keyslots"] for one in keys):
+        raise Unfinished  # cryptsetup removes the old key's slots before it says that it is done
+    objects.require(bool(keys[0]["keyslots"]), wrong)
     named = sorted(name for one in digests.values() for name in one["keyslots"])
     objects.require(named == sorted(slots), wrong)
     named = sorted(name for one in keys for name in one["segments"])

@@ -23,7 +23,7 @@ _SALT = 32  # bytes
 BLOCK = 4096  # bytes: places in a header are multiples of it
 SECTOR = 512
 # What deriving a key may cost. cryptsetup chooses what takes 2 s on the machine it runs on, and at least the first.
-_PBKDF2_ITERATIONS = (1_000, 10_000_000)
+_PBKDF2_ITERATIONS = (1_000, 20_000_000)
 _ARGON2_MEMORY = (32, 1 << 20)  # KiB
 _ARGON2_PASSES = (4, 1 << 16)
 _ARGON2_CPUS = (1, 4)

@@ -44,8 +44,8 @@ class Status:
     detail: what is behind it, "" when the state says it all; hint: what to do about it, if that is known.
     rotation_pending: the volume was last opened with the
     previous value of its secret. recovery_key: whether the header knows of one; None when that cannot be told, or there
-    is no such thing. reencrypting: a reencryption by cryptsetup is to be finished. ignored: flags in the header that
-    the volume is not opened with. growth: what it leaves unused of its device; None when that cannot be told, or there
+    is no such thing. reencrypting: a reencryption by cryptsetup is to be finished. ignored: what in the header
+    has no effect, a sentence each. growth: what it leaves unused of its device; None when that cannot be told, or there
     is no such thing.
     """
 
@@ -157,7 +157,13 @@ def _with_facts(status: Status, facts: luks_header.Facts) -> Status:
         status,
         recovery_key=bool(facts.recovery_slots),
         reencrypting=facts.reencrypting,
-        ignored=facts.ignored,
+        ignored=(
+            *(
+                f'its header says "{flag}", and a disk does not decide that: it is opened without'
+                for flag in facts.ignored
+            ),
+            *(f"key slot {number} is passed over: {reason}" for number, reason in facts.passed_over),
+        ),
     )
 
 

@@ -555,3 +555,64 @@ def test_a_recovery_key_stays_proven_when_the_secret_is_rotated(template: Templa
     recovery.renew_proofs(one, device, new, weak)
     assert recovery._mac(weak, facts(), 1) == ""
     assert recovery._proven(weak, facts()) == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000", "--hash=sha1"), "hash is not sha256 or sha512"),
+        (("--pbkdf=pbkdf2", "--pbkdf-force-iterations=20000001"), "iterations is not between 1000 and 20000000"),
+        (
+            (
+                *("--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000"),
+                *("--keyslot-cipher=aes-cbc-essiv:sha256", "--keyslot-key-size=256"),
+            ),
+            "encryption is not aes-xts-plain64",
+        ),
+    ],
+)
+def test_somebodys_own_key_slot_of_another_kind_is_passed_over(
+    template: Template, tmp_path: Path, options: tuple[str, ...], reason: str
+) -> None:
+    """The volume opens by its other key slots; with no other it does not."""
+    path, key = tmp_path / "disk.img", tmp_path / "key"
+    shutil.copy(template.image, path)
+    key.write_bytes(b"somebody's own")
+    command = ["cryptsetup", "luksAddKey", "--batch-mode", *options, "--key-file=-"]
+    subprocess.run([*command, path, key], input=KEY, check=True)
+    copy, facts = luks_header.copy_from(str(path))
+    with copy:
+        assert as_cryptsetup_reads_it(copy) == template.metadata
+        assert opens(copy, KEY)
+        assert not opens(copy, b"somebody's own")
+    assert [number for number, _ in facts.passed_over] == [1]
+    assert reason in facts.passed_over[0][1]
+    status = state._with_facts(state.Status(volume(path), State.READY_TO_OPEN), facts)
+    assert [one for one in status.ignored if one.startswith("key slot 1 is passed over: ")]
+    subprocess.run(["cryptsetup", "luksKillSlot", "--batch-mode", path, "0"], check=True)
+    with pytest.raises(luks_header.Distrusted, match=reason):
+        luks_header.copy_from(str(path))
+
+
+def test_a_key_of_no_data_is_passed_over(template: Template, tmp_path: Path) -> None:
+    """A power cut at the beginning of a reencryption leaves one, and cryptsetup opens the volume all the same."""
+    path, key = tmp_path / "disk.img", tmp_path / "key"
+    shutil.copy(template.image, path)
+    key.write_bytes(b"of no data")
+    command = ["cryptsetup", "luksAddKey", "--batch-mode", "--unbound", "--key-size=512", "--pbkdf=pbkdf2"]
+    subprocess.run([*command, "--pbkdf-force-iterations=1000", path, key], input=KEY, check=True)
+    assert len(Template.of(path).metadata["digests"]) == 2
+    copy, facts = luks_header.copy_from(str(path))
+    with copy:
+        assert as_cryptsetup_reads_it(copy) == template.metadata
+        assert opens(copy, KEY)
+        assert not opens(copy, b"of no data")
+    assert len(facts.volume_keys) == 1
+
+
+def test_a_token_of_somebody_elses_is_nobodys_business(template: Template, tmp_path: Path) -> None:
+    """Whatever numbers it holds; in a header's own members there is no fraction."""
+    text = template.changed(lambda m: m.update(tokens={"0": {"type": "other", "keyslots": ["0"], "x": 1.5}}))
+    assert verdict(template.put(template.both(text), tmp_path / "disk.img")) == ""
+    text = template.changed(lambda m: m["keyslots"]["0"]["af"].update(stripes=4000.0))
+    assert "stripes is not 4000" in verdict(template.put(template.both(text), tmp_path / "disk.img"))
