@@ -191,12 +191,22 @@ def _show_recovery_key(key: Passphrase) -> None:
     with contextlib.suppress(OSError):  # the key is out: what else there is to say does not make it void
         if terminal.is_shown():
             try:
-                _print_lines(recovery_key.draw(key, colored=terminal.colored()))
+                _print_lines(_require_shown(recovery_key.draw(key, colored=terminal.colored())))
             except CryptpilotError as error:
                 # it can be written down all the same
                 terminal.complain(f"no QR code of it: {error.what}")
                 terminal.complain(f"  {error.hint}")
         terminal.complain("write it down, or print it, and keep it away from this machine: it is not shown again")
+
+
+def _require_shown(drawing: Sequence[str]) -> Sequence[str]:
+    """Return a drawing; raise CryptpilotError where its escaped characters would only push the key off the screen."""
+    if terminal.has_characters("".join(drawing)):
+        return drawing
+    raise CryptpilotError(
+        f"the encoding of the terminal, {sys.stdout.encoding}, has no characters to draw it with",
+        "write the key down; to have a code too, set a UTF-8 locale, such as LC_ALL=C.UTF-8",
+    )
 
 
 def _ask_recovery_key(name: str) -> Passphrase:

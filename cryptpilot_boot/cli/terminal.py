@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -36,11 +37,18 @@ _untold: OSError | None = None
 
 
 def require_streams() -> None:
-    """Put /dev/null where a standard stream was closed, so that no other file takes its number."""
+    """Have three standard streams, that take every character.
+
+    Put /dev/null where one was closed, so that no other file takes its number. Escape what the encoding of the terminal
+    lacks: that a line cannot be shown as it is changes nothing about what it tells of.
+    """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
@@ -156,6 +164,15 @@ def report_aside(one: Volume, result: Result) -> None:
 def is_shown() -> bool:
     """Tell whether a person looks at standard output."""
     return sys.stdout.isatty()
+
+
+def has_characters(text: str) -> bool:
+    """Tell whether standard output shows each character of a text as it is."""
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def asks() -> bool:

@@ -166,6 +166,59 @@ def test_it_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys:
     assert len(modules(drawn.splitlines()[1:])) > 20
 
 
+def _speak(encoding: str, code: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run code in an interpreter whose streams have an encoding, strict as by PYTHONIOENCODING."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"},
+        cwd=CHECKOUT,
+        capture_output=True,
+        check=False,
+    )
+
+
+SHOW = """
+from cryptpilot_boot.cli import main, terminal
+from cryptpilot_boot.keys import recovery
+terminal.require_streams()
+terminal.is_shown = lambda: True
+with recovery.generate() as key:
+    main._show_recovery_key(key)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "koi8-r", "cp437"])
+def test_a_terminal_without_the_characters_of_a_code_fails_nothing(encoding: str) -> None:
+    """What comes after it, as the removal of the key that is replaced, has to be done."""
+    done = _speak(encoding, SHOW)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(rb"([a-z]{8}-){8}[a-z]{8}", lines[0])
+    assert b"write it down" in done.stderr
+    if encoding in ("koi8-r", "cp437"):  # which have the blocks
+        assert len(modules([line.decode(encoding) for line in lines[1:]])) > 20
+    else:
+        assert len(lines) == 1, "escaped, it would push the key off the screen"
+        assert b"no QR code of it: the encoding of the terminal, " in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_an_encoding_lacks_is_escaped_on_both_streams(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "volumes").mkdir()
+    for name in ("a", "b"):
+        keys = "" if name == "a" else "\nwrong = 1"
+        text = f'volume = "{name}"\ndev = "/dev/\u76d8{name}"{keys}\n[encrypt.otp]\n'
+        file = tmp_path / f"volumes/\u5377{name}.toml" if name == "b" else tmp_path / "volumes/a.toml"
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o600)
+    main = "import sys; from cryptpilot_boot.cli.main import main; sys.exit(main())"
+    done = _speak(encoding, main, "-c", str(tmp_path), "show")
+    assert done.returncode == cli.EXIT_USAGE, "for the wrong file alone"
+    assert rb"/dev/\u76d8a" in done.stdout
+    assert b"internal error" not in done.stderr
+    assert b"wrong" in done.stderr
+
+
 def test_only_one_volume_has_a_recovery_key_to_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["open", "a", "b", "--recovery-key"])
