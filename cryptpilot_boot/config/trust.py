@@ -2,8 +2,8 @@
 
 Whoever can write a file of the configuration runs programs as root: with `[encrypt.exec]`, or by another device. So
 each file, each program that is named, and all directories and links on the way to them have to belong to root, or to
-the user who runs this, and nobody else may write to them, as sshd(8) has it for StrictModes. The bits of the group are
-the mask where there is an ACL, so that one shows there as well.
+the user who runs this, and nobody else may write to them, as sshd(8) has it for StrictModes. Root's own group may, as
+umask 002 leaves it. The bits of the group are the mask where there is an ACL, so that one shows there as well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryptpilot_boot.errors import ConfigError, printable
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_ACL = "system.posix_acl_access"  # acl(5)
 _MOST_LINKS = 40  # as the kernel follows; path_resolution(7)
 
 
@@ -41,13 +41,13 @@ def require(path: Path, own: Collection[Path] = ()) -> None:
                     f"{_said(path, step)} belongs to user {status.st_uid}, who can change it",
                     f"see what it says, then: chown {user} {printable(str(step))}",
                 )
-            if stat.S_ISLNK(status.st_mode) or not status.st_mode & _OTHERS:
+            who = "" if stat.S_ISLNK(status.st_mode) else _writers(step, status)
+            if not who:
                 continue
-            if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and step not in own:
+            if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and not _is_one_of(own, status):
                 continue
-            who = "every user" if status.st_mode & stat.S_IWOTH else f"group {status.st_gid}"
             raise ConfigError(
-                f"{_said(path, step)} can be changed by {who} (mode {stat.S_IMODE(status.st_mode):04o})",
+                f"{_said(path, step)} can be changed {who} (mode {stat.S_IMODE(status.st_mode):04o})",
                 f"see what it says, then: chmod go-w {printable(str(step))}",
             )
     except (FileNotFoundError, NotADirectoryError):
@@ -56,6 +56,36 @@ def require(path: Path, own: Collection[Path] = ()) -> None:
 
 def _said(path: Path, step: Path) -> str:
     return printable(f"{path}:" if path == step else f"{path}: {step}, on the way to it,")
+
+
+def _writers(step: Path, status: os.stat_result) -> str:
+    """Say who but its owner can write to a file or directory, as far as its mode shows; "" for root alone."""
+    if status.st_mode & stat.S_IWOTH:
+        return "by every user"
+    if not status.st_mode & stat.S_IWGRP:
+        return ""
+    if status.st_gid != 0:
+        return f"by group {status.st_gid}"
+    return "" if _has_no_acl(step) else "through an ACL"
+
+
+def _has_no_acl(step: Path) -> bool:
+    """Tell whether the bits of the group are those of the group alone.
+
+    Only where the file system keeps ACLs is that known: NFSv4 and others apply some that are not shown.
+    """
+    try:
+        os.getxattr(step, _ACL, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return error.errno == errno.ENODATA
+        raise
+    return False
+
+
+def _is_one_of(directories: Collection[Path], status: os.stat_result) -> bool:
+    """Tell whether one of them is the directory of this status, by whatever path or link."""
+    return any(one.exists() and os.path.samestat(one.stat(), status) for one in directories)
 
 
 def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
@@ -73,7 +103,7 @@ def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
         if part == "..":
             here = here.parent
             continue
-        shared = bool(here.lstat().st_mode & _OTHERS)
+        shared = bool(_writers(here, here.lstat()))
         step = here / part
         status = step.lstat()
         yield step, status, shared

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 from pathlib import Path
 from typing import Callable
 
@@ -26,6 +28,8 @@ def world(path: Path) -> None:
 
 
 def group(path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, -1, NOBODY)  # root's own group is another matter
     path.chmod(path.stat().st_mode | 0o020)
 
 
@@ -166,11 +170,88 @@ def test_a_program_that_others_can_change_costs_its_volume(
     assert problem.startswith(f"{tmp_path}/etc/volumes/v1.toml: the program {tmp_path}/bin/get-key: ")
 
 
-def test_a_group_that_an_acl_lets_write_shows_in_the_mode(tmp_path: Path) -> None:
+PARTS = ["", "volumes", "volumes/v0.toml", "global.toml"]
+
+
+def of_roots_group(directory: Path, where: str) -> Path:
+    """Make a configuration, a part of which root's group can write."""
+    configure(directory, SMALL, settings="[boot]\ntimeout = 1\n")
+    path = directory / where
+    path.chmod(path.stat().st_mode | 0o020)
+    assert path.stat().st_gid == 0
+    return path
+
+
+@as_root
+@pytest.mark.parametrize("where", PARTS)
+def test_roots_own_group_is_root(tmp_path: Path, where: str) -> None:
+    """As umask 002 leaves files."""
+    of_roots_group(tmp_path / "etc", where)
+    assert said(tmp_path / "etc") == (["v"], [])
+
+
+@as_root
+def test_in_a_directory_of_roots_group_it_does_not_matter_whose_a_link_is(tmp_path: Path) -> None:
+    configure(tmp_path / "etc", SMALL)
+    (tmp_path / "link").symlink_to("etc")
+    give_away(tmp_path / "link")
+    tmp_path.chmod(0o775)
+    assert said(tmp_path / "link") == (["v"], [])
+
+
+@as_root
+@pytest.mark.parametrize("where", PARTS)
+def test_a_user_that_an_acl_lets_write_shows_in_the_mode(tmp_path: Path, where: str) -> None:
     """The bits of the group are the mask of the ACL; see acl(5)."""
-    configure(tmp_path, SMALL)
-    (tmp_path / "volumes/v0.toml").chmod(0o660)
-    assert said(tmp_path)[0] == []
+    path = of_roots_group(tmp_path / "etc", where)
+    # linux/posix_acl_xattr.h: tag, permissions, id; the owner, a user, the group, the mask, others
+    entries = [(1, 7, -1), (2, 7, NOBODY), (4, 5, -1), (16, 7, -1), (32, 5, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_access", acl)
+    except OSError as error:
+        pytest.skip(f"no ACLs on this file system: {error}")
+    (problem,) = said(tmp_path / "etc")[1]
+    assert problem == f"{path}: can be changed through an ACL (mode 0775)"
+
+
+@as_root
+@pytest.mark.parametrize("where", PARTS)
+def test_where_acls_are_not_shown_there_may_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """As on NFSv4, whose modes show the mask of an ACL that the server keeps for itself."""
+    path = of_roots_group(tmp_path / "etc", where)
+
+    def unsupported(*_: object, **__: object) -> bytes:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(os, "getxattr", unsupported)
+    (problem,) = said(tmp_path / "etc")[1]
+    assert problem.startswith(f"{path}: can be changed through an ACL (mode ")
+
+
+@pytest.mark.parametrize("where", ["", "volumes", "identities"])
+@pytest.mark.parametrize("by", ["a relative path", "a path with dots", "a link", "a link to a part"])
+def test_a_shared_directory_of_files_is_refused_by_whatever_path_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, by: str
+) -> None:
+    configure(tmp_path / "etc", SMALL)
+    (tmp_path / "etc/identities").mkdir()
+    sticky(tmp_path / "etc" / where)
+    directory = tmp_path / "etc"
+    if by == "a relative path":
+        monkeypatch.chdir(tmp_path)
+        directory = Path("etc")
+    elif by == "a path with dots":
+        directory = tmp_path / "etc/volumes/.."
+    elif by == "a link" or not where:
+        directory = tmp_path / "link"
+        directory.symlink_to("etc")
+    else:
+        (tmp_path / "etc" / where).rename(tmp_path / "elsewhere")
+        (tmp_path / "etc" / where).symlink_to("../elsewhere")
+    names, (problem,) = said(directory)
+    assert names == []
+    assert problem.endswith("can be changed by every user (mode 1777)")
 
 
 def test_a_path_that_leads_nowhere_is_left_to_the_one_who_reads_it(tmp_path: Path) -> None:
