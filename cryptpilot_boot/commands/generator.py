@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.boot import plan, units
 from cryptpilot_boot.commands import competing
-from cryptpilot_boot.config import files
+from cryptpilot_boot.config import files, names
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, init, private
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOUNTS = (".mount", ".automount", ".swap")
 _REQUIRED = re.compile(r"""^[ \t]*["']?required["']?[ \t]*=[ \t]*true""", re.MULTILINE)
+_VOLUME = re.compile(r"""^[ \t]*["']?volume["']?[ \t]*=[ \t]*(["'])(.*?)\1""", re.MULTILINE)
 _SIMPLER = "these lines of fstab are mounted without a check of the file system, and without their x-systemd options"
 
 
@@ -95,20 +96,25 @@ def _make_remote(netdev: Mapping[str, Entry], early: Path) -> None:
 
 
 def _unusable(config: Config) -> set[str]:
-    """Return what volumes may be called whose files cannot be used: as their files, which is the custom.
+    """Return what volumes may be called whose files cannot be used: as their files, or as the text seems to say.
 
     Not those that may be required: their mounts stay with local-fs.target, whatever else is wrong with the file.
     """
     found = files.find(config.directory).volumes
     used = {one.source.stem for one in config.volumes}
-    return {file.stem for file in found if file.stem not in used and not _may_be_required(file)}
+    texts = {file.stem: _text(file) for file in found if file.stem not in used}
+    called = {stem: {stem, *(match[2] for match in _VOLUME.finditer(text))} for stem, text in texts.items()}
+    required = {stem for stem, text in texts.items() if _REQUIRED.search(text)}
+    named = {name for stem in called.keys() - required for name in called[stem]}
+    named -= {name for stem in required for name in called[stem]}
+    return {name for name in named if not names.volume(name)}
 
 
-def _may_be_required(file: Path) -> bool:
+def _text(file: Path) -> str:
     try:
-        return bool(_REQUIRED.search(file.read_text(errors="replace")))
+        return file.read_text(errors="replace")
     except OSError:
-        return False
+        return ""
 
 
 def _write(path: Path, text: str) -> None:

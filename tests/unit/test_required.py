@@ -76,3 +76,27 @@ def test_a_file_that_cannot_be_used_and_may_say_so_leaves_its_mount_required(
     (tmp_path / "volumes/data.toml").write_text(text)
     names = generator._unusable(Config(tmp_path, Boot(), ()))
     assert names == ({"data"} if alone else set())
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('volume = "data"\nauto_opne = true\n', {"data"}),
+        ("  'volume'='data' # it\n", {"data"}),
+        ('volume = "data"\nrequired = true\n', None),
+        ('# volume = "data"\n', set()),
+        ('volume = "../data"\n', set()),
+        ('volume = "data\n', set()),
+        ('volume = "other"\nvolume = "data"\n', {"other", "data"}),
+        ('volume = "needed"\n', set()),
+        ('volume = "20-needed"\n', set()),
+    ],
+)
+def test_a_file_that_cannot_be_used_makes_the_mount_of_its_volume_optional(
+    tmp_path: Path, text: str, names: set[str] | None
+) -> None:
+    (tmp_path / "volumes").mkdir()
+    (tmp_path / "volumes/10-data.toml").write_text(text)
+    (tmp_path / "volumes/20-needed.toml").write_text("volume = 'needed'\nrequired = true\n")
+    found = generator._unusable(Config(tmp_path, Boot(), ()))
+    assert found == (set() if names is None else {"10-data", *names})
