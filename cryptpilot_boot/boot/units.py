@@ -44,7 +44,7 @@ _MARGIN = 30  # seconds
 # What has its key over the network, and is needed before there may be one: time enough where the network is up before
 # local file systems are, as with systemd-networkd, and no more, for everywhere else it is in vain.
 _EARLY = 15  # seconds
-# local-fs.target has this of its own
+# local-fs.target has this of its own. Elsewhere it is for a target of ours: what else belongs there may fail.
 _STOP_BOOT = "[Unit]\nOnFailure=emergency.target\nOnFailureJobMode=replace-irreversibly\n"
 
 
@@ -144,7 +144,10 @@ def units(
             made.links[f"{target}.requires/{name}"] = f"../{name}"
             made.files[f"{name}.d/40-cryptpilot.conf"] = f"[Unit]\nBefore={target}\n"
         if target != "local-fs.target":
-            made.files[f"{target}.d/40-cryptpilot.conf"] = _STOP_BOOT
+            stops = f"cryptpilot-{target}"
+            made.files[stops] = _STOP_BOOT
+            made.links[f"{stops}.requires/{name}"] = f"../{name}"
+            made.links[f"{target}.wants/{stops}"] = f"../{stops}"
     return made
 
 

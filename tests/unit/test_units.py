@@ -277,7 +277,14 @@ def test_nofail_in_a_line_of_a_required_volume_does_not_count() -> None:
 def test_a_required_volume_stops_the_boot_by_whatever_target_it_belongs_to(line: str, target: str) -> None:
     made = units([required("data", kms=True)], line, [], 90)
     assert made.masks == []
-    assert made.files[f"{target}.d/40-cryptpilot.conf"] == STOPS
+    name = next(name for name in made.links if name.startswith(f"cryptpilot-{target}.requires/")).partition("/")[2]
+    assert name == ("data.mount" if target == "remote-fs.target" else "dev-mapper-data.swap")
+    assert made.links[f"cryptpilot-{target}.requires/{name}"] == f"../{name}"
+    assert made.links[f"{target}.wants/cryptpilot-{target}"] == f"../cryptpilot-{target}"
+    assert [path for path, text in made.files.items() if "emergency" in text] == [f"cryptpilot-{target}"], (
+        "a dead share of the same target stops nothing"
+    )
+    assert made.files[f"cryptpilot-{target}"] == STOPS
 
 
 @pytest.mark.parametrize("options", ["noauto", "x-systemd.automount", "x-systemd.wanted-by=backup.target"])
