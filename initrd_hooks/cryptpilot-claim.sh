@@ -2,6 +2,7 @@
 # Keeps dracut's own crypt module off the disks of volumes, whatever the kernel command line says (rd.luks.uuid=, rd.auto
 # and the like): it would ask for a passphrase of each, and wait for those that are opened in the booted system. Run when
 # that module has written down what it is to do, and udev has not started.
+# A device is not kept from it that holds somebody else's LUKS header: names of disks change between boots.
 # In claim/devices are the names of the disks below /dev, in claim/uuids the UUIDs of their headers without hyphens.
 
 claim=/usr/lib/cryptpilot/claim
@@ -14,7 +15,9 @@ finished=$hookdir/initqueue/finished/90-crypt.sh
 if [ -e "$rules" ]; then
     {
         while read -r name; do
-            printf 'KERNEL=="%s", GOTO="luks_end"\nSYMLINK=="%s", GOTO="luks_end"\n' "$name" "$name"
+            # shellcheck disable=SC2016 # udev's own
+            printf '%s=="%s", PROGRAM!="/usr/libexec/cryptpilot-unless-ours --foreign $devnode", GOTO="luks_end"\n' \
+                KERNEL "$name" SYMLINK "$name"
         done < "$claim/devices"
         cat "$rules"
     } > "$rules.new" && mv "$rules.new" "$rules"

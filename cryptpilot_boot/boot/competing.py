@@ -37,6 +37,7 @@ _BY_WORD = {"uuid": "UUID", "partuuid": "PARTUUID"}
 _LONGEST_QUOTED = 80  # characters
 
 Resolve = Callable[[str], str]
+Foreign = Callable[[str], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +80,16 @@ class Line:
     source: str
 
 
-def find(volumes: Sequence[Volume], texts: Texts, resolve: Resolve) -> list[Competitor]:
+def find(
+    volumes: Sequence[Volume], texts: Texts, resolve: Resolve, foreign: Foreign = lambda _: False
+) -> list[Competitor]:
     """Return what competes with the volumes that are opened at boot, in the order of the texts.
 
     resolve: returns where a path leads through symbolic links. While udev has not made the links, a device is known
-    by the path in the volume's file alone.
+    by the path in the volume's file alone. foreign: tells of a path whether somebody else's LUKS header is there. Names
+    of disks change between boots, and such a device is no volume's, whatever a volume's file says.
     """
-    devices = _Devices([one for one in volumes if one.auto_open], resolve)
+    devices = _Devices([one for one in volumes if one.auto_open], resolve, foreign)
     opened = [*_crypttab(texts.crypttab, devices), *_command_line(texts.command_line, devices)]
     return [*opened, *_fstab(texts.fstab, devices, {one.mapping: one for one in opened})]
 
@@ -124,16 +128,18 @@ def _encoded(value: str) -> str:
 class _Devices:
     """Which volume a device belongs to."""
 
-    def __init__(self, volumes: Sequence[Volume], resolve: Resolve) -> None:
+    def __init__(self, volumes: Sequence[Volume], resolve: Resolve, foreign: Foreign) -> None:
         self.names = {one.volume for one in volumes}
         self.nodes = {resolve(one.mapper_path): one.volume for one in volumes}
         self.resolve = resolve
+        self.foreign = foreign
         self._owners = {path: one.volume for one in volumes for path in (resolve(one.dev), one.dev)}
 
     def owner(self, source: str) -> str:
         """Return the name of the volume that is on a device, "" if none is known to be."""
         path = device_path(source)
-        return self._owners.get(path) or self._owners.get(self.resolve(path), "")
+        found = self._owners.get(path) or self._owners.get(self.resolve(path), "")
+        return found if found and not self.foreign(path) else ""
 
 
 def _crypttab(text: str, devices: _Devices) -> Iterator[Competitor]:

@@ -22,7 +22,7 @@ from cryptpilot_boot.system import block, luks_metadata, luks_objects
 from cryptpilot_boot.system.luks_metadata import Facts as Facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 SIZE = 16 << 20
 """Bytes before the data: the room cryptsetup leaves for a header when nothing else is asked of it."""
@@ -92,17 +92,29 @@ def mark(device: str) -> str:
     return _field(device, _SUBSYSTEM)
 
 
+def is_foreign(device: str, marks: Collection[str]) -> bool:
+    """Tell whether a device begins with a header of LUKS, of whatever version, that names none of these subsystems.
+
+    Raises DeviceError when the device cannot be read.
+    """
+    return _head(device).startswith(_FIRST) and mark(device) not in marks
+
+
 def uuid(device: str) -> str:
     """Return the UUID that the header at the beginning of a device names, as `mark` does the subsystem."""
     return _field(device, _UUID)
 
 
-def _field(device: str, place: slice) -> str:
+def _head(device: str) -> bytes:
     try:
         with Path(device).open("rb", buffering=0) as source:
-            head = source.read(_BINARY)
+            return source.read(_BINARY)
     except OSError as error:
         raise DeviceError(f"{device}: cannot be read: {error.strerror}") from None
+
+
+def _field(device: str, place: slice) -> str:
+    head = _head(device)
     if not head.startswith(_FIRST) or int.from_bytes(head[_VERSION], "big") != _LUKS2:
         return ""
     return head[place].split(b"\0", 1)[0].decode("ascii", "replace")

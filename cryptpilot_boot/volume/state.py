@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 INITIALIZING = "cryptpilot-initializing"
 COMPLETE = "cryptpilot"
 TEMPORARY = "cryptpilot-otp"
-_MARKS = (INITIALIZING, COMPLETE, TEMPORARY)
+MARKS = (INITIALIZING, COMPLETE, TEMPORARY)
 
 # What libblkid takes ciphertext at the end of a device for, going by hardly more than 16 bits: once in 34,000 trials.
 _BY_CHANCE = ("jmicron_raid_member",)
@@ -80,7 +80,7 @@ def look(path: str) -> block.Signature | None:
     mark = luks_header.mark(path)
     if mark == COMPLETE:
         return block.Signature("crypto_LUKS", "2", mark)
-    return block.signature(path, _BY_CHANCE if mark in _MARKS else ())
+    return block.signature(path, _BY_CHANCE if mark in MARKS else ())
 
 
 def examine(volume: Volume) -> Status:

@@ -226,7 +226,8 @@ _claim_from_crypt() {
     while read -r kind value; do
         case $kind in
             device | claim)
-                uuid=$(blkid -p -u crypto -s UUID -o value "$value" 2> /dev/null)
+                uuid=''
+                _foreign "$value" || uuid=$(blkid -p -u crypto -s UUID -o value "$value" 2> /dev/null)
                 ours+="${uuid:+ rd.luks.uuid=luks-$uuid }"
                 [[ $kind == claim ]] || continue
                 # as a pattern of udev's rules each of these stands for itself
@@ -252,14 +253,19 @@ _claim_from_crypt() {
     mkdir -p "$initdir$_agent/claim"
     printf '%s\n' "${devices[@]#/dev/}" > "$initdir$_agent/claim/devices"
     [[ ! ${uuids[*]} ]] || printf '%s\n' "${uuids[@]}" > "$initdir$_agent/claim/uuids"
-    inst_multiple cat grep mv || _fail "cat, grep or mv is missing"
+    inst_multiple cat dd grep mv readlink || _fail "cat, dd, grep, mv or readlink is missing"
+    inst_simple /usr/libexec/cryptpilot-unless-ours || _fail "/usr/libexec/cryptpilot-unless-ours is missing"
     inst_hook cmdline 31 "$moddir/cryptpilot-claim.sh"
     if [[ $condition ]] && dracut_module_included systemd-initrd; then
-        inst_simple /usr/libexec/cryptpilot-unless-ours || _fail "/usr/libexec/cryptpilot-unless-ours is missing"
         mkdir -p "$initdir$systemdsystemunitdir/systemd-cryptsetup@.service.d"
         printf '[Service]\n%s\n' "$condition" \
             > "$initdir$systemdsystemunitdir/systemd-cryptsetup@.service.d/45-cryptpilot.conf"
     fi
+}
+
+# Whether a device holds a LUKS header that is not ours: names of disks change, and a volume's path may be another disk.
+_foreign() {
+    "${dracutsysrootdir-}/usr/libexec/cryptpilot-unless-ours" --foreign "$1" 2> /dev/null
 }
 
 # The lines of the image's crypttab for these devices; dracut has the path of each, whatever the system's own file says.
@@ -269,7 +275,7 @@ _claim_crypttab() {
     while IFS= read -r line; do
         read -r _ device _ <<< "$line"
         for ours in "$@"; do
-            [[ $device == "$ours" || $device -ef $ours ]] && continue 2
+            [[ $device == "$ours" || $device -ef $ours ]] && ! _foreign "$ours" && continue 2
         done
         kept+=("$line")
     done < "$initdir/etc/crypttab"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FOREIGN = "foreign"
 _DIRECTORY = "/dev/lab-luks"  # nothing but memory in a chroot of the lab
+_CHEAP = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000"
 _MODULE = machines.CHECKOUT / "tests/boot/89lab-luks"
 _LATE = """\
 volume = "{name}"
@@ -42,7 +43,8 @@ def require_volumes_left_alone(tree: Path, work: Path, *disks: str) -> None:
 mkdir {_DIRECTORY}
 for name in {" ".join(disks)}; do
     truncate -s 20M {_DIRECTORY}/$name
-    echo x | cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 {_DIRECTORY}/$name -
+    [ $name = {FOREIGN} ] && whose=anaconda || whose=cryptpilot-otp
+    echo x | cryptsetup luksFormat -q --type luks2 --subsystem $whose {_CHEAP} {_DIRECTORY}/$name -
     echo "disk $(cryptsetup luksUUID {_DIRECTORY}/$name) $name"
 done
 dracut --force --hostonly --modules 'base crypt cryptpilot lab-luks' {image} {kernel_release(copy)} 2>&1

@@ -316,7 +316,7 @@ def test_the_initrd_keeps_dracut_off_the_disks_of_volumes(tmp_path: Path, uuids:
     assert (
         rules.read_text()
         == "".join(
-            f'{key}=="{name}", GOTO="luks_end"\n'
+            f'{key}=="{name}", PROGRAM!="/usr/libexec/cryptpilot-unless-ours --foreign $devnode", GOTO="luks_end"\n'
             for name in ("disk/by-id/virtio-data", "vdb")
             for key in ("KERNEL", "SYMLINK")
         )
