@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import json
 import os
 import shutil
@@ -370,9 +371,10 @@ class Image:
     output: str
 
 
-def make_image(tree: Path, path: Path, *options: str) -> Image:
-    """Make the initrd of a configured tree."""
-    return Image(path, make_initrd(tree, path, *options))
+def make_image(tree: Path, path: Path, *options: str, made: datetime.datetime | None = None) -> Image:
+    """Make the initrd of a configured tree. made: when it says that it was made, None for now."""
+    env = {"SOURCE_DATE_EPOCH": str(int(made.timestamp()))} if made else None
+    return Image(path, make_initrd(tree, path, *options, env=env))
 
 
 def machine(tree: Path, image: Image, disks: tuple[Disk, ...], network: Namespace | None) -> Machine:

@@ -57,16 +57,23 @@ def test_kms_is_down_for_half_a_minute_and_then_throttles(
 
 
 def test_a_clock_that_is_five_years_back_is_set_by_the_gateways_and_a_secret_was_rotated(
-    encrypted: qemu.Machine, report_disk: Disk, site: machines.Site, network: Namespace, tmp_path: Path
+    encrypted: qemu.Machine,
+    boot_tree: Path,
+    report_disk: Disk,
+    site: machines.Site,
+    network: Namespace,
+    tmp_path: Path,
 ) -> None:
-    """By its clock the gateway's certificate is not valid yet; and a signature of five years ago is worth nothing.
+    """It is never before the image was made, two months ago: by that the gateway's certificate is not valid yet.
 
     And when that is over, the current value of the secret is not what the volume was made with.
     """
     kms = site.copied(tmp_path / "kms").rotate()
     now = datetime.datetime.now(datetime.timezone.utc)
     past = now.replace(year=now.year - YEARS_BACK, day=min(now.day, 28))
-    machine = replace(encrypted, clock=f"{past:%Y-%m-%dT%H:%M:%S}")
+    made = now - datetime.timedelta(days=60)
+    image = machines.make_image(boot_tree, tmp_path / "initrd.img", made=made)
+    machine = replace(encrypted, clock=f"{past:%Y-%m-%dT%H:%M:%S}", initrd=image.path)
     with machines.running_kms(kms, network):
         console = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check().console
     report = machines.read_report(report_disk)
@@ -75,7 +82,9 @@ def test_a_clock_that_is_five_years_back_is_set_by_the_gateways_and_a_secret_was
         r"root: waiting: this machine's clock said (\S+ \S+ UTC), and was set to (\S+ \S+) UTC, as", console
     )
     assert told, console
-    assert not told[1].startswith(f"{now:%Y-%m}")
+    assert told[1].startswith((f"{made:%Y-%m-%d}", f"{made + datetime.timedelta(minutes=9):%Y-%m-%d}"))
+    raised = r"this machine's clock said (\S+) \S+ UTC, before this image was made, and was set to that time, "
+    assert re.search(rf"{raised}{made:%Y-%m-%d %H:%M} UTC", console), console
     assert told[2].startswith((f"{now:%Y-%m-%d}", f"{now + datetime.timedelta(days=1):%Y-%m-%d}"))
     # the clock is right from then on, in the booted system too
     wrong, right = (machines.events(report)[place]["utc"] for place in (0, -1))

@@ -136,15 +136,17 @@ def kernel(tree: Path) -> Path:
     return tree / "boot" / f"vmlinuz-{kernel_release(tree)}"
 
 
-def make_initrd(tree: Path, destination: Path, *options: str) -> str:
+def make_initrd(tree: Path, destination: Path, *options: str, env: Mapping[str, str] | None = None) -> str:
     """Make an initrd for a tree's kernel with the tree's own dracut, and return what dracut said.
 
-    The image fits any machine unless `options` say otherwise: the host is not the machine it is for.
+    The image fits any machine unless `options` say otherwise: the host is not the machine it is for. env: what dracut
+    finds in its environment.
     """
     output = in_chroot(
         tree,
         ["dracut", "--no-hostonly", "--force", *options, f"{SHARE}/{destination.name}", kernel_release(tree)],
         share=destination.parent,
+        env=env,
     )
     if not destination.exists():
         raise LabError(f"dracut ended well but made no image.\n{output}")
