@@ -275,7 +275,7 @@ def require_plan(config: Config, volume: Volume) -> None:
         patch.setattr(certificates, "store", lambda: "/etc/ssl/certs/ca-certificates.crt")
         lines = "".join(f"{line}\n" for line in initrd.plan(chosen))
     found = [re.findall(r"^ *(\S+) +(\S.*\S|\S) *$", line)[0] for line in lines.split("\n")[:-1]]
-    kinds = {"config", "program", "module", "device", "volume", "claim", "condition", "authorities", "network"}
+    kinds = {"config", "program", "module", "device", "volume", "claim", "condition", "shell", "authorities", "network"}
     assert {kind for kind, _ in found} <= kinds
     assert [value for kind, value in found if kind == "device"] == [volume.dev]
     assert [value for kind, value in found if kind == "volume"] == [volume.volume]
