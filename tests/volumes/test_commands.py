@@ -205,7 +205,7 @@ cryptpilot show a
     assert "cryptpilot: error: b: not initialized: not confirmed" in result.stdout
     assert "status 1" in result.stdout
     assert sha256(machine.disks["b"].path) == before
-    assert re.search(r"a: making the file system, [0-9]+ s", result.stdout)
+    assert re.search(rf"a: making the file system {machine.disks['a'].device}, [0-9]+ s", result.stdout)
     colored, plain, piped = [line for line in result.stdout.splitlines() if line.startswith("a  ")]
     assert colored.rstrip().endswith("\x1b[36mready-to-open\x1b[0m")
     assert plain.rstrip() == piped
