@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests import machines
+from tests.lab import rows
 from tests.lab.run import mean_default_signals
 
 if TYPE_CHECKING:
@@ -60,6 +61,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_teardown() -> Generator[None, object, object]:
     with ceiling(CEILING):
         return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of the matrix, if some of it was run."""
+    kinds = ("passed", "failed", "error", "skipped")
+    ended = [report for kind in kinds for report in terminalreporter.getreports(kind)]
+    if found := rows.outcomes(ended):
+        terminalreporter.section("matrix")
+        for line in rows.table(found, rows.commit(machines.CHECKOUT)):
+            terminalreporter.write_line(line)
 
 
 # The machines are noisy: no example fails for the time it takes.

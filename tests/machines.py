@@ -24,7 +24,7 @@ from tests.lab.disk import Disk, blank_disk
 from tests.lab.image import fill_script, make_archive, prune
 from tests.lab.qemu import CONSOLE, Machine
 from tests.lab.run import LabError, end, is_running, run, spawn
-from tests.lab.tree import SHARE, clone, kernel, make_initrd, root_tree
+from tests.lab.tree import PYTHONS, SHARE, clone, kernel, make_initrd, root_tree
 from tests.lab.uml import UmlResult, run_uml
 
 if TYPE_CHECKING:
@@ -295,10 +295,14 @@ def install(tree: Path, bundle: Path | None = None) -> Path:
 def installed_tree(destination: Path, extra: Sequence[str] = (), release: str = "") -> Path:
     """Make a tree with the product installed; `extra` are more packages in it.
 
-    release: the Debian release, and then the agent is built there; without it Debian 12, and the agent built here.
+    release: the Debian release; without it Debian 12, with the agent built here.
     """
-    bundle = frozen(release) if release else None
-    return install(clone(root_tree(release or "bookworm", extra), destination), bundle)
+    return install(clone(root_tree(release or "bookworm", extra), destination), agent(release))
+
+
+def agent(release: str) -> Path | None:
+    """Return the agent as it is built in a Debian release; None for one that takes the agent built here."""
+    return frozen(release) if release in PYTHONS else None
 
 
 def configure(tree: Path, volumes: Mapping[str, str], global_file: str = "") -> None:

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 from tests import machines
 from tests.boot import shutdown
 from tests.lab import qemu
-from tests.lab.bundle import frozen
 from tests.lab.disk import Disk, luks_uuid
 from tests.lab.image import make_archive, prune
 from tests.lab.run import run
-from tests.lab.tree import SHARE, in_chroot, root_tree
+from tests.lab.tree import SHARE, TESTING, in_chroot, root_tree
 
 if TYPE_CHECKING:
     from tests.lab.net import Namespace
 
-PACKAGES = ("network-manager", "lvm2", "isc-dhcp-client")
+PACKAGES = ("network-manager", "lvm2")
 """What a tree has beside the usual ones, so that its dracut can make every kind of image."""
+LEGACY = "isc-dhcp-client"
+"""What dracut's legacy scripts take beside these, which Debian testing has no more; nor has dracut 110 the scripts."""
 
 STACKS = frozenset({"systemd-networkd", "network-manager", "network-legacy"})
 SYSTEMD = frozenset({"systemd", "systemd-initrd", "dracut-systemd"})
@@ -65,9 +66,10 @@ class Release:
 
     def __init__(self, site: machines.Site, work: Path, name: str) -> None:
         volumes = {machines.ROOT: machines.volume_file(site)}
-        self.tree = machines.installed_tree(work / "tree", PACKAGES, name)
+        packages = PACKAGES if name == TESTING else (*PACKAGES, LEGACY)
+        self.tree = machines.installed_tree(work / "tree", packages, name)
         machines.configure(self.tree, volumes, machines.settings(timeout=PATIENCE))
-        self.system = machines.install(prune(root_tree(name), work / "system"), frozen(name))
+        self.system = machines.install(prune(root_tree(name), work / "system"), machines.agent(name))
         machines.configure(self.system, volumes)
         in_chroot(self.system, ["systemctl", "enable", "cryptpilot.service"])
         make_archive(work / "root.tar", self.system)

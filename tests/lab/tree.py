@@ -48,7 +48,10 @@ BUILD_PACKAGES = ("python3", "python3-venv", "binutils")
 """What freezing the agent takes, beside Python as a shared library."""
 
 PYTHONS = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13"}
-"""The releases there are trees of, and their Python."""
+"""The releases the agent is built in, and their Python."""
+
+TESTING = "forky"
+"""What Debian testing is called: the newest of all that the product meets."""
 
 SUITE_OPTIONS = {
     "bullseye": (
@@ -57,6 +60,8 @@ SUITE_OPTIONS = {
         # Later releases see to it themselves that /lib is /usr/lib; for this one its installer did.
         '--setup-hook=for name in bin sbin lib lib64; do mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1"; done',
     ),
+    # Where a mirror does not follow it, the file that says what is in it has expired.
+    TESTING: ("""--aptopt=Acquire::Check-Valid-Until "false\"""",),
 }
 """What mmdebstrap needs to be told for one release only."""
 
@@ -69,9 +74,10 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def root_tree(suite: str = "bookworm", extra: Sequence[str] = ()) -> Path:
     """Return the root tree of a Debian release, shared and cached: not to be changed, see `clone`.
 
-    `suite` is bullseye, bookworm or trixie: dracut 051, 059 or 106. It has a kernel and dracut but no initrd, no DNS
-    server and no password for root. `extra` are packages beside `PACKAGES`. Making it takes half a minute. Host
-    program: ``mmdebstrap``.
+    `suite` is bullseye, bookworm, trixie or forky: dracut 051, 059, 106, or 112 and newer. That last one is as it was
+    on the day it was made: delete it from the cache to have it as it is today. A tree has a kernel and dracut but no
+    initrd, no DNS server and no password for root. `extra` are packages beside `PACKAGES`. Making it takes half a
+    minute. Host program: ``mmdebstrap``.
     """
     return _tree(f"tree-{suite}{'-extra' if extra else ''}", suite, [*PACKAGES, *extra])
 

@@ -1,0 +1,40 @@
+"""The table that `make matrix` prints."""
+
+from __future__ import annotations
+
+import pytest
+
+from buildlib.base import ROOT
+from tests.lab import rows
+
+
+def report(test: str, when: str, outcome: str, seconds: float, mark: str = rows.MARK) -> pytest.TestReport:
+    return pytest.TestReport(test, (test, 1, test), {mark: 1}, outcome, None, when, duration=seconds)  # type: ignore[arg-type]
+
+
+def test_a_row_is_a_test_with_the_mark_and_all_its_parts() -> None:
+    found = rows.outcomes(
+        [
+            report("tests/boot/b.py::two", "setup", "failed", 2),
+            report("tests/boot/a.py::one", "setup", "passed", 1.25),
+            report("tests/boot/a.py::one", "call", "passed", 30.5),
+            report("tests/boot/a.py::none", "call", "passed", 3, "parametrize"),
+            report("tests/boot/c.py::three", "call", "passed", 4),
+            report("tests/boot/c.py::three", "teardown", "failed", 5),
+        ]
+    )
+    assert rows.table(found, "abc")[2:] == [
+        "| test | result | seconds |",
+        "|---|---|---:|",
+        "| `boot/a.py::one` | passed | 32 |",
+        "| `boot/b.py::two` | failed | 2 |",
+        "| `boot/c.py::three` | failed | 9 |",
+    ]
+
+
+def test_the_two_targets_leave_no_test_out_and_share_none() -> None:
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    assert [line.partition("-m ")[2] for line in lines if line.startswith("\t@$(PYTEST)")] == [
+        f'"not {rows.MARK}" $(PYTEST_ARGS)',
+        f"{rows.MARK} $(PYTEST_ARGS)",
+    ]
