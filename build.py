@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=_freeze)
 
     one = commands.add_parser("verify", help="hold a bundle against its manifest, wherever it is installed")
-    one.add_argument("directory", type=Path, metavar="DIR", help="the bundle, such as /usr/lib/cryptpilot")
+    one.add_argument("directory", type=Path, metavar="DIR", help="the bundle, such as /usr/libexec/cryptpilot")
     one.set_defaults(run=_verify)
 
     one = commands.add_parser("reproduce", help="freeze a clone of the commit elsewhere, and compare byte by byte")

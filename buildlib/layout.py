@@ -10,7 +10,10 @@ from pathlib import Path
 from buildlib import manifest, sbom
 from buildlib.base import ROOT, BuildError, lay_out
 
-_BUNDLE = "lib/cryptpilot"
+# Programs below lib are lib_t for SELinux, and one that systemd starts from there stays in its domain, which may not
+# connect to anything; below libexec they are bin_t.
+_BUNDLE = "libexec/cryptpilot"
+_FORMER_BUNDLE = "lib/cryptpilot"
 _COMMAND = "bin/cryptpilot"
 _DRACUT_MODULE = "lib/dracut/modules.d/95cryptpilot"
 _DOCUMENTATION = "share/doc/cryptpilot"
@@ -83,6 +86,8 @@ def _install(bundle: Path, root: Path, usr: Path, checkout: Path) -> list[Path]:
     if carried.exists():
         written.append(_copy(carried, usr / _DOCUMENTATION / carried.name, 0o644))
     _remove_others(usr / _DRACUT_MODULE, written)
+    if (usr / _FORMER_BUNDLE / manifest.MANIFEST).exists():
+        shutil.rmtree(usr / _FORMER_BUNDLE)
     written.append(_link(usr / _COMMAND, usr / _BUNDLE / "cryptpilot"))
     return written
 

@@ -5,7 +5,7 @@
 # A device is not kept from it that holds somebody else's LUKS header: names of disks change between boots.
 # In claim/devices are the names of the disks below /dev, in claim/uuids the UUIDs of their headers without hyphens.
 
-claim=/usr/lib/cryptpilot/claim
+claim=/usr/libexec/cryptpilot/claim
 rules=/etc/udev/rules.d/70-luks.rules
 # shellcheck disable=SC2154 # dracut's own, which runs this in its shell
 finished=$hookdir/initqueue/finished/90-crypt.sh

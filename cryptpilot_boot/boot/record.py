@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.config import Config
 
-BUNDLE = Path("/usr/lib/cryptpilot")
+BUNDLE = Path("/usr/libexec/cryptpilot")
 """Where the frozen agent is, in the system and in an image."""
 MANIFEST = "manifest.json"
 RECORD = "image.json"

@@ -19,7 +19,7 @@ from cryptpilot_boot.system import private
 from cryptpilot_boot.system.run import run
 
 PLACE = Path("/run/initramfs")
-LIST = Path("/usr/lib/cryptpilot/shutdown.files")
+LIST = Path("/usr/libexec/cryptpilot/shutdown.files")
 """The files to keep, one path a line: the program first, then its libraries. The dracut module writes it."""
 _SHUTDOWN = "shutdown"
 _UNFINISHED = "shutdown.new"

@@ -8,7 +8,7 @@
 # shellcheck disable=SC2154  # dracut sets dracutbasedir, dracutsysrootdir, initdir, moddir, systemdsystemunitdir,
 # systemdutildir, {,add_,force_add_,omit_}dracutmodules, {host,user,swap}_devs
 
-_agent=/usr/lib/cryptpilot
+_agent=/usr/libexec/cryptpilot
 
 # called by dracut
 check() {

@@ -50,8 +50,8 @@ done
 dracut --force --hostonly --modules 'base crypt cryptpilot lab-luks' {image} {kernel_release(copy)} 2>&1
 echo "parameters $(lsinitrd {image} -f etc/cmdline.d/90crypt.conf)"
 echo "crypttab $(echo $(lsinitrd {image} -f etc/crypttab))"
-echo "claimed $(echo $(lsinitrd {image} -f usr/lib/cryptpilot/claim/devices))"
-echo "uuids $(echo $(lsinitrd {image} -f usr/lib/cryptpilot/claim/uuids))"
+echo "claimed $(echo $(lsinitrd {image} -f usr/libexec/cryptpilot/claim/devices))"
+echo "uuids $(echo $(lsinitrd {image} -f usr/libexec/cryptpilot/claim/uuids))"
 echo "lists $(lsinitrd {image} | grep -c '90crypt.conf$')"
 cryptpilot initrd check {image} 2>&1"""
     said = in_chroot(copy, ["bash", "-c", script])

@@ -34,8 +34,8 @@ def test_an_image_holds_its_volumes_configuration_for_root_alone(boot_tree: Path
 
 def test_an_image_holds_the_whole_agent(boot_tree: Path, image: machines.Image) -> None:
     files = listing(boot_tree, image)
-    bundle = (boot_tree / "usr/lib/cryptpilot/manifest.files").read_text().split()
-    assert {f"usr/lib/cryptpilot/{file}" for file in bundle} <= files.keys()
+    bundle = (boot_tree / "usr/libexec/cryptpilot/manifest.files").read_text().split()
+    assert {f"usr/libexec/cryptpilot/{file}" for file in bundle} <= files.keys()
     assert {"usr/bin/cryptpilot", "usr/sbin/cryptsetup", "usr/lib/udev/rules.d/00-cryptpilot.rules"} <= files.keys()
 
 

@@ -90,13 +90,13 @@ TRACES = ("cryptpilot-", "lsinitrd.", "dracut.")
 
 
 def test_an_image_says_what_it_was_made_from_and_no_secret(made: Path, site: machines.Site) -> None:
-    _, text = sh(made, f"lsinitrd -f usr/lib/cryptpilot/image.json {image_of(made, inside=True)}")
+    _, text = sh(made, f"lsinitrd -f usr/libexec/cryptpilot/image.json {image_of(made, inside=True)}")
     record = json.loads(text)
     files = [made / "etc/cryptpilot" / name for name in ("global.toml", "volumes/root.toml", "volumes/scratch.toml")]
     assert record["configuration"] == {
         f"/{path.relative_to(made)}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }
-    manifest = (made / "usr/lib/cryptpilot/manifest.json").read_bytes()
+    manifest = (made / "usr/libexec/cryptpilot/manifest.json").read_bytes()
     assert record["agent"] == hashlib.sha256(manifest).hexdigest()
     assert record["volumes"] == {"root": "kms", "scratch": "otp"}
     assert record["network"] is True
@@ -120,7 +120,7 @@ def test_a_whole_image_is_found_whole_and_current(made: Path) -> None:
     assert litter(made) == []
 
 
-BUNDLE = "usr/lib/cryptpilot"
+BUNDLE = "usr/libexec/cryptpilot"
 NOT_STARTED = "so nothing starts the agent"
 DAMAGES = {
     "much": (
@@ -131,8 +131,8 @@ chmod 644 etc/cryptpilot/volumes/root.toml
 sed -i /network/d usr/lib/dracut/modules.txt
 rm usr/bin/cryptpilot-no-shell""",
         [
-            "/usr/lib/cryptpilot/_internal/libssl.so.3 was changed",
-            "/usr/lib/cryptpilot/_internal/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so is missing",
+            "/usr/libexec/cryptpilot/_internal/libssl.so.3 was changed",
+            "/usr/libexec/cryptpilot/_internal/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so is missing",
             "the program cryptsetup does not start in it: cryptsetup lacks libcryptsetup.so.12",
             "the program mkfs.ext4 is missing",
             "the kernel module dm_bufio of ",  # dm_integrity needs it
@@ -146,7 +146,7 @@ rm usr/bin/cryptpilot-no-shell""",
     ),
     "Python": (
         f"rm {BUNDLE}/_internal/libpython*",
-        ["/usr/lib/cryptpilot/_internal/libpython3.11.so.1.0 is missing", "the agent does not run in it: "],
+        ["/usr/libexec/cryptpilot/_internal/libpython3.11.so.1.0 is missing", "the agent does not run in it: "],
     ),
     "the C library's kin": (
         "rm $(find . -name libz.so.1)",
@@ -169,7 +169,7 @@ rm usr/bin/cryptpilot-no-shell""",
         ],
     ),
     "all of it": (f"rm -r {BUNDLE}", ["cryptpilot is not in it, and would not open root, scratch"]),
-    "the record": (f"echo '{{' > {BUNDLE}/image.json", ["/usr/lib/cryptpilot/image.json in the image is damaged"]),
+    "the record": (f"echo '{{' > {BUNDLE}/image.json", ["/usr/libexec/cryptpilot/image.json in the image is damaged"]),
     "no record": (f"rm {BUNDLE}/image.json", ["it is stale: it was made by a version of cryptpilot that did not"]),
 }
 
@@ -320,7 +320,7 @@ def test_a_new_image_that_is_not_whole_does_not_replace_the_old_one(home: Path) 
     library.write_bytes(content)
     said = kept(home, f"cryptpilot initrd rebuild --kernel {kernel_release(home)}")
     assert (
-        "was not rebuilt, and is as it was: in the new image /usr/lib/cryptpilot/_internal/libssl.so.3 was changed"
+        "was not rebuilt, and is as it was: in the new image /usr/libexec/cryptpilot/_internal/libssl.so.3 was changed"
         in said
     )
     assert "the cryptpilot that is installed is damaged: reinstall it" in said
@@ -337,7 +337,7 @@ def test_an_interrupted_rebuild_leaves_the_old_image_and_no_litter(made: Path) -
     said = kept(
         made,
         f"""cryptpilot initrd rebuild --kernel {kernel_release(made)} > /run/lab-said 2>&1 & pid=$!
-until compgen -G '/var/tmp/cryptpilot-*/dracut.*/initramfs/usr/lib/cryptpilot' > /dev/null; do sleep 0.1; done
+until compgen -G '/var/tmp/cryptpilot-*/dracut.*/initramfs/usr/libexec/cryptpilot' > /dev/null; do sleep 0.1; done
 kill -TERM $pid; wait $pid; ended=$?
 cat /run/lab-said
 [ $ended = 130 ]; (exit $ended)""",

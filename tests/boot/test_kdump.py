@@ -92,6 +92,6 @@ export IN_KDUMP=1"""
 
 def test_a_crash_kernels_image_opens_the_volume_that_the_dump_goes_to(home: Path) -> None:
     _, listing = make(home, "--add kdumpbase --device /dev/data/dumps", before=_ON_A_VOLUME)
-    assert "usr/lib/cryptpilot/cryptpilot" in listing
+    assert "usr/libexec/cryptpilot/cryptpilot" in listing
     assert "etc/cryptpilot/volumes/root.toml" in listing
     assert "rd.neednet=1" in listing

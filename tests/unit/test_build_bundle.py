@@ -153,7 +153,7 @@ def test_the_installed_command_runs(bundle: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     version = subprocess.run([tmp_path / "usr/bin/cryptpilot", "--version"], capture_output=True, check=True)
     assert version.stdout.startswith(b"cryptpilot ")
-    assert build("verify", tmp_path / "usr/lib/cryptpilot").returncode == 0
+    assert build("verify", tmp_path / "usr/libexec/cryptpilot").returncode == 0
 
 
 def test_the_manifest_names_the_bundle_s_origin(bundle: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,8 +80,8 @@ def test_layout_and_modes_whatever_the_umask(bundle: Path, checkout: Path, tmp_p
     files = {path: mode for path, mode in found.items() if (root / path).is_file() and "/manifest." not in path}
     assert files == {
         "etc/cryptpilot/global.toml": "0600",
-        "usr/lib/cryptpilot/_internal/libfoo.so.1": "0644",
-        "usr/lib/cryptpilot/cryptpilot": "0755",
+        "usr/libexec/cryptpilot/_internal/libfoo.so.1": "0644",
+        "usr/libexec/cryptpilot/cryptpilot": "0755",
         "usr/lib/dracut/dracut.conf.d/50-cryptpilot.conf": "0644",
         f"{MODULE}/cryptpilot-initrd.service": "0644",
         f"{MODULE}/module-setup.sh": "0755",
@@ -91,15 +92,15 @@ def test_layout_and_modes_whatever_the_umask(bundle: Path, checkout: Path, tmp_p
     private = {path for path, mode in directories.items() if mode == "0700"}
     assert private == {"etc/cryptpilot", "etc/cryptpilot/volumes"}
     assert {mode for path, mode in directories.items() if path not in private} == {"0755"}
-    manifest.require_sound(root / "usr/lib/cryptpilot")
+    manifest.require_sound(root / "usr/libexec/cryptpilot")
 
 
 def test_the_command_is_a_relative_link_into_the_bundle(bundle: Path, checkout: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     layout.install(bundle, root, USR, checkout)
     command = root / "usr/bin/cryptpilot"
-    assert str(command.readlink()) == "../lib/cryptpilot/cryptpilot"
-    assert command.resolve() == root / "usr/lib/cryptpilot/cryptpilot"
+    assert str(command.readlink()) == "../libexec/cryptpilot/cryptpilot"
+    assert command.resolve() == root / "usr/libexec/cryptpilot/cryptpilot"
 
 
 def test_the_configuration_of_a_user_is_left_alone(bundle: Path, checkout: Path, tmp_path: Path) -> None:
@@ -126,11 +127,21 @@ def test_what_an_older_version_left_goes_and_nothing_else_does(bundle: Path, che
         write(root / "usr/lib/libother.so.1"),
     ]
     layout.install(bundle, root, USR, checkout)
-    assert not (root / "usr/lib/cryptpilot/_internal/libold.so.1").exists()
+    assert not (root / "usr/libexec/cryptpilot/_internal/libold.so.1").exists()
     assert not (root / MODULE / "old-hook.sh").exists()
     assert all(stranger.exists() for stranger in strangers)
     assert not list(root.rglob(".*")), "unfinished files were left"
-    manifest.require_sound(root / "usr/lib/cryptpilot")
+    manifest.require_sound(root / "usr/libexec/cryptpilot")
+
+
+def test_the_bundle_is_removed_from_its_former_place(bundle: Path, checkout: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    stranger = write(root / "usr/lib/cryptpilot/theirs")
+    layout.install(bundle, root, USR, checkout)
+    assert stranger.exists(), "without a manifest it is not a bundle"
+    shutil.copytree(bundle, root / "usr/lib/cryptpilot", dirs_exist_ok=True)
+    layout.install(bundle, root, USR, checkout)
+    assert not (root / "usr/lib/cryptpilot").exists()
 
 
 def test_another_prefix_leaves_etc_where_it_is(bundle: Path, checkout: Path, tmp_path: Path) -> None:

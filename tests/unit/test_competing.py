@@ -308,7 +308,7 @@ def test_the_initrd_keeps_dracut_off_the_disks_of_volumes(tmp_path: Path, uuids:
     rules, finished = tmp_path / "rules.d/70-luks.rules", tmp_path / "initqueue/finished/90-crypt.sh"
     rules.write_text(RULES)
     finished.write_text(WAITS_FOR_OTHERS + WAITS)
-    text = HOOK.read_text().replace("/usr/lib/cryptpilot", str(tmp_path)).replace("/etc/udev", str(tmp_path))
+    text = HOOK.read_text().replace("/usr/libexec/cryptpilot/", f"{tmp_path}/").replace("/etc/udev", str(tmp_path))
     sourced = f"hookdir={tmp_path}\ngetargbool() {{ {{answer}}; }}\nhook() {{\n{text}\n}}\nhook"
     for answer in ("false", "true"):
         assert rules.read_text() == RULES, "cryptpilot=no"
@@ -326,7 +326,7 @@ def test_the_initrd_keeps_dracut_off_the_disks_of_volumes(tmp_path: Path, uuids:
 
 
 def test_the_hook_does_nothing_where_dracut_opens_no_luks_disk(tmp_path: Path) -> None:
-    text = HOOK.read_text().replace("/usr/lib/cryptpilot", str(tmp_path)).replace("/etc/udev", str(tmp_path))
+    text = HOOK.read_text().replace("/usr/libexec/cryptpilot/", f"{tmp_path}/").replace("/etc/udev", str(tmp_path))
     command = ["sh", "-euc", f"hookdir={tmp_path}\ngetargbool() {{ :; }}\n{text}"]
     said = subprocess.run(command, check=True, capture_output=True)
     assert (said.stdout, said.stderr, list(tmp_path.iterdir())) == (b"", b"", [])

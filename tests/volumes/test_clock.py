@@ -11,7 +11,7 @@ from tests.lab.disk import Disk, blank_disk
 if TYPE_CHECKING:
     from pathlib import Path
 
-RECORD = "/usr/lib/cryptpilot/image.json"
+RECORD = "/usr/libexec/cryptpilot/image.json"
 BACK = 12 * 3600
 """Seconds by which the clock is set back: the certificate was good then, and so was the CA's own."""
 
