@@ -9,7 +9,7 @@ from cryptpilot_boot import keys
 from cryptpilot_boot.boot import units
 
 if TYPE_CHECKING:
-    from cryptpilot_boot.boot.stage import Outcome
+    from cryptpilot_boot.boot.outcome import Outcome
     from cryptpilot_boot.log import Event, Sink
 
 Say = Callable[[str], None]
@@ -70,6 +70,8 @@ def result(outcome: Outcome, *, shell: bool = False) -> list[str]:
         if outcome.rotation_pending:
             todo = f"once the system is up: cryptpilot rotate {volume.volume}"
             lines.append(f"{volume.volume}: warning: the previous value of its secret opened it; {todo}")
+        if outcome.ending:
+            lines.append(f"{volume.volume}: {outcome.ending}")
         return lines
     if outcome.late:
         return [f"{volume.volume}: {outcome.error.what}; the pivot does not need it: left to cryptpilot.service"]

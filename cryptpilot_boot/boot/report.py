@@ -80,7 +80,7 @@ class Fate:
 
     result: see above. at: when that was known. needed: whether the boot could not go on without it. error, hint: why it
     is not open, and what to do. before: how it fared in earlier runs, if it was not opened there. rotation_pending: it
-    was the previous value of its secret that opened it.
+    was the previous value of its secret that opened it. ending: what was said of a client key that ends.
     """
 
     volume: str
@@ -96,6 +96,7 @@ class Fate:
     endpoint: str = ""
     before: tuple[Fate, ...] = ()
     rotation_pending: bool = False
+    ending: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,11 +302,13 @@ def _fate(run: _Run, volume: str, steps: Sequence[Step], was_opened: bool) -> Fa
     if outcome is None:
         result, at, error, hint = _by_steps(run, steps, was_opened)
         needed = rotation_pending = False
+        ending = ""
     else:
         result = _fact(outcome, "result") or (FAILED if outcome.phase == "fail" else OPENED)
         at, error, hint = outcome.boot, _fact(outcome, "error"), _fact(outcome, "hint")
         needed = outcome.facts.get("needed") is True
         rotation_pending = outcome.facts.get("rotation_pending") is True
+        ending = _fact(outcome, "ending")
     return Fate(
         volume=printable(volume),
         result=result,
@@ -319,6 +322,7 @@ def _fate(run: _Run, volume: str, steps: Sequence[Step], was_opened: bool) -> Fa
         provider=latest("provider"),
         endpoint=latest("endpoint"),
         rotation_pending=rotation_pending,
+        ending=ending,
     )
 
 

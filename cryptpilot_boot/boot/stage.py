@@ -12,7 +12,9 @@ import threading
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, log, steps, volume
+from cryptpilot_boot.boot import outcome as outcomes
 from cryptpilot_boot.boot.bring_up import bring_up, watch_network
+from cryptpilot_boot.boot.outcome import Outcome as Outcome
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, describe_bug
 from cryptpilot_boot.system import process
 from cryptpilot_boot.system.run import interrupt
@@ -34,32 +36,6 @@ _LONGEST = {"format": 24 * 3600.0, "makefs": 24 * 3600.0, "probe": 600.0}
 _LONGEST_OTHER = 60.0
 # A program that is ended writes what is left in memory to the disk first, gigabytes perhaps.
 _LONGEST_END = 600.0  # seconds
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a volume fared.
-
-    error: None when it is open. seconds: from the start of the stage. late: it was left to the next stage, where it
-    may yet succeed; the error says what it was waiting for. needed: the boot cannot go on without it. rotation_pending:
-    it was the previous value of its secret that opened it.
-    """
-
-    volume: Volume
-    stage: str
-    seconds: float
-    error: CryptpilotError | None = None
-    was_open: bool = False
-    late: bool = False
-    needed: bool = False
-    rotation_pending: bool = False
-
-    @property
-    def result(self) -> str:
-        """Say it in a word or two."""
-        if self.error is None:
-            return "was open already" if self.was_open else "opened"
-        return "left to the system stage" if self.late else "failed"
 
 
 def run(
@@ -294,20 +270,15 @@ class _Stage:
             seconds = self.deadline.passed()
             needed = one.volume in self._needed()
             was_open, pending = opened is volume.Opening.WAS_OPEN, opened is volume.Opening.PREVIOUS
-            self._tell(Outcome(one, self._plan.stage, seconds, error, was_open, late, needed, pending))
+            ending = outcomes.ending(one, opened)
+            self._tell(Outcome(one, self._plan.stage, seconds, error, was_open, late, needed, pending, ending))
             self._changed.notify_all()
 
     def _tell(self, outcome: Outcome) -> None:
-        one, error = outcome.volume, outcome.error
+        one = outcome.volume
         self.outcomes[one.volume] = outcome
-        facts: dict[str, object] = {"result": outcome.result, "needed": outcome.needed, "device": one.dev}
-        facts.update(keys.describe(one.encrypt))
-        if outcome.rotation_pending:
-            facts.update(rotation_pending=True)
-        if error:
-            facts.update(error=error.what, hint=error.hint)
-        phase = "fail" if error else "end"
-        log.emit("outcome", phase, volume=one.volume, seconds=round(outcome.seconds, 3), facts=facts)
+        phase = "fail" if outcome.error else "end"
+        log.emit("outcome", phase, volume=one.volume, seconds=round(outcome.seconds, 3), facts=outcome.facts)
         with log.telling(f"what became of {one.volume}"):
             self._on_outcome(outcome)
 

@@ -69,6 +69,8 @@ def _details(fate: Fate) -> Iterator[tuple[str, str]]:
     if fate.rotation_pending:
         yield "warning", "the previous value of its secret opened it"
         yield "to do", f"cryptpilot rotate {fate.volume}"
+    if fate.ending:
+        yield "key", fate.ending
 
 
 def _waits(steps: list[Step]) -> Iterator[tuple[str, str]]:

@@ -67,7 +67,9 @@ def _check(
             say(f"{one.volume}: error: {error.what}")
             if error.hint:
                 say(f"{one.volume}:   {error.hint}")
-        elif not said:
+        if ending := keys.ending(one.encrypt):  # whatever else is wrong with it
+            say(f"{one.volume}: {ending}")
+        elif not said and not error:
             say(f"{one.volume}: ok")
     return good
 

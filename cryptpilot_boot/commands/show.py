@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Callable
 
+from cryptpilot_boot import keys
 from cryptpilot_boot.commands import competing
 from cryptpilot_boot.commands.select import notes, select
+from cryptpilot_boot.keys.expiry import Level
 from cryptpilot_boot.volume import State, examine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cryptpilot_boot.boot.competing import Competitor
-    from cryptpilot_boot.config import Config
+    from cryptpilot_boot.config import Config, Volume
     from cryptpilot_boot.volume import Status
 
 
@@ -24,7 +26,7 @@ Paint = Callable[[str, str], str]
 def show(config: Config, names: Sequence[str], *, as_json: bool, paint: Paint | None = None) -> list[str]:
     """Return the lines to print: a table, its states painted if that can be seen, or one JSON array.
 
-    Below the table stands what else on this machine would open these volumes at boot.
+    Below the table stands what else on this machine would open these volumes at boot, and whose client key ends.
     """
     chosen = select(config, names)
     statuses = [examine(volume) for volume in chosen]
@@ -38,11 +40,27 @@ def show(config: Config, names: Sequence[str], *, as_json: bool, paint: Paint | 
         for number, status in enumerate(statuses, 2):  # below the header and its rule
             told = _told(status)
             lines[number] = lines[number].removesuffix(told) + paint(told, _COLORS[status.state])
-    if competitors:
-        lines += ["", *(f"warning: {one.sentence}" for one in competitors)]
+    below = [*(f"warning: {one.sentence}" for one in competitors), *_endings(chosen, paint)]
+    if below:
+        lines += ["", *below]
     return lines if names else [*lines, *notes(config)]
 
 
+def _endings(volumes: Sequence[Volume], paint: Paint | None) -> Iterator[str]:
+    """Yield whose client key ends."""
+    for volume in volumes:
+        ending = keys.ending(volume.encrypt)
+        if ending:
+            word, color = f"{ending.level.value}:", _LEVEL_COLORS[ending.level]
+            yield f"{paint(word, color) if paint else word} {volume.volume}: {ending.what}; {ending.todo}"
+
+
+def _client_key_ends(volume: Volume) -> str | None:
+    ends = keys.ends(volume.encrypt)
+    return f"{ends:%Y-%m-%dT%H:%M:%SZ}" if ends else None
+
+
+_LEVEL_COLORS = {Level.NOTE: "cyan", Level.WARNING: "yellow", Level.URGENT: "red"}
 _COLORS = {
     State.DEVICE_NOT_FOUND: "red",
     State.CHECK_FAILED: "red",
@@ -117,6 +135,7 @@ def _record(status: Status, competitors: Sequence[Competitor] = ()) -> dict[str,
             for one in competitors
             if one.volume == volume.volume
         ],
+        "client_key_ends": _client_key_ends(volume),
         "unused_bytes": status.growth.unused if status.growth else None,
         "unpartitioned_bytes": status.growth.unpartitioned if status.growth else None,
     }

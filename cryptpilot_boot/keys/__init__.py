@@ -8,17 +8,34 @@ network comes up; what it returns asks for the passphrase. Whether asking again 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from cryptpilot_boot.config import Encrypt, Exec, Kms, KmsRole, Otp
 from cryptpilot_boot.config.model import CURRENT, PREVIOUS, SECRET_ARN
-from cryptpilot_boot.keys import execute, floor, otp
+from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.keys import execute, expiry, floor, otp
 from cryptpilot_boot.keys.retry import Ask, ask_until
 from cryptpilot_boot.keys.shared import Answers
 from cryptpilot_boot.passphrase import Passphrase
+from cryptpilot_boot.system import clock as system_clock
 from cryptpilot_boot.system.programs import is_there
 
-__all__ = ["Answers", "Ask", "Passphrase", "ask_until", "describe", "prepare", "previous", "require_usable", "share"]
+if TYPE_CHECKING:
+    import datetime
+
+__all__ = [
+    "Answers",
+    "Ask",
+    "Passphrase",
+    "ask_until",
+    "describe",
+    "ending",
+    "ends",
+    "prepare",
+    "previous",
+    "require_usable",
+    "share",
+]
 
 
 def prepare(encrypt: Encrypt) -> Ask:
@@ -36,6 +53,29 @@ def require_usable(encrypt: Encrypt) -> None:
     """Raise CryptpilotError for what would keep this section from giving a passphrase, without asking for one."""
     if isinstance(encrypt, Exec):
         execute.require_runnable(encrypt)
+
+
+def ends(encrypt: Encrypt) -> datetime.datetime | None:
+    """Return when what this section asks with ends; None where it does not, or nothing says so that can be trusted.
+
+    Touches no network. A client key that cannot be opened says nothing: `prepare` says what is wrong with it.
+    """
+    if not isinstance(encrypt, Kms):
+        return None
+    from cryptpilot_boot.keys import client_key  # a tenth of a second of imports, as below
+
+    try:
+        return client_key.opened(encrypt).ends
+    except KeyFetchError:
+        return None
+
+
+def ending(encrypt: Encrypt) -> expiry.Notice | None:
+    """Return what to say of the end of what this section asks with, as the clock has it; None while that is far.
+
+    At boot, ask only once KMS has given the secret out: it tolerates a clock that is 15 minutes off, and no other.
+    """
+    return expiry.notice(ends(encrypt), system_clock.now())
 
 
 def previous(encrypt: Encrypt) -> Encrypt | None:

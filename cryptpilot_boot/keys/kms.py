@@ -6,24 +6,20 @@ The gateway, its certificate and its request signature: see docs/kms.md.
 from __future__ import annotations
 
 import base64
-import functools
-import json
 import ssl
-import threading
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.hazmat.primitives.asymmetric import padding
 
-from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import clock, kms_sdk, kms_transport, kms_value, limit
+from cryptpilot_boot.keys import client_key, clock, expiry, kms_sdk, kms_transport, kms_value, limit
 from cryptpilot_boot.keys.gateway import Gateway
 from cryptpilot_boot.system import certificates, process
+from cryptpilot_boot.system import clock as system_clock
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Kms
+    from cryptpilot_boot.keys.client_key import ClientKey
     from cryptpilot_boot.keys.retry import Ask
     from cryptpilot_boot.passphrase import Passphrase
 
@@ -31,15 +27,14 @@ if TYPE_CHECKING:
 class _Signer:
     """Signs requests with a client key; the shape is that of the SDK's own credential client."""
 
-    def __init__(self, key_id: str, private_key: rsa.RSAPrivateKey) -> None:
-        self._key_id = key_id
-        self._private_key = private_key
+    def __init__(self, client_key: ClientKey) -> None:
+        self._client_key = client_key
 
     def get_access_key_id(self) -> str:
-        return self._key_id
+        return self._client_key.key_id
 
     def get_signature(self, text: str) -> str:
-        signature = self._private_key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
+        signature = self._client_key.private_key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
         return "Bearer " + base64.b64encode(signature).decode()
 
 
@@ -49,18 +44,19 @@ def prepare(kms: Kms) -> Ask:
     Raises KeyFetchError when the client key cannot be opened.
     """
     _trust(kms)
+    key = client_key.opened(kms)
     client = kms_sdk.Client(
         kms_sdk.Config(
             protocol="https",
             endpoint=kms.address,
-            credential=_signer(kms),
+            credential=_Signer(key),
             ca_file_path=process.anonymous_file("kms-ca.pem", kms.kms_cert_pem.encode()),
         )
     )
     request = kms_sdk.GetSecretValueRequest(secret_name=kms.secret_name, version_stage=kms.stage)
-    gateway = _gateway(kms)
 
     def ask_gateway(timeout: float) -> Passphrase:
+        gateway = _gateway(kms, key)
         options = kms_sdk.RuntimeOptions(
             autoretry=False,  # keys.retry decides
             connect_timeout=int(1000 * min(timeout, limit.CONNECT_TIMEOUT)),
@@ -76,13 +72,14 @@ def prepare(kms: Kms) -> Ask:
         return kms_value.decode(answer.secret_data, kms.secret_name)
 
     def ask(timeout: float) -> Passphrase:
-        late = kms_transport.too_slow(gateway)
+        late = kms_transport.too_slow(_gateway(kms, key))
         return limit.within(limit.of_a_try(timeout), lambda: ask_gateway(timeout), late)
 
     return ask
 
 
-def _gateway(kms: Kms) -> Gateway:
+def _gateway(kms: Kms, key: ClientKey) -> Gateway:
+    ends = expiry.notice(key.ends, system_clock.now())
     return Gateway(
         address=kms.address,
         secret=kms.secret_name,
@@ -92,7 +89,8 @@ def _gateway(kms: Kms) -> Gateway:
         name="check that the machine is in the VPC of the KMS instance and gets an address and a name server there",
         connection="check the KMS instance's state, the endpoint and its port, and the security groups on the way",
         answer="check that the endpoint is a KMS instance gateway and that no proxy stands between",
-        codes=_HINTS,
+        # KMS does not say why it does not know a key any more
+        codes=((("Unauthorized", f"{ends.what}; {ends.todo}"), *_HINTS) if ends and ends.over else _HINTS),
     )
 
 
@@ -108,34 +106,3 @@ _HINTS = (
 
 def _trust(kms: Kms) -> ssl.SSLContext:
     return certificates.trusting(kms.kms_cert_pem, "copy it again from the PrivateKmsCA_kst-******.pem file")
-
-
-_opening = threading.Lock()
-
-
-def _signer(kms: Kms) -> _Signer:
-    """Open the client key, once for all volumes that have the same: it is 30 ms of arithmetic."""
-    with _opening:
-        return _open_client_key(kms.client_key, kms.client_key_password)
-
-
-@functools.lru_cache
-def _open_client_key(text: str, password: str) -> _Signer:
-    """Open the PKCS#12 here rather than in the SDK, which would need releases with known vulnerabilities."""
-    client_key = json.loads(text)
-    try:
-        # both come from files, whose lines may have been broken, or ended, on the way here
-        data = base64.b64decode("".join(client_key["PrivateKeyData"].split()), validate=True)
-        key, _, _ = pkcs12.load_key_and_certificates(data, password.rstrip("\r\n").encode())
-    except (ValueError, UnsupportedAlgorithm):
-        # what the library says may quote its input
-        raise KeyFetchError(
-            "the client key cannot be opened: client_key is damaged, or client_key_password is not its password",
-            "copy both again from the clientKey_****.json and clientKey_****_Password.txt files",
-        ) from None
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise KeyFetchError(
-            "the client key holds no RSA private key",
-            "create a client key for the application access point and use its files as they are",
-        )
-    return _Signer(client_key["KeyId"], key)

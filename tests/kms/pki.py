@@ -122,8 +122,19 @@ def make_server_certificate(
     return ServerCertificate(pem=certificate.public_bytes(Encoding.PEM).decode(), key_pem=private_pem(key))
 
 
-def make_client_key(*, old_encryption: bool = False) -> ClientKey:
+def make_client_key(
+    *,
+    old_encryption: bool = False,
+    not_before: datetime | None = None,
+    not_after: datetime | None = None,
+    certified: bool = True,
+    of_another: bool = False,
+    loose: bool = False,
+) -> ClientKey:
     """Make a client key: RSA 2048 and a certificate in a PKCS#12 with a random password.
+
+    not_before, not_after: the certificate's dates. certified: whether there is one. of_another: whether it is of
+    another key. loose: whether the archive leaves open which certificate is the key's, as of one of another key.
 
     By default the PKCS#12 is encrypted as the installed `cryptography` thinks best (PBES2 with AES-256),
     which the unmodified SDK opens too. `old_encryption` is the form that every PKCS#12 reader has known
@@ -134,12 +145,13 @@ def make_client_key(*, old_encryption: bool = False) -> ClientKey:
     key_id = f"KAAP.{secrets.token_hex(16)}"
     password = secrets.token_urlsafe(16)
     subject = _name(key_id)
-    certificate = _sign(_builder(subject, subject, key, key), key)
+    owner = rsa.generate_private_key(public_exponent=65537, key_size=2048) if of_another else key
+    certificate = _sign(_builder(subject, subject, owner, owner), owner, not_before=not_before, not_after=not_after)
     archive = pkcs12.serialize_key_and_certificates(
         name=key_id.encode(),
         key=key,
-        cert=certificate,
-        cas=None,
+        cert=certificate if certified and not (of_another or loose) else None,
+        cas=[certificate] if certified and (of_another or loose) else None,
         encryption_algorithm=_archive_encryption(password, old=old_encryption),
     )
     text = json.dumps({"KeyId": key_id, "PrivateKeyData": base64.b64encode(archive).decode()})
