@@ -332,9 +332,14 @@ def _add_image_commands(actions: argparse._SubParsersAction[_Parser]) -> None:
         "rebuild",
         help="make an image anew; the old one stays until the new one is checked",
         description=_REBUILD,
-        usage="%(prog)s [-h] [--kernel VERSION | --all] [-- DRACUT-OPTIONS...]",
+        usage="%(prog)s [-h] [--kernel VERSION | --all] [--if-included] [-- DRACUT-OPTIONS...]",
     )
     which = one.add_mutually_exclusive_group()
     which.add_argument("--kernel", metavar="VERSION", help="of this kernel (default: of the one that runs)")
-    which.add_argument("--all", action="store_true", help="of every kernel that has one")
+    which.add_argument("--all", action="store_true", help="of every kernel that has one; goes on after an error")
+    one.add_argument(
+        "--if-included",
+        action="store_true",
+        help="only images that have cryptpilot already; nothing where no volume is configured (as packages do)",
+    )
     one.set_defaults(parser=one, command="initrd rebuild", needs_all_files=True, options=[])

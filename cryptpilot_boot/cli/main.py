@@ -337,9 +337,8 @@ def _initrd_rebuild(config: Config, arguments: argparse.Namespace) -> bool:
     from cryptpilot_boot.commands import image_rebuild
 
     with terminal.progress():
-        return image_rebuild.rebuild(
-            config, kernel=arguments.kernel, every=arguments.all, options=arguments.options, say=terminal.tell
-        )
+        choice = image_rebuild.Choice(arguments.kernel, arguments.all, arguments.if_included)
+        return image_rebuild.rebuild(config, choice, arguments.options, terminal.tell, terminal.explain)
 
 
 def _warn_of_stale_images(config: Config) -> None:

@@ -20,38 +20,87 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.boot.image import Content
     from cryptpilot_boot.boot.record import Record
+    from cryptpilot_boot.commands.image_check import Explain
     from cryptpilot_boot.config import Config
 
 _MARGIN = 8 << 20  # bytes a file system keeps free beside a new image
 _SUFFIX = ".cryptpilot-new"
 
 
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which images are to be rebuilt.
+
+    kernel: whose, None for that of the kernel that runs. every: those of all kernels that have one. included: of these
+    only the images that have cryptpilot already, and none where no volume is configured.
+    """
+
+    kernel: str | None = None
+    every: bool = False
+    included: bool = False
+
+
 def rebuild(
-    config: Config, *, kernel: str | None, every: bool, options: Sequence[str], say: Callable[[str], None]
+    config: Config, choice: Choice, options: Sequence[str], say: Callable[[str], None], explain: Explain
 ) -> bool:
     """Rebuild images; each takes the place of the old one when it has been checked. True when all have been.
 
-    kernel: whose, by default that of the kernel that runs; every: those of all kernels that have one. options: more of
-    dracut's. A unified kernel image is only looked into. Raises CryptpilotError when one fails: the old image is there
-    still, and the next is not tried.
+    options: more of dracut's. A unified kernel image is only looked into. Where one fails the old image is there still;
+    with `every` that is explained and the others are tried, else CryptpilotError is raised.
     """
+    if choice.included and not config.volumes:
+        return True
     now = required(config)
     ours = identities(config)
-    release = kernel or dracut.running_kernel()
-    todo = [(one, path) for one in dracut.kernels() for path in dracut.all_images(one)] if every else []
     good = True
-    for one, path in todo or [(release, path) for path in dracut.require_images(release)]:
-        if dracut.is_unified(path):
-            problems = _unified(path, now, ours)
-            for problem in problems:
-                say(f"{path}: {problem}")
-            if problems:
-                say(f"{path}: was not rebuilt, which is not cryptpilot's to do: {image.remake_command(path, one)}")
-            good = good and not problems
-            continue
-        for line in _rebuild(config, now, ours, one, path.resolve(), options):
-            say(f"{path}: {line}")
+    for kernel, path in _chosen(choice):
+        try:
+            if not choice.included or _has_agent(path):
+                good = _remake(config, now, ours, kernel, path, options, say) and good
+        except Interrupted:
+            raise
+        except CryptpilotError as error:
+            if not choice.every:
+                raise
+            explain(error, "")
+            good = False
     return good
+
+
+def _chosen(choice: Choice) -> list[tuple[str, Path]]:
+    """Return the images with their kernels. Raises CryptpilotError where there has to be one and is none."""
+    release = choice.kernel or dracut.running_kernel()
+    todo = [(one, path) for one in dracut.kernels() for path in dracut.all_images(one)] if choice.every else []
+    if todo or (choice.every and choice.included):
+        return todo
+    return [(release, path) for path in dracut.require_images(release)]
+
+
+def _has_agent(path: Path) -> bool:
+    with image.unpacked(path, everything=False) as content:
+        return content.has_agent
+
+
+def _remake(
+    config: Config,
+    now: Record,
+    ours: Mapping[str, str],
+    kernel: str,
+    path: Path,
+    options: Sequence[str],
+    say: Callable[[str], None],
+) -> bool:
+    """Rebuild one image, or look into a unified one. False when that is not as it has to be."""
+    if not dracut.is_unified(path):
+        for line in _rebuild(config, now, ours, kernel, path.resolve(), options):
+            say(f"{path}: {line}")
+        return True
+    problems = _unified(path, now, ours)
+    for problem in problems:
+        say(f"{path}: {problem}")
+    if problems:
+        say(f"{path}: was not rebuilt, which is not cryptpilot's to do: {image.remake_command(path, kernel)}")
+    return not problems
 
 
 def _unified(path: Path, now: Record, ours: Mapping[str, str]) -> list[str]:
@@ -70,6 +119,7 @@ def _rebuild(
 ) -> list[str]:
     new = old.with_name(old.name + _SUFFIX)
     with lock.alone(old):
+        new.unlink(missing_ok=True)  # a killed rebuild left it, and it would take the room of this one
         before = _summary(old)
         _require_room(old, before)
         try:
