@@ -1,0 +1,107 @@
+"""The command line as a table, from the parser that gives `--help`: what man page and completion are made from."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """An option or an argument. names: none for an argument. value: what follows, "" for nothing."""
+
+    names: tuple[str, ...]
+    value: str
+    help: str
+    repeated: str = ""
+    choices: tuple[str, ...] = ()
+
+    @property
+    def usage(self) -> str:
+        """Return how it stands in a synopsis."""
+        if self.names:
+            return f"[{' '.join([self.names[-1], *filter(None, [self.value])])}]"
+        return {"+": f"{self.value}...", "*": f"[{self.value}...]", "?": f"[{self.value}]"}.get(
+            self.repeated, self.value
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command with its words, such as ("initrd", "status"). synopsis: what may follow them."""
+
+    words: tuple[str, ...]
+    summary: str
+    description: str
+    options: tuple[Option, ...]
+    synopsis: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The whole command line. groups: what is said of a command that has commands below it, by its word."""
+
+    name: str
+    description: str
+    epilog: str
+    options: tuple[Option, ...]
+    commands: tuple[Command, ...]
+    groups: dict[str, str]
+
+
+def read(parser: argparse.ArgumentParser) -> Program:
+    """Return what a parser takes."""
+    groups = {
+        name: below.description or summary
+        for name, below, summary in _below(parser)
+        if any(True for _ in _below(below))
+    }
+    return Program(
+        parser.prog,
+        parser.description or "",
+        parser.epilog or "",
+        tuple(_options(parser)),
+        tuple(_commands(parser, ())),
+        groups,
+    )
+
+
+def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            summaries = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            for name, below in action.choices.items():
+                yield name, below, summaries.get(name, "")
+
+
+def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterator[Command]:
+    for name, below, summary in _below(parser):
+        if any(True for _ in _below(below)):
+            yield from _commands(below, (*words, name))
+            continue
+        options = tuple(_options(below))
+        synopsis = " ".join(one.usage for one in options if "--help" not in one.names)
+        if below.usage:
+            synopsis = re.sub(r"^%\(prog\)s( \[-h\])? ?", "", below.usage)
+        yield Command((*words, name), summary, below.description or "", options, synopsis)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[Option]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) or action.help == argparse.SUPPRESS:
+            continue
+        choices = tuple(map(str, action.choices or ()))
+        takes_value = action.nargs != 0
+        value = action.metavar or ("|".join(choices) if choices else action.dest.upper())
+        yield Option(
+            tuple(action.option_strings),
+            str(value) if takes_value else "",
+            (action.help or "") % {"default": action.default, "prog": parser.prog},
+            str(action.nargs or ""),
+            choices,
+        )

@@ -1,0 +1,33 @@
+"""`python -m buildlib.distribute.pages`: writes the man pages and the completion into the checkout.
+
+They are kept there, so that installing needs none of the packages that the command line needs to be imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cryptpilot_boot
+from buildlib.base import ROOT
+from buildlib.distribute import commands, completion, roff
+from cryptpilot_boot.cli.arguments import _parser
+
+
+def pages() -> dict[Path, str]:
+    """Return the files by their paths in the checkout."""
+    program = commands.read(_parser())
+    version = cryptpilot_boot.__version__
+    configuration = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    return {
+        Path("man/cryptpilot.8"): roff.command_page(program, version),
+        Path("man/cryptpilot.toml.5"): roff.configuration_page(configuration, version),
+        Path("completions/cryptpilot"): completion.bash(program),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        (ROOT / path).parent.mkdir(exist_ok=True)
+        (ROOT / path).write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{path}\n")
