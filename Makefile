@@ -6,6 +6,7 @@ DESTDIR ?=
 PYTEST_ARGS ?=
 BENCH ?=
 FUZZ ?=
+RELEASE ?= 1
 
 # A virtual environment from the hash-pinned locks, made on first use and kept outside the repository.
 DEV = "$$($(PYTHON) build.py venv dev)/bin"
@@ -20,9 +21,11 @@ help:
 	@echo "make fuzz      read 100,000 changed LUKS2 headers (FUZZ=\"MUTANTS SEED\")"
 	@echo "make build     freeze the agent into build/dist/cryptpilot"
 	@echo "make reproducible   build a clone of the commit elsewhere, and compare byte by byte"
+	@echo "make packages  make an RPM and a DEB of the commit below build/packages (RELEASE=1)"
 	@echo "make install   lay it out below DESTDIR (PREFIX=$(PREFIX))"
 	@echo "make lint      ruff, mypy, shellcheck"
 	@echo "make format    let ruff format the code"
+	@echo "make pages     write man pages and completion from the command line's table and docs/configuration.md"
 	@echo "make lock      pin the dependencies anew"
 	@echo "make audit     ask which pinned releases have known vulnerabilities (needs a service that knows)"
 	@echo "make clean     remove build/"
@@ -35,6 +38,11 @@ build:
 
 reproducible:
 	@$(PYTHON) build.py reproduce
+
+packages:
+	@sh tests/lab/setup.sh packages
+	@$(PYTHON) build.py freeze
+	@$(PYTHON) build.py packages --release "$(RELEASE)"
 
 install: build
 	@$(PYTHON) build.py install --destdir "$(DESTDIR)" --prefix "$(PREFIX)"
@@ -68,6 +76,9 @@ lint:
 format:
 	@$(DEV)/ruff check --fix .
 	@$(DEV)/ruff format .
+
+pages:
+	@$(DEV)/python -m buildlib.distribute.pages
 
 lock:
 	@$(PYTHON) build.py lock

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from buildlib import audit, elf, freeze, layout, locks, manifest, python, reproduce, venv
 from buildlib.base import ROOT, BuildError, digest_of_file, note
+from buildlib.distribute import deb, rpm, stage
 
 OUTPUT = Path("build/dist")
+PACKAGES = Path("build/packages")
 MIB = 1 << 20
 
 _EPILOG = """\
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("directory", type=Path, metavar="DIR", help="the bundle, such as /usr/libexec/cryptpilot")
     one.set_defaults(run=_verify)
 
-    one = commands.add_parser("reproduce", help="freeze a clone of the commit elsewhere, and compare byte by byte")
+    one = commands.add_parser("reproduce", help="build a clone of the commit elsewhere, and compare byte by byte")
     one.set_defaults(run=_reproduce)
 
     one = commands.add_parser("install", help="lay out the frozen agent and all that belongs to it")
@@ -77,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
         help="the bundle to install (default: %(default)s)",
     )
     one.set_defaults(run=_install)
+
+    one = commands.add_parser("packages", help="make the RPM and the DEB of the frozen agent, from what is committed")
+    one.add_argument("--release", default="1", metavar="N", help="of the packages: 1, 2, ... (default: %(default)s)")
+    one.add_argument("--output", type=Path, default=PACKAGES, metavar="DIR", help="default: %(default)s")
+    one.add_argument(
+        "--bundle", type=Path, default=OUTPUT / freeze.NAME, metavar="DIR", help="the bundle (default: %(default)s)"
+    )
+    one.set_defaults(run=_packages)
 
     one = commands.add_parser("venv", help="make the virtual environment of a lock set and print its path")
     one.add_argument("name", choices=sorted(venv.LOCK_SETS), help="build: freezes; dev: and checks; sdk: the SDK alone")
@@ -134,6 +144,10 @@ def _reproduce(_: argparse.Namespace) -> None:
         note(f"building {commit} once more, with environments of its own")
         second = reproduce.build(place / "clone", place / "cache", place / "dist")
         found = reproduce.differences(first.parent, second.parent)
+        if not found:
+            _make_packages(first, place / "packages", "1")
+            reproduce.build_packages(place / "clone", place / "cache", second, place / "packages-again")
+            found = reproduce.differences(place / "packages", place / "packages-again")
     if found:
         raise BuildError(
             "two builds of the same commit are not the same:\n  " + "\n  ".join(found),
@@ -169,6 +183,23 @@ def _install(arguments: argparse.Namespace) -> None:
         print(path)
 
 
+def _packages(arguments: argparse.Namespace) -> None:
+    bundle, output = _in_checkout(arguments.bundle), _in_checkout(arguments.output)
+    if not bundle.is_dir():
+        raise BuildError(f"{bundle}: no such bundle", "make it first: build.py freeze")
+    for path in _make_packages(bundle, output, arguments.release):
+        print(stage.described(path))
+
+
+def _make_packages(bundle: Path, output: Path, release: str) -> list[Path]:
+    about = stage.facts(bundle, release, stage.commit())
+    interpreter = python.chosen()
+    if manifest.load(bundle)["inputs"] != freeze.origin(interpreter).inputs:
+        raise BuildError(f"{bundle} was not made from what is checked out", "make it first: build.py freeze")
+    with stage.staged(bundle, venv.environment("build", interpreter), about) as root:
+        return [kind.build(root, about, output) for kind in (rpm, deb)]
+
+
 def _venv(arguments: argparse.Namespace) -> None:
     venv.require_locks(arguments.name)
     print(venv.environment(arguments.name, python.chosen()))
@@ -200,7 +231,7 @@ def _root(text: str) -> Path:
 
 def _in_checkout(path: Path) -> Path:
     """Take a relative default from the checkout, wherever this was started; what the user says is theirs."""
-    return ROOT / path if path in (OUTPUT, OUTPUT / freeze.NAME) else path.absolute()
+    return ROOT / path if path in (OUTPUT, OUTPUT / freeze.NAME, PACKAGES) else path.absolute()
 
 
 if __name__ == "__main__":

@@ -41,7 +41,14 @@ _COPIED = (
     Copied("systemd/cryptpilot-generator", "lib/systemd/system-generators"),
     Copied("systemd/cryptpilot-unless-ours", "libexec"),
     Copied("systemd/cryptpilot-volume", "libexec"),
+    Copied("systemd/*.preset", "lib/systemd/system-preset"),
+    Copied("packaging/cryptpilot-package", "libexec"),
     Copied("udev/*.rules", "lib/udev/rules.d"),
+    Copied("man/*.8", "share/man/man8"),
+    Copied("man/*.5", "share/man/man5"),
+    Copied("completions/cryptpilot", "share/bash-completion/completions"),
+    Copied("docs/*.md", _DOCUMENTATION),
+    Copied("examples/*.toml", f"{_DOCUMENTATION}/examples"),
     Copied("etc/cryptpilot/*.toml", _CONFIGURATION, configuration=True),
 )
 

@@ -45,13 +45,22 @@ def build(checkout: Path, cache: Path, output: Path) -> Path:
     cache: takes the place of the usual one, so nothing is found there that this machine has made before, unless it
     was put there.
     """
-    script = shlex.join([str(python.chosen().path), "build.py", "freeze", "--output", str(output)])
+    _build(checkout, cache, ["freeze", "--output", str(output)])
+    return output / freeze.NAME
+
+
+def build_packages(checkout: Path, cache: Path, bundle: Path, output: Path) -> None:
+    """Make the packages of a bundle that was built there, under these other circumstances as well."""
+    _build(checkout, cache, ["packages", "--bundle", str(bundle), "--output", str(output)])
+
+
+def _build(checkout: Path, cache: Path, words: list[str]) -> None:
+    script = shlex.join([str(python.chosen().path), "build.py", *words])
     run(
         ["sh", "-c", f"umask {_UMASK}; exec {script}"],
         cwd=checkout,
         env={**os.environ, **_CIRCUMSTANCES, "CRYPTPILOT_CACHE": str(cache)},
     )
-    return output / freeze.NAME
 
 
 def differences(one: Path, other: Path) -> list[str]:

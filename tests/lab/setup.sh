@@ -1,18 +1,22 @@
 #!/bin/sh
-# Installs what building and testing need on a Debian 12 machine. Says nothing and does nothing when all is there.
+# Installs what building and testing need on a Debian 12 machine; "setup.sh packages": only what packages are built with.
+# Says nothing and does nothing when all is there.
 set -eu
 
-if [ "$(id -u)" -ne 0 ]; then
-    echo "run this as root (sudo make ...): real disks and real boots need it, and so do the packages for them" >&2
-    exit 1
-fi
-
 python=${PYTHON:-/usr/bin/python3}
-packages='
-    python3 python3-venv binutils gcc libc6-dev git make shellcheck
-    qemu-system-x86 user-mode-linux mmdebstrap
-    cryptsetup-bin e2fsprogs iproute2 dnsmasq-base cpio zstd kmod systemd-sysv qrencode
-'
+packages='python3 python3-venv binutils git make rpm'
+if [ "${1-}" != packages ]; then
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "run this as root (sudo make ...): real disks and real boots need it, and so do the packages for them" >&2
+        exit 1
+    fi
+    packages="$packages
+        gcc libc6-dev shellcheck man-db groff-base bash-completion
+        qemu-system-x86 user-mode-linux mmdebstrap
+        cryptsetup-bin e2fsprogs iproute2 dnsmasq-base cpio zstd kmod systemd-sysv qrencode
+        dnf createrepo-c
+    "
+fi
 
 missing=
 for package in $packages; do
@@ -27,6 +31,10 @@ else
     missing="$missing libpython3-dev"
 fi
 [ "$missing" ] || exit 0
+if [ "$(id -u)" -ne 0 ]; then
+    echo "packages are missing; as root: apt-get install$missing" >&2
+    exit 1
+fi
 
 echo "installing:$missing"
 apt-get update --quiet=2
