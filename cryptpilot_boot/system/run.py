@@ -21,7 +21,7 @@ import time
 from typing import IO, TYPE_CHECKING, Callable, cast
 
 from cryptpilot_boot.errors import Interrupted, ProgramError, printable
-from cryptpilot_boot.system import programs
+from cryptpilot_boot.system import programs, selinux
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -198,6 +198,8 @@ class _Program:
         self._wake, self._waker = os.pipe()
         try:
             executable = programs.find(argv[0])
+            for descriptor in pass_fds:
+                selinux.share(executable, descriptor)
             with _lock:
                 if not finish:
                     raise_if_interrupted()

@@ -1,0 +1,65 @@
+"""SELinux: a program can open the files in memory that it is given.
+
+The policy gives a program such as cryptsetup a domain of its own, which may use the files that it makes and few others.
+A file without a name has the label of the process that made it. Then the kernel takes the descriptor away from the
+program, or does not let it open the file again, and all that the program says is that it is "not compatible". So such a
+file gets the label that a file would have which the program made in /run. What that is, the policy is asked: no type
+is named here.
+
+Source: security/selinux/selinuxfs.c of Linux, for the files below /sys/fs/selinux.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+_POLICY = Path("/sys/fs/selinux")
+_OWN = Path("/proc/thread-self/attr/current")
+_RUN = Path("/run")
+_ATTRIBUTE = "security.selinux"
+_NEEDED = ("getattr", "lock", "open", "read", "write")  # what cryptsetup does with the file of a header
+
+
+def share(program: str, descriptor: int) -> None:
+    """Label a file in memory so that a program that inherits it may open it.
+
+    program: its path. Nothing is changed where there is no SELinux, or the program may open the file as it is.
+    """
+    if not (_POLICY / "create").exists():
+        return
+    # Without leave to ask or to label, the file stays as it is: if that will not do, the program fails, and the kernel
+    # logs why.
+    with contextlib.suppress(OSError):
+        own = _OWN.read_text().rstrip("\0\n")
+        domain = _ask("create", own, _label(program), "process")
+        if not _may_open(domain, _label(descriptor)):
+            label = _ask("create", domain, _label(_RUN), "file")
+            if _may_open(domain, label):
+                os.setxattr(descriptor, _ATTRIBUTE, label.encode() + b"\0")
+
+
+def _label(file: str | Path | int) -> str:
+    return os.getxattr(file, _ATTRIBUTE).decode().rstrip("\0")
+
+
+def _may_open(domain: str, label: str) -> bool:
+    """Tell whether a domain may use a file of this label by its name. Raises OSError."""
+    allowed = int(_ask("access", domain, label, "file").split()[0], 16)
+    numbers = (int((_POLICY / "class/file/perms" / name).read_text()) for name in _NEEDED)
+    return all(allowed >> (number - 1) & 1 for number in numbers)
+
+
+def _ask(question: str, source: str, target: str, kind: str) -> str:
+    """Ask the kernel's policy: "create" for a new object's label, "access" for what is allowed, in hexadecimal.
+
+    kind: the object's class. Raises OSError when there is no answer.
+    """
+    number = (_POLICY / "class" / kind / "index").read_text()
+    descriptor = os.open(_POLICY / question, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, f"{source} {target} {number}".encode())
+        return os.read(descriptor, os.sysconf("SC_PAGE_SIZE")).decode().rstrip("\0")
+    finally:
+        os.close(descriptor)

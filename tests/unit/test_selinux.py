@@ -1,0 +1,107 @@
+"""Files in memory are labelled for the program that is to open them, and only if it could not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cryptpilot_boot.system import selinux
+from cryptpilot_boot.system.run import run
+
+PROGRAM = "/usr/sbin/program"
+READ, WRITE, GETATTR, LOCK, OPEN, MAP = (1 << bit for bit in range(6))
+ALL = READ | WRITE | GETATTR | LOCK | OPEN
+LABELS = {PROGRAM: "program_exec", "/run": "run"}
+FILE = "file-of-ours"
+"""The label a file in memory has at first."""
+
+
+@dataclass
+class Policy:
+    """A policy by which the agent starts PROGRAM as `domain`; access: what that may do, by label."""
+
+    domain: str = "program"
+    access: dict[str, int] = field(default_factory=lambda: {FILE: READ | WRITE, "file-of-its-own": ALL | MAP})
+    labelled: list[tuple[int, str, bytes]] = field(default_factory=list)
+
+    def ask(self, question: str, source: str, target: str, kind: str) -> str:
+        asked = (question, source, target, kind)
+        if asked == ("create", "agent", "program_exec", "process"):
+            return self.domain
+        if asked == ("create", self.domain, "run", "file"):
+            return "file-of-its-own"
+        assert asked == ("access", self.domain, target, "file")
+        return f"{self.access.get(target, 0):x} ffffffff 0 ffffffff 1 0"
+
+
+@pytest.fixture
+def policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Policy:
+    """A kernel with SELinux, as far as is looked at."""
+    policy = Policy()
+    (tmp_path / "create").touch()
+    perms = tmp_path / "class/file/perms"
+    perms.mkdir(parents=True)
+    for number, name in enumerate(("read", "write", "getattr", "lock", "open", "map"), 1):
+        (perms / name).write_text(str(number))
+    (tmp_path / "own").write_text("agent\0")
+    monkeypatch.setattr(selinux, "_POLICY", tmp_path)
+    monkeypatch.setattr(selinux, "_OWN", tmp_path / "own")
+    monkeypatch.setattr(selinux, "_ask", policy.ask)
+    monkeypatch.setattr(selinux, "_label", lambda file: LABELS.get(str(file), FILE))
+    monkeypatch.setattr(os, "setxattr", lambda *call: policy.labelled.append(call))
+    return policy
+
+
+def test_a_file_that_the_program_could_not_open_gets_the_label_of_its_own_files(policy: Policy) -> None:
+    selinux.share(PROGRAM, 7)
+    assert policy.labelled == [(7, "security.selinux", b"file-of-its-own\0")]
+
+
+@pytest.mark.parametrize("lacking", [READ, WRITE, GETATTR, LOCK, OPEN])
+def test_every_right_counts(policy: Policy, lacking: int) -> None:
+    policy.access[FILE] = ALL & ~lacking
+    selinux.share(PROGRAM, 7)
+    assert len(policy.labelled) == 1
+
+
+def test_a_file_that_the_program_may_open_stays_as_it_is(policy: Policy) -> None:
+    policy.access[FILE] = ALL
+    selinux.share(PROGRAM, 7)
+    assert policy.labelled == []
+
+
+def test_a_label_that_is_no_better_is_not_given(policy: Policy) -> None:
+    policy.access["file-of-its-own"] = ALL & ~LOCK
+    selinux.share(PROGRAM, 7)
+    assert policy.labelled == []
+
+
+def test_a_process_that_may_not_ask_goes_on(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(selinux, "_ask", refuse)
+    selinux.share(PROGRAM, 7)
+    assert policy.labelled == []
+
+
+def test_without_selinux_nothing_is_asked(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "create").unlink()
+    monkeypatch.setattr(selinux, "_ask", None)
+    selinux.share(PROGRAM, 7)
+    assert policy.labelled == []
+
+
+def test_each_descriptor_that_a_program_inherits_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared: list[tuple[str, int]] = []
+    monkeypatch.setattr(selinux, "share", lambda *call: shared.append(call))
+    read, write = os.pipe()
+    try:
+        run(["true"], pass_fds=[read, write])
+    finally:
+        os.close(read)
+        os.close(write)
+    assert [(Path(program).name, descriptor) for program, descriptor in shared] == [("true", read), ("true", write)]
