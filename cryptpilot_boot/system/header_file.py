@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.errors import CryptpilotError, ProgramError
+from cryptpilot_boot.errors import CryptpilotError, DeviceError
 from cryptpilot_boot.system.block import readable, write
 from cryptpilot_boot.system.luks_header import Header
 from cryptpilot_boot.system.run import raise_if_interrupted, run
@@ -25,12 +25,12 @@ _GIVE = "give a file that cryptpilot header backup wrote"
 
 
 @contextlib.contextmanager
-def saving(device: str, path: Path) -> Iterator[str]:
+def saving(device: str, path: Path, size: int) -> Iterator[str]:
     """Write the header of a device to a new file that only its owner may read; it is on the disk when this ends.
 
-    Yields the path of what was written, for the block to see whether it is good; only then does it get its name. If the
-    block raises, nothing is left behind. Raises ProgramError, and CryptpilotError when there is such a file, or none
-    can be made.
+    size: bytes of the header. Yields the path of what was written, for the block to see whether it is good; only then
+    does it get its name. If the block raises, nothing is left behind. Raises CryptpilotError when there is such a file,
+    none can be made, or the device cannot be read.
     """
     raise_if_interrupted()
     if os.path.lexists(path):
@@ -39,10 +39,8 @@ def saving(device: str, path: Path) -> Iterator[str]:
     draft = path.parent / f".cryptpilot-{os.urandom(8).hex()}"
     try:
         try:
-            run(
-                ["cryptsetup", "luksHeaderBackup", "--batch-mode", f"--header-backup-file={draft}", device],
-                finish=True,
-            )
+            # not by cryptsetup: SELinux may keep it from writing to a directory of the administrator's
+            _copy(device, draft, size)
             _sync(draft)
             yield str(draft)
             _name(draft, path)
@@ -50,14 +48,33 @@ def saving(device: str, path: Path) -> Iterator[str]:
             with contextlib.suppress(OSError):  # it has its name by now, or never was there
                 draft.unlink()
         _sync(path.parent)
-    except ProgramError as error:
-        raise ProgramError(error.what.replace(str(draft), str(path)), error.hint, status=error.status) from None
     except FileExistsError:
         raise _is_there(path) from None
     except OSError as error:
         raise CryptpilotError(
             f"{path}: cannot be written: {error.strerror}", "give the name of a file in a directory that takes one"
         ) from None
+
+
+def _copy(device: str, draft: Path, size: int) -> None:
+    """Copy the first bytes of a device to a new file. Raises OSError for the file, and DeviceError for the device."""
+    target = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+    try:
+        for start in range(0, size, _CHUNK):
+            write(target, _bytes(device, start, min(_CHUNK, size - start)), start)
+    finally:
+        os.close(target)
+
+
+def _bytes(device: str, start: int, size: int) -> bytes:
+    try:
+        source = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(source, size, start)
+        finally:
+            os.close(source)
+    except OSError as error:
+        raise DeviceError(f"{device}: cannot be read: {error.strerror}") from None
 
 
 def _is_there(path: Path) -> CryptpilotError:

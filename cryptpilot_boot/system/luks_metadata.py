@@ -86,6 +86,12 @@ class Facts:
     recovery: tuple[Recovery, ...]
 
     @property
+    def size(self) -> int:
+        """Bytes of the header: two copies of the metadata, and the room for key slots."""
+        config = self.json["config"]
+        return 2 * (int(config["json_size"]) + objects.BLOCK) + int(config["keyslots_size"])
+
+    @property
     def recovery_slots(self) -> set[int]:
         """Numbers of the key slots that, by the disk's word, take recovery keys."""
         return {slot for token in self.recovery for slot in token.slots}

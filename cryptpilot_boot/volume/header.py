@@ -38,12 +38,9 @@ def backup(volume: Volume, path: Path) -> None:
         device = block.look_up(volume.dev)
         header, facts = opening.initialized_header(volume, device)
         header.close()
-        try:
-            with header_file.saving(device.node, path) as written:
-                if _facts(written) != facts:
-                    raise CryptpilotError(f"{path}: what was written is not the header of {volume.dev}", "run it again")
-        except ProgramError as error:
-            raise CryptpilotError(f"the header of {volume.dev} cannot be saved: {error.what}", error.hint) from None
+        with header_file.saving(device.node, path, facts.size) as written:
+            if _facts(written) != facts:
+                raise CryptpilotError(f"{path}: what was written is not the header of {volume.dev}", "run it again")
 
 
 def _facts(path: str) -> luks_header.Facts | None:
