@@ -15,6 +15,8 @@ from buildlib.base import ROOT, BuildError, lay_out
 _BUNDLE = "libexec/cryptpilot"
 _FORMER_BUNDLE = "lib/cryptpilot"
 _COMMAND = "bin/cryptpilot"
+# A link as well: a file there gets a domain that may write units and little else.
+_GENERATOR = "lib/systemd/system-generators/cryptpilot-generator"
 _DRACUT_MODULE = "lib/dracut/modules.d/95cryptpilot"
 _DOCUMENTATION = "share/doc/cryptpilot"
 _CONFIGURATION = "etc/cryptpilot"
@@ -38,7 +40,7 @@ _COPIED = (
     Copied("initrd_hooks/*", _DRACUT_MODULE),
     Copied("dracut/dracut.conf.d/*.conf", "lib/dracut/dracut.conf.d"),
     Copied("systemd/*.service", "lib/systemd/system"),
-    Copied("systemd/cryptpilot-generator", "lib/systemd/system-generators"),
+    Copied("systemd/cryptpilot-generator", "libexec"),
     Copied("systemd/cryptpilot-unless-ours", "libexec"),
     Copied("systemd/cryptpilot-volume", "libexec"),
     Copied("systemd/*.preset", "lib/systemd/system-preset"),
@@ -95,6 +97,7 @@ def _install(bundle: Path, root: Path, usr: Path, checkout: Path) -> list[Path]:
     _remove_others(usr / _DRACUT_MODULE, written)
     if (usr / _FORMER_BUNDLE / manifest.MANIFEST).exists():
         shutil.rmtree(usr / _FORMER_BUNDLE)
+    written.append(_link(usr / _GENERATOR, usr / "libexec/cryptpilot-generator"))
     written.append(_link(usr / _COMMAND, usr / _BUNDLE / "cryptpilot"))
     return written
 

@@ -59,6 +59,7 @@ def checkout(tmp_path: Path) -> Path:
     write(checkout / "dracut/dracut.conf.d/50-cryptpilot.conf")
     write(checkout / "dracut/dracut.conf.d/README")
     write(checkout / "systemd/cryptpilot.service")
+    write(checkout / "systemd/cryptpilot-generator", "#!/bin/sh\n")
     write(checkout / "udev/00-cryptpilot.rules")
     write(checkout / "etc/cryptpilot/global.toml", "# [boot]\n")
     return checkout
@@ -82,6 +83,7 @@ def test_layout_and_modes_whatever_the_umask(bundle: Path, checkout: Path, tmp_p
         "etc/cryptpilot/global.toml": "0600",
         "usr/libexec/cryptpilot/_internal/libfoo.so.1": "0644",
         "usr/libexec/cryptpilot/cryptpilot": "0755",
+        "usr/libexec/cryptpilot-generator": "0755",
         "usr/lib/dracut/dracut.conf.d/50-cryptpilot.conf": "0644",
         f"{MODULE}/cryptpilot-initrd.service": "0644",
         f"{MODULE}/module-setup.sh": "0755",
@@ -101,6 +103,15 @@ def test_the_command_is_a_relative_link_into_the_bundle(bundle: Path, checkout: 
     command = root / "usr/bin/cryptpilot"
     assert str(command.readlink()) == "../libexec/cryptpilot/cryptpilot"
     assert command.resolve() == root / "usr/libexec/cryptpilot/cryptpilot"
+
+
+def test_the_generator_is_a_link_to_a_program_like_others(bundle: Path, checkout: Path, tmp_path: Path) -> None:
+    """SELinux goes by what the link leads to; an older version had the file itself here."""
+    root = tmp_path / "root"
+    generator = write(root / "usr/lib/systemd/system-generators/cryptpilot-generator", "#!/bin/sh\n", 0o755)
+    assert generator in layout.install(bundle, root, USR, checkout)
+    assert str(generator.readlink()) == "../../../libexec/cryptpilot-generator"
+    assert os.access(generator, os.X_OK)
 
 
 def test_the_configuration_of_a_user_is_left_alone(bundle: Path, checkout: Path, tmp_path: Path) -> None:
@@ -205,7 +216,7 @@ def test_what_is_installed_is_what_the_guide_for_packagers_lists(bundle: Path, t
     guide = (ROOT / "docs/packaging.md").read_text()
     written = layout.install(bundle, tmp_path / "root", USR)
     listed = [line.strip() for line in guide.splitlines() if line.startswith("    root/")]
-    assert listed.pop(-2) == "root/usr/share/doc/cryptpilot/cryptpilot.cdx.json"  # which this bundle lacks
+    assert listed.pop(-3) == "root/usr/share/doc/cryptpilot/cryptpilot.cdx.json"  # which this bundle lacks
     assert listed == [str(path.relative_to(tmp_path)) for path in written if path.suffix != ".md"]
     documents = {path.name for path in (ROOT / "docs").glob("*.md")}
     assert {path.name for path in written if path.suffix == ".md"} == documents
