@@ -28,6 +28,12 @@ CURRENT = "ACSCurrent"
 PREVIOUS = "ACSPrevious"
 """What KMS calls the two values of a secret that was rotated (its version stages)."""
 
+
+def instance_gateway(kms_instance_id: str) -> str:
+    """Return the host name of a KMS instance's gateway inside its VPC."""
+    return f"{kms_instance_id}.cryptoservice.kms.aliyuncs.com"
+
+
 # Of every provider, beside what its table holds. provider: the table's name. credentials: what in it is nobody
 # else's to read, "" for nothing.
 
@@ -64,7 +70,7 @@ class Kms:
     @property
     def address(self) -> str:
         """The gateway to ask, as "host" or "host:port" (default port 443)."""
-        return self.endpoint or f"{self.kms_instance_id}.cryptoservice.kms.aliyuncs.com"
+        return self.endpoint or instance_gateway(self.kms_instance_id)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +78,10 @@ class KmsRole:
     """A secret kept in Alibaba Cloud KMS, read with the RAM role of this ECS instance.
 
     secret_name: its name, or its full name (SECRET_ARN), which no secret of another account has. ecs_ram_role_name,
-    region_id: None for what the instance's metadata service says. endpoint: "host[:port]" in place of the region's
-    shared gateway inside the VPC. kms_cert_pem: the CA that alone is trusted, None for those that the system trusts.
-    stage: as of Kms.
+    region_id: None for what the instance's metadata service says. kms_instance_id: the KMS instance that the secret is
+    in; with kms_cert_pem, its own gateway is asked. endpoint: "host[:port]" in place of that, or of the region's shared
+    gateway inside the VPC. kms_cert_pem: the CA that alone is trusted, None for those that the system trusts. stage: as
+    of Kms.
     """
 
     provider = "kms"
@@ -86,6 +93,17 @@ class KmsRole:
     endpoint: str | None = None
     kms_cert_pem: str | None = dataclasses.field(default=None, repr=False)
     stage: str = CURRENT
+    kms_instance_id: str | None = None
+
+    @property
+    def instance(self) -> str | None:
+        """The KMS instance whose own gateway is asked; None for the shared gateway, whose CA is a public one."""
+        return self.kms_instance_id if self.kms_cert_pem else None
+
+    @property
+    def host(self) -> str | None:
+        """The gateway to ask, as "host" or "host:port", where that is known without the region."""
+        return self.endpoint or (instance_gateway(self.instance) if self.instance else None)
 
     @property
     def region(self) -> str | None:
@@ -95,7 +113,7 @@ class KmsRole:
 
     def address_in(self, region: str) -> str:
         """Return the gateway to ask in a region, as "host" or "host:port" (default port 443)."""
-        return self.endpoint or f"kms-vpc.{region}.aliyuncs.com"
+        return self.host or f"kms-vpc.{region}.aliyuncs.com"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -146,6 +146,7 @@ _KMS_MODES: dict[str, tuple[type, dict[str, _Key]]] = {
         KmsRole,
         {
             "auth_mode": _AUTH_MODE,
+            "kms_instance_id": _Key(_STRING, kms_text.instance_id),
             "secret_name": _Key(_STRING, kms_text.secret_name_or_arn, required=True),
             "ecs_ram_role_name": _Key(_STRING, kms_text.role_name),
             "region_id": _Key(_STRING, kms_text.region_id),

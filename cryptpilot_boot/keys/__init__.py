@@ -119,8 +119,9 @@ def _describe_kms(encrypt: Kms | KmsRole) -> dict[str, str]:
     which = f'secret "{encrypt.secret_name}"' + ("" if encrypt.stage == CURRENT else f", {encrypt.stage}")
     if isinstance(encrypt, KmsRole):
         role = f"RAM role {encrypt.ecs_ram_role_name}" if encrypt.ecs_ram_role_name else "the instance's RAM role"
+        whose = f"KMS instance {encrypt.instance}" if encrypt.instance else "KMS"
         return {
-            "provider": f"KMS with {role}, {which}",
+            "provider": f"{whose} with {role}, {which}",
             "endpoint": _with_port(encrypt.address_in(encrypt.region or "<region>")),
         }
     return {

@@ -1,4 +1,6 @@
-"""A secret of Alibaba Cloud KMS, read through the shared gateway with the RAM role of this ECS instance.
+"""A secret of Alibaba Cloud KMS, read with the RAM role of this ECS instance.
+
+Asked is the region's shared gateway, or that of the KMS instance: one protocol, two CAs.
 
 No static credentials: what signs the request comes from the instance's metadata service, lives for hours at most, and
 is asked for anew at each try. See docs/kms.md.
@@ -61,8 +63,8 @@ def prepare(role: KmsRole) -> Ask:
     def ask_services(timeout: float) -> Passphrase:
         deadline = Deadline(min(timeout, limit.LONGEST_TRY))
         service = metadata.connect(deadline)
-        # the endpoint says all that the region is for
-        region = role.region or ("" if role.endpoint else service.region())
+        # the host says all that the region is for
+        region = role.region or ("" if role.host else service.region())
         credentials = service.credentials(role.ecs_ram_role_name)
         gateway = _gateway(role, region)
         client = kms_openapi.Client(
@@ -123,15 +125,24 @@ def _trust(authorities: str) -> ssl.SSLContext:
 
 
 def _gateway(role: KmsRole, region: str) -> Gateway:
-    trusted = "the CAs that the system trusts" if role.kms_cert_pem is None else "the CA in kms_cert_pem"
+    if role.instance:
+        certificate = (
+            f"kms_cert_pem must be the CA chain of KMS instance {role.instance}: download it again from the instance's"
+            " page, and check kms_instance_id and endpoint"
+        )
+        where, kind = "kms_instance_id", "the gateway of a KMS instance"
+    else:
+        trusted = "the CAs that the system trusts" if role.kms_cert_pem is None else "the CA in kms_cert_pem"
+        certificate = f"it must be signed by {trusted}: check kms_cert_pem, endpoint and region_id"
+        where, kind = "region_id", "a shared gateway of KMS"
     return Gateway(
         address=role.address_in(region),
         secret=role.secret_name,
         stage=role.stage,
-        certificate=f"it must be signed by {trusted}: check kms_cert_pem, endpoint and region_id",
-        name="check region_id and endpoint, and that the machine gets an address and a name server in its VPC",
-        connection="check region_id, the endpoint and its port, and the security groups on the way",
-        answer="check that the endpoint is a shared gateway of KMS, and that no proxy stands between",
+        certificate=certificate,
+        name=f"check {where} and endpoint, and that the machine gets an address and a name server in its VPC",
+        connection=f"check {where}, the endpoint and its port, and the security groups on the way",
+        answer=f"check that the endpoint is {kind}, and that no proxy stands between",
         codes=_HINTS,
     )
 

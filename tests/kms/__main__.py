@@ -5,8 +5,8 @@ with a line for each request. DIR/behaviour chooses how requests are treated (se
 in a file may change at any time: to rotate a secret, write its --previous file and then its --secret file.
 
 `--shared` and `--metadata` also run a region's shared gateway, with the same secrets, CA and behaviours, and the
-metadata service of an instance, whose role may read them. DIR/metadata.jsonl has a line for each request to the latter,
-and DIR/metadata_behaviour a word of metadata.BEHAVIOURS.
+metadata service of an instance, whose role may read them, at the instance's own gateway too. DIR/metadata.jsonl has a
+line for each request to the metadata service, and DIR/metadata_behaviour a word of metadata.BEHAVIOURS.
 """
 
 from __future__ import annotations
@@ -42,17 +42,8 @@ def main() -> None:
     certificate = make_server_certificate(pki.authority, names=arguments.name, addresses=arguments.ip, not_after=end)
     switch = Switch(arguments.dir / "behaviour")
     on_request = append_to(arguments.dir / "requests.jsonl")
-    server = KmsServer(
-        pki,
-        {},
-        certificate=certificate,
-        address=arguments.listen,
-        switch=switch,
-        on_request=on_request,
-        look_up=secrets,
-    )
     with contextlib.ExitStack() as servers:
-        servers.enter_context(server)
+        by_role = None
         if arguments.metadata:
             metadata = MetadataServer(
                 role=arguments.role,
@@ -75,7 +66,18 @@ def main() -> None:
                     others={name: Secret(value.read() or "") for name, value in arguments.other_secret},
                     region=arguments.region,
                 )
-                servers.enter_context(gateway)
+                by_role = servers.enter_context(gateway).answer
+        server = KmsServer(
+            pki,
+            {},
+            certificate=certificate,
+            address=arguments.listen,
+            switch=switch,
+            on_request=on_request,
+            look_up=secrets,
+            by_role=by_role,
+        )
+        servers.enter_context(server)
         announce(server.endpoint, arguments.ready_file)
         signal.sigwait(signals)
 

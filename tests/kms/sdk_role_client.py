@@ -1,10 +1,10 @@
-"""Fetch a secret through the shared gateway with the official SDK and its own credentials client.
+"""Fetch a secret through a gateway, with a role, with the official SDK and its own credentials client.
 
 Runs in the environment where the SDK is installed as its makers pin it, in a network where the metadata service and the
 gateway are at their real addresses, and so uses nothing of this package. Reads one JSON object from standard input,
 writes one to standard output:
 
-    {"region", "role", "token_only", "ca_file", "secret", "stage"}
+    {"region", "endpoint", "role", "token_only", "ca_file", "secret", "stage"}
     {"value", "stages", "kind"} or {"error", "code", "message"}
 
 role may be "": the credentials client finds it. token_only: it must not go on without a token, which it can.
@@ -32,8 +32,9 @@ def fetch(job: dict[str, Any]) -> dict[str, object]:
                 type="ecs_ram_role", role_name=job["role"] or None, disable_imds_v1=bool(job["token_only"])
             )
         )
-        endpoint = f"kms-vpc.{job['region']}.aliyuncs.com"
-        client = Client(Config(credential=credential, region_id=job["region"], endpoint=endpoint, ca=job["ca_file"]))
+        client = Client(
+            Config(credential=credential, region_id=job["region"], endpoint=job["endpoint"], ca=job["ca_file"])
+        )
         request = GetSecretValueRequest(secret_name=job["secret"], version_stage=job["stage"])
         answer = client.get_secret_value_with_options(request, RuntimeOptions()).body
     except Exception as error:

@@ -40,6 +40,7 @@ class Request:
     stage: str
     status: int  # HTTP status; 0: no answer
     outcome: str
+    host: str = ""  # as the client calls it
 
 
 class KmsServer(Server):
@@ -47,7 +48,8 @@ class KmsServer(Server):
 
     `certificate` replaces the server certificate made for localhost, `switch` says where the behaviour
     comes from, `on_request` is called with each record, from many threads, before the answer is sent. `look_up` says
-    what secrets there are at each request, in place of `secrets`.
+    what secrets there are at each request, in place of `secrets`. `by_role` answers requests that are signed with a
+    role's credentials, which a gateway of an instance takes on the wire of the shared one.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class KmsServer(Server):
         max_skew: timedelta = protocol.MAX_SKEW,
         on_request: Callable[[Request], None] | None = None,
         look_up: Callable[[], Mapping[str, Secret]] | None = None,
+        by_role: Callable[[HttpRequest], Reply] | None = None,
     ) -> None:
+        self._by_role = by_role
         self.secrets = {name: _as_secret(value) for name, value in secrets.items()}
         self.requests: list[Request] = []
         self._client_keys = {pki.client_key.key_id: pki.client_key.private_key().public_key()}
@@ -95,6 +99,8 @@ class KmsServer(Server):
 
     def _answer(self, request: HttpRequest) -> Reply:
         """Judge a request, record it, and say what to answer."""
+        if self._by_role and "x-acs-action" in request.headers:
+            return self._by_role(request)
         arrived = time.time()
         secret = stage = ""
         try:
@@ -106,8 +112,8 @@ class KmsServer(Server):
             # Whatever the behaviour: a client that signs wrongly must not pass for one that is being
             # throttled.
             reply = error_reply(refused.reply)
-        api = request.headers.get("x-kms-apiname", "")
-        self._record(Request(arrived, request.remote, api, secret, stage, reply.status, reply.outcome))
+        api, host = request.headers.get("x-kms-apiname", ""), request.headers.get("host", "")
+        self._record(Request(arrived, request.remote, api, secret, stage, reply.status, reply.outcome, host))
         return reply
 
     def _treat(self, call: protocol.Call) -> Reply:

@@ -63,14 +63,14 @@ class SharedGateway(Server):
         self._others = others or {}
         self._region = region
         super().__init__(
-            Listener(address, certificate, answer=self._answer, note_failed_handshake=self._note_failed_handshake)
+            Listener(address, certificate, answer=self.answer, note_failed_handshake=self._note_failed_handshake)
         )
 
     def behave(self, name: str, *, times: int | None = None, seconds: float | None = None) -> None:
         """Choose how requests are treated from now on; the parameters are those of Behaviour."""
         self._switch.set(Behaviour(name=name, times=times, seconds=seconds))
 
-    def _answer(self, request: HttpRequest) -> Reply:
+    def answer(self, request: HttpRequest) -> Reply:
         """Judge a request, record it, and say what to answer."""
         arrived = time.time()
         secret = stage = ""
@@ -87,7 +87,7 @@ class SharedGateway(Server):
             # Whatever the behaviour: a client that signs wrongly must not pass for one that is being throttled.
             reply = _error_reply(refused.reply, host)
         action = request.headers.get("x-acs-action", "")
-        self._record(Request(arrived, request.remote, action, secret, stage, reply.status, reply.outcome))
+        self._record(Request(arrived, request.remote, action, secret, stage, reply.status, reply.outcome, host))
         return reply
 
     def _require_new(self, nonce: str) -> None:

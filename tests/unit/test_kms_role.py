@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cryptpilot_boot import keys
-from cryptpilot_boot.config import KmsRole
+from cryptpilot_boot.config import KmsRole, model
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.keys import kms_openapi, limit, metadata
 from cryptpilot_boot.system import certificates
@@ -28,8 +28,9 @@ from cryptpilot_boot.system.wait import Deadline
 from tests.kms import acs3, errors
 from tests.kms.behaviours import Reply
 from tests.kms.metadata import BEHAVIOURS, MetadataServer
-from tests.kms.pki import make_authority, make_server_certificate
+from tests.kms.pki import Pki, make_authority, make_client_key, make_server_certificate
 from tests.kms.protocol import Secret
+from tests.kms.server import KmsServer
 from tests.kms.shared import SharedGateway
 from tests.lab.net import namespace
 
@@ -92,6 +93,43 @@ def test_the_secret_is_fetched_and_decoded(role: KmsRole, gateway: SharedGateway
     # a token before all else, and with all else
     assert asked(service) == ["token", "role", "disk-reader"]
     assert [request.token for request in service.requests] == [False, True, True]
+
+
+def test_the_instances_own_gateway_is_asked_with_the_role_where_its_ca_is_known(
+    service: MetadataServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On its own wire an instance's gateway takes client keys; with a role it takes that of the shared one."""
+    pki = Pki(authority=authority, client_key=make_client_key())
+    certificate = make_server_certificate(authority)
+    with (
+        SharedGateway({"disk": Secret(VALUE)}, service.grants, certificate) as shared,
+        KmsServer(pki, {}, certificate=certificate, by_role=shared.answer) as instance,
+    ):
+        monkeypatch.setattr(model, "instance_gateway", lambda name: instance.endpoint if name == "kst-1" else "")
+        own = KmsRole("disk", kms_cert_pem=authority.pem, kms_instance_id="kst-1")
+        with keys.prepare(own)(5) as passphrase:
+            assert bytes(passphrase.reveal()) == SECRET
+        answered = [(one.api, one.host, one.outcome) for one in shared.requests]
+        assert answered == [("GetSecretValue", instance.endpoint, "ok")]
+        # the host is known: the region is not asked for
+        assert asked(service) == ["token", "role", "disk-reader"]
+        assert keys.describe(own) == {
+            "provider": 'KMS instance kst-1 with the instance\'s RAM role, secret "disk"',
+            "endpoint": instance.endpoint,
+        }
+        # the CA is the instance's, and nothing else is trusted in its place
+        refused = failure(dataclasses.replace(own, kms_cert_pem=make_authority().pem))
+        assert "is refused: unable to get local issuer certificate" in refused.what
+        assert refused.hint.startswith("kms_cert_pem must be the CA chain of KMS instance kst-1")
+        absent = failure(dataclasses.replace(own, secret_name="absent"))
+        assert absent.what.startswith('there is no secret "absent"')
+
+
+def test_without_its_ca_an_instance_is_not_asked_but_the_regions_shared_gateway(service: MetadataServer) -> None:
+    named = KmsRole("disk", kms_instance_id="kst-1", region_id="cn-nowhere-1")
+    assert keys.describe(named)["endpoint"] == "kms-vpc.cn-nowhere-1.aliyuncs.com:443"
+    assert keys.describe(named)["provider"].startswith("KMS with the instance's RAM role")
+    assert service.requests == []
 
 
 def test_an_older_version_of_the_secret_can_be_had(role: KmsRole) -> None:
@@ -234,7 +272,7 @@ def test_nobody_at_the_metadata_services_address(role: KmsRole, monkeypatch: pyt
 ASK = """
 import json, sys
 from cryptpilot_boot import keys
-from cryptpilot_boot.config import KmsRole
+from cryptpilot_boot.config import KmsRole, model
 from cryptpilot_boot.errors import KeyFetchError
 try:
     with keys.prepare(KmsRole(**json.load(sys.stdin)))(5) as passphrase:

@@ -27,6 +27,7 @@ TOP = Path(__file__).parents[2]
 SDK_CLIENT = TOP / "tests/kms/sdk_role_client.py"
 REGION = "cn-hangzhou"
 ENDPOINT = f"kms-vpc.{REGION}.aliyuncs.com"
+INSTANCE = "kst-1.cryptoservice.kms.aliyuncs.com"
 VALUE = "b2xkIHZhbHVl"
 NEW_VALUE = "bmV3IHZhbHVl"
 FOREIGN_VALUE = "Zm9yZWlnbg=="
@@ -41,9 +42,18 @@ class Place:
         self.directory = directory
         self._command = command
 
-    def fetch(self, name: str = "disk", *, role: str = "", stage: str = "", token_only: bool = True) -> dict[str, Any]:
+    def fetch(
+        self,
+        name: str = "disk",
+        *,
+        role: str = "",
+        stage: str = "",
+        token_only: bool = True,
+        endpoint: str = ENDPOINT,
+    ) -> dict[str, Any]:
         job = {
             "region": REGION,
+            "endpoint": endpoint,
             "role": role,
             "token_only": token_only,
             "ca_file": str(self.directory / "ca.pem"),
@@ -68,10 +78,21 @@ def place(directory: Path, *options: str) -> Iterator[Place]:
     if not Path(python).is_file():
         pytest.fail("CRYPTPILOT_SDK_PYTHON names no Python with the unmodified SDK; `make test` prepares one")
     ready = directory / "ready"
-    with namespace(names={ENDPOINT: "127.0.0.1"}, addresses=[f"{ADDRESS}/32"]) as network:
+    with namespace(names={ENDPOINT: "127.0.0.1", INSTANCE: "127.0.0.2"}, addresses=[f"{ADDRESS}/32"]) as network:
         command = [
-            *[sys.executable, "-m", "tests.kms", "--dir", str(directory), "--listen", "127.0.0.1:0"],
-            *["--name", ENDPOINT, "--shared", "127.0.0.1:443", "--metadata", f"{ADDRESS}:80", "--region", REGION],
+            *[sys.executable, "-m", "tests.kms", "--dir", str(directory), "--listen", "127.0.0.2:443"],
+            *[
+                "--name",
+                ENDPOINT,
+                "--name",
+                INSTANCE,
+                "--shared",
+                "127.0.0.1:443",
+                "--metadata",
+                f"{ADDRESS}:80",
+                "--region",
+                REGION,
+            ],
             *["--secret", f"disk={NEW_VALUE}", "--previous", f"disk={VALUE}", "--ready-file", str(ready), *options],
             *["--other-secret", f"disk={FOREIGN_VALUE}"],
         ]
@@ -109,6 +130,14 @@ def test_sdk_finds_the_role_and_gets_the_current_and_the_previous_value(hardened
     assert {one["status"] for one in asked} == {200}
     assert {one["method"] for one in asked if not one["token"]} == {"PUT"}
     assert asked[-1]["path"] == ROLES + "disk-reader"
+
+
+def test_sdk_gets_the_secret_from_the_instances_own_gateway_with_the_role(hardened: Place) -> None:
+    hardened.behave("ok")
+    assert hardened.fetch(endpoint=INSTANCE) == {"value": NEW_VALUE, "stages": ["ACSCurrent"], "kind": "text"}
+    assert hardened.fetch("absent", endpoint=INSTANCE)["code"] == "Forbidden.ResourceNotFound"
+    asked = [(one["api"], one["host"]) for one in hardened.records("requests")[-2:]]
+    assert asked == [("GetSecretValue", INSTANCE)] * 2
 
 
 def test_sdk_reports_an_unknown_secret_with_its_code(hardened: Place) -> None:
