@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.config import elsewhere
 from cryptpilot_boot.errors import ConfigError, printable
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def _outside(directory: Path) -> Iterator[PassedOver]:
             yield PassedOver(path, f"volumes are read from {directory}/volumes", likely=True)
         if name in ("global.toml", "volumes") or name.startswith(".") or not name.lower().endswith(_SUFFIX):
             continue
-        if name.lower() == "global.toml":
+        if name == elsewhere.FDE_FILE:
+            yield PassedOver(path, elsewhere.FDE, likely=True)
+        elif name.lower() == "global.toml":
             yield PassedOver(path, "settings are read from global.toml, in lower case", likely=True)
         else:
             yield PassedOver(path, f"volumes are read from {directory}/volumes", likely=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from cryptpilot_boot.config import client_key, kms_text, names, pem
 from cryptpilot_boot.config.document import Document, line_of
+from cryptpilot_boot.config.elsewhere import require_known_provider
 from cryptpilot_boot.config.misplaced import Section, require_in_place
 from cryptpilot_boot.config.model import (
     FILE_SYSTEMS,
@@ -191,6 +192,9 @@ def boot(document: Document) -> Boot:
 
 def volume(document: Document) -> Volume:
     """Turn a file of volumes/ into its value."""
+    encrypt = document.data.get("encrypt")
+    if isinstance(encrypt, dict):
+        require_known_provider(document, encrypt)
     require_in_place(document, _VOLUME_FILE, _GLOBAL_FILE)
     values = _checked(document, "", _VOLUME, document.data)
     if values.get("integrity") and values.get("discard"):
@@ -199,8 +203,8 @@ def volume(document: Document) -> Volume:
             " a block that was discarded has no valid tag",
             'remove "discard"; or, on a volume that is still to be initialized, remove "integrity"',
         )
-    encrypt = _encrypt(document, values.pop("encrypt"))
-    return Volume(encrypt=encrypt, source=document.path, **values)
+    provider = _encrypt(document, values.pop("encrypt"))
+    return Volume(encrypt=provider, source=document.path, **values)
 
 
 def identity(document: Document) -> Identity:

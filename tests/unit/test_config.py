@@ -157,6 +157,32 @@ kms_cert_pem = \"""
     assert isinstance(hash(full), int)
 
 
+def test_with_a_role_the_instance_is_asked_where_its_ca_is_known(tmp_path: Path) -> None:
+    """The existing Rust implementation demands kms_instance_id, and asks the region's shared gateway all the same."""
+    (shared,) = configure(tmp_path, ROLE + 'kms_instance_id = "kst-1"\n').volumes
+    assert isinstance(shared.encrypt, KmsRole)
+    assert (shared.encrypt.instance, shared.encrypt.host) == (None, None)
+    assert shared.encrypt.address_in("cn-beijing") == "kms-vpc.cn-beijing.aliyuncs.com"
+    text = f'{ROLE}kms_instance_id = "kst-1"\nkms_cert_pem = """\n{PEM}"""\n'
+    (own,) = configure(tmp_path, text).volumes
+    assert isinstance(own.encrypt, KmsRole)
+    assert (own.encrypt.instance, own.encrypt.kms_cert_pem) == ("kst-1", PEM)
+    assert own.encrypt.address_in("cn-beijing") == "kst-1.cryptoservice.kms.aliyuncs.com"
+    (other,) = configure(tmp_path, f'{text}endpoint = "kms:8443"\n').volumes
+    assert isinstance(other.encrypt, KmsRole)
+    assert other.encrypt.address_in("cn-beijing") == "kms:8443"
+
+
+def test_full_disk_encryption_of_another_program_is_said_to_be_that(tmp_path: Path) -> None:
+    configure(tmp_path, SMALL)
+    (tmp_path / "fde.toml").write_text("[rootfs]\n")
+    (passed,) = load(tmp_path).passed_over
+    assert passed.likely
+    assert f"{tmp_path}/fde.toml is passed over: it configures the full-disk encryption of cryptpilot-fde; " in str(
+        passed
+    )
+
+
 def test_a_client_key_is_what_is_used_by_default(tmp_path: Path) -> None:
     (default,) = configure(tmp_path, GUIDE_KMS).volumes
     (said,) = configure(tmp_path, GUIDE_KMS + 'auth_mode = "client_key"\n').volumes
@@ -242,11 +268,18 @@ ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"
             'v0.toml:4: "encrypt.kms.auth_mode" must be one of client_key, ecs_ram_role (did you mean "ecs_ram_role"?)',
         ),
         (ROLE.replace('"ecs_ram_role"', "true"), 'v0.toml:4: "encrypt.kms.auth_mode" must be a string'),
+        (ROLE + 'kms_instance_id = "../kst"\n', 'v0.toml:6: "encrypt.kms.kms_instance_id" must be the ID of a KMS'),
         (
-            ROLE + 'kms_instance_id = "kst-1"\n',
-            'v0.toml:6: "encrypt.kms.kms_instance_id" has no meaning with auth_mode = "ecs_ram_role"\n'
-            + 'remove it, or set auth_mode = "client_key"',
+            SMALL.replace("[encrypt.otp]", '[encrypt.kbs]\nkbs_url = "https://kbs"'),
+            "v0.toml:3: [encrypt.kbs] is a Key Broker Service (KBS), which gives a key out after remote attestation: "
+            + "there is no such key provider here\nkeep the secret in KMS",
         ),
+        (
+            SMALL.replace("[encrypt.otp]", '[encrypt.oidc]\ncommand = "x"\n[encrypt.oidc.kms]\ntype = "aliyun"'),
+            "v0.toml:3: [encrypt.oidc] is KMS with an OpenID Connect token: there is no such key provider here\n"
+            + "let the instance's RAM role read the secret",
+        ),
+        (SMALL.replace("otp", "tpm2"), "v0.toml:3: [encrypt.tpm2] is a TPM 2.0: there is no such key provider here\n"),
         (ROLE + "client_key = '{}'\n", 'v0.toml:6: "encrypt.kms.client_key" has no meaning with auth_mode = "ecs_ram_'),
         (ROLE + "client_key_password = 'p'\n", '"encrypt.kms.client_key_password" has no meaning with auth_mode'),
         (

@@ -1,0 +1,42 @@
+"""What stands in configurations of other programs, and is no slip: a sentence of its own for each. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.config.document import Document, line_of
+from cryptpilot_boot.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Key providers of the existing Rust implementation that there are not here: what each is, and what can be done.
+_PROGRAM = (
+    "have a program write the passphrase to its standard output, byte for byte, and name it in [encrypt.exec]; in an"
+    " initrd it has to be a program that the image can carry"
+)
+_PROVIDERS = {
+    "kbs": (
+        "a Key Broker Service (KBS), which gives a key out after remote attestation",
+        f"keep the secret in KMS ([encrypt.kms]); or {_PROGRAM}, such as a script around confidential-data-hub",
+    ),
+    "oidc": (
+        "KMS with an OpenID Connect token",
+        f'let the instance\'s RAM role read the secret ([encrypt.kms] with auth_mode = "ecs_ram_role"); or {_PROGRAM}',
+    ),
+    "tpm2": ("a TPM 2.0", f"keep the secret in KMS ([encrypt.kms]); or {_PROGRAM}"),
+}
+
+FDE_FILE = "fde.toml"
+FDE = (
+    "it configures the full-disk encryption of cryptpilot-fde; here a root file system is on a volume like any other:"
+    " a file in volumes/ with auto_open = true"
+)
+
+
+def require_known_provider(document: Document, found: Mapping[str, object]) -> None:
+    """Raise ConfigError for a key provider that another program has, and this one has not. found: `[encrypt]`."""
+    for name, (what, todo) in _PROVIDERS.items():
+        if name in found:
+            where = f"{document.path}{line_of(document.text, 'encrypt', name)}"
+            raise ConfigError(f"{where}: [encrypt.{name}] is {what}: there is no such key provider here", todo)
