@@ -30,6 +30,8 @@ _WORDS = {
     "check-fs": "checking the file system",
     "open": "opening",
     "close": "closing",
+    "mark": "marking",
+    "erase": "erasing",
     "remove-key": "removing old key slots",
     "resize": "growing the volume",
     "grow-fs": "growing the file system",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from cryptpilot_boot.cli import terminal
+from cryptpilot_boot.cli import keys, moving, terminal
 from cryptpilot_boot.cli.arguments import parse
 from cryptpilot_boot.commands import boot_service, check, generator, header, recovery_key, show, volumes
 from cryptpilot_boot.config import Boot, Config, load
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from cryptpilot_boot.passphrase import Passphrase
 
 _NO_CONFIGURATION = Config(DEFAULT_DIRECTORY, Boot(), ())
 
@@ -75,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if config.problems and arguments.needs_all_files:
             return EXIT_USAGE
         for warning in config.warnings:
-            _warn(warning)
+            terminal.warn(warning)
         good = _COMMANDS[arguments.command](config, arguments)
         terminal.require_told()
         if not good:
@@ -102,13 +100,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _unheard() -> int:
     """End where the reader of standard output has seen enough."""
-    _say_no_more()
+    terminal.say_no_more()
     return EXIT_FAILED
 
 
 def _unsaid(error: OSError) -> int:
     """End where standard output takes nothing."""
-    _say_no_more()
+    terminal.say_no_more()
     terminal.explain(
         CryptpilotError(
             f"standard output cannot be written: {error.strerror}",
@@ -116,15 +114,6 @@ def _unsaid(error: OSError) -> int:
         )
     )
     return EXIT_FAILED
-
-
-def _warn(warning: str) -> None:
-    terminal.complain(f"warning: {warning}")
-
-
-def _say_no_more() -> None:
-    """Have nothing written to standard output any more, at interpreter exit either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -155,70 +144,31 @@ def _init(config: Config, arguments: argparse.Namespace) -> bool:
     force = Force(arguments.force_reinit, frozenset(arguments.overwrite))
     confirm = (lambda _: True) if arguments.yes else terminal.confirm
     with terminal.progress():
-        good = volumes.init(config, arguments.volumes, terminal.report, confirm, force, _warn)
+        good = volumes.init(config, arguments.volumes, terminal.report, confirm, force, terminal.warn)
     _warn_of_stale_images(load(arguments.config_dir))  # what the volumes are bound to is in images too
+    return good
+
+
+def _adopt(config: Config, arguments: argparse.Namespace) -> bool:
+    good = moving.adopt(config, arguments)
+    _warn_of_stale_images(load(arguments.config_dir))
     return good
 
 
 def _open(config: Config, arguments: argparse.Namespace) -> bool:
     with terminal.progress():
+        names = moving.cleared(config, arguments) if arguments.overwrite else arguments.volumes
         if arguments.recovery_key:
             return recovery_key.open_by_key(
-                config, arguments.volumes[0], terminal.report, _ask_recovery_key, check_fs=arguments.check_fs
+                config, arguments.volumes[0], terminal.report, keys.ask, check_fs=arguments.check_fs
             )
-        return volumes.open_volumes(config, arguments.volumes, terminal.report, check_fs=arguments.check_fs)
+        good = not names or volumes.open_volumes(config, names, terminal.report, check_fs=arguments.check_fs)
+        return good and len(names) == len(arguments.volumes)
 
 
 def _close(config: Config, arguments: argparse.Namespace) -> bool:
     with terminal.progress():
-        return volumes.close(config, arguments.volumes, terminal.report, _warn)
-
-
-def _recovery_key(config: Config, arguments: argparse.Namespace) -> bool:
-    with terminal.progress():
-        return recovery_key.enroll(
-            config, arguments.volume, terminal.report_aside, _show_recovery_key, replace=arguments.replace
-        )
-
-
-def _show_recovery_key(key: Passphrase) -> None:
-    """Print the key alone to standard output, and draw it if that is a terminal."""
-    try:
-        terminal.say(bytes(key.reveal()).decode())
-    except OSError:
-        _say_no_more()
-        raise
-    with contextlib.suppress(OSError):  # the key is out: what else there is to say does not make it void
-        if terminal.is_shown():
-            try:
-                _print_lines(_require_shown(recovery_key.draw(key, colored=terminal.colored())))
-            except CryptpilotError as error:
-                # it can be written down all the same
-                terminal.complain(f"no QR code of it: {error.what}")
-                terminal.complain(f"  {error.hint}")
-        terminal.complain("write it down, or print it, and keep it away from this machine: it is not shown again")
-
-
-def _require_shown(drawing: Sequence[str]) -> Sequence[str]:
-    """Return a drawing; raise CryptpilotError where its escaped characters would only push the key off the screen."""
-    if terminal.has_characters("".join(drawing)):
-        return drawing
-    raise CryptpilotError(
-        f"the encoding of the terminal, {sys.stdout.encoding}, has no characters to draw it with",
-        "write the key down; to have a code too, set a UTF-8 locale, such as LC_ALL=C.UTF-8",
-    )
-
-
-def _ask_recovery_key(name: str) -> Passphrase:
-    """Ask for a recovery key, on a terminal until it is one; raises CryptpilotError."""
-    while True:
-        typed = terminal.read_secret_line(f"Recovery key of {name} (it is not shown as you type): ")
-        try:
-            return recovery_key.parse(typed)
-        except CryptpilotError as error:
-            if not terminal.asks():
-                raise
-            terminal.explain(error)
+        return volumes.close(config, arguments.volumes, terminal.report, terminal.warn)
 
 
 def _header_backup(config: Config, arguments: argparse.Namespace) -> bool:
@@ -236,7 +186,7 @@ def _header_restore(config: Config, arguments: argparse.Namespace) -> bool:
             (lambda _: True) if arguments.yes else terminal.confirm,
             overwrite=frozenset(arguments.overwrite),
             force=arguments.force,
-            ask_key=_ask_recovery_key if arguments.recovery_key else None,
+            ask_key=keys.ask if arguments.recovery_key else None,
         )
 
 
@@ -345,25 +295,26 @@ def _warn_of_stale_images(config: Config) -> None:
     from cryptpilot_boot.commands import image_check
 
     for warning in image_check.stale(config):
-        _warn(warning)
+        terminal.warn(warning)
 
 
 def _warn_of_late_volumes(config: Config) -> None:
     from cryptpilot_boot.commands import image_check
 
     for warning in image_check.late_warnings(config):
-        _warn(warning)
+        terminal.warn(warning)
 
 
 _COMMANDS = {
     "show": _show,
     "init": _init,
+    "adopt": _adopt,
     "open": _open,
     "close": _close,
     "rotate": _rotate,
     "bind": _bind,
     "resize": _resize,
-    "recovery-key": _recovery_key,
+    "recovery-key": keys.enroll,
     "header backup": _header_backup,
     "header restore": _header_restore,
     "config check": _config_check,

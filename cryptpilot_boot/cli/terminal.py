@@ -112,6 +112,16 @@ def flush() -> bool:
     return True
 
 
+def say_no_more() -> None:
+    """Have nothing written to standard output any more, at interpreter exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def warn(warning: str) -> None:
+    """Print a warning as `complain` does."""
+    complain(f"warning: {warning}")
+
+
 def complain(line: str) -> None:
     """Print a line to standard error, if that takes it: there is nowhere else to say that it does not."""
     with suppress(OSError):

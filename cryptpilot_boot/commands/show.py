@@ -9,6 +9,7 @@ from cryptpilot_boot import keys
 from cryptpilot_boot.commands import competing
 from cryptpilot_boot.commands.select import notes, select
 from cryptpilot_boot.keys.expiry import Level
+from cryptpilot_boot.system import block
 from cryptpilot_boot.volume import State, examine
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ _COLORS = {
     State.DEVICE_NOT_FOUND: "red",
     State.CHECK_FAILED: "red",
     State.REQUIRES_INIT: "yellow",
+    State.REQUIRES_ADOPT: "yellow",
     State.INITIALIZING: "yellow",
     State.READY_TO_OPEN: "cyan",
     State.OPENED: "green",
@@ -74,7 +76,7 @@ _HEADER = [
     "Volume Path",
     "Underlying Device",
     "Key Provider",
-    "Options",
+    "Extra Options",
     "Initialized",
     "Opened",
     "Status",
@@ -114,6 +116,7 @@ def _record(status: Status, competitors: Sequence[Competitor] = ()) -> dict[str,
         "volume": volume.volume,
         "volume_path": volume.mapper_path,
         "underlying_device": volume.dev,
+        **_as_elsewhere(status),
         "key_provider": volume.encrypt.provider,
         "auto_open": volume.auto_open,
         "makefs": volume.makefs,
@@ -138,6 +141,23 @@ def _record(status: Status, competitors: Sequence[Competitor] = ()) -> dict[str,
         "client_key_ends": _client_key_ends(volume),
         "unused_bytes": status.growth.unused if status.growth else None,
         "unpartitioned_bytes": status.growth.unpartitioned if status.growth else None,
+    }
+
+
+def _as_elsewhere(status: Status) -> dict[str, object]:
+    """Return what the existing Rust implementation says of a volume, by its names where ours are others.
+
+    Its "key_provider_options" are missing: they are the credentials. Its "status" has other words than ours, which
+    stay.
+    """
+    volume = status.volume
+    extra = {"auto_open": volume.auto_open, "makefs": volume.makefs, "integrity": volume.integrity}
+    return {
+        "underlay_device": volume.dev,
+        "device_exists": block.is_block_device(volume.dev),
+        "extra_options": {name: value for name, value in extra.items() if value is not None},
+        "needs_initialize": not volume.temporary,  # whether it is of the kind that does, initialized or not
+        "description": _told(status),
     }
 
 

@@ -286,6 +286,10 @@ def close(name: str) -> None:
     run(["cryptsetup", "close", name], finish=True)
 
 
-def set_subsystem(device: str, subsystem: str) -> None:
-    """Change the mark in the LUKS2 header."""
-    run(["cryptsetup", "config", f"--subsystem={subsystem}", device], finish=True)
+def set_subsystem(device: str, subsystem: str, *, label: str = "") -> None:
+    """Change the mark in the LUKS2 header. label: the header's, which cryptsetup removes unless it is said again.
+
+    cryptsetup writes one copy of the metadata after the other: a power cut leaves the mark there, or not.
+    """
+    kept = [f"--label={label}"] if label else []
+    run(["cryptsetup", "config", f"--subsystem={subsystem}", *kept, device], finish=True)

@@ -36,6 +36,7 @@ _MAGIC = slice(0x0, 0x6)
 _VERSION = slice(0x6, 0x8)
 _SIZE = slice(0x8, 0x10)
 _SEQUENCE = slice(0x10, 0x18)
+_LABEL = slice(0x18, 0x48)
 _ALGORITHM = slice(0x48, 0x68)
 _UUID = slice(0xA8, 0xD0)
 _SUBSYSTEM = slice(0xD0, 0x100)
@@ -103,6 +104,11 @@ def is_foreign(device: str, marks: Collection[str]) -> bool:
 def uuid(device: str) -> str:
     """Return the UUID that the header at the beginning of a device names, as `mark` does the subsystem."""
     return _field(device, _UUID)
+
+
+def label(device: str) -> str:
+    """Return the label that the header at the beginning of a device names, as `mark` does the subsystem."""
+    return _field(device, _LABEL)
 
 
 def _head(device: str) -> bytes:

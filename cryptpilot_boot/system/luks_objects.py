@@ -19,6 +19,9 @@ VOLUME_KEY = {False: 64, True: 96}
 _AREA_KEY = 64  # bytes: that a key slot is encrypted with
 _STRIPES = 4000
 _HASHES = {"sha256": 32, "sha512": 64}  # bytes of a digest; systemd-cryptenroll takes sha512 for its key slots
+# Bytes of a digest, of whatever hash, that was a LUKS1 header's (LUKS_DIGESTSIZE): cryptsetup convert takes it over.
+# That no other volume key fits it takes 160 bits.
+_CONVERTED = 20
 _SALT = 32  # bytes
 BLOCK = 4096  # bytes: places in a header are multiples of it
 SECTOR = 512
@@ -91,7 +94,7 @@ def digest(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return a digest of a volume key, checked by itself."""
     checked = _fields("a digest", found, _DIGEST)
     length = len(base64.b64decode(checked["digest"]))
-    require(length == _HASHES[checked["hash"]], "a digest is not as long as its hash makes it")
+    require(length in (_HASHES[checked["hash"]], _CONVERTED), "a digest is not as long as its hash makes it")
     return checked
 
 
@@ -185,7 +188,7 @@ _DIGEST: dict[str, Check] = {
     "keyslots": names,
     "segments": names,
     **{name: _PBKDF2[name] for name in ("hash", "iterations", "salt")},
-    "digest": _bytes(*_HASHES.values()),
+    "digest": _bytes(*_HASHES.values(), _CONVERTED),
 }
 _SEGMENT: dict[str, Check] = {
     "type": _only("crypt"),

@@ -10,7 +10,7 @@ from cryptpilot_boot import log
 from cryptpilot_boot.config.model import SECTOR_SIZES
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs, partition
-from cryptpilot_boot.volume import identity, pending, state
+from cryptpilot_boot.volume import identity, pending, state, unmarked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -221,9 +221,10 @@ def _require_allowed(volume: Volume, found: block.Signature | None, force: Force
             'take it out of that first (pvremove, mdadm --zero-superblock, ...), or check "dev"',
         )
     if found.kind not in force.overwrite:
+        keep = f"to keep its data: cryptpilot adopt {volume.volume}; only if" if unmarked.is_unmarked(found) else "if"
         raise DeviceError(
             f"{volume.dev} holds {state.describe(found)}; init would destroy it",
-            f"if nobody needs that any more: cryptpilot init {volume.volume} --overwrite {found.kind}",
+            f"{keep} nobody needs that any more: cryptpilot init {volume.volume} --overwrite {found.kind}",
         )
 
 

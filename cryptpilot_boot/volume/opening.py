@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, NoValue, ProgramError
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_data, luks_header, mkfs, partition
-from cryptpilot_boot.volume import opened, pending, state
+from cryptpilot_boot.volume import opened, pending, state, unmarked
 from cryptpilot_boot.volume.initialize import close_leftover, make, require_makable, working_name
 
 if TYPE_CHECKING:
@@ -134,9 +134,8 @@ def _probe(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
     found = state.look(device.node)
     if volume.temporary:
         require_makable(volume, device)
-        refusal = state.not_ours_to_overwrite(volume, found)
-        if refusal:
-            raise DeviceError(refusal, f"if nobody needs that any more: wipefs --all {volume.dev}")
+        if refusal := state.not_ours_to_overwrite(volume, found):
+            raise refusal
         return device, None
     require_initialized(volume, found)
     header = _sound_header(volume, device)
@@ -187,6 +186,8 @@ def require_initialized(volume: Volume, found: block.Signature | None) -> None:
             f"{volume.dev} is not completely initialized: init was interrupted",
             f"run it again: cryptpilot init {volume.volume}",
         )
+    if unmarked.is_unmarked(found):
+        raise unmarked.refusal(volume, found)
     if found.subsystem != state.COMPLETE:
         raise DeviceError(
             f"{volume.dev} holds {state.describe(found)}",
@@ -237,7 +238,7 @@ def find_slot(volume: Volume, device: block.Device, passphrase: Passphrase) -> i
 
 def slot_in(volume: Volume, device: block.Device, header: luks_header.Header, passphrase: Passphrase) -> int:
     """Do what `find_slot` does, by a copy of the header that was checked."""
-    with log.timed("verify", volume.volume, device=volume.dev), _telling_a_wrong_secret(volume):
+    with log.timed("verify", volume.volume, device=volume.dev), telling_a_wrong_secret(volume):
         return cryptsetup.verify(device.node, passphrase, header)
 
 
@@ -270,7 +271,7 @@ def _unlock(volume: Volume, device: block.Device, passphrase: Passphrase, *, che
         with log.timed("open", volume.volume, device=volume.dev):
             # nothing of a temporary volume is ever read again after a power cut
             journal = not (volume.integrity and volume.temporary)
-            with _telling_a_wrong_secret(volume):
+            with telling_a_wrong_secret(volume):
                 cryptsetup.luks_open(
                     device.node, volume.volume, passphrase, header, journal=journal, discard=volume.discard
                 )
@@ -279,7 +280,8 @@ def _unlock(volume: Volume, device: block.Device, passphrase: Passphrase, *, che
 
 
 @contextmanager
-def _telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
+def telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
+    """Say of a cryptsetup that failed that the secret is another, or why the device cannot be opened."""
     try:
         yield
     except ProgramError as error:
@@ -299,7 +301,7 @@ def _check_fs(
     """Look the file system over under another name, so that nobody mounts it meanwhile. Raises on damage."""
     name = working_name(volume)
     with log.timed("check-fs", volume.volume, kind=kind, device=volume.dev):
-        with _telling_a_wrong_secret(volume):
+        with telling_a_wrong_secret(volume):
             cryptsetup.luks_open(device.node, name, passphrase, header, journal=True)
         try:
             damage = mkfs.check(kind, f"/dev/mapper/{name}")

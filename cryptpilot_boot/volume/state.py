@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import DeviceError
 from cryptpilot_boot.system import block, luks_data, luks_header, partition
-from cryptpilot_boot.volume import growth, identity, pending
+from cryptpilot_boot.volume import growth, identity, pending, unmarked
+from cryptpilot_boot.volume.found import COMPLETE as COMPLETE
+from cryptpilot_boot.volume.found import INITIALIZING as INITIALIZING
+from cryptpilot_boot.volume.found import MARKS as MARKS
+from cryptpilot_boot.volume.found import TEMPORARY as TEMPORARY
+from cryptpilot_boot.volume.found import describe as describe
+from cryptpilot_boot.volume.found import word
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
-
-# The LUKS2 header's subsystem field says whose volume it is and how far it got. The first two words are those of
-# the existing Rust implementation. Temporary volumes have a word of their own, so that a slip in `dev` never
-# lets one write over a persistent volume.
-INITIALIZING = "cryptpilot-initializing"
-COMPLETE = "cryptpilot"
-TEMPORARY = "cryptpilot-otp"
-MARKS = (INITIALIZING, COMPLETE, TEMPORARY)
 
 # What libblkid takes ciphertext at the end of a device for, going by hardly more than 16 bits: once in 34,000 trials.
 _BY_CHANCE = ("jmicron_raid_member",)
@@ -32,6 +30,7 @@ class State(enum.Enum):
     DEVICE_NOT_FOUND = "device-not-found"
     CHECK_FAILED = "check-failed"
     REQUIRES_INIT = "requires-init"
+    REQUIRES_ADOPT = "requires-adopt"
     INITIALIZING = "initializing"
     READY_TO_OPEN = "ready-to-open"
     OPENED = "opened"
@@ -119,7 +118,9 @@ def _examine(volume: Volume) -> Status:
     found = look(volume.dev)
     if volume.temporary:
         refusal = not_ours_to_overwrite(volume, found)
-        return Status(volume, State.CHECK_FAILED if refusal else State.READY_TO_OPEN, refusal)
+        if refusal:
+            return Status(volume, State.CHECK_FAILED, refusal.what, hint=refusal.hint)
+        return Status(volume, State.READY_TO_OPEN)
     if found is None:
         return Status(volume, State.REQUIRES_INIT)
     if found.subsystem == COMPLETE:
@@ -132,6 +133,9 @@ def _examine(volume: Volume) -> Status:
         return _with_facts(Status(volume, state, what, hint=hint, growth=grown), facts)
     if found.subsystem == INITIALIZING:
         return Status(volume, State.INITIALIZING, "init was interrupted; run it again")
+    if unmarked.is_unmarked(found):
+        refused = unmarked.refusal(volume, found)
+        return Status(volume, State.REQUIRES_ADOPT, refused.what, hint=refused.hint)
     return Status(volume, State.REQUIRES_INIT, f"{volume.dev} holds {describe(found)}")
 
 
@@ -198,11 +202,20 @@ def is_open(volume: Volume) -> bool:
     )
 
 
-def not_ours_to_overwrite(volume: Volume, found: block.Signature | None) -> str:
-    """Say why a temporary volume must not format a device that holds `found`; "" when it may."""
+def not_ours_to_overwrite(volume: Volume, found: block.Signature | None) -> DeviceError | None:
+    """Say why a temporary volume must not format a device that holds `found`; None when it may."""
     if found is None or found.subsystem == TEMPORARY:
-        return ""
-    return f"{volume.dev} holds {describe(found)}, which this temporary volume did not put there"
+        return None
+    what = f"{volume.dev} holds {describe(found)}, which this temporary volume did not put there"
+    if found.kind.endswith("_member"):
+        return DeviceError(
+            what, f'check "dev" in the configuration: it is part of something bigger (lsblk --fs {volume.dev})'
+        )
+    return DeviceError(
+        what,
+        f'check "dev" in the configuration (lsblk --fs {volume.dev}); only if nobody needs what is there, for once:'
+        f" cryptpilot open {volume.volume} --overwrite {word(found)}",
+    )
 
 
 def distrust(volume: Volume, facts: luks_header.Facts) -> str:
@@ -237,17 +250,3 @@ def misfit(volume: Volume, device: block.Device, header: luks_header.Header) -> 
         " cryptsetup does not open it so",
         "give it a size that is a multiple of 4096 bytes: there are no data at its end",
     )
-
-
-def describe(found: block.Signature | None) -> str:
-    """Say what a device holds."""
-    if found is None:
-        return "nothing"
-    if found.kind != "crypto_LUKS":
-        return f"data of type {found}"
-    named = {
-        COMPLETE: "an initialized cryptpilot volume",
-        INITIALIZING: "a cryptpilot volume whose init was interrupted",
-        TEMPORARY: "a temporary cryptpilot volume",
-    }
-    return named.get(found.subsystem, f"a {found} header of somebody else")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from cryptpilot_boot.cli import keys, terminal
 from cryptpilot_boot.cli import main as cli
-from cryptpilot_boot.cli import terminal
 from cryptpilot_boot.errors import ProgramError
 from cryptpilot_boot.keys import recovery
 from cryptpilot_boot.system import programs, qrcode
@@ -24,11 +24,11 @@ from cryptpilot_boot.system import programs, qrcode
 CHECKOUT = Path(__file__).resolve().parents[2]
 ASK = """
 import signal
-from cryptpilot_boot.cli import main
+from cryptpilot_boot.cli import keys, main
 from cryptpilot_boot.errors import CryptpilotError
 signal.signal(signal.SIGINT, main._interrupt)
 try:
-    with main._ask_recovery_key("a") as key:
+    with keys.ask("a") as key:
         print("taken:", len(key), flush=True)
 except CryptpilotError as error:
     print("refused:", error.what, flush=True)
@@ -146,7 +146,7 @@ def test_without_qrencode_the_key_is_there_all_the_same(
         text = bytes(key.reveal()).decode()
         with pytest.raises(ProgramError):
             qrcode.draw(key.reveal(), colored=False)
-        cli._show_recovery_key(key)
+        keys.show(key)
     said = capsys.readouterr()
     assert said.out == f"{text}\n"
     assert "no QR code of it: qrencode: program not found" in said.err
@@ -156,10 +156,10 @@ def test_without_qrencode_the_key_is_there_all_the_same(
 
 def test_it_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with recovery.generate() as key:
-        cli._show_recovery_key(key)
+        keys.show(key)
         plain = capsys.readouterr().out
         monkeypatch.setattr(terminal, "is_shown", lambda: True)
-        cli._show_recovery_key(key)
+        keys.show(key)
         drawn = capsys.readouterr().out
     assert plain.count("\n") == 1
     assert drawn.startswith(plain)
@@ -178,12 +178,12 @@ def _speak(encoding: str, code: str, *arguments: str) -> subprocess.CompletedPro
 
 
 SHOW = """
-from cryptpilot_boot.cli import main, terminal
+from cryptpilot_boot.cli import keys, terminal
 from cryptpilot_boot.keys import recovery
 terminal.require_streams()
 terminal.is_shown = lambda: True
 with recovery.generate() as key:
-    main._show_recovery_key(key)
+    keys.show(key)
 """
 
 

@@ -67,11 +67,11 @@ HOSTILE: dict[str, tuple[Callable[[Template], dict[int, bytes]], str, str]] = {
     ),
     "deep nesting": (lambda t: t.both(b"[" * 2000000 + b"]" * 2000000, size=4 << 20), "check-failed", "makes no sense"),
     "wrong checksums": (lambda t: {0: t.copy()[:-1] + b"x"}, "check-failed", "no copy of it is whole"),
-    "version 1": (lambda t: t.both(version=1), "requires-init", "of somebody else"),
+    "version 1": (lambda t: t.both(version=1), "requires-adopt", "holds a LUKS1 volume"),
     "a mark that a terminal obeys": (
         lambda t: t.both(subsystem=b"\x1b[2J\nSUBSYSTEM=cryptpilot"),
-        "requires-init",
-        "of somebody else",
+        "requires-adopt",
+        "without the mark of cryptpilot",
     ),
 }
 

@@ -1,0 +1,54 @@
+"""`cryptpilot adopt`: volumes that another program made, with their data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot import keys
+from cryptpilot_boot.commands.each import each
+from cryptpilot_boot.commands.key import passphrase_of, previous_of
+from cryptpilot_boot.commands.select import select
+from cryptpilot_boot.volume.adopt import adopt as adopt_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Callable
+
+    from cryptpilot_boot.commands.each import Report, Result
+    from cryptpilot_boot.config import Config, Volume
+
+
+def adopt(config: Config, names: Sequence[str], report: Report, warn: Callable[[str], None]) -> bool:
+    """Adopt volumes; True when all are ours. warn: called with what else there is to see to."""
+    warnings: dict[str, list[str]] = {}
+
+    def adopt_one(one: Volume) -> str:
+        current, previous = passphrase_of(one, config, answers), previous_of(one, config, answers)
+        done = adopt_volume(one, config.identity_file(one.volume), current, previous)
+        warnings[one.volume] = list(_warnings(one, done.inside, done.unbound.what if done.unbound else ""))
+        how = "was a volume of cryptpilot already" if done.marked else "is adopted"
+        held = f": it holds {done.inside}" if done.inside else ""
+        return f"{one.dev} {how}{held}; open it with: cryptpilot open {one.volume}"
+
+    def report_one(one: Volume, result: Result) -> None:
+        report(one, result)
+        for warning in warnings.get(one.volume, []):
+            warn(f"{one.volume}: {warning}")
+
+    with keys.Answers() as answers:
+        return each(select(config, names), adopt_one, report_one)
+
+
+def _warnings(one: Volume, inside: str, unbound: str) -> list[str]:
+    """Return what is worth a look after a volume was adopted. inside: in words, "" where it was not looked at."""
+    found = []
+    if unbound:
+        found.append(
+            f"is not bound to its disk: {unbound}; bind it where that can be written: cryptpilot bind {one.volume}"
+        )
+    if inside == "nothing" and one.makefs:
+        found.append(
+            f'no file system was found in it, and its file says makefs = "{one.makefs}": its making may have been'
+            f" interrupted; look at it before anything is written to it: blkid --probe {one.mapper_path}"
+        )
+    return found

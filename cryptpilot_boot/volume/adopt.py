@@ -1,0 +1,166 @@
+"""Taking a LUKS2 volume that another program made, with all its data.
+
+What makes a volume one of ours is a mark in its header. It is written only after the volume's secret has opened the
+header as it is checked at every opening, and after the name is bound to it: at no moment is there a marked volume that
+the name is not bound to. cryptsetup writes one copy of the header after the other, so a power cut leaves the mark
+there, or not, and adopting again finishes the job. Nothing but the mark is changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot import log
+from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_header
+from cryptpilot_boot.volume import identity, opening, state, unmarked
+from cryptpilot_boot.volume.initialize import close_leftover, telling, working_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptpilot_boot.config import Identity, Volume
+    from cryptpilot_boot.passphrase import Passphrase
+
+
+@dataclasses.dataclass(frozen=True)
+class Adopted:
+    """What was adopted.
+
+    identity: what the name is bound to; unbound: why it could not be bound, None when it is. marked: whether the mark
+    was there already. inside: what the volume holds, in words; "" where that was not looked at, as it is in use.
+    """
+
+    identity: Identity
+    unbound: CryptpilotError | None
+    marked: bool
+    inside: str
+
+
+def adopt(
+    volume: Volume,
+    path: Path,
+    ask_passphrase: Callable[[], Passphrase],
+    ask_previous: Callable[[], Passphrase] | None,
+) -> Adopted:
+    """Mark what a persistent volume's device holds, open or not, as this volume, and bind the name to it.
+
+    path: the file to write that to. ask_passphrase, ask_previous: as of `open_volume`; one of the two values has to
+    open the header, which is checked as at every opening. Whatever fails before, nothing is changed.
+    """
+    _require_persistent(volume)
+    with lock.held(volume.volume):
+        device = block.look_up(volume.dev)
+        with log.timed("probe", volume.volume, device=volume.dev):
+            found = state.look(device.node)
+            _require_adoptable(volume, found)
+            label = _label(volume, device)
+            # the binding is looked at below, with its own hint
+            unbound = dataclasses.replace(volume, identity=None)
+            header, facts = _checked(unbound, device)
+        with header:
+            if another := unmarked.another(volume, facts):
+                raise another
+            if facts.reencrypting:
+                raise DeviceError(
+                    f"{volume.dev} cannot be adopted yet: it has two volume keys", state.reencryption(volume)
+                )
+            inside = ""
+
+            def prove(passphrase: Passphrase) -> None:
+                nonlocal inside
+                opening.slot_in(unbound, device, header, passphrase)
+                inside = _look_inside(volume, device, passphrase, header)
+
+            opening.with_either_value(unbound, ask_passphrase, ask_previous, prove)
+        bound = identity.of(facts, path)
+        failed = _bind(volume, bound)
+        marked = found is not None and found.subsystem == state.COMPLETE
+        if not marked:
+            again = f"nothing else was changed; again: cryptpilot adopt {volume.volume}"
+            with log.timed("mark", volume.volume, device=volume.dev), telling(volume, "cannot be marked", again):
+                cryptsetup.set_subsystem(device.node, state.COMPLETE, label=label)
+        # as the next opening will look at it
+        as_bound = dataclasses.replace(volume, identity=None if failed else bound)
+        opening.initialized_header(as_bound, device)[0].close()
+        return Adopted(bound, failed, marked, inside)
+
+
+def _require_persistent(volume: Volume) -> None:
+    if volume.temporary:
+        raise CryptpilotError(
+            "is temporary: it is made anew at each open, and what its disk holds cannot be kept",
+            f"if the data are to be kept, its file needs another [encrypt] table than [encrypt.otp]; if not:"
+            f" cryptpilot open {volume.volume}",
+        )
+
+
+def _require_adoptable(volume: Volume, found: block.Signature | None) -> None:
+    """Raise DeviceError unless what was found may be this volume."""
+    if found is None or found.kind != "crypto_LUKS" or found.version not in ("1", "2"):
+        raise DeviceError(
+            f"{volume.dev} holds {state.describe(found)}: there is no LUKS2 volume to adopt",
+            'check "dev" in the configuration: it is the device with the LUKS2 header (lsblk --fs), not the mapping',
+        )
+    if found.version != "2":
+        raise unmarked.refusal(volume, found)
+    if found.subsystem in (state.INITIALIZING, state.TEMPORARY):
+        # how a temporary volume was encrypted nobody knows; and of what init left there is nothing to keep
+        opening.require_initialized(volume, found)
+
+
+def _checked(volume: Volume, device: block.Device) -> tuple[luks_header.Header, luks_header.Facts]:
+    """Do what `opening.checked_header` does; what no volume of ours says is no sign of tampering here."""
+    try:
+        return opening.checked_header(volume, device.node, volume.dev)
+    except luks_header.Distrusted as error:
+        raise DeviceError(
+            f"{volume.dev} cannot be adopted: {error.reason}",
+            "nothing was changed; correct the volume's file, or have cryptsetup make the volume one that can be opened"
+            " here: reencrypt gives it another cipher and digest, luksConvertKey other key slots",
+        ) from None
+
+
+def _label(volume: Volume, device: block.Device) -> str:
+    """Return the header's label, which cryptsetup would remove with the mark's writing. Raises DeviceError."""
+    label = luks_header.label(device.node)
+    if all(" " <= char <= "~" for char in label):
+        return label
+    raise DeviceError(
+        f"the label of {volume.dev} holds characters that cannot be kept",
+        f"give it another, of letters and digits: cryptsetup config {volume.dev} --label LABEL",
+    )
+
+
+def _bind(volume: Volume, bound: Identity) -> CryptpilotError | None:
+    try:
+        identity.write(volume, bound)
+    except CryptpilotError as error:
+        # one that is bound already is bound to this volume
+        return None if volume.identity else error
+    return None
+
+
+def _look_inside(volume: Volume, device: block.Device, passphrase: Passphrase, header: luks_header.Header) -> str:
+    """Open a volume that nobody uses, unseen and without writing to it, and say what it holds."""
+    close_leftover(volume)
+    if state.is_open(volume) or _in_use(device):
+        return ""
+    name = working_name(volume)
+    with log.timed("open", volume.volume, device=volume.dev), opening.telling_a_wrong_secret(volume):
+        cryptsetup.luks_open(device.node, name, passphrase, header, journal=True, readonly=True)
+    try:
+        return state.describe(block.signature(f"/dev/mapper/{name}"))
+    except DeviceError:
+        return "several kinds of data"  # as partitions whose beginning is of another program
+    finally:
+        cryptsetup.close(name)
+
+
+def _in_use(device: block.Device) -> bool:
+    try:
+        block.require_unused(device.node)
+    except DeviceError:
+        return True
+    return False

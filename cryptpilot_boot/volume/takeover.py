@@ -1,0 +1,90 @@
+"""A temporary volume takes a device that holds something else, once and by name.
+
+By itself it takes a blank device, or what its own mark is on. What the existing Rust implementation made of it carries
+no mark, or that of persistent volumes, and a person has to say that nobody needs it. The device is made blank first, so
+that what opens the volume after that does as ever; a power cut leaves it blank, or with something that has to be named
+again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot import log
+from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.system import block, lock, luks_header
+from cryptpilot_boot.volume import identity, state
+from cryptpilot_boot.volume.found import word
+from cryptpilot_boot.volume.initialize import Target, close_leftover, require_makable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptpilot_boot.config import Volume
+
+
+def require_takeable(volume: Volume, kinds: frozenset[str], others: Sequence[Volume]) -> Target | None:
+    """Return what a temporary volume would destroy; None when there is nothing that it does not take by itself.
+
+    kinds: what may be destroyed, as `found.word` names it. others: the other volumes of the configuration, of which
+    neither the device nor what is bound is ever taken. Raises CryptpilotError unless it may be: nothing is destroyed
+    unproven.
+    """
+    if not volume.temporary:
+        raise CryptpilotError(
+            "is persistent, and --overwrite is for temporary volumes: nothing was changed",
+            f"open it as it is: cryptpilot open {volume.volume}; a volume that another program made keeps its data by:"
+            f" cryptpilot adopt {volume.volume}",
+        )
+    with lock.held(volume.volume), log.timed("probe", volume.volume, device=volume.dev):
+        return _look(volume, kinds, others)
+
+
+def take(volume: Volume, agreed: Target, kinds: frozenset[str], others: Sequence[Volume]) -> None:
+    """Make a device blank for a temporary volume. agreed: what `require_takeable` returned; it is looked at again."""
+    with lock.held(volume.volume), log.timed("erase", volume.volume, device=volume.dev):
+        if _look(volume, kinds, others) != agreed:
+            raise DeviceError(
+                f"{volume.dev} is not what it was a moment ago: another device, or other content",
+                f"nothing was changed; see what it is now: lsblk --fs {volume.dev}",
+            )
+        block.erase_signatures(agreed.device.node)
+        # no old copy of a header may be found once the new one is half written
+        block.clear(agreed.device.node, [(0, luks_header.SIZE)])
+
+
+def _look(volume: Volume, kinds: frozenset[str], others: Sequence[Volume]) -> Target | None:
+    device = block.look_up(volume.dev)
+    if state.is_open(volume):
+        return None
+    close_leftover(volume)
+    block.require_unused(device.node)
+    require_makable(volume, device)
+    found = state.look(device.node)
+    refusal = state.not_ours_to_overwrite(volume, found)
+    if refusal is None or found is None:
+        return None
+    _require_nobodys(volume, device, others)
+    if found.kind.endswith("_member") or word(found) not in kinds:
+        raise refusal
+    return Target(device, found)
+
+
+def _require_nobodys(volume: Volume, device: block.Device, others: Sequence[Volume]) -> None:
+    """Raise DeviceError when the device, or what is on it, belongs to another volume that is configured."""
+    belongs = f"{volume.dev} holds {{}}, which no temporary volume takes"
+    hint = 'nothing was changed; correct "dev" in one of the two files'
+    for other in others:
+        if block.is_block_device(other.dev) and block.look_up(other.dev).number == device.number:
+            raise DeviceError(belongs.format(f'volume "{other.volume}" ({other.source})'), hint)
+    bound = [other for other in others if other.identity]
+    if not bound or not luks_header.uuid(device.node):
+        return
+    try:
+        header, facts = luks_header.copy_from(device.node)
+    except DeviceError:
+        return  # no volume opens by such a header, whatever is bound
+    header.close()
+    for other in bound:
+        if identity.objection(other, facts, volume.dev) is None:
+            raise DeviceError(belongs.format(f'what volume "{other.volume}" is bound to ({other.source})'), hint)
