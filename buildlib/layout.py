@@ -15,6 +15,8 @@ from buildlib.base import ROOT, BuildError, lay_out
 _BUNDLE = "libexec/cryptpilot"
 _FORMER_BUNDLE = "lib/cryptpilot"
 _COMMAND = "bin/cryptpilot"
+# What the existing Rust implementation calls its own since it has several: scripts and units need no change.
+_OTHER_NAME = "bin/cryptpilot-crypt"
 # A link as well: a file there gets a domain that may write units and little else.
 _GENERATOR = "lib/systemd/system-generators/cryptpilot-generator"
 _DRACUT_MODULE = "lib/dracut/modules.d/95cryptpilot"
@@ -98,7 +100,7 @@ def _install(bundle: Path, root: Path, usr: Path, checkout: Path) -> list[Path]:
     if (usr / _FORMER_BUNDLE / manifest.MANIFEST).exists():
         shutil.rmtree(usr / _FORMER_BUNDLE)
     written.append(_link(usr / _GENERATOR, usr / "libexec/cryptpilot-generator"))
-    written.append(_link(usr / _COMMAND, usr / _BUNDLE / "cryptpilot"))
+    written += [_link(usr / name, usr / _BUNDLE / "cryptpilot") for name in (_COMMAND, _OTHER_NAME)]
     return written
 
 

@@ -216,7 +216,7 @@ def test_what_is_installed_is_what_the_guide_for_packagers_lists(bundle: Path, t
     guide = (ROOT / "docs/packaging.md").read_text()
     written = layout.install(bundle, tmp_path / "root", USR)
     listed = [line.strip() for line in guide.splitlines() if line.startswith("    root/")]
-    assert listed.pop(-3) == "root/usr/share/doc/cryptpilot/cryptpilot.cdx.json"  # which this bundle lacks
+    listed.remove("root/usr/share/doc/cryptpilot/cryptpilot.cdx.json")  # which this bundle lacks
     assert listed == [str(path.relative_to(tmp_path)) for path in written if path.suffix != ".md"]
     documents = {path.name for path in (ROOT / "docs").glob("*.md")}
     assert {path.name for path in written if path.suffix == ".md"} == documents

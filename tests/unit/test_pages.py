@@ -33,7 +33,8 @@ def leaves(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iter
         for name, one in group.choices.items():
             yield from leaves(one, (*words, name))
     if not below:
-        yield words, [name for action in parser._actions for name in action.option_strings]
+        shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+        yield words, [name for action in shown for name in action.option_strings]
 
 
 LEAVES = dict(leaves(_parser()))
