@@ -34,7 +34,9 @@ _MODULES = (
     "algif_hash",
     "algif_skcipher",
 )
-_INTEGRITY_MODULES = ("dm_integrity", "authenc", "hmac")
+# loop, dmsetup, modprobe: for a cryptsetup that takes no header as a file then, see system.composite.
+_INTEGRITY_MODULES = ("dm_integrity", "authenc", "hmac", "loop")
+_INTEGRITY_PROGRAMS = ("dmsetup", "modprobe")
 _PROGRAMS = ("cryptsetup", "blkid")
 
 
@@ -160,10 +162,12 @@ def image_needs(config: Config) -> ImageNeeds:
     files = (*(volume.source for volume in volumes), *identities)
     makers = sorted({mkfs.KINDS[v.makefs].command[0] for v in volumes if v.temporary and v.makefs})
     commands = sorted({v.encrypt.command for v in volumes if isinstance(v.encrypt, Exec)})
-    modules = _MODULES + (_INTEGRITY_MODULES if any(v.integrity for v in volumes) else ())
+    integrity = any(v.integrity for v in volumes)
+    modules = _MODULES + (_INTEGRITY_MODULES if integrity else ())
+    programs = _PROGRAMS + (_INTEGRITY_PROGRAMS if integrity else ())
     return ImageNeeds(
         configuration=(global_file, *files) if volumes else (),
-        programs=(*_PROGRAMS, *makers, *commands) if volumes else (),
+        programs=(*programs, *makers, *commands) if volumes else (),
         modules=modules if volumes else (),
         network=any(volume.needs_network for volume in volumes),
         authorities=any(isinstance(v.encrypt, KmsRole) and v.encrypt.kms_cert_pem is None for v in volumes),

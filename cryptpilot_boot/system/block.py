@@ -286,6 +286,11 @@ def _mappings() -> Iterator[Mapping]:
         yield Mapping(name, uuid, device.parent)
 
 
+def number(of: Mapping) -> str:
+    """Return the "major:minor" of a device-mapper device."""
+    return _attribute(of.node / "dev")
+
+
 def size(of: Mapping) -> int:
     """Return the bytes of a device-mapper device."""
     return _SECTOR * int(_attribute(of.node / "size") or 0)
@@ -306,6 +311,12 @@ def encrypts(top: Mapping, path: str) -> bool:
     except OSError:
         return False  # it has just gone
     return top.uuid.startswith("CRYPT-") and any(_reaches(below, wanted) for below in _below(top.node))
+
+
+def lies_on(top: str, below: str) -> bool:
+    """Tell whether the device-mapper device of one name lies right on that of another."""
+    found, wanted = mapping(top), mapping(below)
+    return bool(found and wanted and wanted.node.name in [node.name for node in _below(found.node)])
 
 
 def _reaches(node: Path, wanted: str) -> bool:

@@ -15,8 +15,8 @@ import re
 import threading
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.errors import Interrupted, ProgramError
-from cryptpilot_boot.system import block, luks_header, luks_metadata
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
+from cryptpilot_boot.system import block, composite, luks_data, luks_header, luks_metadata
 from cryptpilot_boot.system.run import raise_if_interrupted, run
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ _DERIVATION = {
     False: ["--pbkdf=argon2id"],
 }
 _INTEGRITY = ["--integrity=hmac-sha256"]
-# Before, cryptsetup looks for the tags of a device whose header it is given as a file in that file.
-_INTEGRITY_SINCE = (2, 4)
 _LONGEST_FLUSH = 600.0  # seconds, until what a wipe that is cut short left in memory is on the disk
 _TO_MAP = 2.0  # seconds that making a mapping takes at most, once the key is derived
 # Argon2id takes up to half of the memory there is: of several at once, one would be killed for want of it.
@@ -49,18 +47,6 @@ _NO_JOURNAL = ["--integrity-no-journal"]
 def said(error: ProgramError, device: str) -> str:
     """Return what cryptsetup said, with the device's name in place of the file in memory that it was given for it."""
     return re.sub(r"/proc/self/fd/\d+", device, error.what)
-
-
-def require_integrity() -> None:
-    """Raise ProgramError unless this cryptsetup can make and open devices with integrity."""
-    _, text = run(["cryptsetup", "--version"])
-    version = re.search(r"(\d+)\.(\d+)\S*", text)
-    if version and (int(version[1]), int(version[2])) < _INTEGRITY_SINCE:
-        least = ".".join(map(str, _INTEGRITY_SINCE))
-        raise ProgramError(
-            f"cryptsetup {version[0]} is too old for a volume with integrity",
-            f"use a distribution with cryptsetup {least} or newer, or a volume without integrity",
-        )
 
 
 def luks_format(
@@ -85,29 +71,30 @@ def luks_format(
         raise_if_interrupted()
         if integrity:
             before_writing()
-        run(
-            [
-                "cryptsetup",
-                "luksFormat",
-                "--type=luks2",
-                "--batch-mode",
-                f"--header={header.path}",
-                f"--offset={luks_header.SIZE // 512}",
-                *_CIPHER,
-                f"--sector-size={sector_size}",
-                *(_INTEGRITY if integrity else []),
-                *(["--integrity-no-wipe"] if integrity and not wipe else []),
-                *_DERIVATION[passphrase.strong],
-                f"--subsystem={subsystem}",
-                "--key-file=-",
-                device,
-            ],
-            stdin=passphrase.reveal(),
-            pass_fds=[header.descriptor],
-            # a wipe takes hours, and cryptsetup makes a good end of it itself
-            finish=integrity and not wipe,
-            patience=_LONGEST_FLUSH,
-        )
+        with composite.place(device, header, integrity=integrity) as place:
+            run(
+                [
+                    "cryptsetup",
+                    "luksFormat",
+                    "--type=luks2",
+                    "--batch-mode",
+                    *place.options,
+                    f"--offset={luks_header.SIZE // 512}",
+                    *_CIPHER,
+                    f"--sector-size={sector_size}",
+                    *(_INTEGRITY if integrity else []),
+                    *(["--integrity-no-wipe"] if integrity and not wipe else []),
+                    *_DERIVATION[passphrase.strong],
+                    f"--subsystem={subsystem}",
+                    "--key-file=-",
+                    place.device,
+                ],
+                stdin=passphrase.reveal(),
+                pass_fds=place.descriptors,
+                # a wipe takes hours, and cryptsetup makes a good end of it itself
+                finish=integrity and not wipe,
+                patience=_LONGEST_FLUSH,
+            )
     raise_if_interrupted()
     if not integrity:
         before_writing()
@@ -131,30 +118,41 @@ def luks_open(
     a key that takes long to derive.
     """
     raise_if_interrupted()
-    try:
-        run(
-            [
-                "cryptsetup",
-                "open",
-                "--type=luks2",
-                f"--header={header.path}",
-                *_ONE_BY_ONE,
-                *([] if journal else _NO_JOURNAL),
-                *(["--readonly"] if readonly else []),
-                *(["--allow-discards"] if discard else []),
-                "--key-file=-",
-                device,
-                name,
-            ],
-            stdin=passphrase.reveal(),
-            pass_fds=[header.descriptor],
-            patience=_TO_MAP,
-        )
-        raise_if_interrupted()
-    except Interrupted:
-        for mapping in filter(None, map(block.mapping, (name, below(name)))):
-            close(mapping.name)
-        raise
+    with composite.place(device, header, integrity=luks_data.has_integrity(header), readonly=readonly) as place:
+        try:
+            run(
+                [
+                    "cryptsetup",
+                    "open",
+                    "--type=luks2",
+                    *place.options,
+                    *_ONE_BY_ONE,
+                    *([] if journal else _NO_JOURNAL),
+                    *(["--readonly"] if readonly else []),
+                    *(["--allow-discards"] if discard else []),
+                    "--key-file=-",
+                    place.device,
+                    name,
+                ],
+                stdin=passphrase.reveal(),
+                pass_fds=place.descriptors,
+                patience=_TO_MAP,
+            )
+            raise_if_interrupted()
+        except Interrupted:
+            _close_again(name)
+            raise
+        if place.whole:
+            try:
+                composite.move(name, below(name), place.whole, readonly=readonly)
+            except CryptpilotError:
+                _close_again(name)
+                raise
+
+
+def _close_again(name: str) -> None:
+    for mapping in filter(None, map(block.mapping, (name, below(name)))):
+        close(mapping.name)
 
 
 def resize(name: str, passphrase: Passphrase, header: Header, sectors: int) -> None:
@@ -282,8 +280,15 @@ def temporary(names: Iterable[str]) -> list[str]:
 
 
 def close(name: str) -> None:
-    """Remove the mapping /dev/mapper/`name`."""
+    """Remove the mapping /dev/mapper/`name`, and the one it lies on that cryptsetup made below it.
+
+    Whether there is such a one cryptsetup before 2.4 goes by the header on the disk for.
+    """
+    lower = below(name)
+    both = block.lies_on(name, lower)
     run(["cryptsetup", "close", name], finish=True)
+    if both and block.mapping(lower):
+        run(["cryptsetup", "close", lower], finish=True)
 
 
 def set_subsystem(device: str, subsystem: str, *, label: str = "") -> None:

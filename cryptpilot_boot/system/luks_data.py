@@ -52,14 +52,19 @@ def find(header: Header) -> Data:
     return Data(*segments.pop())
 
 
+def has_integrity(header: Header) -> bool:
+    """Tell whether the data are authenticated."""
+    return any("integrity" in segment for segment in _segments(header))
+
+
 def excess(header: Header, size: int) -> int:
     """Return the bytes at the end of a device of `size` bytes that are no whole sector of the data.
 
     dm-integrity passes them over by itself.
     """
-    segments = list(_segments(header))
-    if any("integrity" in segment for segment in segments):
+    if has_integrity(header):
         return 0
+    segments = list(_segments(header))
     unit = max(int(segment["sector_size"]) for segment in segments)
     return max(0, size - min(int(segment["offset"]) for segment in segments)) % unit
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log
 from cryptpilot_boot.config.model import SECTOR_SIZES
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
-from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs, partition
+from cryptpilot_boot.system import block, composite, cryptsetup, lock, luks_header, mkfs, partition
 from cryptpilot_boot.volume import identity, pending, state, unmarked
 
 if TYPE_CHECKING:
@@ -229,9 +229,7 @@ def _require_allowed(volume: Volume, found: block.Signature | None, force: Force
 
 
 def require_makable(volume: Volume, device: block.Device) -> None:
-    """Raise CryptpilotError when what is to be made on the device needs more room, or more of cryptsetup."""
-    if volume.integrity:
-        cryptsetup.require_integrity()
+    """Raise CryptpilotError when what is to be made on the device needs more room, or a program that is missing."""
     if volume.makefs:
         mkfs.require(volume.makefs)
     sector_size = _require_sector_size(volume, device)
@@ -280,6 +278,7 @@ def close_leftover(volume: Volume) -> None:
     for mapping in filter(None, map(block.mapping, (*names, *cryptsetup.temporary(block.mappings())))):
         if block.encrypts(mapping, volume.dev):
             cryptsetup.close(mapping.name)
+    composite.remove_leftover(volume.dev)
 
 
 def working_name(volume: Volume) -> str:

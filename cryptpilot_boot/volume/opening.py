@@ -286,8 +286,6 @@ def telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
         yield
     except ProgramError as error:
         if error.status != cryptsetup.WRONG_PASSPHRASE:
-            if volume.integrity:
-                cryptsetup.require_integrity()  # it says so better than cryptsetup did
             raise CryptpilotError(
                 f"{volume.dev} cannot be opened: {cryptsetup.said(error, volume.dev)}",
                 error.hint or "see what the kernel says of it (dmesg)",

@@ -284,7 +284,9 @@ def require_plan(config: Config, volume: Volume) -> None:
     commands = [volume.encrypt.command] if isinstance(volume.encrypt, Exec) else []
     makers = {"ext4": "mkfs.ext4", "xfs": "mkfs.xfs", "vfat": "mkfs.vfat", "swap": "mkswap"}
     made = [makers[volume.makefs]] if volume.temporary and volume.makefs else []
-    assert [value for kind, value in found if kind == "program"] == ["cryptsetup", "blkid", *made, *commands]
+    integrity = ["dmsetup", "modprobe"] if volume.integrity else []
+    programs_found = [value for kind, value in found if kind == "program"]
+    assert programs_found == ["cryptsetup", "blkid", *integrity, *made, *commands]
 
 
 def require_provider(encrypt: Encrypt) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,12 @@ def test_only_a_role_without_a_ca_of_its_own_needs_those_of_the_system() -> None
 def test_only_a_temporary_volume_needs_mkfs_at_boot() -> None:
     assert "mkfs.ext4" in image_needs(config(volume("a", makefs="ext4"))).programs
     assert "mkfs.ext4" not in image_needs(config(volume("a", kms=True, makefs="ext4"))).programs
+
+
+def test_integrity_needs_what_puts_a_header_and_a_disk_together() -> None:
+    needs = {on: image_needs(config(dataclasses.replace(volume("a"), integrity=on))) for on in (True, False)}
+    assert set(needs[True].programs) - set(needs[False].programs) == {"dmsetup", "modprobe"}
+    assert set(needs[True].modules) - set(needs[False].modules) == {"dm_integrity", "authenc", "hmac", "loop"}
 
 
 def test_a_command_goes_into_the_image_of_the_volume_it_opens() -> None:

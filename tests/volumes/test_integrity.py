@@ -22,6 +22,13 @@ FILE_SYSTEMS = {
     "vfat": ("fsck.vfat -n", 96 << 20),
 }
 
+# By what release they are made and used.
+VOLUMES = [
+    *(("bookworm", name, kind) for name in ("kept", "scratch") for kind in FILE_SYSTEMS),
+    ("bullseye", "kept", "ext4"),
+    ("bullseye", "scratch", "xfs"),
+]
+
 # perl, because starting a program costs a twentieth of a second in there, and these are thousands of files.
 FILES = r"""
 cat > /run/files << 'END'
@@ -68,6 +75,12 @@ END
 """
 
 
+@pytest.fixture
+def tree(tree: Path, request: pytest.FixtureRequest) -> Path:
+    """The tree of a release; that of Debian 11 has a cryptsetup before 2.4, see test_composite.py."""
+    return request.getfixturevalue("bullseye_tree") if getattr(request, "param", "") == "bullseye" else tree
+
+
 def run(
     site: machines.Site,
     tree: Path,
@@ -100,8 +113,7 @@ errors start > /dev/null
     return machines.run_with_kms(site, tree, configured + script, disks=[disk], modules=modules, timeout=timeout)
 
 
-@pytest.mark.parametrize("kind", FILE_SYSTEMS)
-@pytest.mark.parametrize("name", ["kept", "scratch"])
+@pytest.mark.parametrize(("tree", "name", "kind"), VOLUMES, indirect=["tree"])
 def test_a_file_system_on_a_device_that_was_never_wiped_is_as_good_as_any(
     site: machines.Site, tree: Path, tmp_path: Path, name: str, kind: str
 ) -> None:
@@ -185,7 +197,12 @@ perl -e '
 """
 
 
-@pytest.mark.parametrize("integrity", [True, False], ids=["integrity", "control"])
+@pytest.mark.parametrize(
+    ("tree", "integrity"),
+    [("bookworm", True), ("bookworm", False), ("bullseye", True)],
+    ids=["integrity", "control", "bullseye"],
+    indirect=["tree"],
+)
 def test_what_was_changed_on_the_disk_is_a_read_error_and_never_wrong_data(
     site: machines.Site, tree: Path, tmp_path: Path, integrity: bool
 ) -> None:
@@ -330,6 +347,7 @@ def differs(one: bytes, other: bytes) -> bool:
     return all(one[at : at + CHUNK] != other[at : at + CHUNK] for at in range(0, len(one), CHUNK))
 
 
+@pytest.mark.parametrize("tree", ["bookworm", "bullseye"], indirect=True)
 def test_a_volume_without_a_file_system_is_written_all_over(site: machines.Site, tree: Path, tmp_path: Path) -> None:
     """Nobody knows then what will be read of it: all of it can be."""
     disk = Disk(blank_disk(tmp_path / "disk.img", 64 << 20), "kept")

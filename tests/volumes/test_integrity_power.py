@@ -149,6 +149,12 @@ open() {  # true|false VOLUME=DEVICE...
 """
 
 
+@pytest.fixture(scope="module", params=["bookworm", pytest.param("bullseye", marks=pytest.mark.matrix)])
+def tree(tree: Path, request: pytest.FixtureRequest) -> Path:
+    """The tree of a release; that of Debian 11 has a cryptsetup before 2.4, see test_composite.py."""
+    return request.getfixturevalue("bullseye_tree") if request.param == "bullseye" else tree
+
+
 @pytest.fixture(scope="module")
 def workload() -> Workload:
     return make_workload()
