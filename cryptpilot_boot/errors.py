@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -79,10 +77,14 @@ def printable(text: str) -> str:
 
 def describe_bug(error: BaseException) -> str:
     """Say where an unforeseen exception came from, without its text, which may quote a value."""
+    import traceback  # it loads much, and nearly no run needs it
+
     places = [f"{frame.f_code.co_name}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
     return f"internal error: {type(error).__name__} at {' > '.join(places[-4:])}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the one of `known` that may have been meant by a word, "" when none is like it."""
+    import difflib  # as above
+
     return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")

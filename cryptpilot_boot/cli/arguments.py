@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return what a command line asks for; see `_parser`. Exits with status 2 and says why if that makes no sense."""
+    os.environ["LANGUAGE"] = "C"  # or argparse looks for a translation of its own words in hundreds of places
     words = list(sys.argv[1:] if argv is None else argv)
     # what follows is dracut's, and argparse would mix it with ours
     end = words.index("--") if "--" in words and "rebuild" in words else len(words)

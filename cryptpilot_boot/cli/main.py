@@ -8,14 +8,12 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from cryptpilot_boot.cli import keys, moving, terminal
+from cryptpilot_boot.cli import moving, terminal
 from cryptpilot_boot.cli.arguments import parse
-from cryptpilot_boot.commands import boot_service, check, generator, header, recovery_key, show, volumes
 from cryptpilot_boot.config import Boot, Config, load
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
 from cryptpilot_boot.system import init, process, run
-from cryptpilot_boot.volume import Force
 
 if TYPE_CHECKING:
     import argparse
@@ -128,10 +126,13 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-# What each command does with its arguments; True when all went well.
+# What each command does with its arguments; True when all went well. Each loads what it needs: to start is most of what
+# opening a volume takes.
 
 
 def _show(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import show
+
     paint = terminal.paint if terminal.colored() else None
     with terminal.progress():
         lines = show.show(config, arguments.volumes, as_json=arguments.json, paint=paint)
@@ -141,6 +142,9 @@ def _show(config: Config, arguments: argparse.Namespace) -> bool:
 
 
 def _init(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import volumes
+    from cryptpilot_boot.volume import Force
+
     force = Force(arguments.force_reinit, frozenset(arguments.overwrite))
     confirm = (lambda _: True) if arguments.yes else terminal.confirm
     with terminal.progress():
@@ -159,24 +163,42 @@ def _open(config: Config, arguments: argparse.Namespace) -> bool:
     with terminal.progress():
         names = moving.cleared(config, arguments) if arguments.overwrite else arguments.volumes
         if arguments.recovery_key:
+            from cryptpilot_boot.cli import keys
+            from cryptpilot_boot.commands import recovery_key
+
             return recovery_key.open_by_key(
                 config, arguments.volumes[0], terminal.report, keys.ask, check_fs=arguments.check_fs
             )
+        from cryptpilot_boot.commands import volumes
+
         good = not names or volumes.open_volumes(config, names, terminal.report, check_fs=arguments.check_fs)
         return good and len(names) == len(arguments.volumes)
 
 
 def _close(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import volumes
+
     with terminal.progress():
         return volumes.close(config, arguments.volumes, terminal.report, terminal.warn)
 
 
+def _recovery_key(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.cli import keys
+
+    return keys.enroll(config, arguments)
+
+
 def _header_backup(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import header
+
     with terminal.progress():
         return header.backup(config, arguments.volume, arguments.file.absolute(), terminal.report)
 
 
 def _header_restore(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.cli import keys
+    from cryptpilot_boot.commands import header
+
     with terminal.progress():
         return header.restore(
             config,
@@ -191,6 +213,8 @@ def _header_restore(config: Config, arguments: argparse.Namespace) -> bool:
 
 
 def _config_check(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import check
+
     with terminal.progress():
         good = check.check(
             config,
@@ -204,16 +228,19 @@ def _config_check(config: Config, arguments: argparse.Namespace) -> bool:
 
 
 def _boot_service(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import boot_service
+
     return boot_service.boot_service(config, arguments.stage, terminal.say, terminal.settle, arguments.volumes)
 
 
 def _generator(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.commands import generator
+
     generator.generate(config, arguments.normal, arguments.early)
     return True
 
 
 def _boot_report(_: Config, arguments: argparse.Namespace) -> bool:
-    # no other command, and no boot, is to take the time to load it
     from cryptpilot_boot.commands import boot_report
 
     whole = boot_report.make(arguments.log)
@@ -235,7 +262,6 @@ def _initrd_plan(config: Config, _: argparse.Namespace) -> bool:
 
 
 def _rotate(config: Config, arguments: argparse.Namespace) -> bool:
-    # nothing at boot needs it
     from cryptpilot_boot.commands import rotate
 
     with terminal.progress():
@@ -252,14 +278,10 @@ def _bind(config: Config, arguments: argparse.Namespace) -> bool:
 
 
 def _resize(config: Config, arguments: argparse.Namespace) -> bool:
-    # nothing at boot needs it
     from cryptpilot_boot.commands import resize
 
     with terminal.progress():
         return resize.resize(config, arguments.volumes, terminal.report)
-
-
-# What is about images is imported when it is asked for: the agent in an initrd does without.
 
 
 def _initrd_record(config: Config, _: argparse.Namespace) -> bool:
@@ -314,7 +336,7 @@ _COMMANDS = {
     "rotate": _rotate,
     "bind": _bind,
     "resize": _resize,
-    "recovery-key": keys.enroll,
+    "recovery-key": _recovery_key,
     "header backup": _header_backup,
     "header restore": _header_restore,
     "config check": _config_check,

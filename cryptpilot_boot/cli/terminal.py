@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import sys
 import termios
 import threading
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 _COLORS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36"}  # ECMA-48, 8.3.117
 _CLEAR_LINE = "\r\x1b[K"
 _WIDTH = 72  # characters, where no terminal says otherwise
+_NARROW = 80  # of a terminal that does not say
 _TICK = 0.5  # seconds
 _LONGEST_SECRET = 1024
 _SILENT_FOR = 1.0  # seconds a step may take before it is worth a word
@@ -238,7 +238,13 @@ def paint(text: str, color: str) -> str:
 
 def width() -> int:
     """Return how many characters a line of standard output may have: as many as the terminal's, else 72."""
-    return shutil.get_terminal_size((_WIDTH, 0)).columns if sys.stdout.isatty() else _WIDTH
+    return _columns(_WIDTH) if sys.stdout.isatty() else _WIDTH
+
+
+def _columns(otherwise: int) -> int:
+    import shutil  # only terminals need it, and with it come the decompressors
+
+    return shutil.get_terminal_size((otherwise, 0)).columns
 
 
 @contextmanager
@@ -290,8 +296,7 @@ def _set_status(line: str) -> None:
     with _speaking:
         if not line and not _status:
             return
-        width = shutil.get_terminal_size().columns
-        _status = line[: width - 1]
+        _status = line[: _columns(_NARROW) - 1]
         _put(_CLEAR_LINE + _status)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 
 from cryptpilot_boot.passphrase import Passphrase
 
@@ -11,4 +11,4 @@ _BYTES = 64
 
 def ask(timeout: float) -> Passphrase:  # noqa: ARG001 - all providers are asked alike
     """Return a fresh random passphrase."""
-    return Passphrase(secrets.token_bytes(_BYTES), strong=True)
+    return Passphrase(os.urandom(_BYTES), strong=True)

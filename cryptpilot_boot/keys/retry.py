@@ -6,7 +6,6 @@ deadline, and a change of the network is a reason to ask at once.
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
@@ -43,6 +42,8 @@ def pause(failures: int, left: float, *, throttled: bool) -> float:
         longest = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
         shortest = longest / 2
     longest = min(longest, left)
+    import random  # an answer at once needs none
+
     return random.uniform(min(shortest, longest), longest)  # noqa: S311 - no secret
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import select
-import socket
 import time
 from pathlib import Path
 from typing import Callable, TypeVar
@@ -18,7 +17,9 @@ from cryptpilot_boot.system.network import NETWORKD_STATE
 
 T = TypeVar("T")
 
-_NETLINK_KOBJECT_UEVENT = 15  # <linux/netlink.h>
+# <linux/netlink.h>
+_NETLINK_ROUTE = 0
+_NETLINK_KOBJECT_UEVENT = 15
 # Multicast groups: 1 is the kernel, 2 is udev once its rules ran and its links exist.
 _UEVENT_GROUPS = 1 | 2
 # <linux/rtnetlink.h>: RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
@@ -99,10 +100,12 @@ def device_changes() -> Changes:
 
 def network_changes() -> Changes:
     """Watch links, addresses, routes and what systemd-networkd knows coming and going."""
-    return Changes(_netlink(socket.NETLINK_ROUTE, _ROUTE_GROUPS), directory=NETWORKD_STATE.parent)
+    return Changes(_netlink(_NETLINK_ROUTE, _ROUTE_GROUPS), directory=NETWORKD_STATE.parent)
 
 
 def _netlink(family: int, groups: int) -> int:
+    import socket  # what is there at once is not waited for
+
     changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
     changes.setblocking(False)
     changes.bind((0, groups))

@@ -614,7 +614,7 @@ def test_a_report_needs_no_configuration(capsys: pytest.CaptureFixture[str], tmp
 
 
 def test_no_other_command_and_no_boot_loads_it() -> None:
-    loaded = "import cryptpilot_boot.cli.main, sys; print(*sys.modules)"
+    loaded = "import cryptpilot_boot.cli.main, cryptpilot_boot.commands.boot_service, sys; print(*sys.modules)"
     names = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
     assert "cryptpilot_boot.boot.eventlog" in names
     assert not {"cryptpilot_boot.boot.report", "cryptpilot_boot.boot.picture"} & set(names)

@@ -65,3 +65,22 @@ def test_no_command_loads_tls_before_it_asks_for_a_key() -> None:
     names = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
     assert set(commands) <= set(names)
     assert not {"ssl", "_ssl", "cryptography", "http.client"} & set(names)
+
+
+def test_a_command_loads_itself_and_no_other() -> None:
+    """To start is most of what opening a volume takes."""
+    names = _loaded("cryptpilot_boot.cli.main")
+    assert not [name for name in names if name.startswith("cryptpilot_boot.commands")]
+    names = _loaded("cryptpilot_boot.cli.main", "cryptpilot_boot.commands.volumes")
+    assert "cryptpilot_boot.volume.opening" in names
+    unneeded = {"cryptpilot_boot.boot.stage", "cryptpilot_boot.boot.eventlog", "cryptpilot_boot.commands.show"}
+    # what a wait, a failure or a terminal takes
+    assert not {*unneeded, "socket", "random", "difflib", "traceback", "shutil"} & names
+
+
+def _loaded(*modules: str) -> set[str]:
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    # without what the environment's packages load into every interpreter
+    isolated = f"import sys; sys.path[:] = {sys.path!r}; {code}"
+    found = subprocess.run([sys.executable, "-S", "-c", isolated], check=True, capture_output=True, text=True)
+    return set(found.stdout.split())
