@@ -276,13 +276,18 @@ def settings(*, verbose: bool = False, timeout: int = 60, emergency_shell: bool 
 
 
 def install(tree: Path, bundle: Path | None = None) -> Path:
-    """Install the product into a tree with `build.py install`, and what the lab wants to know of a booted system.
+    """Install the product into a tree with `build.py install`, and what the lab has on its machines.
 
     bundle: the frozen agent, by default the one that was made on this machine.
     """
     python = os.environ.get("PYTHON", "/usr/bin/python3")
     chosen: list[str | Path] = ["--bundle", bundle] if bundle else []
     run([python, CHECKOUT / "build.py", "install", "--destdir", tree, *chosen])
+    return equip(tree)
+
+
+def equip(tree: Path) -> Path:
+    """Put into a tree what types the steps of a test in the booted system, and what reports of it."""
     guest = Path(__file__).with_name("guest")
     run(["cp", "-r", f"{guest}/.", tree])
     wants = tree / "etc/systemd/system/multi-user.target.wants"

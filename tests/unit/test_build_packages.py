@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from buildlib import sbom
+from buildlib import layout, sbom
 from buildlib.base import ROOT, BuildError, digest_of_file
 from buildlib.distribute import deb, licenses, rpm, stage
 from buildlib.distribute.stage import Facts
@@ -117,8 +117,7 @@ def test_the_system_has_to_have_the_libraries_and_their_versions() -> None:
 
 def tree(place: Path) -> Path:
     """Make a tree of the files that the packages name, without a bundle in it that would take long to compress."""
-    spec = (ROOT / rpm.SPEC).read_text().partition("%files")[2].partition("%post")[0]
-    for path in re.findall(r"(/(?:usr|etc)/\S+)$", spec, re.MULTILINE):
+    for path in listed_files():
         file = place / path.strip("/").rstrip("*")
         is_directory = file.name in ("cryptpilot", "volumes", "95cryptpilot") and "bin/" not in path
         if is_directory and "completions" not in path:
@@ -130,10 +129,32 @@ def tree(place: Path) -> Path:
         file.chmod(0o644)
     for index in range(30):
         (place / f"usr/libexec/cryptpilot/{index}").write_text(f"{index}" * 100)
-    for path in place.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    for made in place.rglob("*"):
+        made.chmod(0o755 if made.is_dir() else 0o644)
     stage.settle(place, EPOCH)
     return place
+
+
+def listed_files() -> list[str]:
+    """Return the paths that the spec lists."""
+    spec = (ROOT / rpm.SPEC).read_text().partition("%files")[2].partition("%post")[0]
+    return re.findall(r"(/(?:usr|etc)/\S+)$", spec, re.MULTILINE)
+
+
+def covers(listed: str, path: str) -> bool:
+    """Tell whether an entry of the spec stands for a path, as itself, as a pattern or as a directory above it."""
+    return path.startswith(listed[:-1]) if listed.endswith("*") else f"{path}/".startswith(f"{listed}/")
+
+
+def test_the_spec_lists_all_that_is_installed_and_nothing_else(bundle: Path, tmp_path: Path) -> None:
+    """Or rpmbuild refuses it."""
+    root = tmp_path / "root"
+    layout.install(bundle, root, Path("/usr"))
+    installed = [f"/{path.relative_to(root)}" for path in root.rglob("*")]
+    files = [path for path in installed if not (root / path[1:]).is_dir() or (root / path[1:]).is_symlink()]
+    assert [path for path in files if not any(covers(listed, path) for listed in listed_files())] == []
+    unused = [listed for listed in listed_files() if not any(covers(listed, path) for path in installed)]
+    assert unused == ["/usr/share/licenses/cryptpilot"], "which is put beside the layout"
 
 
 @pytest.mark.parametrize("kind", [rpm, deb], ids=["rpm", "deb"])
