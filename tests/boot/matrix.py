@@ -35,6 +35,8 @@ WORDS = {
 """What a release has on its kernel's command line."""
 # The machine that makes the image is not the one it is for.
 DRIVERS = "virtio_pci virtio_blk virtio_net virtio_rng ext4"
+INTEGRITY = {"bullseye"}
+"""Releases whose root volume has integrity: one with a cryptsetup that takes the header and the data together only."""
 PATIENCE = 120
 """Seconds the agent has: nothing here is to fail for want of time."""
 

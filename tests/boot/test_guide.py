@@ -2,7 +2,8 @@
 
 Its command lines are typed as it prints them, on a machine with its disks: /dev/nvme0n1 is the system disk, an
 ordinary one, and /dev/nvme1n1 the data disk with two empty partitions. Only its `yum` lines are left out, as this is
-Debian. What is typed beyond the guide, to prove what it says, says so.
+Debian, and 11 at that: cryptsetup, kernel, systemd and dracut are as old as in the system that the guide is for. What
+is typed beyond the guide, to prove what it says, says so.
 
 The account is the one the cloud gives: an ordinary user who may use sudo. Without sudo, `cryptpilot show` needs root.
 """
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import machines, steps
+from tests.boot.matrix import WORDS
 from tests.lab import net, qemu
 from tests.lab.disk import Disk, blank_disk, partition
+from tests.lab.fixtures import plain_initrd
 from tests.lab.image import make_ext4, prune
 from tests.lab.tree import in_chroot, kernel
 from tests.steps import Holds, Outcome, Step, prints
@@ -200,16 +203,18 @@ class Instance:
     """The machine of the guide: its disks and where its image files are."""
 
     directory: Path
+    release: str
+    tree: Path
     system: Disk
     data: Disk
 
 
-@pytest.fixture
-def instance(tree: Path, tmp_path: Path) -> Instance:
+@pytest.fixture(params=["bullseye", pytest.param("bookworm", marks=pytest.mark.matrix)])
+def instance(lab: None, tmp_path: Path, request: pytest.FixtureRequest) -> Instance:  # noqa: ARG001
     """A machine that the product was installed on, and no more."""
+    release: str = request.param
+    tree = machines.installed_tree(tmp_path / "tree", release=release)
     root = prune(tree, tmp_path / "root")
-    for file in (root / "etc/cryptpilot/volumes").iterdir():
-        file.unlink()
     # this machine is slow, and slower yet when others work beside it
     machines.configure(root, {}, machines.settings(timeout=400))
     in_chroot(root, ["useradd", "--create-home", "--shell", "/bin/bash", USER])
@@ -220,20 +225,18 @@ def instance(tree: Path, tmp_path: Path) -> Instance:
     in_chroot(root, ["systemctl", "enable", "systemd-networkd.service"])
     system = make_ext4(tmp_path / "system.img", root, 512 << 20)
     data = partition(blank_disk(tmp_path / "data.img", 258 << 20), [128 << 20, 128 << 20])
-    return Instance(tmp_path, Disk(system, "system", nvme=True), Disk(data, "data", nvme=True))
+    return Instance(tmp_path, release, tree, Disk(system, "system", nvme=True), Disk(data, "data", nvme=True))
 
 
-def follow(
-    instance: Instance, tree: Path, initrd: Path, network: net.Namespace, what: Sequence[Step], name: str
-) -> None:
+def follow(instance: Instance, network: net.Namespace, what: Sequence[Step], name: str) -> None:
     """Turn the machine on, have the steps typed, turn it off, and check what came of them."""
     work = instance.directory / name
     work.mkdir()
     report = machines.report_disk(work / "report.img")
     machine = qemu.Machine(
-        kernel=kernel(tree),
-        initrd=initrd,
-        cmdline=f"{qemu.CONSOLE} root=/dev/nvme0n1 rw",
+        kernel=kernel(instance.tree),
+        initrd=plain_initrd(instance.release),
+        cmdline=f"{qemu.CONSOLE} root=/dev/nvme0n1 rw {WORDS.get(instance.release, '')}",
         disks=(instance.system, instance.data, steps.steps_disk(work, what, USER), report),
         netns=network,
     )
@@ -243,10 +246,8 @@ def follow(
     assert "INTEGRITY AEAD ERROR" not in found["journal"]
 
 
-def test_the_guide_step_by_step(
-    instance: Instance, tree: Path, bookworm_initrd: Path, network: net.Namespace, kms: machines.Site
-) -> None:
+def test_the_guide_step_by_step(instance: Instance, network: net.Namespace, kms: machines.Site) -> None:
     first = [*PREPARE, *TEMPORARY, *persistent(data1_file(kms)), *AUTO_OPEN]
-    follow(instance, tree, bookworm_initrd, network, first, "first")
-    follow(instance, tree, bookworm_initrd, network, AFTER_RESTART, "restarted")
+    follow(instance, network, first, "first")
+    follow(instance, network, AFTER_RESTART, "restarted")
     assert b"secret data" not in instance.data.path.read_bytes()

@@ -38,13 +38,19 @@ def bookworm_tree(lab: None) -> Path:  # noqa: ARG001
 
 
 @pytest.fixture(scope="session")
-def bookworm_initrd(bookworm_tree: Path) -> Path:
+def bookworm_initrd(lab: None) -> Path:  # noqa: ARG001
     """Return the initrd that dracut makes in that tree when nothing is asked of it."""
+    return plain_initrd("bookworm")
+
+
+def plain_initrd(suite: str) -> Path:
+    """Return the initrd that dracut makes in a release's tree when nothing is asked of it, cached."""
+    tree = root_tree(suite)
 
     def make(path: Path) -> None:
-        make_initrd(bookworm_tree, path)
+        make_initrd(tree, path)
 
-    return cached("initrd-plain", [bookworm_tree.name], make)
+    return cached(f"initrd-plain-{suite}", [tree.name], make)
 
 
 @pytest.fixture
