@@ -57,6 +57,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.parser.error("--recovery-key is of one volume")
     if arguments.command == "open" and arguments.recovery_key and arguments.overwrite:
         arguments.parser.error("--overwrite is for temporary volumes, which have no recovery key")
+    if arguments.command == "open" and arguments.overwrite:
+        arguments.needs_all_files = True  # as init: no file may hide a volume that has the device already
     return arguments
 
 

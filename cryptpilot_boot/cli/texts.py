@@ -9,8 +9,8 @@ exit status:
   2    the command line is wrong, or a file of the configuration
   130  interrupted; nothing was left half open
 
-Volumes are described in /etc/cryptpilot/volumes/*.toml, one file each. When one of them is wrong, init, initrd plan and
-initrd rebuild do nothing; other commands go on with the others.
+Volumes are described in /etc/cryptpilot/volumes/*.toml, one file each. When one of them is wrong, init, open
+--overwrite, initrd plan and initrd rebuild do nothing; other commands go on with the others.
 """
 
 INIT = """\

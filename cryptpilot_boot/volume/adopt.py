@@ -152,8 +152,9 @@ def _look_inside(volume: Volume, device: block.Device, passphrase: Passphrase, h
         cryptsetup.luks_open(device.node, name, passphrase, header, journal=True, readonly=True)
     try:
         return state.describe(block.signature(f"/dev/mapper/{name}"))
-    except DeviceError:
-        return "several kinds of data"  # as partitions whose beginning is of another program
+    except DeviceError as error:
+        # as with integrity, where what was never written cannot be read
+        return f"what cannot be told: {error.what.replace(f'/dev/mapper/{name}', volume.mapper_path)}"
     finally:
         cryptsetup.close(name)
 

@@ -67,6 +67,12 @@ def test_no_key_provider_is_asked_by_the_older_name_of_that_too() -> None:
     assert (asks.skip_check_passphrase, skips.skip_check_passphrase) == (False, True)
 
 
+def test_what_destroys_data_knows_every_volume() -> None:
+    """A file that cannot be used may hide a volume that has the device."""
+    plain, overwriting = parse(["open", "a"]), parse(["open", "a", "--overwrite", "ext4"])
+    assert (plain.needs_all_files, overwriting.needs_all_files) == (False, True)
+
+
 def test_show_has_the_keys_of_both_and_no_credentials(tmp_path: Path) -> None:
     otp = GUIDE_OTP.replace('"data0"', '"scratch"').replace("/dev/nvme1n1p1", "/dev/absent")
     configure(tmp_path, ROLE + 'kms_instance_id = "kst-1"\n', otp)
