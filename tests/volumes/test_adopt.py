@@ -15,6 +15,7 @@ import pytest
 
 from tests import machines
 from tests.lab.disk import Disk, blank_disk
+from tests.lab.tree import PYTHONS
 from tests.lab.uml import run_uml
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ MADE = {
     "tags": Made(
         f"""{FORMAT} --pbkdf=argon2id {_FAST} --sector-size=4096 --integrity=hmac-sha256 --integrity-no-wipe {{device}}
 cryptsetup open --key-file=/run/key {{device}} making; size=$(blockdev --getsize64 /dev/mapper/making)
-truncate -s $size /run/{{name}}.img; mkfs.ext4 -q /run/{{name}}.img
+truncate -s $size /run/{{name}}.img; mkfs.ext4 -q -b 4096 /run/{{name}}.img
 dd if=/run/{{name}}.img of=/dev/mapper/making bs=1M count=16 conv=notrunc status=none
 dd if=/run/{{name}}.img of=/dev/mapper/making bs=4096 conv=notrunc,sparse status=none
 end=$((size / 4096 - 512))
@@ -151,6 +152,29 @@ done 2> /dev/null
     assert [said["kept", name] for name in MADE] == [
         f"kept by {name}\n" if "ext4" in one.inside else "" for name, one in MADE.items()
     ]
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("release", PYTHONS)
+def test_each_release_adopts_what_its_own_cryptsetup_made(lab: None, tmp_path: Path, release: str) -> None:  # noqa: ARG001
+    """The existing implementation's own system has cryptsetup 2.3."""
+    tree = machines.installed_tree(tmp_path / "tree", release=release)
+    disks = {name: Disk(blank_disk(tmp_path / f"{name}.img", SIZE), name) for name in ("guide", "tags")}
+    script = machines.NO_VOLUMES + "".join(
+        machines.exec_volume(name, disk.device, integrity=MADE[name].integrity)
+        + MADE[name].make.format(device=disk.device, name=name)
+        for name, disk in disks.items()
+    )
+    script += """
+for name in guide tags; do
+    cryptpilot adopt $name; cryptpilot open $name; mount /dev/mapper/$name /mnt; cat /mnt/file; umount /mnt
+    cryptpilot close $name
+done
+"""
+    said = run_uml(tree, script, disks=list(disks.values()), timeout=240).check().stdout
+    for name in disks:
+        assert f"virtio-{name} is adopted: it holds data of type ext4" in said
+        assert f"kept by {name}\n" in said
 
 
 def test_nothing_is_adopted_that_is_not_proven(tree: Path, tmp_path: Path) -> None:
