@@ -34,9 +34,11 @@ setup:
 	@sh tests/lab/setup.sh
 
 build:
+	@sh tests/lab/setup.sh build
 	@$(PYTHON) build.py freeze
 
 reproducible:
+	@sh tests/lab/setup.sh build
 	@$(PYTHON) build.py reproduce
 
 packages:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from buildlib import audit, elf, freeze, layout, locks, manifest, python, reproduce, venv
+from buildlib import audit, elf, freeze, interpreter, layout, locks, manifest, python, reproduce, venv
 from buildlib.base import ROOT, BuildError, digest_of_file, note
 from buildlib.distribute import deb, rpm, stage
 
@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 _EPILOG = """\
 environment:
-  PYTHON            the Python to build with, and to freeze (default: the one that runs this)
+  PYTHON            the Python of the environments for checks (default: the one that runs this)
   CRYPTPILOT_CACHE  where environments and finished bundles are kept (default: ~/.cache/cryptpilot)
 
 See docs/packaging.md.
@@ -106,26 +106,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _freeze(arguments: argparse.Namespace) -> None:
-    interpreter = python.chosen()
-    python.require_shared_library(interpreter)
     venv.require_locks("build")
-    wanted = freeze.origin(interpreter)
+    frozen = interpreter.interpreter()
+    wanted = freeze.origin(frozen)
     output = _in_checkout(arguments.output) / freeze.NAME
     if not freeze.is_current(output, wanted):
         bundle = freeze.cached(wanted)
         if not freeze.is_current(bundle, wanted):
-            _continue_within(venv.environment("build", interpreter), interpreter)
-            bundle = freeze.freeze(interpreter)
+            _continue_within(venv.environment("build", frozen))
+            bundle = freeze.freeze(frozen)
         freeze.lay_out_all(bundle, output)
     _describe(output)
 
 
-def _continue_within(environment: Path, interpreter: python.Python) -> None:
+def _continue_within(environment: Path) -> None:
     """Start this program again with the Python of an environment, unless it is running there."""
     if Path(sys.prefix) == environment:
         return
     within = environment / "bin/python"
-    os.environ["PYTHON"] = str(interpreter.path)
+    os.environ["PYTHON"] = str(python.chosen().path)
     os.execv(within, [str(within), __file__, *sys.argv[1:]])  # noqa: S606 - no shell is what is wanted
 
 
@@ -135,12 +134,12 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _reproduce(_: argparse.Namespace) -> None:
-    interpreter = python.chosen()
-    _continue_within(venv.environment("build", interpreter), interpreter)
+    frozen = interpreter.interpreter()
+    _continue_within(venv.environment("build", frozen))
     with tempfile.TemporaryDirectory(prefix="cryptpilot-") as name:
         place = Path(name)
         commit = reproduce.clone(place / "clone")
-        first = freeze.freeze(interpreter)
+        first = freeze.freeze(frozen)
         note(f"building {commit} once more, with environments of its own")
         second = reproduce.build(place / "clone", place / "cache", place / "dist")
         found = reproduce.differences(first.parent, second.parent)
@@ -193,16 +192,17 @@ def _packages(arguments: argparse.Namespace) -> None:
 
 def _make_packages(bundle: Path, output: Path, release: str) -> list[Path]:
     about = stage.facts(bundle, release, stage.commit())
-    interpreter = python.chosen()
-    if manifest.load(bundle)["inputs"] != freeze.origin(interpreter).inputs:
+    frozen = interpreter.interpreter()
+    if manifest.load(bundle)["inputs"] != freeze.origin(frozen).inputs:
         raise BuildError(f"{bundle} was not made from what is checked out", "make it first: build.py freeze")
-    with stage.staged(bundle, venv.environment("build", interpreter), about) as root:
+    with stage.staged(bundle, venv.environment("build", frozen), about) as root:
         return [kind.build(root, about, output) for kind in (rpm, deb)]
 
 
 def _venv(arguments: argparse.Namespace) -> None:
     venv.require_locks(arguments.name)
-    print(venv.environment(arguments.name, python.chosen()))
+    chosen = interpreter.interpreter() if arguments.name == "build" else python.chosen()
+    print(venv.environment(arguments.name, chosen))
 
 
 def _audit(_: argparse.Namespace) -> None:

@@ -43,20 +43,8 @@ class Vulnerability:
     fixed: tuple[str, ...] = ()
 
 
-# What remains, and why it does no harm here. All of it is in the last releases for Python 3.9; newer Pythons have newer
-# ones.
-_ON_THE_BUILD_MACHINE = "runs on the build machine alone, on files whose hashes are in the locks"
-REMAINING = {
-    ("pip", "26.0.1", "CVE-2026-13346"): _ON_THE_BUILD_MACHINE,
-    ("pip", "26.0.1", "CVE-2026-3219"): _ON_THE_BUILD_MACHINE,
-    ("pip", "26.0.1", "CVE-2026-6357"): _ON_THE_BUILD_MACHINE,
-    ("pip", "26.0.1", "CVE-2026-8643"): _ON_THE_BUILD_MACHINE,
-    ("requests", "2.32.5", "CVE-2026-25645"): "for certificates within zip files: the agent's is a file of its own",
-    ("setuptools", "82.0.1", "CVE-2026-59890"): "for making source archives on macOS: none are made",
-    ("urllib3", "2.6.3", "CVE-2026-44431"): "for redirects by way of urllib3 itself: the SDK calls requests",
-    ("urllib3", "2.6.3", "CVE-2026-44432"): "for answers in Brotli, which nothing in the bundle reads, or dropped half"
-    " read; and from the KMS instance alone, whose certificate is checked",
-}
+# What remains, and why it does no harm here, by package, version and name.
+REMAINING: dict[tuple[str, str, str], str] = {}
 
 
 class NotKnownError(BuildError):

@@ -19,15 +19,21 @@ if TYPE_CHECKING:
     from elftools.elf.dynamic import DynamicTag
     from elftools.elf.elffile import ELFFile
 
+FLOOR = {"GCC": "4.2.0", "GLIBC": "2.28", "ZLIB": "1.2.9"}
+"""The highest version that a bundle may need of each kind of system library: what the oldest system it is for has.
+
+That is Enterprise Linux 8: glibc 2.28, zlib 1.2.11, libgcc_s of GCC 8. The interpreter is compiled for this glibc."""
+
 # What a target has for sure, so that no bundle may carry it: the C library with all its parts, which a process must
-# not mix, and zlib, which the launcher (PyInstaller's bootloader) is linked with and needs before it can look into
-# the bundle.
+# not mix; libgcc_s, which belongs to it (glibc loads it to end a thread, and its packages require it); and zlib, which
+# the launcher (PyInstaller's bootloader) is linked with and needs before it can look into the bundle.
 SYSTEM_LIBRARIES = frozenset(
     {
         "ld-linux-aarch64.so.1",
         "ld-linux-x86-64.so.2",
         "libc.so.6",
         "libdl.so.2",
+        "libgcc_s.so.1",
         "libm.so.6",
         "libpthread.so.0",
         "librt.so.1",
@@ -165,6 +171,31 @@ def minimum_versions(elves: Iterable[Elf]) -> dict[str, str]:
                     f"{elf.path} needs {version} of {library}, which another build of that library need not have",
                     f"build on a system where {elf.path} uses public interfaces only",
                 )
-            number = tuple(int(part) for part in match[2].split("."))
+            number = _number(match[2])
             highest[match[1]] = max(number, highest.get(match[1], ()))
     return {kind: ".".join(map(str, number)) for kind, number in sorted(highest.items())}
+
+
+def above_floor(elves: Iterable[Elf]) -> list[str]:
+    """Say of each file which version it needs of a system library that is above `FLOOR`, or of no kind there."""
+    return [
+        f"{one.path} needs {kind} {version}, and the floor is {FLOOR.get(kind, 'none of it')}"
+        for one in elves
+        for kind, version in minimum_versions([one]).items()
+        if kind not in FLOOR or _number(version) > _number(FLOOR[kind])
+    ]
+
+
+def require_floor(elves: Sequence[Elf]) -> None:
+    """Raise BuildError with all that is `above_floor`, if there is any."""
+    found = above_floor(elves)
+    if found:
+        raise BuildError(
+            "the bundle would not start on the oldest system it is for:\n  " + "\n  ".join(found),
+            "a library of this machine came along, or a package's wheel is for newer systems: requirements/agent.lock"
+            " must name wheels for manylinux of the floor, or older; FLOOR is in buildlib/elf.py",
+        )
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))

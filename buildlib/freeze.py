@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildlib import elf, manifest, sbom, venv
+from buildlib import elf, interpreter, manifest, sbom, venv
 from buildlib.base import (
     ROOT,
     BuildError,
@@ -68,7 +68,7 @@ def sources() -> list[Path]:
 def origin(python: Python) -> manifest.Origin:
     """Say what a bundle made now would be made from."""
     parts = [part for path in sources() for part in (str(path.relative_to(ROOT)).encode(), path.read_bytes())]
-    parts += [digest_of_file(path).encode() for path in python.libraries]
+    parts.append(interpreter.key().encode())
     version = re.search(r'^__version__ = "(.+)"$', (ROOT / "cryptpilot_boot/__init__.py").read_text(), re.MULTILINE)
     if version is None:
         raise BuildError('cryptpilot_boot/__init__.py has no line __version__ = "..."')
@@ -160,6 +160,7 @@ def _finish(bundle: Path, work: Path, wanted: manifest.Origin) -> None:
     files = [path for path in sorted(bundle.rglob("*")) if path.is_file()]
     elves = [found for path in files if (found := elf.read(path, str(path.relative_to(bundle))))]
     elf.require_closed(elves, _LIBRARY_DIRECTORY)
+    elf.require_floor(elves)
     manifest.write(bundle, wanted, elves)
     sbom.write(sbom.beside(bundle), bundle, work, Path(sys.prefix, venv.INSTALLED), elves)
     (bundle.parent / DIGESTS).write_text(_digests(bundle.parent))

@@ -7,9 +7,13 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from buildlib import python, venv
+from buildlib import compiler, python, venv
 from buildlib.base import ROOT, BuildError, digest_of_file, run
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
 
 # Each with what it must agree with: they are installed together.
 _LOCKS = {
@@ -18,6 +22,7 @@ _LOCKS = {
     "dev": ["agent", "build"],
     "sdk": [],
     "audit": [],
+    "compiler": [],
 }
 
 # The SDK asks for cryptography < 42 and pyOpenSSL < 23.3 for a function we do without, and for protobuf < 3.21 for its
@@ -35,8 +40,12 @@ pyopenssl
 # Their wheels hold compiled modules for some Pythons and not for others. Compiled ones cost bytes, gain nothing on the
 # little these packages do here, and hide what they import from PyInstaller.
 _PURE = ("charset-normalizer", "tomli")
-# To be plain Python too, but its source archive builds compiled modules: its lock names the one wheel without them.
-_PURE_WHEELS = ("protobuf",)
+# Of these pip would take the newest kind of wheel that suits the build machine, so the lock names other ones alone:
+# protobuf is to be plain Python, which its source archive does not give; what is compiled is to start on the floor of
+# buildlib/elf.py.
+_PLAIN = ("--implementation=py", "--platform=any")
+_COMPILED = tuple(("--python-version=3.11", f"--platform=manylinux_2_28_{machine}") for machine in compiler.TARGETS)
+_WHEELS = {"protobuf": (_PLAIN,), "cryptography": _COMPILED}
 
 _OPTIONS = {
     "agent": [
@@ -47,8 +56,8 @@ _OPTIONS = {
     ],
 }
 
-# Python 3.9.0 and 3.9.1 would need a cryptography of their own, with known vulnerabilities.
-_OLDEST = "3.9.2"
+# What the checks run with on Debian 12; what is frozen is newer.
+_OLDEST = "3.11.2"
 
 # A lock is for everybody: it says what, not from where.
 _PLACE = re.compile(r"://|^\s*(-i|-f|--(extra-)?index-url|--find-links)\b|(^|\s)/|\s@\s", re.MULTILINE)
@@ -97,23 +106,27 @@ def _compile(workplace: Path, lock: str, *, upgrade: bool) -> None:
         hint="uv asks a package index: see whether this machine reaches it",
     )
     if lock == "agent":
-        for name in _PURE_WHEELS:
-            _keep_pure_wheels(workplace, lock, name)
+        for name in _WHEELS:
+            _keep_wheels(workplace, lock, name)
     if names_a_place((workplace / _path(lock)).read_text()):
         raise BuildError(f"{_path(lock)} would name a place to fetch from", f"look at requirements/{lock}.in")
 
 
-def _keep_pure_wheels(workplace: Path, lock: str, name: str) -> None:
-    """Of a package's hashes keep those of the wheels that are plain Python, so that pip takes no other file."""
+def _keep_wheels(workplace: Path, lock: str, name: str) -> None:
+    """Of a package's hashes keep those of the wheels in `_WHEELS`, so that pip takes no other file."""
     path = workplace / _path(lock)
     text = path.read_text()
     for version in re.findall(rf"^{name}==([\w.]+)", text, re.MULTILINE):
-        wheel = _pure_wheel(workplace / "wheels", f"{name}=={version}")
-        text = with_hash_alone(text, f"{name}=={version}", digest_of_file(wheel))
+        requirement = f"{name}=={version}"
+        kept = {
+            digest_of_file(_wheel(workplace / f"wheels-{number}", requirement, options))
+            for number, options in enumerate(_WHEELS[name])
+        }
+        text = with_hashes_alone(text, requirement, kept)
     path.write_text(text)
 
 
-def _pure_wheel(directory: Path, requirement: str) -> Path:
+def _wheel(directory: Path, requirement: str, options: Sequence[str]) -> Path:
     venv.require_locks("dev")
     run(
         [
@@ -124,25 +137,26 @@ def _pure_wheel(directory: Path, requirement: str) -> Path:
             "--quiet",
             "--no-deps",
             "--only-binary=:all:",
-            "--implementation=py",
-            "--platform=any",
             "--ignore-requires-python",
+            *options,
             f"--dest={directory}",
             requirement,
         ],
         hint="pip asks a package index: see whether this machine reaches it",
     )
-    (wheel,) = directory.glob(f"{requirement.replace('==', '-')}-*-none-any.whl")
+    (wheel,) = directory.glob(f"{requirement.replace('==', '-')}-*.whl")
     return wheel
 
 
-def with_hash_alone(text: str, requirement: str, sha256: str) -> str:
-    """Return a lock's text with no other hash for a requirement than this. Raises BuildError if it is not there."""
-    kept = f"    --hash=sha256:{sha256}"
+def with_hashes_alone(text: str, requirement: str, kept: Collection[str]) -> str:
+    """Return a lock's text with no other hashes for a requirement than these. Raises BuildError if one is not there."""
+    lines = [f"    --hash=sha256:{sha256}" for sha256 in sorted(kept)]
     entry = re.search(rf"^{re.escape(requirement)} [^\n]*\n(?: +--hash=[^\n]+\n)+", text, re.MULTILINE)
-    if entry is None or kept not in entry[0]:
-        raise BuildError(f"{requirement} with the hash {sha256} is not in the lock", "run build.py lock once more")
-    return text.replace(entry[0], entry[0].split("\n")[0] + f"\n{kept}\n")
+    if entry is None or not all(line in entry[0] for line in lines):
+        raise BuildError(
+            f"{requirement} with the hashes {', '.join(sorted(kept))} is not in the lock", "run build.py lock once more"
+        )
+    return text.replace(entry[0], " \\\n".join([entry[0].split("\n")[0].removesuffix(" \\"), *lines]) + "\n")
 
 
 def names_a_place(text: str) -> bool:

@@ -3,8 +3,6 @@
 What is not in the bundle is not in the list, whatever the lock files name. Every file of the bundle and every module in
 its archives is an occurrence of the component it comes from. It holds no time and no number made up, so the same bundle
 has the same list.
-
-Uses, where they exist: dpkg-query or rpm, for the packages that system libraries come from.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from buildlib import archive, manifest, packages
+from buildlib import archive, manifest, sources
 from buildlib.base import ROOT, BuildError, digest_of_file
 
 if TYPE_CHECKING:
@@ -76,11 +74,11 @@ def write(place: Path, bundle: Path, work: Path, installed: Path, elves: Sequenc
     Raises BuildError when it cannot be told where something in the bundle comes from.
     """
     table = manifest.load(bundle)
-    sources = _sources(bundle, work)
-    owners = _Owners(table["python"], _hashes(installed), packages.owners(path for path in sources.values() if path))
+    origins = _origins(bundle, work)
+    owners = _Owners(_hashes(installed))
     application = Component(_APPLICATION, _application_table(table["version"]))
     components: dict[str, Component] = {}
-    for location, source in sources.items():
+    for location, source in origins.items():
         if ROOT in source.parents or work in source.parents:
             application.locations.append(location)
         else:
@@ -103,7 +101,7 @@ def is_of(place: Path, bundle: Path) -> bool:
     return {"name": _OF_THE_MANIFEST, "value": digest_of_file(bundle / manifest.MANIFEST)} in properties
 
 
-def _sources(bundle: Path, work: Path) -> dict[str, Path]:
+def _origins(bundle: Path, work: Path) -> dict[str, Path]:
     """Return all that is in a bundle with the file it was made from."""
     collected = {}
     for target, source, kind in ast.literal_eval((work / "agent/COLLECT-00.toc").read_text())[0]:
@@ -149,10 +147,8 @@ def _source(module: str, places: Iterable[Path]) -> Path:
 class _Owners:
     """Finds the component that a file belongs to."""
 
-    def __init__(self, python: str, hashes: Mapping[str, str], owned: Mapping[Path, packages.Package]) -> None:
-        self._python = python
+    def __init__(self, hashes: Mapping[str, str]) -> None:
         self._hashes = hashes
-        self._owned = owned
         self._standard = Path(sysconfig.get_path("stdlib"))
         self._distributions = {
             Path(str(distribution.locate_file(file))): distribution
@@ -164,22 +160,20 @@ class _Owners:
         """Add what is at `location`, made from `source`, to the component it belongs to."""
         distribution = self._distributions.get(source)
         if distribution:
-            component = components.setdefault(*_entry(_of_distribution(distribution, self._hashes)))
+            component = _of_distribution(distribution, self._hashes)
+        elif self._standard in source.parents or source.name.startswith("libpython"):
+            component = _of_source(sources.PYTHON, _PYTHON)
+        elif source.parent == self._standard.parent:
+            component = _of_source(sources.OPENSSL)
         else:
-            among = components
-            if self._standard in source.parents or source.name.startswith("libpython"):
-                python = components.setdefault(*_entry(_of_python(self._python)))
-                if source not in self._owned:
-                    python.locations.append(location)
-                    return
-                among = python.parts
-            package = self._owned.get(source)
-            component = among.setdefault(*_entry(_of_package(package) if package else _of_file(location, bundle)))
+            component = _of_file(location, bundle)
+        component = components.setdefault(component.reference, component)
         component.locations.append(location)
-
-
-def _entry(component: Component) -> tuple[str, Component]:
-    return component.reference, component
+        if component.reference == _PYTHON and source.name.startswith("_ctypes."):
+            libffi = _of_source(sources.LIBFFI)
+            libffi.locations.append(location)
+            components[libffi.reference] = libffi
+            component.needs.add(libffi.table["name"])
 
 
 def _application_table(version: str) -> Table:
@@ -192,23 +186,19 @@ def _application_table(version: str) -> Table:
     }
 
 
-def _of_python(version: str) -> Component:
-    return Component(
-        _PYTHON,
-        {
-            "type": "platform",
-            "name": "CPython",
-            "version": version,
-            "licenses": [{"license": {"id": "Python-2.0.1"}}],
-            "cpe": f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*",
-            "purl": f"pkg:generic/python@{version}",
-        },
-    )
-
-
-def _of_package(package: packages.Package) -> Component:
-    table = {"type": "library", "name": package.name, "version": package.version, "purl": package.purl}
-    return Component(package.purl, {**table, "properties": [{"name": "source package", "value": package.source}]})
+def _of_source(source: sources.Source, reference: str = "") -> Component:
+    """Return the component that was compiled from a source archive; the hash is the archive's."""
+    table: Table = {
+        "type": "platform" if source is sources.PYTHON else "library",
+        "name": source.name,
+        "version": source.version,
+        "hashes": [{"alg": "SHA-256", "content": source.sha256}],
+        "licenses": [{"license": {"id": source.license}}],
+        "cpe": source.cpe,
+        "purl": source.purl,
+        "properties": [{"name": "source archive", "value": source.file}],
+    }
+    return Component(reference or source.purl, {key: value for key, value in table.items() if value})
 
 
 def _of_file(location: str, bundle: Path) -> Component:
@@ -278,20 +268,15 @@ def _add_needs(application: Component, components: Mapping[str, Component], elve
     names = {component.table["name"]: reference for reference, component in components.items()}
     for component in components.values():
         component.needs = {names[name] for name in component.needs if name in names}
-        component.needs |= {part.reference for part in _carried_parts(component)}
-    linked = [one for outer in components.values() for one in (outer, *_carried_parts(outer))]
+    # a library that was linked into a module of Python is the module's part, and not what needs other libraries
+    linked = sorted(components.values(), key=lambda component: component.reference == _PYTHON)
     holders = {location: component for component in linked for location in component.locations}
     for one in elves:
         holder, needed = holders.get(one.path), [holders.get(f"_internal/{library}") for library in one.needed]
         if holder:
             holder.needs |= {component.reference for component in needed if component} - {holder.reference}
-    wanted = {reference for component in linked for reference in component.needs}
+    wanted = {reference for component in components.values() for reference in component.needs}
     application.needs = set(components) - wanted | {_PYTHON}
-
-
-def _carried_parts(component: Component) -> Iterable[Component]:
-    """Return the parts that have files of their own in the bundle: those of Python."""
-    return component.parts.values() if component.reference == _PYTHON else ()
 
 
 def _document(application: Component, components: Mapping[str, Component], manifest_sha256: str) -> Table:

@@ -23,6 +23,7 @@ LOCK_SETS = {
     "dev": ("agent", "build", "dev"),
     "sdk": ("sdk",),
     "audit": ("audit",),
+    "compiler": ("compiler",),
 }
 
 # Source archives are built with these, and by this pip. They go in first: pip's own way would fetch them anew for each
@@ -72,7 +73,8 @@ def _make(place: Path, python: Python, name: str, texts: list[str]) -> None:
     )
     builders = place / "builders.txt"
     builders.write_text("".join(entries(text, _BUILDERS) for text in texts))
-    _install(place, [builders])
+    if builders.read_text():
+        _install(place, [builders])
     _install(place, locks(name), f"--report={place / INSTALLED}")
 
 

@@ -14,7 +14,7 @@ import pytest
 from PyInstaller.archive.readers import CArchiveReader
 
 import cryptpilot_boot
-from buildlib import elf, freeze, python, reproduce, venv
+from buildlib import elf, freeze, interpreter, reproduce, venv
 from buildlib.base import ROOT, BuildError
 
 Finished = subprocess.CompletedProcess
@@ -23,6 +23,11 @@ Finished = subprocess.CompletedProcess
 def build(*arguments: str | Path, cwd: Path = ROOT) -> Finished[str]:
     command = [sys.executable, ROOT / "build.py", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def elves(bundle: Path) -> list[elf.Elf]:
+    files = [path for path in bundle.rglob("*") if path.is_file()]
+    return [found for path in files if (found := elf.read(path, str(path.relative_to(bundle))))]
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +71,19 @@ def test_no_place_of_the_build_machine_is_in_it(bundle: Path) -> None:
 
 def test_another_build_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
     checkout = tmp_path / "a checkout elsewhere"
-    used = [ROOT / "build.py", *(ROOT / "tests").glob("*.py"), *(ROOT / "tests/kms").glob("*.py")]
+    used = [
+        ROOT / "build.py",
+        *(path for place in ("buildlib/distribute", "tests", "tests/kms") for path in (ROOT / place).glob("*.py")),
+    ]
     for path in [*freeze.sources(), *used]:
         copy = checkout / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    # The environment may be the same, which saves a minute; nothing that was frozen from it is.
-    environment = venv.environment("build", python.chosen())
+    # Interpreter and environment may be the same, which saves minutes; nothing that was frozen from them is.
+    python = interpreter.interpreter()
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / environment.name).symlink_to(environment)
+    for kept in (python.path.parent.parent, venv.environment("build", python)):
+        (tmp_path / "cache" / kept.name).symlink_to(kept)
     second = reproduce.build(checkout, tmp_path / "cache", tmp_path / "dist")
     assert [path.name for path in (tmp_path / "cache").glob("bundle-*/*") if path.is_dir()] == ["cryptpilot"]
     assert reproduce.differences(bundle.parent, second.parent) == []
@@ -113,13 +122,19 @@ def test_what_is_beside_the_bundle_is_made_anew_too(bundle: Path) -> None:
 
 def test_a_library_taken_away_is_missed(bundle: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(bundle, tmp_path / "copy")
-    (copy / "_internal/libffi.so.8").unlink(missing_ok=True)
     (library,) = copy.glob("_internal/libssl.so*")
     library.unlink()
-    files = [path for path in copy.rglob("*") if path.is_file()]
-    elves = [found for path in files if (found := elf.read(path, str(path.relative_to(copy))))]
     with pytest.raises(BuildError, match=rf"_ssl\.\S+ needs {library.name}"):
-        elf.require_closed(elves, "_internal")
+        elf.require_closed(elves(copy), "_internal")
+
+
+def test_a_library_of_the_build_machine_is_noticed(bundle: Path) -> None:
+    """Debian 12's libgcc_s needs glibc 2.35, and comes along where the system's is not left to the system."""
+    (library,) = Path("/usr/lib").glob("*/libgcc_s.so.1")
+    found = elf.read(library, "_internal/libgcc_s.so.1")
+    assert found
+    with pytest.raises(BuildError, match=r"libgcc_s\.so\.1 needs GLIBC 2\.\d+, and the floor is"):
+        elf.require_floor([*elves(bundle), found])
 
 
 def test_a_second_freeze_does_nothing(bundle: Path) -> None:
@@ -160,7 +175,8 @@ def test_the_manifest_names_the_bundle_s_origin(bundle: Path) -> None:
     table = json.loads((bundle / "manifest.json").read_text())
     assert table["version"] == cryptpilot_boot.__version__
     assert set(table["system_libraries"]) <= elf.SYSTEM_LIBRARIES
-    assert "GLIBC" in table["minimum_versions"]
+    assert table["minimum_versions"]["GLIBC"] in {"2.28", "2.27", "2.26", "2.25"}
+    assert table["minimum_versions"].keys() <= elf.FLOOR.keys()
     assert table["size"] == sum(entry["size"] for entry in table["files"])
 
 

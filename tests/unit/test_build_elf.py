@@ -154,3 +154,34 @@ def test_a_damaged_elf_file_fails_the_build(tmp_path: Path) -> None:
     (tmp_path / "half.so").write_bytes(b"\x7fELF\x02\x01\x01" + bytes(3))
     with pytest.raises(BuildError, match=r"half\.so"):
         elf.read(tmp_path / "half.so", "half.so")
+
+
+@pytest.mark.parametrize(
+    ("library", "version", "fault"),
+    [
+        ("libc.so.6", "GLIBC_2.29", "a.so needs GLIBC 2.29, and the floor is 2.28"),
+        ("libm.so.6", "GLIBC_2.100", "a.so needs GLIBC 2.100, and the floor is 2.28"),
+        ("libc.so.6", "GLIBC_ABI_DT_RELR", "a.so needs GLIBC 2.36, and the floor is 2.28"),
+        ("libz.so.1", "ZLIB_1.2.12", "a.so needs ZLIB 1.2.12, and the floor is 1.2.9"),
+        ("libgcc_s.so.1", "GCC_7.0.0", "a.so needs GCC 7.0.0, and the floor is 4.2.0"),
+        ("libm.so.6", "NEW_1", "a.so needs NEW 1, and the floor is none of it"),
+    ],
+)
+def test_what_the_oldest_system_lacks_fails_the_build(library: str, version: str, fault: str) -> None:
+    fine = Elf("b.so", (), versions=(("libc.so.6", "GLIBC_2.28"), ("libz.so.1", "ZLIB_1.2.9"), ("libx.so", "X_9")))
+    elf.require_floor([fine])
+    newer = Elf("a.so", (), versions=(("libc.so.6", "GLIBC_2.2.5"), (library, version)))
+    assert elf.above_floor([fine, newer]) == [fault]
+    with pytest.raises(BuildError, match=fault) as caught:
+        elf.require_floor([fine, newer])
+    assert "buildlib/elf.py" in caught.value.hint
+
+
+def test_a_program_of_a_newer_system_fails_the_build(tmp_path: Path) -> None:
+    subprocess.run(
+        ["gcc", "-x", "c", "-", "-o", tmp_path / "newer"], input="int main(void) {}", text=True, check=True
+    )  # on glibc 2.34 and newer main is started by a symbol of that version
+    found = elf.read(tmp_path / "newer", "newer")
+    assert found
+    with pytest.raises(BuildError, match=r"newer needs GLIBC 2\.\d+, and the floor is 2\.28"):
+        elf.require_floor([found])

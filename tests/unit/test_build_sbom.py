@@ -14,15 +14,13 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from buildlib import archive, packages, sbom
+from buildlib import archive, sbom, sources
 from buildlib.base import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Table = dict[str, Any]
-
-DEBIAN = {"ID": "debian", "VERSION_CODENAME": "bookworm"}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +105,7 @@ def test_what_is_there_belongs_to_whom_it_is_from(table: Table) -> None:
         "_internal/cryptography/hazmat/bindings/_rust.abi3.so": "cryptography",
     }
     (python,) = (one for one in below(table) if one["name"] == "CPython")
-    standard = set().union(locations(python), *map(locations, below(python)))
+    standard = locations(python)
     assert {"_internal/base_library.zip/codecs", "cryptpilot.pkg/ssl"} <= standard
     assert any(location.startswith("_internal/libpython") for location in standard)
 
@@ -136,6 +134,19 @@ def test_what_was_linked_into_a_package_is_named(table: Table) -> None:
     linked = {one["purl"] for one in below(cryptography)}
     assert f"pkg:generic/openssl@{version}" in linked
     assert any(purl.startswith("pkg:cargo/pyo3@") for purl in linked)
+
+
+def test_what_was_compiled_is_named_with_its_source(table: Table) -> None:
+    found = {one["name"]: one for one in below(table) if one["name"] in {"CPython", "OpenSSL", "libffi"}}
+    for source in (sources.PYTHON, sources.OPENSSL, sources.LIBFFI):
+        one = found[source.name]
+        assert one["version"] == source.version
+        assert one["licenses"] == [{"license": {"id": source.license}}]
+        assert one["hashes"] == [{"alg": "SHA-256", "content": source.sha256}]
+    assert locations(found["OpenSSL"]) == {"_internal/libcrypto.so.3", "_internal/libssl.so.3"}
+    (ctypes,) = locations(found["libffi"])
+    assert "/_ctypes." in ctypes
+    assert "file" not in {one["type"] for one in below(table)}
 
 
 def test_it_needs_what_its_packages_need(table: Table) -> None:
@@ -182,41 +193,3 @@ def test_licenses(expression: str, text: str, classifiers: list[str], expected: 
 
 def test_names_of_python_packages() -> None:
     assert sbom.normalized("alibabacloud_Tea.util") == "alibabacloud-tea-util"
-
-
-def test_packages_of_debian() -> None:
-    found = packages.dpkg_packages(
-        "libssl3:amd64\tlibssl3\t1:3.0.19-1~deb12u2+b1\tamd64\topenssl 3.0.19\nzlib1g\tzlib1g\t1\tarm64\tzlib 1\n",
-        DEBIAN,
-    )
-    assert found["libssl3:amd64"] == packages.Package(
-        "libssl3",
-        "1:3.0.19-1~deb12u2+b1",
-        "openssl 3.0.19",
-        "pkg:deb/debian/libssl3@1%3A3.0.19-1~deb12u2%2Bb1?arch=amd64&distro=bookworm",
-    )
-    assert found["zlib1g"].source == "zlib 1"
-
-
-def test_packages_of_fedora() -> None:
-    found = packages.rpm_package(
-        "openssl-libs\t1\t3.2.4-1.fc40\tx86_64\topenssl-3.2.4-1.fc40.src.rpm\n", {"ID": "fedora"}
-    )
-    assert found == packages.Package(
-        "openssl-libs",
-        "3.2.4-1.fc40",
-        "openssl-3.2.4-1.fc40.src.rpm",
-        "pkg:rpm/fedora/openssl-libs@3.2.4-1.fc40?arch=x86_64&epoch=1",
-    )
-    for said in ("", "file /usr/lib64/libx.so is not owned by any package\n"):
-        assert packages.rpm_package(said, {}) is None
-
-
-def test_owners_of_files_with_usr_and_without() -> None:
-    said = """\
-libexpat1:amd64: /lib/x86_64-linux-gnu/libexpat.so.1
-base-files, other:amd64: /usr/lib/shared
-diversion by dash from: /bin/sh
-"""
-    paths = [Path("/usr/lib/x86_64-linux-gnu/libexpat.so.1"), Path("/usr/lib/shared"), Path("/opt/libown.so")]
-    assert packages.owned(paths, said) == {paths[0]: "libexpat1:amd64", paths[1]: "base-files"}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from buildlib import locks, venv
+from buildlib import compiler, locks, venv
 from buildlib.base import ROOT, BuildError
 from buildlib.python import Python
 
-PYTHON = Python(Path("/usr/bin/python3"), "3.11.2", "3.11.2 (main)", shared=True, libraries=())
+PYTHON = Python(Path("/usr/bin/python3"), "3.11.2", "3.11.2 (main)")
 LOCK = """\
 # made by make lock
 --no-binary tomli
@@ -87,7 +87,7 @@ def test_half_an_environment_is_not_taken_for_whole(
 def test_another_python_gets_another_and_old_ones_go(cache: Path, made: list[Path]) -> None:
     places = []
     for number in range(4):
-        python = Python(PYTHON.path, "3.11.2", f"build {number}", shared=True, libraries=())
+        python = Python(PYTHON.path, "3.11.2", f"build {number}")
         places.append(venv.environment("build", python))
         os.utime(places[-1], (number, number))
     other = venv.environment("sdk", PYTHON)
@@ -134,12 +134,20 @@ def test_every_requirement_is_pinned_and_has_a_hash(lock: Path) -> None:
         assert "--hash=sha256:" in line, line
 
 
-def test_of_a_package_s_hashes_one_is_kept() -> None:
-    kept = locks.with_hash_alone(LOCK, "setuptools==80.9.0", "cc")
+def test_of_a_package_s_hashes_some_are_kept() -> None:
+    kept = locks.with_hashes_alone(LOCK, "setuptools==80.9.0", {"cc"})
     assert kept == LOCK.replace("    --hash=sha256:bb \\\n", "")
+    assert locks.with_hashes_alone(LOCK, "setuptools==80.9.0", {"cc", "bb"}) == LOCK
     for requirement, sha256 in (("setuptools==80.9.0", "dd"), ("setuptools==80.9", "bb"), ("scm==1.0", "dd")):
         with pytest.raises(BuildError, match=requirement):
-            locks.with_hash_alone(LOCK, requirement, sha256)
+            locks.with_hashes_alone(LOCK, requirement, {sha256})
+
+
+def test_compiled_packages_have_a_wheel_for_each_machine_alone() -> None:
+    """Of an index with newer wheels pip would take one that does not start on the floor."""
+    text = (ROOT / "requirements/agent.lock").read_text()
+    (entry,) = re.findall(r"^cryptography==.*\n(?:[ ]+--hash.*\n)+", text, re.MULTILINE)
+    assert entry.count("--hash=") == len(compiler.TARGETS)
 
 
 def test_protobuf_is_plain_python() -> None:
