@@ -62,6 +62,7 @@ def sources() -> list[Path]:
         *sorted((ROOT / "buildlib").glob("*.py")),
         *sorted((ROOT / "buildlib").glob("*.spec")),
         *venv.locks("build"),
+        *venv.locks("compiler"),
     ]
 
 

@@ -19,12 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.lab.bundle import frozen
 from tests.lab.disk import Disk, blank_disk
 from tests.lab.image import fill_script, make_archive, prune
 from tests.lab.qemu import CONSOLE, Machine
 from tests.lab.run import LabError, end, is_running, run, spawn
-from tests.lab.tree import PYTHONS, SHARE, clone, kernel, make_initrd, root_tree
+from tests.lab.tree import SHARE, clone, kernel, make_initrd, root_tree
 from tests.lab.uml import UmlResult, run_uml
 
 if TYPE_CHECKING:
@@ -275,14 +274,10 @@ def settings(*, verbose: bool = False, timeout: int = 60, emergency_shell: bool 
     return "".join(["[boot]\n", *(f"{key} = {str(value).lower()}\n" for key, value in lines.items())])
 
 
-def install(tree: Path, bundle: Path | None = None) -> Path:
-    """Install the product into a tree with `build.py install`, and what the lab has on its machines.
-
-    bundle: the frozen agent, by default the one that was made on this machine.
-    """
+def install(tree: Path) -> Path:
+    """Install the product into a tree with `build.py install`, and what the lab has on its machines."""
     python = os.environ.get("PYTHON", "/usr/bin/python3")
-    chosen: list[str | Path] = ["--bundle", bundle] if bundle else []
-    run([python, CHECKOUT / "build.py", "install", "--destdir", tree, *chosen])
+    run([python, CHECKOUT / "build.py", "install", "--destdir", tree])
     return equip(tree)
 
 
@@ -300,14 +295,9 @@ def equip(tree: Path) -> Path:
 def installed_tree(destination: Path, extra: Sequence[str] = (), release: str = "") -> Path:
     """Make a tree with the product installed; `extra` are more packages in it.
 
-    release: the Debian release; without it Debian 12, with the agent built here.
+    release: the Debian release; without it Debian 12.
     """
-    return install(clone(root_tree(release or "bookworm", extra), destination), agent(release))
-
-
-def agent(release: str) -> Path | None:
-    """Return the agent as it is built in a Debian release; None for one that takes the agent built here."""
-    return frozen(release) if release in PYTHONS else None
+    return install(clone(root_tree(release or "bookworm", extra), destination))
 
 
 def configure(tree: Path, volumes: Mapping[str, str], global_file: str = "") -> None:

@@ -71,7 +71,7 @@ class Release:
         packages = PACKAGES if name == TESTING else (*PACKAGES, LEGACY)
         self.tree = machines.installed_tree(work / "tree", packages, name)
         machines.configure(self.tree, volumes, machines.settings(timeout=PATIENCE))
-        self.system = machines.install(prune(root_tree(name), work / "system"), machines.agent(name))
+        self.system = machines.install(prune(root_tree(name), work / "system"))
         machines.configure(self.system, volumes)
         in_chroot(self.system, ["systemctl", "enable", "cryptpilot.service"])
         make_archive(work / "root.tar", self.system)

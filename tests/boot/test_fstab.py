@@ -13,7 +13,7 @@ from cryptpilot_boot.boot.units import units
 from cryptpilot_boot.config import Otp, Volume
 from cryptpilot_boot.config.names import escape_path
 from tests import machines
-from tests.lab.tree import PYTHONS, SHARE, in_chroot, root_tree
+from tests.lab.tree import RELEASES, SHARE, in_chroot, root_tree
 
 GENERATOR = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
 PATHS = {
@@ -49,7 +49,7 @@ def volumes() -> list[Volume]:
     return [Volume(name, f"/dev/{name}", Otp(), Path("/x.toml"), auto_open=True) for name in names]
 
 
-@pytest.mark.parametrize("release", PYTHONS)
+@pytest.mark.parametrize("release", RELEASES)
 def test_we_name_what_systemd_requires_as_systemd_does(lab: None, release: str, tmp_path: Path) -> None:  # noqa: ARG001
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
@@ -141,7 +141,7 @@ def test_no_mount_of_a_late_volume_makes_an_ordering_cycle(
     assert (tmp_path / f"early/{name}.mount").exists() == remote, "what is needed early is left as it is"
 
 
-@pytest.mark.parametrize("release", PYTHONS)
+@pytest.mark.parametrize("release", RELEASES)
 def test_what_systemd_requires_before_the_network_is_known(lab: None, release: str) -> None:  # noqa: ARG001
     units_of_it = root_tree(release) / "usr/lib/systemd/system"
     paths = set()

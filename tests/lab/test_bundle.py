@@ -1,32 +1,40 @@
-"""What a build in another release sees of this machine's pip."""
+"""The one bundle, the same bytes, starts in every release that there is a tree of.
+
+What it does there with real volumes is shown by tests/volumes/test_releases.py and the boots.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING
 
-from tests.lab import bundle
+import pytest
+
+import cryptpilot_boot
+from tests.lab.tree import RELEASES, SHARE, TESTING, in_chroot, root_tree
+from tests.machines import CHECKOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+
+@pytest.fixture(scope="module")
+def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with the bundle and a configuration of one volume."""
+    directory = tmp_path_factory.mktemp("share")
+    shutil.copytree(CHECKOUT / "build/dist/cryptpilot", directory / "bundle")
+    (directory / "config/volumes").mkdir(parents=True)
+    file = directory / "config/volumes/swap.toml"
+    file.touch(0o600)
+    file.write_text('volume = "swap"\ndev = "/dev/absent"\n[encrypt.otp]\n')
+    return directory
 
 
-def test_indexes_and_packages_on_this_machine_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("mirror/simple", "mirror/files", "wheels", "more", "not-named"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "ca.pem").touch()
-    settings = f"""\
-:env:.cert='{tmp_path}/ca.pem'
-global.extra-index-url='\\nhttps://index.invalid{tmp_path}/not-named file://{tmp_path}/mirror/simple/'
-global.find-links='\\n{tmp_path}/wheels\\n{tmp_path}/more\\n{tmp_path}/not-there'
-"""
-    monkeypatch.setattr(bundle, "run", lambda _: settings)
-    found = {path for path in bundle.packages() if tmp_path in path.parents}
-    assert found == {tmp_path / name for name in ("ca.pem", "mirror", "wheels", "more")}
-
-
-def test_nothing_is_named_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "wheels/more").mkdir(parents=True)
-    monkeypatch.setattr(bundle, "run", lambda _: f"global.find-links='{tmp_path}/wheels {tmp_path}/wheels/more'")
-    assert [path for path in bundle.packages() if tmp_path in path.parents] == [tmp_path / "wheels"]
+@pytest.mark.parametrize("release", [*RELEASES, TESTING])
+def test_it_starts(lab: None, share: Path, release: str) -> None:  # noqa: ARG001
+    tree = root_tree(release)
+    command = f"{SHARE}/bundle/cryptpilot"
+    assert in_chroot(tree, [command, "--version"], share=share) == f"cryptpilot {cryptpilot_boot.__version__}\n"
+    shown = json.loads(in_chroot(tree, [command, "--config-dir", f"{SHARE}/config", "show", "--json"], share=share))
+    assert [volume["volume"] for volume in shown] == ["swap"]

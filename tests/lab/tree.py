@@ -44,11 +44,8 @@ PACKAGES = (
     "strace",
 )
 
-BUILD_PACKAGES = ("python3", "python3-venv", "binutils")
-"""What freezing the agent takes, beside Python as a shared library."""
-
-PYTHONS = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13"}
-"""The releases the agent is built in, and their Python."""
+RELEASES = ("bullseye", "bookworm", "trixie")
+"""The stable releases that there are trees of."""
 
 TESTING = "forky"
 """What Debian testing is called: the newest of all that the product meets."""
@@ -79,22 +76,13 @@ def root_tree(suite: str = "bookworm", extra: Sequence[str] = ()) -> Path:
     initrd, no DNS server and no password for root. `extra` are packages beside `PACKAGES`. Making it takes half a
     minute. Host program: ``mmdebstrap``.
     """
-    return _tree(f"tree-{suite}{'-extra' if extra else ''}", suite, [*PACKAGES, *extra])
-
-
-def build_tree(suite: str) -> Path:
-    """Return a tree of a Debian release in which the agent can be frozen, shared and cached: not to be changed."""
-    return _tree(f"build-tree-{suite}", suite, [*BUILD_PACKAGES, f"libpython{PYTHONS[suite]}"])
-
-
-def _tree(name: str, suite: str, packages: Sequence[str]) -> Path:
-    command = _mmdebstrap(suite, packages)
+    command = _mmdebstrap(suite, [*PACKAGES, *extra])
 
     def make(path: Path) -> None:
         # Or else the kernel's post-installation script would have dracut make an initrd.
         run([*command, path], env={**os.environ, "INITRD": "No"}, timeout=600)
 
-    return cached(name, command, make)
+    return cached(f"tree-{suite}{'-extra' if extra else ''}", command, make)
 
 
 def clone(tree: Path, destination: Path) -> Path:
@@ -109,20 +97,20 @@ def in_chroot(
     *,
     share: Path | None = None,
     mounts: Sequence[Path] = (),
-    network: bool = False,
     env: Mapping[str, str] | None = None,
     timeout: float = 300,
 ) -> str:
     """Run a program in a tree and return its output; `share` is seen there at `SHARE`.
 
     Mounts and processes are the program's own and vanish with it, whatever happens; so is its network, which reaches
-    nothing, unless it is to have this machine's. `mounts` are files and directories of this machine that are seen at
+    nothing. `mounts` are files and directories of this machine that are seen at
     the same place there, not to be written to.
     """
     return run(
         contained(
             ["sh", Path(__file__).with_name("chroot.sh"), tree, SHARE, share or "", " ".join(map(str, mounts)), *argv],
-            *("--mount", *([] if network else ["--net"])),
+            "--mount",
+            "--net",
         ),
         env={"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", **(env or {})},
         timeout=timeout,

@@ -200,7 +200,7 @@ def test_wrong_usage_exits_with_2() -> None:
 
 def test_a_python_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHON", "/nonexistent/python")
-    done = build("freeze")
+    done = build("venv", "dev")
     assert done.returncode == 1
     assert "PYTHON=/nonexistent/python" in done.stderr
 
