@@ -77,12 +77,20 @@ def provides(tree: Path) -> list[str]:
     versions = _versions(tree)
     named = [f"{name} = {versions[_IN_DEBIAN.get(name, name)]}" for name in _NAMES]
     least = int(re.sub(r"^2\.(\d+).*", r"\1", versions["libc6"]))
-    libraries = ("libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1", "libutil.so.1", "libz.so.1")
+    libraries = (
+        "libc.so.6",
+        "libdl.so.2",
+        "libgcc_s.so.1",
+        "libm.so.6",
+        "libpthread.so.0",
+        "librt.so.1",
+        "libutil.so.1",
+    )
     symbols = [f"libc.so.6(GLIBC_2.{minor})(64bit)" for minor in _GLIBC_MINORS if minor <= least]
     return [
         *named,
         "/bin/sh",
-        *(f"{library}()(64bit)" for library in libraries),
+        *(f"{library}()(64bit)" for library in (*libraries, "libz.so.1")),
         *symbols,
         "libz.so.1(ZLIB_1.2.0)(64bit)",
     ]
