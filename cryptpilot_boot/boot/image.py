@@ -32,6 +32,9 @@ _UNIT = "cryptpilot-initrd.service"
 _WANTS = f"etc/systemd/system/initrd.target.wants/{_UNIT}"
 _UNIT_PLACES = ("usr/lib/systemd/system", "lib/systemd/system", "etc/systemd/system")
 _SYSTEMD_PLACES = ("usr/lib/systemd/systemd", "lib/systemd/systemd")
+# Units that waited for a device for good, and the shutdown for them: see initrd_hooks/cryptpilot-shutdown.conf.
+_WAITING_UNITS = ("systemd-fsck-root", "systemd-fsck@", "systemd-makefs@", "systemd-mkswap@", "systemd-growfs@")
+_SHUTDOWN = "etc/systemd/system/{unit}.service.d/cryptpilot-shutdown.conf"
 _HOOKS = "lib/dracut/hooks/*/*cryptpilot-start.sh"
 _NO_SHELL = "usr/bin/cryptpilot-no-shell"
 _NO_SHELL_HOOKS = "lib/dracut/hooks/*/*cryptpilot-emergency.sh"
@@ -323,6 +326,8 @@ def _not_started(tree: Path) -> Iterator[CryptpilotError]:
             yield CryptpilotError(f"{_UNIT} is missing, so nothing starts the agent", REBUILD)
         elif not (tree / _WANTS).is_symlink():
             yield CryptpilotError(f"{_UNIT} is not enabled, so nothing starts the agent", REBUILD)
+        if not all((tree / _SHUTDOWN.format(unit=unit)).is_file() for unit in _WAITING_UNITS):
+            yield CryptpilotError("cryptpilot-shutdown.conf is missing, so a boot that fails may hang", REBUILD)
     elif not any(True for place in ("", "usr/", "var/") for _ in tree.glob(place + _HOOKS)):
         yield CryptpilotError("it has neither systemd nor a hook of cryptpilot, so nothing starts the agent", REBUILD)
 

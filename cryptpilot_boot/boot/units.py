@@ -46,6 +46,9 @@ _MARGIN = 30  # seconds
 _EARLY = 15  # seconds
 # local-fs.target has this of its own. Elsewhere it is for a target of ours: what else belongs there may fail.
 _STOP_BOOT = "[Unit]\nOnFailure=emergency.target\nOnFailureJobMode=replace-irreversibly\n"
+# In systemd 240 and older the check of a file system goes on waiting for its volume while the machine shuts down, which
+# waits for that check.
+_ENDS_WITH_THE_SYSTEM = {"systemd-fsck@.service.d/45-cryptpilot.conf": "[Unit]\nConflicts=shutdown.target\n"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +113,7 @@ def units(
     names = {one.volume for one in volumes} | set(unusable)
     if volumes:
         made.files[passing_over.DROP_IN] = passing_over.unless_ours(one.dev for one in volumes)
+        made.files.update(_ENDS_WITH_THE_SYSTEM)
     made.instead.update(passing_over.replacements(competitors))
     made.files.update(passing_over.short_waits(competitors, names))
     may_fail = {one.volume for one in volumes if not one.required}

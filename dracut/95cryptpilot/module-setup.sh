@@ -332,11 +332,16 @@ _drop_in() {
 }
 
 _start_by_systemd() {
+    local unit
     inst_simple "$moddir/cryptpilot-initrd.service" "$systemdsystemunitdir/cryptpilot-initrd.service" \
         || _fail "cryptpilot-initrd.service is missing"
     # systemd passes over a wants entry that is no symbolic link; systemctl makes one. dracut 051 has no $SYSTEMCTL.
     ${SYSTEMCTL:-systemctl} -q --root "$initdir" add-wants initrd.target cryptpilot-initrd.service \
         || _fail "cryptpilot-initrd.service cannot be enabled"
+    # cryptpilot_boot/boot/image.py looks for each of these
+    for unit in systemd-fsck-root systemd-fsck@ systemd-makefs@ systemd-mkswap@ systemd-growfs@; do
+        _drop_in "$unit" cryptpilot-shutdown.conf
+    done
 }
 
 _start_by_hooks() {

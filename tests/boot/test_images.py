@@ -129,7 +129,7 @@ rm {BUNDLE}/_internal/python*/lib-dynload/_ssl.* usr/sbin/mkfs.ext4 $(find . -na
 rm $(find . -name libcryptsetup.so.12) usr/lib/systemd/system/cryptpilot-initrd.service etc/cmdline.d/95cryptpilot.conf
 chmod 644 etc/cryptpilot/volumes/root.toml
 sed -i /network/d usr/lib/dracut/modules.txt
-rm usr/bin/cryptpilot-no-shell""",
+rm usr/bin/cryptpilot-no-shell etc/systemd/system/systemd-fsck@.service.d/cryptpilot-shutdown.conf""",
         [
             "/usr/libexec/cryptpilot/_internal/libssl.so.3 was changed",
             "/usr/libexec/cryptpilot/_internal/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so is missing",
@@ -139,6 +139,7 @@ rm usr/bin/cryptpilot-no-shell""",
             "the kernel module dm_crypt of ",
             "/etc/cryptpilot/volumes/root.toml in the image has mode 0644, not 0600",
             f"cryptpilot-initrd.service is missing, {NOT_STARTED}",
+            "cryptpilot-shutdown.conf is missing, so a boot that fails may hang",
             "a volume has its key in KMS, and the network is not asked for",
             "a volume has its key in KMS, and nothing in the image brings a network up",
             "it gives a root shell on the console when a boot fails",

@@ -34,6 +34,7 @@ def require_message(result: qemu.BootResult, *said: str, deadline: int = DEADLIN
         f'provider: KMS instance {machines.INSTANCE}, secret "{machines.SECRET_NAME}"',
         f"endpoint: {machines.GATEWAY}:443",
         "the boot needs this volume and stops here",
+        "by hand:  rd.shell on the kernel command line gives a shell",
         *said,
     ):
         assert fact in console, f"{fact!r} is not on the console:\n{result}"

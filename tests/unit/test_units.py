@@ -20,7 +20,7 @@ def volume(name: str, *, kms: bool = False, dev: str = "") -> Volume:
 
 
 def device_files(made: Units) -> dict[str, str]:
-    return {name: text for name, text in made.files.items() if not name.startswith("systemd-cryptsetup@")}
+    return {name: text for name, text in made.files.items() if not name.startswith("systemd-")}
 
 
 def lines_of(made: Units) -> dict[str, str]:
