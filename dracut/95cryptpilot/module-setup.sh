@@ -19,14 +19,18 @@ check() {
         return 1
     fi
     # dracut leaves a module out whose dependency it does not have, with a word few would notice.
-    if _plan 2> /dev/null | grep -q '^network ' && ! compgen -G "$dracutbasedir/modules.d/??network" > /dev/null; then
-        _fail "a volume has its key in KMS, and dracut has no network module (Debian: install dracut-network)"
-    fi
-    if ! _may_have_systemd && _plan 2> /dev/null | grep -q '^network ' && [[ ! $(_network_without_systemd) ]]; then
-        _fail "a volume has its key in KMS, and dracut's network without systemd takes dhclient and arping \
-(Debian: install isc-dhcp-client and iputils-arping)"
+    if _plan 2> /dev/null | grep -q '^network '; then
+        _has_module network || _fail "a volume has its key in KMS, and dracut has no network module: \
+install dracut-network"
+        _may_have_systemd || [[ $(_network_without_systemd) ]] || _fail "a volume has its key in KMS, and dracut's \
+network without systemd takes $(_needed_without_systemd)"
     fi
     return 0
+}
+
+# Whether this dracut has a module of that name.
+_has_module() {
+    compgen -G "$dracutbasedir/modules.d/??$1" > /dev/null
 }
 
 # Whether the image is for the kernel that writes a crash dump: it boots into little memory, from which no root is
@@ -110,8 +114,20 @@ _network_without_systemd() {
     for module in network-wicked connman network-manager network-legacy; do
         dracut_module_included "$module" && echo "$module" && return
     done
-    if find_binary dhclient > /dev/null && { find_binary arping || find_binary arping2; } > /dev/null; then
+    if ! _has_module network-legacy; then
+        # dracut 110 dropped it; its module for NetworkManager does without D-Bus then, and so without systemd
+        ! find_binary NetworkManager > /dev/null || echo network-manager
+    elif find_binary dhclient > /dev/null && { find_binary arping || find_binary arping2; } > /dev/null; then
         echo network-legacy
+    fi
+}
+
+_needed_without_systemd() {
+    if _has_module network-legacy; then
+        echo "dhclient and arping: install isc-dhcp-client and iputils-arping (Debian), dhcp-client and iputils \
+(Enterprise Linux)"
+    else
+        echo "NetworkManager: install network-manager (Debian), NetworkManager (Enterprise Linux)"
     fi
 }
 
@@ -135,6 +151,8 @@ depends() {
         case $kind in
             program)
                 echo dm rootfs-block
+                # what runs hooks that wait, a part of base before dracut 108
+                ! _has_module initqueue || echo initqueue
                 ! _may_have_systemd || echo systemd-initrd
                 ;;
             network)
@@ -295,16 +313,31 @@ _keep_for_shutdown() {
         || _fail "what the machine is turned off with cannot be written down"
 }
 
-# Which libraries programs are loaded with, the loader included: all that ldd has a path for.
+# Which libraries programs are loaded with, the loader included: all that ldd has a path for, and the same of those that
+# they load while they run.
 _libraries() {
-    local program words word
+    local program words word later
     for program in "$@"; do
         while read -r -a words; do
             for word in "${words[@]}"; do
                 [[ $word != /* ]] || echo "$word"
             done
-        done < <(${dracutsysrootdir:+chroot "$dracutsysrootdir"} ldd "$program")
+        done < <(${dracutsysrootdir:+chroot "$dracutsysrootdir"} ldd "$program" 2> /dev/null)
+        mapfile -t later < <(_loaded_later "$program")
+        [[ ! ${later[*]} ]] || { printf '%s\n' "${later[@]}" && _libraries "${later[@]}"; }
     done | sort -u
+}
+
+# The libraries that a program opens by name while it runs, of those that are there. systemd notes their names in its
+# programs since it does so: systemd-shutdown of version 262 unmounts nothing without libmount.
+_loaded_later() {
+    local name directory
+    while read -r name; do
+        # shellcheck disable=SC2154  # dracut's own: where it looks for libraries itself
+        for directory in $libdirs; do
+            [[ -e $dracutsysrootdir$directory/$name ]] && echo "$directory/$name" && break
+        done
+    done < <(grep -ao '"soname":\[[^]]*\]' "$dracutsysrootdir$1" | grep -o '"lib[^"]*' | tr -d '"')
 }
 
 # A boot that is denied something gives no root shell on the console; see cryptpilot-no-shell.sh. dracut has a hook

@@ -120,3 +120,43 @@ def test_mappings_are_found_through_any_number_of_layers(tmp_path: Path) -> None
     (tmp_path / "vda/dm/name").write_text("mpatha\n")
     done = bash(f". {MODULE}; _mappings_below $1", str(tmp_path / "dm-2"))
     assert (done.stdout.split(), done.stderr) == (["vg-lv", "data0", "mpatha"], "")
+
+
+_ALONE = """
+_plan() { printf '%s\\n' 'config /etc/x' 'program cryptsetup' 'volume scratch'; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("modules", "asked"),
+    [
+        (["99base", "40network"], ["dm", "rootfs-block"]),
+        (["80base", "77initqueue", "40network"], ["dm", "rootfs-block", "initqueue"]),
+        (["80base", "77initqueue-more", "770initqueue"], ["dm", "rootfs-block"]),
+    ],
+)
+def test_what_runs_hooks_is_asked_for_where_it_is_a_module_of_its_own(
+    tmp_path: Path, modules: list[str], asked: list[str]
+) -> None:
+    """Since dracut 108. An older one would leave the whole of cryptpilot out for a module that it does not have."""
+    for name in modules:
+        (tmp_path / "modules.d" / name).mkdir(parents=True)
+    done = bash(f"dracutbasedir=$1; omit_dracutmodules=systemd; . {MODULE}{_ALONE}depends", str(tmp_path))
+    assert (done.stdout.split(), done.stderr) == (asked, "")
+
+
+def test_libraries_that_a_program_opens_while_it_runs_are_found(tmp_path: Path) -> None:
+    """As systemd notes them: names in an order of preference, some of which are not there; and what these need."""
+    root = tmp_path / "root"
+    for place, text in {
+        "usr/lib/program": '\\0FDO\\0[{"soname":["libone.so.1"]},{"soname":["libtwo.so.9","libtwo.so.2"]}]\\0',
+        "usr/lib64/libone.so.1": '[{"soname":["libthree.so.3"]}]',
+        "usr/lib/libtwo.so.2": "",
+        "usr/lib64/libthree.so.3": "",
+    }.items():
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_text(text)
+    # what would be loaded before it starts is another's business
+    script = 'dracutsysrootdir=$1; libdirs="/usr/lib64 /usr/lib"; chroot() { :; }; _libraries /usr/lib/program'
+    done = bash(f". {MODULE}; {script}", str(root))
+    assert done.stdout.split() == ["/usr/lib/libtwo.so.2", "/usr/lib64/libone.so.1", "/usr/lib64/libthree.so.3"]
