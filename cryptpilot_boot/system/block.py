@@ -162,11 +162,10 @@ def signature(path: str, passing_over: Sequence[str] = ()) -> Signature | None:
     passing_over: kinds that are not looked for. Raises DeviceError when the device cannot be read, or when what it
     holds is contradictory: neither is blank.
     """
-    but = [f"--match-types={','.join(f'no{kind}' for kind in passing_over)}"] if passing_over else []
+    # its long options are younger than util-linux 2.32: -p is --probe, -n --match-types, -o --output
+    but = ["-n", ",".join(f"no{kind}" for kind in passing_over)] if passing_over else []
     try:
-        status, output = run(
-            ["blkid", "--probe", *but, "--output=export", path], accept=(0, _BLKID_NOTHING, _BLKID_AMBIVALENT)
-        )
+        status, output = run(["blkid", "-p", *but, "-o", "export", path], accept=(0, _BLKID_NOTHING, _BLKID_AMBIVALENT))
     except ProgramError as error:
         raise DeviceError(f"{path}: cannot tell what is on it: {error.what}") from None
     tags = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)

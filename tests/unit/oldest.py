@@ -1,0 +1,146 @@
+"""The oldest platform that the product meets, as far as it uses that: Enterprise Linux 8, Anolis 8 and their kin.
+
+Each table is an allow list of names with where they were read. What is not in a table is not known there, and needs a
+fallback that is stated here. tests/boot/test_platform.py holds the same against the newest one, and those in between.
+"""
+
+from __future__ import annotations
+
+SECTIONS = {
+    "Unit": {
+        *("Description", "Documentation", "SourcePath", "DefaultDependencies", "IgnoreOnIsolate"),
+        *("After", "Before", "Requires", "Wants", "BindsTo", "Conflicts"),
+        *("ConditionPathExists", "ConditionKernelCommandLine"),
+        *("OnFailure", "OnFailureJobMode", "JobTimeoutSec"),
+    },
+    "Service": {
+        *("Type", "RemainAfterExit", "ExecStartPre", "ExecStart", "ExecStop", "TimeoutStartSec", "TimeoutStopSec"),
+        *("KillMode", "SyslogIdentifier", "StandardOutput", "StandardError", "Slice"),
+    },
+    "Mount": {"What", "Where", "Type", "Options"},
+    "Install": {"WantedBy"},
+    # of a .network file: systemd 239, src/network/networkd-network-gperf.gperf
+    "Match": {"Type"},
+    "Network": {"DHCP"},
+}
+"""What systemd 239 knows in its files: src/core/load-fragment-gperf.gperf.m4, src/shared/install.c."""
+
+YOUNGER_SETTINGS = {
+    ("Service", "ExecCondition"): "systemd 243. Older ones pass over it: what competes with a volume is known to the"
+    " generator, or was left out of the image (boot/passing_over.py)",
+    ("Match", "Kind"): "systemd 245. Older ones pass over it: no dracut that is that old brings systemd-networkd",
+}
+"""Settings that systemd 239 does not know: since when there are, and what is done without."""
+
+DRACUT = {
+    # dracut-functions.sh
+    *("find_binary", "expand_persistent_dev"),
+    # dracut-init.sh
+    *("inst_simple", "inst_multiple", "inst_script", "inst_hook", "inst_rules", "inst_libdir_file", "instmods"),
+    "dracut_module_included",
+    # dracut-logger.sh
+    "dfatal",
+}
+"""Functions that dracut 049 has for a module's set-up, in the files named."""
+
+DRACUT_HOOKS = {"getargbool", "emergency_shell"}
+"""Functions that dracut 049 has for hooks: modules.d/99base/dracut-lib.sh."""
+
+BASH = {
+    *("[", ":", "break", "command", "compgen", "continue", "echo", "exec", "exit", "export", "local", "mapfile"),
+    *("printf", "read", "return", "set", "shift", "trap", "unset"),
+}
+"""Built into bash 4.4."""
+
+SH = BASH - {"compgen", "local", "mapfile"}
+"""Built into any POSIX shell."""
+
+BUILD_PROGRAMS = {
+    "blkid": {"-o", "-p", "-s", "-u"},  # util-linux 2.32
+    "cat": set(),
+    "chmod": set(),
+    "chroot": set(),
+    "grep": {"-a", "-o", "-q"},
+    "ldd": set(),  # glibc
+    "ln": {"-s"},
+    "mkdir": {"-p"},
+    "readlink": {"-f"},
+    "rm": set(),
+    "sed": {"-n"},
+    "sort": {"-u"},
+    "stat": {"-L", "-c"},
+    "systemctl": {"-q", "--root"},
+    "tr": {"-d"},
+}
+"""What the dracut module runs on the machine that makes an image: coreutils 8.30, grep 3.1, and what is said."""
+
+RUN_PROGRAMS = {
+    "cat": set(),
+    "cryptsetup": set(),
+    "dd": set(),
+    "grep": {"-F", "-f", "-q", "-v"},
+    "mkdir": {"-p"},
+    "mv": {"-f"},
+    "plymouth": set(),  # only if it is there
+    "readlink": {"-f"},
+    "rm": {"-f"},
+    "sh": {"-c"},
+    "sleep": set(),
+    "systemctl": {"--force", "--no-block", "--property"},  # only where systemd is
+}
+"""What our scripts run at boot, in an image or in the system."""
+
+OPTIONS = {
+    "block.py": {"blkid": {"-p", "-n", "-o"}, "wipefs": {"--all", "--no-act"}},
+    "cryptsetup.py": {
+        "cryptsetup": {
+            *("--allow-discards", "--batch-mode", "--cipher", "--hash", "--header", "--integrity", "--json-file"),
+            *("--integrity-no-journal", "--integrity-no-wipe", "--key-file", "--key-size", "--offset", "--pbkdf"),
+            *("--pbkdf-force-iterations", "--readonly", "--sector-size", "--serialize-memory-hard-pbkdf", "--size"),
+            *("--subsystem", "--test-passphrase", "--token-id", "--type", "--verbose", "--version"),
+        }
+    },
+    "dracut.py": {
+        "cpio": {"--quiet", "-o", "-H"},
+        "cryptpilot": {"--kernel"},
+        "dracut": {"--force", "--kver", "--tmpdir"},
+        "gzip": {"-n"},
+        "lsinitrd": {"--unpack"},
+        "lz4": {"-l"},
+        "sh": {"-c"},
+        "wc": {"-c"},
+        "xz": {"--check", "--lzma2", "-T0"},
+        "zstd": {"-q", "-T0", "-c"},
+    },
+    "exitrd.py": {"mount": {"--rbind", "-o"}},
+    "growfs.py": {"e2fsck": {"-f", "-p"}},
+    "header_file.py": {"cryptsetup": {"--batch-mode", "--header-backup-file"}},
+    "init.py": {
+        "mount": {"--bind"},
+        "sh": {"-c"},
+        "systemctl": {"--job-mode", "--no-block", "--property", "--quiet"},
+        "unshare": {"--mount"},
+    },
+    "lock.py": {"fuser": {"--verbose"}, "ls": {"-ld"}},
+    "luks_data.py": {"cryptsetup": {"--resume-only"}},
+    "luks_header.py": {"cryptsetup": {"--resume-only"}},
+    "mkfs.py": {
+        "e2fsck": {"-f", "-p"},
+        "fsck.vfat": {"-a"},
+        "mkfs.ext4": {"-F", "-E", "-b", "-n"},
+        "mkfs.vfat": {"-I", "-S"},
+        "mkfs.xfs": {"-f", "-s", "-N"},
+        "mkswap": {"-f"},
+        "xfs_logprint": {"-t"},
+        "xfs_repair": {"-n"},
+    },
+    "process.py": {"ulimit": {"-l"}},
+    "programs.py": {"findmnt": {"--target"}, "ls": {"-l"}, "sed": {"-i"}},
+    "qrcode.py": {"qrencode": {"--output", "--type"}},
+    "workplace.py": {"mkdir": {"--mode"}, "mount": {"-o"}},
+}
+"""What the modules of cryptpilot_boot/system give to programs, or have a person give them, by the manual of each.
+
+util-linux 2.32 (its blkid has short options only), cryptsetup 2.2, systemd 239, dracut 049, e2fsprogs 1.45, xfsprogs
+5.0, dosfstools 4.1, coreutils 8.30, zstd 1.4.
+"""
