@@ -1,9 +1,28 @@
 #!/bin/sh
-# With dracut's legacy scripts, rd.neednet=1 keeps dracut in its main loop until there is a network, and for good where
-# there is none. If it was only the agent that asked for one, that wait is over when the agent has waited long enough.
+# rd.neednet=1 keeps dracut in its main loop until there is a network: for good with the legacy scripts, and in turns of
+# 90 s, one on each pass, where that loop runs NetworkManager. If it was only the agent that asked for one, dracut waits
+# no longer than the agent does: see say_late in cryptpilot_boot/system/init.py, which does the same for units.
 
 # shellcheck disable=SC2154 # dracut's own, which runs this in its shell
-wait=$hookdir/initqueue/finished/wait-network.sh
-if [ -e "$wait" ] && ! grep -q 'rd\.neednet' /proc/cmdline; then
-    { echo '[ -e /run/cryptpilot/late ] && exit 0' && cat "$wait"; } > "$wait.new" && mv "$wait.new" "$wait"
-fi
+for wait in "$hookdir/initqueue/finished/wait-network.sh" "$hookdir/initqueue/finished/nm.sh" \
+    "$hookdir/initqueue/settled/99-nm-run.sh"; do
+    for file in /proc/cmdline /etc/cmdline.d/*.conf; do
+        if [ "${file##*/}" != 95cryptpilot.conf ] && grep -q -s 'rd\.neednet' "$file"; then continue 2; fi
+    done
+    [ -e "$wait" ] || continue
+    case $wait in
+        */finished/*)
+            { echo '[ -e /run/cryptpilot/late ] && exit 0' && cat "$wait"; } > "$wait.new" && mv "$wait.new" "$wait"
+            ;;
+        *)
+            # with systemd, NetworkManager has a unit since dracut 054
+            [ -z "$DRACUT_SYSTEMD" ] || ! grep -q DRACUT_SYSTEMD "$wait" || continue
+            # shellcheck disable=SC2174 # all of it is for everybody
+            mkdir -p -m 755 /run/cryptpilot
+            mv "$wait" /run/cryptpilot/nm-run.sh
+            # shellcheck disable=SC2016 # the shell is the main loop's
+            echo '[ -e /run/cryptpilot/nm-runs ] || . /usr/lib/cryptpilot/beside.sh' > "$wait"
+            ;;
+    esac
+done
+unset wait file

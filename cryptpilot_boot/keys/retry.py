@@ -51,7 +51,8 @@ def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
     """Ask until there is an answer, a final error, or the deadline is over: that is all the retry budget there is.
 
     While there is no network hardly anything is asked: a try takes processor time, of which whoever brings the network
-    up has the better use. Raises the last KeyFetchError, saying how often was asked and for how long.
+    up has the better use. Raises the last KeyFetchError, saying how often was asked and for how long; and that there is
+    no route to any network, where that is why.
     """
     limit_lookups()
     with network_changes() as changes:
@@ -63,9 +64,9 @@ def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
             try:
                 return ask(max(1.0, deadline.left()))
             except KeyFetchError as error:
-                if not error.retryable or deadline.over:
-                    raise _with_tries(error, tries, deadline) from None
                 no_route = error.unreachable and not has_route()
+                if not error.retryable or deadline.over:
+                    raise _with_tries(_without_route(error) if no_route else error, tries, deadline) from None
                 waiting_for = "the network: there is no route yet" if no_route else error.what
                 log.emit(log.FETCH_KEY, "wait", volume=volume, facts={"waiting_for": waiting_for, "tries": tries})
                 if no_route:
@@ -97,6 +98,14 @@ def _await_network(changes: Changes, deadline: Deadline) -> None:
     """
     wait_for(lambda: has_route() or None, changes, Deadline(min(_LONGEST_PAUSE, deadline.left())))
     wait_for(lambda: adopt_name_servers() or None, changes, Deadline(min(_FIRST_PAUSE, deadline.left())))
+
+
+def _without_route(error: KeyFetchError) -> KeyFetchError:
+    """Put the first cause first: without a route no name server answers either, and no gateway."""
+    return type(error)(
+        f"there is no route to any network: {error.what}",
+        "check what brings the network up: that DHCP answers, and that the network card has its driver",
+    )
 
 
 def _with_tries(error: KeyFetchError, tries: int, deadline: Deadline) -> KeyFetchError:

@@ -13,6 +13,17 @@ from cryptpilot_boot.system.run import run
 _INITRD = Path("/etc/initrd-release")
 _NEXT_ROOT = Path("/sysroot")
 _LATE = Path("/run/cryptpilot/late")
+_OVER = Path("/run/cryptpilot/over")
+# Units that keep dracut's main loop from beginning until there is a network: of dracut 054, NetworkManager 1.54, dracut
+# 106.
+_NETWORK_WAITS = (
+    "nm-wait-online-initrd.service",
+    "NetworkManager-wait-online-initrd.service",
+    "systemd-networkd-wait-online.service",
+)
+_NEED_NETWORK = "rd.neednet"
+_COMMAND_LINES = Path("/etc/cmdline.d")
+_OURS = "95cryptpilot.conf"
 _NOT_LOADED = 5  # systemctl(1), "Exit status"
 _FSTAB = Path("/etc/fstab")
 _CRYPTTAB = Path("/etc/crypttab")
@@ -54,9 +65,25 @@ def stop_boot() -> None:
 
 
 def say_late() -> None:
-    """In an initrd, tell our hook for dracut's legacy network scripts that nobody here waits for a network any more."""
+    """In an initrd, keep dracut from waiting for a network any longer, unless others have asked for one as well.
+
+    What brings the network up goes on. The file is for our hooks in dracut's main loop. Raises ProgramError, OSError.
+    """
     private.directory(_LATE.parent, private.PUBLIC_DIRECTORY)
     _LATE.touch()
+    if runs_systemd() and not _others_need_network():
+        run(["systemctl", "--no-block", "--quiet", "stop", *_NETWORK_WAITS], accept=(0, _NOT_LOADED))
+
+
+def say_over() -> None:
+    """In an initrd, tell our hooks that nobody here needs a network any more. Raises OSError."""
+    private.directory(_OVER.parent, private.PUBLIC_DIRECTORY)
+    _OVER.touch()
+
+
+def _others_need_network() -> bool:
+    files = [path for path in _COMMAND_LINES.glob("*.conf") if path.name != _OURS]
+    return any(_NEED_NETWORK in path.read_text(errors="replace") for path in (Path("/proc/cmdline"), *files))
 
 
 def kernel_log(text: str) -> None:

@@ -218,6 +218,7 @@ install() {
                     || _fail "the network cannot be asked for"
                 # after dracut's legacy scripts have said what is waited for, before its main loop
                 inst_hook pre-trigger 11 "$moddir/cryptpilot-network.sh"
+                inst_simple "$moddir/cryptpilot-beside.sh" "$_agent/beside.sh" || _fail "cryptpilot-beside.sh is missing"
                 ;;
             shell)
                 [[ $value == yes ]] || _give_no_shell

@@ -14,7 +14,7 @@ from tests import machines
 from tests.boot import shutdown
 from tests.lab import qemu
 from tests.lab.disk import Disk, luks_uuid
-from tests.lab.image import make_archive, prune
+from tests.lab.image import make_archive, make_ext4, prune
 from tests.lab.run import run
 from tests.lab.tree import SHARE, TESTING, in_chroot, root_tree
 
@@ -39,6 +39,8 @@ INTEGRITY = {"bullseye"}
 """Releases whose root volume has integrity: one with a cryptsetup that takes the header and the data together only."""
 PATIENCE = 120
 """Seconds the agent has: nothing here is to fail for want of time."""
+SLACK = 30
+"""Seconds that an emulated machine may take from the end of a wait to the pivot; NetworkManager's waits are of 90."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,27 @@ def require_boot(row: Row, release: Release, bench: Bench) -> None:
     assert report["root_source"].strip() == "/dev/mapper/root"
     assert answers(bench.site) == [("GetSecretValue", "ok")]
     require_history(report, "root")
+
+
+def require_going_on(row: Row, release: Release, bench: Bench, tree: Path | None = None) -> None:
+    """Boot from an ordinary disk with a network on which nobody answers: once the agent gives up, the boot goes on.
+
+    tree: what the image is made in, if it is not the release's own.
+    """
+    tree = tree or release.tree
+    image = bench.image(tree, row)
+    plain = Disk(make_ext4(bench.work / "plain.img", release.system, 512 << 20), "plain")
+    report = machines.report_disk(bench.work / "report.img")
+    machine = machines.machine(tree, image, (plain, bench.copy(release.disk), report), bench.network)
+    deadlines = "rd.cryptpilot.late_after=10 cryptpilot.timeout=5"
+    words = f"{qemu.CONSOLE} root={plain.device} rw {deadlines} {release.words}"
+    machine = replace(machine, cmdline=words, silent=True)
+    result = qemu.boot(machine, timeout=400, log=bench.work / "console.log").check()
+    left = result.at(r"root: not open after \d+ s .*: left to cryptpilot\.service")
+    gone = result.at(r"Switch(ing)? [Rr]oot|switch-root|Welcome to Debian.*!")
+    assert left is not None, result
+    assert gone is not None, result
+    assert gone - left < SLACK, result
 
 
 def require_history(report: dict[str, str], *volumes: str) -> None:

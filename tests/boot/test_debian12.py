@@ -9,7 +9,7 @@ import pytest
 
 from tests import machines
 from tests.boot.denial import denied
-from tests.boot.matrix import Bench, Release, Row, answers, require_boot, require_history
+from tests.boot.matrix import Bench, Release, Row, answers, require_boot, require_going_on, require_history
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk, sha256
 from tests.lab.image import fill_script, make_archive, make_ext4
@@ -70,6 +70,10 @@ def test_without_systemd_what_the_pivot_does_not_need_does_not_keep_it(release: 
         ("initrd", "left to the system stage"),
         ("system", "failed"),
     ]
+
+
+def test_networkmanager_without_dhcp_keeps_no_boot(release: Release, bench: Bench) -> None:
+    require_going_on(Row("network-manager"), release, bench)
 
 
 def test_root_on_lvm_within_the_volume(release: Release, bench: Bench) -> None:

@@ -7,12 +7,16 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from buildlib.base import ROOT
 from cryptpilot_boot.system import init
 from tests.lab.run import started
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HOOK = ROOT / "initrd_hooks/cryptpilot-timeout.sh"
 
@@ -74,3 +78,87 @@ def test_that_the_boot_stops_needs_no_room(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "touch", lambda _: pytest.fail("a file was made"))
     init.stop_boot()
     assert (tmp_path / "stop-boot").exists()
+
+
+NETWORK = ROOT / "initrd_hooks/cryptpilot-network.sh"
+NM_RUN = "/usr/sbin/NetworkManager --configure-and-quit=initrd --no-daemon\n: > /tmp/nm.done\n"
+GUARD = "[ -e /run/cryptpilot/late ] && exit 0\n"
+
+
+def network_hook(work: Path, command_lines: dict[str, str], *, systemd: bool, nm_run: str = NM_RUN) -> dict[str, str]:
+    """Run the hook, as dracut does, where it has others; return what it made of them, by name."""
+    hooks = {"finished/wait-network.sh": "false\n", "finished/nm.sh": "[ -f done ]\n", "settled/99-nm-run.sh": nm_run}
+    for name, text in {**{f"hooks/initqueue/{name}": text for name, text in hooks.items()}, **command_lines}.items():
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(text)
+    text = NETWORK.read_text().replace("/proc/cmdline", f"{work}/cmdline").replace("/etc/cmdline.d", f"{work}/conf")
+    (work / "hook").write_text(text.replace("/run/cryptpilot/nm", f"{work}/nm").replace("755 /run", f"755 {work}"))
+    script = f"hookdir={work}/hooks; DRACUT_SYSTEMD={'1' if systemd else ''}; . {work}/hook; echo ${{wait-unset}}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("unset\n", "")
+    return {name: (work / "hooks/initqueue" / name).read_text() for name in hooks}
+
+
+@pytest.mark.parametrize("systemd", [True, False])
+def test_dracut_waits_for_a_network_no_longer_than_the_agent_does(tmp_path: Path, systemd: bool) -> None:
+    made = network_hook(
+        tmp_path, {"cmdline": "root=/dev/x", "conf/95cryptpilot.conf": "rd.neednet=1\n"}, systemd=systemd
+    )
+    assert made["finished/wait-network.sh"] == f"{GUARD}false\n"
+    assert made["finished/nm.sh"] == f"{GUARD}[ -f done ]\n"
+    assert made["settled/99-nm-run.sh"].endswith(". /usr/lib/cryptpilot/beside.sh\n")
+    assert (tmp_path / "nm-run.sh").read_text() == NM_RUN
+
+
+@pytest.mark.parametrize("file", ["cmdline", "conf/35-neednet.conf"])
+def test_where_others_have_asked_for_a_network_dracut_waits_as_it_does(tmp_path: Path, file: str) -> None:
+    files = {"cmdline": "quiet", "conf/95cryptpilot.conf": "rd.neednet=1\n", file: "rd.neednet\n"}
+    made = network_hook(tmp_path, files, systemd=False)
+    assert list(made.values()) == ["false\n", "[ -f done ]\n", NM_RUN]
+
+
+def test_where_networkmanager_has_a_unit_its_hook_stays(tmp_path: Path) -> None:
+    run = f'if [ -z "$DRACUT_SYSTEMD" ]; then\n    {NM_RUN}fi\n'
+    assert network_hook(tmp_path, {"cmdline": ""}, systemd=True, nm_run=run)["settled/99-nm-run.sh"] == run
+
+
+def test_networkmanager_runs_beside_the_main_loop_again_and_again_until_the_agent_has_ended(tmp_path: Path) -> None:
+    text = (ROOT / "initrd_hooks/cryptpilot-beside.sh").read_text().replace("/run/cryptpilot", str(tmp_path))
+    (tmp_path / "beside.sh").write_text(text.replace("/etc/initrd-release", "/dev/null"))
+    # what never finds an address, in turns that are shorter than NetworkManager's
+    (tmp_path / "nm-run.sh").write_text(
+        f"echo turn >> {tmp_path}/turns; sh -c 'sleep 60; :' --configure-and-quit=initrd"
+    )
+    begun = time.monotonic()
+    subprocess.run(["sh", "-c", f". {tmp_path}/beside.sh"], check=True, timeout=20, stdout=subprocess.DEVNULL)
+    assert time.monotonic() - begun < 10
+    assert wait_until(lambda: (tmp_path / "turns").exists())
+    (running,) = processes("--configure-and-quit=initrd")
+    os.kill(running, signal.SIGTERM)
+    assert wait_until(lambda: (tmp_path / "turns").read_text() == "turn\nturn\n")
+    assert wait_until(lambda: len(processes("--configure-and-quit=initrd")) == 1)
+    (tmp_path / "over").touch()
+    assert wait_until(lambda: processes("--configure-and-quit=initrd") == [])
+    time.sleep(1.5)
+    assert (tmp_path / "turns").read_text() == "turn\nturn\n"
+
+
+def processes(argument: str) -> list[int]:
+    """Return the processes that were given an argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            continue
+        if argument.encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+def wait_until(look: Callable[[], bool]) -> bool:
+    """Wait until it is so, for 20 s at most."""
+    moment = time.monotonic() + 20
+    while not look() and time.monotonic() < moment:
+        time.sleep(0.05)
+    return look()

@@ -41,9 +41,26 @@ class Gateway:
 def test_without_a_network_hardly_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = Gateway(route_at_look=1 << 30)
     monkeypatch.setattr(retry, "has_route", gateway.has_route)
-    with pytest.raises(KeyFetchError, match=r"no network \(2 tries"):
+    with pytest.raises(KeyFetchError, match=r"^there is no route to any network: no network \(2 tries") as caught:
         ask_until(gateway.ask, Deadline(ENOUGH), "v")
     assert gateway.asked == 2
+    assert "DHCP" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("route", "unreachable", "said"),
+    [(True, True, "no name server answers"), (False, False, "no name server answers"), (False, True, "no route")],
+)
+def test_the_last_word_is_the_first_cause(
+    monkeypatch: pytest.MonkeyPatch, route: bool, unreachable: bool, said: str
+) -> None:
+    monkeypatch.setattr(retry, "has_route", lambda: route)
+
+    def ask(_: float) -> Passphrase:
+        raise KeyFetchError("no name server answers", retryable=True, unreachable=unreachable)
+
+    with pytest.raises(KeyFetchError, match=rf"^(there is )?{said}"):
+        ask_until(ask, Deadline(0), "v")
 
 
 def test_when_there_is_a_network_is_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

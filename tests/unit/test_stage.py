@@ -413,7 +413,8 @@ volume.is_open = lambda _: False
 volume.open_volume = open_volume
 block.is_block_device = lambda _: True
 process.lock_memory = lambda: None
-notes = (failures, "record"), (init, "say_late"), (exitrd, "claim"), (exitrd, "keep"), (init, "stop_boot")
+notes = (failures, "record"), (exitrd, "claim"), (exitrd, "keep")
+notes += (init, "say_late"), (init, "say_over"), (init, "stop_boot")
 for module, name in notes:
     setattr(module, name, no_room)
 initrd = sys.argv[2] == "initrd"

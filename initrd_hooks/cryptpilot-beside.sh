@@ -1,0 +1,22 @@
+#!/bin/sh
+# Runs NetworkManager beside dracut's main loop, in whose shell this is, as dracut's own hook would: time and again, until
+# there is an address. When nobody waits for a network any more it ends, for the one of the booted system comes next.
+
+# shellcheck disable=SC2317 # it is read by another script
+: > /run/cryptpilot/nm-runs
+(
+    until [ -e /run/cryptpilot/over ]; do
+        # shellcheck source=/dev/null # dracut's
+        . /run/cryptpilot/nm-run.sh
+        sleep 1
+    done
+) &
+(
+    until [ -e /run/cryptpilot/over ]; do
+        [ -e /etc/initrd-release ] || exit
+        sleep 1
+    done
+    for process in /proc/[0-9]*; do
+        ! grep -q configure-and-quit "$process/cmdline" 2> /dev/null || kill "${process#/proc/}"
+    done
+) &
