@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptpilot_boot.boot import parameters, record, remedy
+from cryptpilot_boot.boot import kernel_modules, record, remedy
 from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
 from cryptpilot_boot.system import dracut, init, mkfs, workplace
@@ -42,8 +42,6 @@ _LIBRARY_PLACES = ("usr/lib*", "usr/lib*/*", "lib*", "lib*/*")
 _PROGRAM_PLACES = ("usr/sbin", "usr/bin", "sbin", "bin")
 _NETWORK_MODULES = ("network", "systemd-networkd")
 _CRASH_MODULES = ("kdumpbase", "kdump")
-# What no volume can be opened without, should the kernel's own modules not be here to be asked.
-_ESSENTIAL = ("dm_crypt", "dm_integrity")
 # Programs that are known to be nothing but programs: the loader may be asked about them.
 _OPENERS = {"cryptsetup", "blkid", *(str(kind.command[0]) for kind in mkfs.KINDS.values())}
 
@@ -138,10 +136,11 @@ def findings(content: Content) -> Iterator[CryptpilotError]:
     if not plan.programs:
         yield CryptpilotError("the agent is in it, and the configuration of no volume it is to open", REBUILD)
     yield from _programs_missing(tree, plan)
-    yield from _modules_missing(tree, plan)
-    yield from _modules_disabled(tree, plan, init.kernel_command_line())
+    yield from kernel_modules.missing(tree, plan.modules)
+    yield from kernel_modules.disabled(tree, plan.modules, init.kernel_command_line())
     yield from _exposed(tree, plan)
     yield from _not_started(tree)
+    yield from _not_shut_down(tree)
     if plan.network:
         yield from _network_missing(tree)
     if plan.no_shell:
@@ -257,61 +256,6 @@ def _starts_here(program: str) -> bool:
     return True
 
 
-def _modules_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
-    """Hold the kernel modules of an image against those the kernel has: what it does not have at all is none's fault.
-
-    The plan names the modules of several architectures and kernels; those the volumes cannot do without must be there.
-    """
-    kernels = sorted(tree.glob("lib/modules/*")) or sorted(tree.glob("usr/lib/modules/*"))
-    if not kernels:
-        yield CryptpilotError("it has no kernel modules", REBUILD)
-    for within in kernels:
-        there = {remedy.module_name(path.name) for path in within.rglob("*.ko*")} | _builtin(within)
-        installed = dracut.modules_directory(within.name)
-        there |= _builtin(installed)
-        known = _dependencies(installed) or _dependencies(within)
-        wanted = {
-            name
-            for module in plan.modules
-            if module in known or (module in _ESSENTIAL and module not in there)
-            for name in (module, *known.get(module, ()))
-        }
-        for name in sorted(wanted - there):
-            hint = remedy.kernel_module_missing(name, installed)
-            yield CryptpilotError(f"the kernel module {name} of {within.name} is missing", hint)
-
-
-def _modules_disabled(tree: Path, plan: Plan, kernel_command_line: str) -> Iterator[CryptpilotError]:
-    """Look for what keeps the kernel from loading a module that is there, in the image and on the command line."""
-    off = parameters.values(kernel_command_line).get("module_blacklist", "").replace("-", "_").split(",")
-    for name in sorted(set(_ESSENTIAL) & set(plan.modules)):
-        if line := remedy.disabling(name, tree):
-            yield CryptpilotError(
-                f"the kernel module {name} is disabled in it: {line}",
-                f"remove that line on this machine, then {REBUILD}",
-            )
-        if name in off:
-            yield CryptpilotError(
-                f"the kernel module {name} is disabled by the kernel parameter module_blacklist",
-                f"remove {name} from module_blacklist in the boot loader's configuration, and boot without it",
-            )
-
-
-def _builtin(directory: Path) -> set[str]:
-    path = directory / "modules.builtin"
-    return {remedy.module_name(Path(line).name) for line in path.read_text().splitlines()} if path.exists() else set()
-
-
-def _dependencies(directory: Path) -> dict[str, list[str]]:
-    """Return what each module of a kernel needs loaded before it, as depmod(8) wrote it down."""
-    path = directory / "modules.dep"
-    lines = [line.partition(":")[::2] for line in path.read_text().splitlines()] if path.exists() else []
-    return {
-        remedy.module_name(Path(of).name): [remedy.module_name(Path(word).name) for word in words.split()]
-        for of, words in lines
-    }
-
-
 def _exposed(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
     for path in plan.configuration:
         mode = stat.S_IMODE(_below(tree, path).stat().st_mode)
@@ -326,10 +270,15 @@ def _not_started(tree: Path) -> Iterator[CryptpilotError]:
             yield CryptpilotError(f"{_UNIT} is missing, so nothing starts the agent", REBUILD)
         elif not (tree / _WANTS).is_symlink():
             yield CryptpilotError(f"{_UNIT} is not enabled, so nothing starts the agent", REBUILD)
-        if not all((tree / _SHUTDOWN.format(unit=unit)).is_file() for unit in _WAITING_UNITS):
-            yield CryptpilotError("cryptpilot-shutdown.conf is missing, so a boot that fails may hang", REBUILD)
     elif not any(True for place in ("", "usr/", "var/") for _ in tree.glob(place + _HOOKS)):
         yield CryptpilotError("it has neither systemd nor a hook of cryptpilot, so nothing starts the agent", REBUILD)
+
+
+def _not_shut_down(tree: Path) -> Iterator[CryptpilotError]:
+    """Look for what lets a boot that fails be shut down by a systemd of any version."""
+    has_systemd = any((tree / place).exists() for place in _SYSTEMD_PLACES)
+    if has_systemd and not all((tree / _SHUTDOWN.format(unit=unit)).is_file() for unit in _WAITING_UNITS):
+        yield CryptpilotError("cryptpilot-shutdown.conf is missing, so a boot that fails may hang", REBUILD)
 
 
 def _shell_given(tree: Path) -> Iterator[CryptpilotError]:

@@ -45,7 +45,7 @@ def agent_missing(root: Path = _ROOT) -> str:
 
 def network_missing(root: Path = _ROOT) -> str:
     """Return the hint for an image that brings no network up."""
-    return dracut_module_missing("network", "install dracut's network module (Debian: dracut-network)", root)
+    return dracut_module_missing("network", "install dracut-network", root)
 
 
 def dracut_module_missing(name: str, install: str, root: Path = _ROOT) -> str:

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.boot import device_names, image, parameters, record, remedy
+from cryptpilot_boot.boot import device_names, image, kernel_modules, parameters, record, remedy
 from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
 from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.config.model import IDENTITIES
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted
-from cryptpilot_boot.system import dracut, init, luks_header, udev
+from cryptpilot_boot.system import block, dracut, drivers, init, luks_header, udev
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cryptpilot_boot.boot.image import Content
     from cryptpilot_boot.boot.record import Record
-    from cryptpilot_boot.config import Config
+    from cryptpilot_boot.config import Config, Volume
 
 Say = Callable[[str], None]
 Explain = Callable[[CryptpilotError, str], None]
@@ -97,13 +97,27 @@ def problems_of(content: Content, now: Record, ours: Mapping[str, str]) -> Itera
 
 
 def late(content: Content, config: Config) -> Iterator[CryptpilotError]:
-    """Yield which volumes an image would open late, not finding their devices; hints as of `image.findings`."""
+    """Yield which volumes an image would open late, not finding their devices or a network; hints as of findings."""
     if content.has_agent:
         volumes = initrd_volumes(config)
+        yield from kernel_modules.drivers_missing(content.tree, _driven(volumes))
         opened = {one.volume for one in volumes}
         words = {*parameters.words(init.kernel_command_line()), *image.kernel_parameters(content.tree)}
         modules = image.dracut_modules(content.tree)
         yield from device_names.missing(device_names.known(volumes), content.tree, modules, opened, words)
+
+
+def _driven(volumes: Sequence[Volume]) -> dict[str, str]:
+    """Return by kernel module what it drives of this machine that these volumes need: disks, and the network's cards.
+
+    Empty where none of the disks is there: this is not the machine that the image is for.
+    """
+    disks = {one.volume: drivers.of_disk(one.dev) for one in volumes}
+    found = {module: f"the disk of {name}" for name, modules in disks.items() for module in modules}
+    if any(map(block.is_block_device, (one.dev for one in volumes))) and any(one.needs_network for one in volumes):
+        for card, modules in drivers.of_network_cards().items():
+            found = {**dict.fromkeys(modules, f"the network card {card}"), **found}
+    return found
 
 
 def late_warnings(config: Config) -> list[str]:

@@ -1,6 +1,6 @@
 """Initrd images and the kernels they are for.
 
-Uses: dracut, lsinitrd (dracut 051 or newer), chroot (coreutils), find (findutils), cpio, what compressed an image, and
+Uses: dracut, lsinitrd (dracut 049 or newer), chroot (coreutils), find (findutils), cpio, what compressed an image, and
 objcopy (binutils) where the image is part of a unified kernel image.
 """
 
@@ -168,7 +168,7 @@ def unpack(image: Path, directory: Path, pattern: str = "") -> None:
     if program and not is_there("objcopy"):
         raise CryptpilotError(
             f"{image} is a unified kernel image, into which cryptpilot can look only with objcopy",
-            "install objcopy (Debian: binutils)",
+            "install binutils, which has objcopy",
         )
     by = compressor(image)
     if by != _NOT_COMPRESSED and not is_there(by):

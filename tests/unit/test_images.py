@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot import image, record
+from cryptpilot_boot.boot import image, kernel_modules, record
 from cryptpilot_boot.boot.record import Record
 from cryptpilot_boot.cli.arguments import parse
 from cryptpilot_boot.commands import image_check, image_status
@@ -239,7 +239,7 @@ def test_kernel_modules_are_known_by_name_however_their_file_is_called(tmp_path:
     (tmp_path / "modules.dep").write_text(
         "kernel/drivers/md/dm-crypt.ko.xz: kernel/drivers/md/dm-mod.ko.xz\nkernel/drivers/md/dm-mod.ko.xz:\n"
     )
-    assert image._dependencies(tmp_path) == {"dm_crypt": ["dm_mod"], "dm_mod": []}
+    assert kernel_modules._dependencies(tmp_path) == {"dm_crypt": ["dm_mod"], "dm_mod": []}
 
 
 def tree(directory: Path, **files: str) -> Path:
@@ -321,9 +321,9 @@ def test_kernel_modules_must_be_there_if_the_kernel_has_them(
     here = tree(tmp_path / "installed", **{"modules.dep": installed})
     monkeypatch.setattr(dracut, "modules_directory", lambda _: here)
     unpacked = tree(tmp_path / "image", **{f"{MODULES}/{name}": text for name, text in files.items()})
-    plan = image.Plan((), (), ("dm_crypt", "aes_arm64", "xts"), network=False, no_shell=False)
     names = [f"the kernel module {name} of 6.1 is missing" for name in missing]
-    assert [one.what for one in image._modules_missing(unpacked, plan)] == names
+    found = kernel_modules.missing(unpacked, ("dm_crypt", "aes_arm64", "xts"))
+    assert [one.what for one in found] == names
 
 
 STALE = record.Changes((f"{ROOT} has changed",))

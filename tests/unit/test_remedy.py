@@ -7,7 +7,7 @@ from typing import Callable
 
 import pytest
 
-from cryptpilot_boot.boot import image, remedy
+from cryptpilot_boot.boot import image, kernel_modules, remedy
 from cryptpilot_boot.commands import image_check, image_rebuild
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import dracut
@@ -79,7 +79,7 @@ CASES: dict[str, tuple[Callable[[Path], str], dict[str, str], str]] = {
         of_network, {NETWORK: "", OMIT: 'omit_dracutmodules+=" network "\n'},
         f"remove network from omit_dracutmodules in /{OMIT}",
     ),
-    "network, no module": (of_network, {}, "install dracut's network module (Debian: dracut-network)"),
+    "network, no module": (of_network, {}, "install dracut-network"),
     "program, an older image": (of_program, {"usr/sbin/mkfs.ext4": ""}, ""),
     "program, none": (of_program, {}, "install e2fsprogs"),
     "command, none": (lambda root: remedy.program_missing("/opt/key", root), {}, "install it"),
@@ -121,8 +121,7 @@ BLACKLIST = "ro module_blacklist=floppy,dm-crypt quiet"
 def test_a_driver_that_is_there_and_cannot_be_loaded_is_found(
     tmp_path: Path, files: dict[str, str], command_line: str, what: str, *, rebuilt: bool
 ) -> None:
-    plan = image.Plan((), (), ("dm_crypt", "xts"), network=False)
-    found = list(image._modules_disabled(tree(tmp_path, **files), plan, command_line))
+    found = list(kernel_modules.disabled(tree(tmp_path, **files), ("dm_crypt", "xts"), command_line))
     assert len(found) == bool(what)
     for one in found:
         assert what in one.what
