@@ -18,6 +18,9 @@ check() {
         _withdraw
         return 1
     fi
+    # dracut makes an image without it, which cannot go over to its root
+    _may_have_systemd || find_binary switch_root > /dev/null || _fail "an image without systemd takes switch_root: \
+install util-linux, or util-linux-extra where that is a package of its own (Debian 14)"
     # dracut leaves a module out whose dependency it does not have, with a word few would notice.
     if _plan 2> /dev/null | grep -q '^network '; then
         _has_module network || _fail "a volume has its key in KMS, and dracut has no network module: \

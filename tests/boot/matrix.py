@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 PACKAGES = ("network-manager", "lvm2")
 """What a tree has beside the usual ones, so that its dracut can make every kind of image."""
 LEGACY = "isc-dhcp-client"
-"""What dracut's legacy scripts take beside these, which Debian testing has no more; nor has dracut 110 the scripts."""
+"""What dracut's legacy scripts take beside these; Debian testing has it no more, nor dracut 110 the scripts."""
+SWITCH_ROOT = "util-linux-extra"
+"""What an image without systemd takes beside these in Debian testing, where it is a package of its own."""
 
 STACKS = frozenset({"systemd-networkd", "network-manager", "network-legacy"})
 SYSTEMD = frozenset({"systemd", "systemd-initrd", "dracut-systemd"})
@@ -70,8 +72,9 @@ class Release:
 
     def __init__(self, site: machines.Site, work: Path, name: str) -> None:
         volumes = {machines.ROOT: machines.volume_file(site)}
-        packages = PACKAGES if name == TESTING else (*PACKAGES, LEGACY)
-        self.tree = machines.installed_tree(work / "tree", packages, name)
+        self.tree = machines.installed_tree(
+            work / "tree", (*PACKAGES, SWITCH_ROOT if name == TESTING else LEGACY), name
+        )
         machines.configure(self.tree, volumes, machines.settings(timeout=PATIENCE))
         self.system = machines.install(prune(root_tree(name), work / "system"))
         machines.configure(self.system, volumes)

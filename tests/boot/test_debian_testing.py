@@ -46,7 +46,7 @@ def test_temporary_volumes_alone_bring_along_what_runs_their_hooks(
     scratch = Disk(blank_disk(bench.work / "scratch.img", 64 << 20), "scratch")
     report = machines.report_disk(bench.work / "report.img")
     machine = machines.machine(tree, image, (plain, scratch, report), None)
-    words = f"{qemu.CONSOLE} root={plain.device} rw cryptpilot.timeout=5"
+    words = f"{qemu.CONSOLE} root={plain.device} rw rd.cryptpilot.timeout=120 cryptpilot.timeout=5"
     qemu.boot(replace(machine, cmdline=words), timeout=400, log=bench.work / "console.log").check()
     events = machines.events(machines.read_report(report))
     outcomes = {event["volume"]: event["stage"] for event in events if event["step"] == "outcome"}

@@ -19,6 +19,7 @@ _DRACUT = """
 declare -A host_fs_types=([/dev/null]=crypto_LUKS [/dev/zero]=ext4)
 dfatal() { echo "$1" >&2; }
 expand_persistent_dev() { echo "$1"; }
+find_binary() { return 0; }
 """
 _PLAN = """
 _plan() { printf '%s\\n' 'config /etc/x' 'program cryptsetup' 'device /dev/null' 'volume root' 'volume data.0'; }
@@ -70,6 +71,16 @@ def test_the_image_of_a_crash_kernel_is_left_alone_unless_its_dump_goes_to_a_vol
     tmp_path: Path, variables: str, status: int
 ) -> None:
     assert check(tmp_path, variables)[0] == status
+
+
+def test_without_systemd_and_without_switch_root_no_image_is_made(tmp_path: Path) -> None:
+    """dracut says that it is missing, and makes an image that cannot go over to its root."""
+    (tmp_path / "etc/cryptpilot/volumes").mkdir(parents=True)
+    (tmp_path / "etc/cryptpilot/volumes/scratch.toml").touch()
+    script = f"{_DRACUT}find_binary() {{ [[ $1 != switch_root ]]; }}; dracutsysrootdir=$1; . {MODULE}{_PLAN}check"
+    done = bash(script, str(tmp_path))
+    assert done.returncode == LEFT_OUT
+    assert "takes switch_root: install util-linux" in done.stderr
 
 
 def test_no_volume_no_module(tmp_path: Path) -> None:
