@@ -76,8 +76,9 @@ def _require_room(place: Path, size: int) -> None:
 def _let_run(place: Path) -> None:
     """Let programs be run there alone, where nothing in /run may be: dracut's own scripts mount it so."""
     if os.statvfs(place).f_flag & os.ST_NOEXEC:
-        run(["mount", "--rbind", str(place), str(place)])
-        run(["mount", "-o", "remount,bind,exec,nosuid,nodev", str(place)])
+        # also when what was at work has been ended at the deadline
+        run(["mount", "--rbind", str(place), str(place)], finish=True)
+        run(["mount", "-o", "remount,bind,exec,nosuid,nodev", str(place)], finish=True)
 
 
 def _empty(path: Path) -> None:

@@ -72,7 +72,8 @@ def say_late() -> None:
     private.directory(_LATE.parent, private.PUBLIC_DIRECTORY)
     _LATE.touch()
     if runs_systemd() and not _others_need_network():
-        run(["systemctl", "--no-block", "--quiet", "stop", *_NETWORK_WAITS], accept=(0, _NOT_LOADED))
+        # also when what was at work has just been ended
+        run(["systemctl", "--no-block", "--quiet", "stop", *_NETWORK_WAITS], accept=(0, _NOT_LOADED), finish=True)
 
 
 def say_over() -> None:

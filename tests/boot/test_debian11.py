@@ -12,7 +12,7 @@ RELEASE = "bullseye"
 
 ROWS = [
     Row("network-legacy"),
-    Row("network-legacy", systemd=False),
+    pytest.param(Row("network-legacy", systemd=False), marks=pytest.mark.matrix),
 ]
 
 

@@ -55,6 +55,7 @@ def test_without_systemd_a_disk_that_is_withheld_gives_no_shell(release: Release
     assert re.search(r"dracut Warning: Could not boot", result.console), result
 
 
+@pytest.mark.matrix
 def test_without_systemd_what_the_pivot_does_not_need_does_not_keep_it(release: Release, bench: Bench) -> None:
     """Complaint: boot hangs where there is no network. The root here is an ordinary disk, and there is no network."""
     image = bench.image(release.tree, WITHOUT_SYSTEMD)

@@ -11,8 +11,8 @@ RELEASE = "trixie"
 
 ROWS = [
     Row("systemd-networkd"),
-    Row("network-manager", hostonly=True),
-    Row("network-legacy", systemd=False),
+    pytest.param(Row("network-manager", hostonly=True), marks=pytest.mark.matrix),
+    pytest.param(Row("network-legacy", systemd=False), marks=pytest.mark.matrix),
 ]
 
 

@@ -86,12 +86,15 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, initrd: Path) -> None:
 def test_where_nothing_in_run_may_be_run_this_may(
     tmp_path: Path, initrd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """dracut's own scripts, without systemd, mount /run with noexec: systemd would pass over the program there."""
+    """dracut's own scripts, without systemd, mount /run with noexec: systemd would pass over the program there.
+
+    It is done even after what was at work was ended at the deadline.
+    """
     ran: list[list[str]] = []
     place = tmp_path / "run"
     state = SimpleNamespace(f_bavail=1 << 30, f_frsize=1, f_flag=os.ST_NOEXEC)
     monkeypatch.setattr("os.statvfs", lambda _: state)
-    monkeypatch.setattr(exitrd, "run", ran.append)
+    monkeypatch.setattr(exitrd, "run", lambda argv, *, finish: ran.append(argv) if finish else None)
     exitrd.keep(place, initrd / "files", initrd)
     assert ran == [
         ["mount", "--rbind", str(place), str(place)],
