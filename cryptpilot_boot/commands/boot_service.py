@@ -87,13 +87,13 @@ def boot_service(
         _prepare_shutdown(exitrd.claim, say)
     outcomes = stage.run(todo, tell, pivot, init.say_late if in_initrd else lambda: None, worth)
     stops = any(outcome.error and outcome.needed for outcome in outcomes)
-    if in_initrd:
-        with log.telling("that nobody needs a network any more"):
-            init.say_over()
     if stops and in_initrd:
         settle()  # what stops the boot may end this as well
         _stop_boot(say)
     elif in_initrd:
+        # and who opens a volume in an emergency shell does
+        with log.telling("that nobody needs a network any more"):
+            init.say_over()
         _prepare_shutdown(exitrd.keep, say)
     if only:
         return not any(outcome.error for outcome in outcomes)
