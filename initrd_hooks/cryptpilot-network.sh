@@ -21,7 +21,7 @@ for wait in "$hookdir/initqueue/finished/wait-network.sh" "$hookdir/initqueue/fi
             mkdir -p -m 755 /run/cryptpilot
             mv "$wait" /run/cryptpilot/nm-run.sh
             # shellcheck disable=SC2016 # the shell is the main loop's
-            echo '[ -e /run/cryptpilot/nm-runs ] || . /usr/lib/cryptpilot/beside.sh' > "$wait"
+            echo '[ -e /run/cryptpilot/nm-runs ] || . /usr/libexec/cryptpilot/beside.sh' > "$wait"
             ;;
     esac
 done

@@ -21,6 +21,7 @@ RELEASES = [*PYTHONS, TESTING]
 HELP = {
     "blkid": "blkid --help",
     "cryptsetup": "cryptsetup --help",
+    "dmsetup": "dmsetup --help 2>&1",
     "dracut": "dracut --help || :",
     "lsinitrd": "lsinitrd --help 2>&1 || :",
     "mkswap": "mkswap --help",

@@ -92,12 +92,16 @@ RUN_PROGRAMS = {
 
 OPTIONS = {
     "block.py": {"blkid": {"-p", "-n", "-o"}, "wipefs": {"--all", "--no-act"}},
+    "composite.py": {
+        "cryptsetup": {"--header", "--readonly", "--version"},
+        "dmsetup": {"--deferred", "--nolockfs", "--readonly", "--table", "--uuid"},
+    },
     "cryptsetup.py": {
         "cryptsetup": {
             *("--allow-discards", "--batch-mode", "--cipher", "--hash", "--header", "--integrity", "--json-file"),
             *("--integrity-no-journal", "--integrity-no-wipe", "--key-file", "--key-size", "--offset", "--pbkdf"),
             *("--pbkdf-force-iterations", "--readonly", "--sector-size", "--serialize-memory-hard-pbkdf", "--size"),
-            *("--subsystem", "--test-passphrase", "--token-id", "--type", "--verbose", "--version"),
+            *("--label", "--subsystem", "--test-passphrase", "--token-id", "--type", "--verbose"),
         }
     },
     "dracut.py": {
@@ -122,6 +126,7 @@ OPTIONS = {
         "unshare": {"--mount"},
     },
     "lock.py": {"fuser": {"--verbose"}, "ls": {"-ld"}},
+    "loop.py": {"losetup": {"--list"}},
     "luks_data.py": {"cryptsetup": {"--resume-only"}},
     "luks_header.py": {"cryptsetup": {"--resume-only"}},
     "mkfs.py": {
@@ -141,6 +146,6 @@ OPTIONS = {
 }
 """What the modules of cryptpilot_boot/system give to programs, or have a person give them, by the manual of each.
 
-util-linux 2.32 (its blkid has short options only), cryptsetup 2.2, systemd 239, dracut 049, e2fsprogs 1.45, xfsprogs
-5.0, dosfstools 4.1, coreutils 8.30, zstd 1.4.
+util-linux 2.32 (its blkid has short options only), cryptsetup 2.2, device-mapper 1.02, systemd 239, dracut 049,
+e2fsprogs 1.45, xfsprogs 5.0, dosfstools 4.1, coreutils 8.30, zstd 1.4.
 """

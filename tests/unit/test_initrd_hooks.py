@@ -106,7 +106,7 @@ def test_dracut_waits_for_a_network_no_longer_than_the_agent_does(tmp_path: Path
     )
     assert made["finished/wait-network.sh"] == f"{GUARD}false\n"
     assert made["finished/nm.sh"] == f"{GUARD}[ -f done ]\n"
-    assert made["settled/99-nm-run.sh"].endswith(". /usr/lib/cryptpilot/beside.sh\n")
+    assert made["settled/99-nm-run.sh"].endswith(". /usr/libexec/cryptpilot/beside.sh\n")
     assert (tmp_path / "nm-run.sh").read_text() == NM_RUN
 
 
