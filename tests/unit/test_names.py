@@ -58,6 +58,7 @@ def test_what_no_unit_can_be_called_costs_nothing_else(tmp_path: Path, monkeypat
         *(f"dev-mapper-{one}.device.requires/cryptpilot@{one}.service" for one in "vw"),
         *(f"dev-mapper-{one}.device.d/45-cryptpilot.conf" for one in "vw"),
         "systemd-cryptsetup@.service.d/45-cryptpilot.conf",
+        "systemd-fsck@.service.d/45-cryptpilot.conf",
         *(f"cryptpilot.service.wants/cryptpilot@{one}.service" for one in "vw"),
         "dev-y.device.wants/cryptpilot@w.service",
         "local-fs.target.wants/data.mount",
