@@ -10,8 +10,9 @@ import pytest
 
 from tests import machines
 from tests.boot.matrix import Bench, Release
-from tests.lab import qemu
+from tests.lab import qemu, selinux
 from tests.lab.disk import Disk, blank_disk
+from tests.lab.image import make_archive, prune
 from tests.lab.run import run
 from tests.lab.tree import clone, in_chroot
 
@@ -41,14 +42,21 @@ def boot_tree(tree: Path, site: machines.Site, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="session")
 def root_disk(boot_tree: Path, site: machines.Site, tmp_path_factory: pytest.TempPathFactory) -> Disk:
-    """A disk with the tree in a LUKS2 volume made by `cryptpilot init`; copied for each boot.
+    """A disk with a system in a LUKS2 volume made by `cryptpilot init`; copied for each boot.
 
-    The booted system knows of a temporary volume that the image does not: the late helper's.
+    The booted system knows of a temporary volume that the image does not: the late helper's. It has SELinux, for
+    kernels that are given `selinux.WORDS`.
     """
     work = tmp_path_factory.mktemp("disk")
-    copy = clone(boot_tree, work / "tree")
+    copy = machines.installed_tree(work / "tree", selinux.PACKAGES)
+    for path in ("usr/lib/modules", "etc/cryptpilot"):  # two trees may have two kernels
+        shutil.rmtree(copy / path)
+        clone(boot_tree / path, copy / path)
     machines.configure(copy, {"scratch": SCRATCH})
     in_chroot(copy, ["systemctl", "enable", "cryptpilot.service"])
+    system = prune(copy, work / "pruned")
+    selinux.label(system)
+    make_archive(work / "root.tar", system)
     enroll = f"""
 cryptpilot recovery-key {machines.ROOT} > {machines.KMS_FILES}/{RECOVERY_KEY}
 cp -r /etc/cryptpilot/{IDENTITIES} {machines.KMS_FILES}
@@ -100,15 +108,16 @@ def boot(boot_tree: Path, network: Namespace, tmp_path: Path) -> Boot:
     """Boots a machine from an image and disks, with more kernel parameters, until it turns itself off.
 
     stops: the boot fails, and all is on the console when it says so, a minute before the machine turns itself off.
+    timeout: seconds it may take.
     """
 
     def boot(
-        image: machines.Image, disks: tuple[Disk, ...], words: str = "", *, stops: bool = False
+        image: machines.Image, disks: tuple[Disk, ...], words: str = "", *, stops: bool = False, timeout: int = 400
     ) -> qemu.BootResult:
         machine = machines.machine(boot_tree, image, disks, network)
         machine = replace(machine, cmdline=f"{machine.cmdline} {words}")
         until, ending = (machines.NO_SHELL, qemu.Ending.SEEN) if stops else (None, qemu.Ending.POWERED_OFF)
-        return qemu.boot(machine, timeout=400, log=tmp_path / "console.log", until=until).check(ending)
+        return qemu.boot(machine, timeout=timeout, log=tmp_path / "console.log", until=until).check(ending)
 
     return boot
 

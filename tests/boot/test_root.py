@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from typing import TYPE_CHECKING
 
-from tests import machines
-from tests.lab import qemu
-from tests.lab.disk import luks_uuid
+from tests import machines, steps
+from tests.lab import qemu, selinux
+from tests.lab.disk import Disk, blank_disk, luks_uuid
 from tests.lab.net import LOOPBACK_IN_GUEST, namespace
 from tests.lab.tree import SHARE, clone, in_chroot
+from tests.steps import Step, prints
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.boot.conftest import Boot
-    from tests.lab.disk import Disk
 
 AGENT = re.compile(r"cryptpilot\[\d+\]: (.*)")
 
@@ -34,19 +35,40 @@ def require_no_secret(site: machines.Site, texts: dict[str, str]) -> None:
             assert secret not in data, f"{what} stands in {name}"
 
 
-def test_a_machine_boots_from_a_root_volume_unlocked_from_kms(
+BY_HAND = [
+    Step("SELinux is enforced.", "getenforce", prints(r"\AEnforcing\n\Z")),
+    Step(
+        "The helper's files say what it runs in, and so what it may.",
+        "stat -c %C /run/cryptpilot/lock-device",
+        prints("^system_u:object_r:initrc_runtime_t:s0$"),
+    ),
+    Step("A volume is configured ...", machines.exec_volume("data", "/dev/disk/by-id/virtio-data", integrity=True)),
+    Step("(its key)", f"base64 -d <<< {base64.b64encode(machines.EXEC_KEY).decode()} > /run/key"),
+    Step("... and made by hand.", f"{selinux.PERSON} cryptpilot init data --yes", prints("^data: .* is initialized")),
+    Step("It is opened by hand.", f"{selinux.PERSON} cryptpilot open data", prints("^data: /dev/mapper/data is open")),
+    Step("It can be used.", "mount /dev/mapper/data /mnt && touch /mnt/file && umount /mnt"),
+    Step("It is closed by hand.", f"{selinux.PERSON} cryptpilot close data", prints("is closed$")),
+]
+
+
+def test_a_machine_with_selinux_boots_from_a_root_volume_unlocked_from_kms(
     boot: Boot,
     image: machines.Image,
     own_root_disk: Disk,
     scratch_disk: Disk,
     report_disk: Disk,
     kms: machines.Site,
+    tmp_path: Path,
 ) -> None:
     # left over from a root that systemd-cryptsetup or dracut opened: both would ask for a passphrase, for ever
     uuid = luks_uuid(own_root_disk)
     words = f"rd.luks.uuid=luks-{uuid} luks.uuid={uuid}"
-    console = boot(image, (own_root_disk, scratch_disk, report_disk), words).console
+    data = Disk(blank_disk(tmp_path / "data.img", 64 << 20), "data")
+    disks = (own_root_disk, scratch_disk, data, steps.steps_disk(tmp_path, BY_HAND, "root"), report_disk)
+    console = boot(image, disks, f"{words} {selinux.WORDS}", timeout=900).console
     report = machines.read_report(report_disk)
+    steps.check(BY_HAND, report)
+    selinux.require_none_of_ours(console, report["journal"])
     assert report["root_source"].strip() == "/dev/mapper/root"
     competing = [place["place"] for one in json.loads(report["show.json"]) for place in one["competing"]]
     assert competing == [f"kernel command line: {word}" for word in words.split()]
@@ -76,7 +98,7 @@ def test_a_machine_boots_from_a_root_volume_unlocked_from_kms(
     assert {"kernel", "initrd", "pivot"} <= {mark["name"] for mark in told["marks"] if not mark["stage"]}
     assert told["problems"] == []
     opened = {volume["volume"]: volume["opened"] for volume in json.loads(report["show.json"])}
-    assert opened == {"root": True, "scratch": True, "later": False}
+    assert opened == {"root": True, "scratch": True, "later": False, "data": False}
     require_no_secret(kms, {**report, "console": console})
 
 

@@ -1,0 +1,96 @@
+"""Every command that hands cryptsetup a file works where SELinux is enforced, for a service and for an administrator.
+
+In user-mode Linux, whose kernel has SELinux too: there a machine with Debian's policy is up in seconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import machines
+from tests.lab import selinux
+from tests.lab.disk import Disk, blank_disk
+from tests.lab.image import make_ext4, prune
+from tests.lab.uml import run_uml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.matrix
+
+MIB = 1 << 20
+ENFORCE = f"""
+mount /dev/disk/by-id/virtio-system /mnt
+for point in dev proc sys run; do mount --rbind /$point /mnt/$point; done
+mount -t selinuxfs selinuxfs /sys/fs/selinux
+dmesg --console-level alert
+echo 0 > /proc/sys/kernel/printk_ratelimit # each denial is to be logged
+chroot /mnt load_policy -i
+echo 0 > /sys/fs/selinux/enforce # from here no transition leads to what systemd starts
+# as systemd does when it has loaded the policy
+chroot /mnt setfiles -F {selinux.CONTEXTS} /dev
+chcon system_u:object_r:var_run_t:s0 /run
+cat > /mnt/as << 'END'
+#!/bin/bash
+context=$1
+shift
+exec runcon "$context" /bin/bash -euc 'echo 1 > /sys/fs/selinux/enforce; "$@"' as "$@"
+END
+as() {{
+    local context=$1 ended=0
+    shift
+    chroot /mnt bash /as "$context" "$@" || ended=$?
+    echo 0 > /sys/fs/selinux/enforce # or else not even this script's end can be written down
+    return $ended
+}}
+service() {{ as system_u:system_r:initrc_t:s0 "$@"; }}
+person() {{ as unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 "$@"; }}
+"""
+COMMANDS = """
+service getenforce
+service cryptpilot boot-service --stage system scratch
+person cryptpilot close scratch
+person cryptpilot init sealed --yes
+service cryptpilot open sealed
+person cryptpilot header backup sealed /root/backup
+person bash -c 'cryptpilot recovery-key sealed > /root/way-back'
+person bash -c 'cryptpilot recovery-key --replace sealed > /root/way-back'
+person cryptpilot close sealed
+person bash -c 'cryptpilot open sealed --recovery-key < /root/way-back'
+service cryptpilot resize sealed
+service cryptpilot close sealed
+person cryptpilot header restore sealed /root/backup --yes
+person cryptpilot open sealed
+person cryptpilot config check
+service cryptpilot show
+dmesg >&2
+"""
+SCRATCH = """\
+volume = "scratch"
+dev = "/dev/disk/by-id/virtio-scratch"
+auto_open = true
+makefs = "ext4"
+[encrypt.otp]
+"""
+
+
+@pytest.fixture
+def system(lab: None, tmp_path: Path) -> Disk:  # noqa: ARG001
+    """A disk with the product installed and all labels."""
+    tree = machines.installed_tree(tmp_path / "tree", selinux.PACKAGES)
+    sealed = machines.exec_file("sealed", "/dev/disk/by-id/virtio-sealed", key="/etc/lab-key", integrity=True)
+    machines.configure(tree, {"scratch": SCRATCH, "sealed": sealed})
+    (tree / "etc/lab-key").write_bytes(machines.EXEC_KEY)
+    root = prune(tree, tmp_path / "pruned")
+    selinux.label(root)
+    return Disk(make_ext4(tmp_path / "system.img", root, 512 * MIB), "system")
+
+
+def test_files_in_memory_reach_cryptsetup(tree: Path, system: Disk, tmp_path: Path) -> None:
+    disks = [Disk(blank_disk(tmp_path / f"{name}.img", 64 * MIB), name) for name in ("scratch", "sealed")]
+    result = run_uml(tree, ENFORCE + COMMANDS, disks=[system, *disks], timeout=300).check()
+    assert result.stdout.startswith("Enforcing\n")
+    assert "sealed: /dev/mapper/sealed is open" in result.stdout
+    selinux.require_none_of_ours(result.stderr)
