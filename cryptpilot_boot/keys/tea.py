@@ -39,8 +39,8 @@ def stand_in(*names: str) -> None:
         sys.modules.setdefault(name, _Empty(name))
 
 
-# Asynchronous requests: half of the SDKs' import time.
-stand_in("aiohttp")
+# Asynchronous requests: more than half of the SDKs' import time. They use asyncio in functions that are never called.
+stand_in("aiohttp", "asyncio")
 
 from requests import Session, codes  # noqa: E402
 from Tea.core import TeaCore, _TLSAdapter  # noqa: E402
