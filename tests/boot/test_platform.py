@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.tree import PYTHONS, SHARE, TESTING, in_chroot, root_tree
+from tests.lab.tree import RELEASES, SHARE, TESTING, in_chroot, root_tree
 from tests.unit import oldest
 from tests.unit.test_platform import generated_files, unit_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-RELEASES = [*PYTHONS, TESTING]
+ALL = [*RELEASES, TESTING]
 HELP = {
     "blkid": "blkid --help",
     "cryptsetup": "cryptsetup --help",
@@ -33,7 +33,7 @@ HELP = {
 """What a program says of its options, where it says that of each."""
 
 
-@pytest.fixture(params=RELEASES)
+@pytest.fixture(params=ALL)
 def tree(lab: None, request: pytest.FixtureRequest) -> Path:  # noqa: ARG001
     return root_tree(request.param)
 

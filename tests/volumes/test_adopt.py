@@ -15,7 +15,7 @@ import pytest
 
 from tests import machines
 from tests.lab.disk import Disk, blank_disk
-from tests.lab.tree import PYTHONS
+from tests.lab.tree import RELEASES
 from tests.lab.uml import run_uml
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ done 2> /dev/null
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("release", PYTHONS)
+@pytest.mark.parametrize("release", RELEASES)
 def test_each_release_adopts_what_its_own_cryptsetup_made(lab: None, tmp_path: Path, release: str) -> None:  # noqa: ARG001
     """The existing implementation's own system has cryptsetup 2.3."""
     tree = machines.installed_tree(tmp_path / "tree", release=release)

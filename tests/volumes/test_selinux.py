@@ -33,7 +33,6 @@ echo 0 > /sys/fs/selinux/enforce # from here no transition leads to what systemd
 chroot /mnt setfiles -F {selinux.CONTEXTS} /dev
 chcon system_u:object_r:var_run_t:s0 /run
 cat > /mnt/as << 'END'
-#!/bin/bash
 context=$1
 shift
 exec runcon "$context" /bin/bash -euc 'echo 1 > /sys/fs/selinux/enforce; "$@"' as "$@"
