@@ -9,7 +9,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs/security.md").read_text()
-NAMED = sorted(set(re.findall(r"\b((?:unit|volumes|boot)/test_\w+\.py)(?:::(\w+))?", PAGE)))
+NAMED = sorted(set(re.findall(r"\b((?:unit|volumes|boot|packages)/test_\w+\.py)(?:::(\w+))?", PAGE)))
 ROWS = [line for line in PAGE.partition("## Attacks")[2].partition("\n## ")[0].splitlines() if line.startswith("| ")][
     1:
 ]
