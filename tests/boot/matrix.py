@@ -151,7 +151,7 @@ def require_going_on(row: Row, release: Release, bench: Bench, tree: Path | None
     plain = Disk(make_ext4(bench.work / "plain.img", release.system, 512 << 20), "plain")
     report = machines.report_disk(bench.work / "report.img")
     machine = machines.machine(tree, image, (plain, bench.copy(release.disk), report), bench.network)
-    deadlines = "rd.cryptpilot.late_after=10 cryptpilot.timeout=5"
+    deadlines = "rd.cryptpilot.late_after=10 rd.cryptpilot.timeout=120 cryptpilot.timeout=5"
     words = f"{qemu.CONSOLE} root={plain.device} rw {deadlines} {release.words}"
     machine = replace(machine, cmdline=words, silent=True)
     result = qemu.boot(machine, timeout=400, log=bench.work / "console.log").check()
