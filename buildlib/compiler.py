@@ -29,8 +29,10 @@ TARGETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 
 # Without it, an overflow that C leaves undefined would end the program.
 _FLAGS = ("-O2", "-g0", "-fno-sanitize=undefined", "-Wno-date-time", "-Qunused-arguments")
-# Where a program of the interpreter, and a module of it, look for libraries: the same in a bundle.
-_SEARCH = ("$ORIGIN/../lib", "$ORIGIN/../..")
+# Where a program of the interpreter, and a module of it, look for libraries: the same in a bundle. One place each: see
+# elf.faults.
+_PROGRAM_SEARCHES = "-Wl,-rpath,$ORIGIN/../lib"
+_LIBRARY_SEARCHES = "-Wl,-rpath,$ORIGIN/../.."
 
 
 def machine() -> str:
@@ -93,10 +95,17 @@ def environment(work: Path) -> Mapping[str, str]:
     place = work / "bin"
     place.mkdir()
     cc: list[str | Path] = [zig, "cc", "-target", target(), *_FLAGS, f"-ffile-prefix-map={work}=."]
-    search = [f"-Wl,-rpath,{directory}" for directory in _SEARCH]
-    _write(place / "cc", f'{_quoted(cc)} ${{SEARCH:+{_quoted(search)}}} "$@"')
+    _write(
+        place / "cc",
+        f"""case " $* " in
+    *" -shared "*) search='{_LIBRARY_SEARCHES}' ;;
+    *) search='{_PROGRAM_SEARCHES}' ;;
+esac
+exec {_quoted(cc)} ${{SEARCH:+"$search"}} "$@"
+""",
+    )
     for name in ("ar", "ranlib"):
-        _write(place / name, f'{_quoted([zig, name])} "$@"')
+        _write(place / name, f'exec {_quoted([zig, name])} "$@"\n')
     return {
         "PATH": f"{place}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(work),
@@ -116,6 +125,6 @@ def _quoted(words: Sequence[str | Path]) -> str:
     return shlex.join(map(str, words))
 
 
-def _write(path: Path, command: str) -> None:
-    path.write_text(f"#!/bin/sh\nexec {command}\n")
+def _write(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}")
     path.chmod(0o755)

@@ -111,6 +111,9 @@ def _values(tags: Iterable[DynamicTag], kind: str) -> list[str]:
 def faults(elves: Sequence[Elf], library_directory: str) -> list[str]:
     """Say of each library that will not be found which file needs it, and of each that must not be there.
 
+    A search path with $ORIGIN in it twice is one, too: dracut-install 112 corrupts its memory over it, and no image is
+    made.
+
     library_directory: where the launcher has the loader search, within the bundle; for all but programs, which are
     loaded before the launcher runs.
     """
@@ -125,6 +128,11 @@ def faults(elves: Sequence[Elf], library_directory: str) -> list[str]:
         f"{elf.path} is a library of the system, which the bundle must not bring along"
         for elf in elves
         if posixpath.basename(elf.path) in SYSTEM_LIBRARIES
+    ]
+    found += [
+        f"{elf.path} has $ORIGIN in its search path more than once, which ends dracut-install 112"
+        for elf in elves
+        if sum(directory.count("ORIGIN") for directory in elf.search) > 1
     ]
     return found
 

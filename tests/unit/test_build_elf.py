@@ -61,6 +61,18 @@ def test_a_search_path_of_another_kind_does_not_count(search: str) -> None:
     assert len(faults(library, user)) == 1
 
 
+@pytest.mark.parametrize(
+    "search", [("$ORIGIN/../lib", "$ORIGIN/../.."), ("$ORIGIN/a/$ORIGIN",), ("/usr/lib", "${ORIGIN}/..", "$ORIGIN")]
+)
+def test_a_search_path_that_dracut_does_not_survive_fails_the_build(search: tuple[str, ...]) -> None:
+    (fault,) = faults(Elf("_internal/user.so", (), search=search))
+    assert "_internal/user.so has $ORIGIN in its search path more than once" in fault
+
+
+def test_a_search_path_with_one_place_relative_to_the_file_is_fine() -> None:
+    assert faults(Elf("_internal/user.so", (), search=("/usr/lib64", "$ORIGIN/../.."))) == []
+
+
 def test_a_library_elsewhere_in_the_bundle_is_not_found() -> None:
     assert len(faults(Elf("_internal/sub/libfoo.so.1", ()), Elf("_internal/user.so", ("libfoo.so.1",)))) == 1
 
@@ -122,12 +134,12 @@ def test_real_files(tmp_path: Path) -> None:
         '#include <stdlib.h>\nint inner(void);\nint outer(void) { return inner() + atoi(getenv("X")); }',
         f"-L{tmp_path}",
         "-l:libinner.so.1",
-        "-Wl,-rpath,$ORIGIN/lib:$ORIGIN",
+        "-Wl,-rpath,/usr/lib64:$ORIGIN",
     )
     inside = [elf.read(inner, "_internal/libinner.so.1"), elf.read(outer, "_internal/outer.so")]
     both = [found for found in inside if found]
     assert set(both[1].needed) == {"libinner.so.1", "libc.so.6"}
-    assert both[1].search == ("$ORIGIN/lib", "$ORIGIN")
+    assert both[1].search == ("/usr/lib64", "$ORIGIN")
     assert both[1].interpreter == ""
     assert "GLIBC" in elf.minimum_versions(both)
     elf.require_closed(both, "_internal")
