@@ -73,6 +73,7 @@ def test_without_systemd_what_the_pivot_does_not_need_does_not_keep_it(release: 
     ]
 
 
+@pytest.mark.matrix
 def test_networkmanager_without_dhcp_keeps_no_boot(release: Release, bench: Bench) -> None:
     require_going_on(Row("network-manager"), release, bench)
 
