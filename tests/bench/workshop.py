@@ -31,7 +31,7 @@ class Workshop:
     @cached_property
     def tree(self) -> Path:
         """A Debian 12 tree with the product installed and a root volume configured; not to be changed."""
-        tree = machines.installed_tree(self._directory / "tree")
+        tree = machines.installed_tree(self._directory / "tree", quick=False)
         machines.configure(tree, {machines.ROOT: machines.volume_file(self.site)}, machines.settings())
         return tree
 
