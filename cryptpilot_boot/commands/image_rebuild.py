@@ -119,7 +119,7 @@ def _rebuild(
 ) -> list[str]:
     new = old.with_name(old.name + _SUFFIX)
     with lock.alone(old):
-        new.unlink(missing_ok=True)  # a killed rebuild left it, and it would take the room of this one
+        _remove_leftover(new, old)
         before = _summary(old)
         _require_room(old, before)
         try:
@@ -147,13 +147,27 @@ def _rebuild(
     return [*_what_changed(before, after), *warnings]
 
 
-def _require_room(old: Path, before: _Summary | None) -> None:
-    """Raise CryptpilotError when an image of this size, with what cryptpilot adds, does not fit beside the old one."""
+def _remove_leftover(new: Path, old: Path) -> None:
+    """Remove what a killed rebuild left: it would take the room of this one.
+
+    Raises CryptpilotError when it cannot be removed, or nothing can be made there.
+    """
     if not workplace.is_writable(old.parent):
         raise CryptpilotError(
             f"{old} was not rebuilt: {old.parent} is mounted read-only",
             f"mount -o remount,rw {workplace.mount_point(old.parent)}",
         )
+    try:
+        new.unlink(missing_ok=True)
+    except OSError as error:
+        raise CryptpilotError(
+            f"{old} was not rebuilt: {new}, which an earlier rebuild left, cannot be removed: {error.strerror}",
+            "remove it, then run this again",
+        ) from None
+
+
+def _require_room(old: Path, before: _Summary | None) -> None:
+    """Raise CryptpilotError when an image of this size, with what cryptpilot adds, does not fit beside the old one."""
     needed = old.stat().st_size + _MARGIN
     if before is None or "cryptpilot" not in before.modules:
         needed += sum(path.stat().st_size for path in record.BUNDLE.rglob("*") if path.is_file()) // 2

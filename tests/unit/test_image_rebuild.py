@@ -104,6 +104,17 @@ def test_what_a_killed_rebuild_left_does_not_take_the_room_of_the_next(
     assert (old.read_bytes(), left.exists()) == (b"old", False)
 
 
+def test_what_cannot_be_removed_is_named_and_the_old_image_stays(tmp_path: Path) -> None:
+    old = tmp_path / "initrd.img-6.1"
+    old.write_bytes(b"old")
+    left = tmp_path / "initrd.img-6.1.cryptpilot-new"
+    left.mkdir()
+    config = configure(tmp_path / "etc", GUIDE_OTP)
+    with pytest.raises(CryptpilotError, match=rf"{old} was not rebuilt: {left}, .* cannot be removed: Is a directory"):
+        image_rebuild._rebuild(config, None, {}, "6.1", old, [])  # type: ignore[arg-type]
+    assert old.read_bytes() == b"old"
+
+
 def test_the_words_of_a_package() -> None:
     arguments = parse(["initrd", "rebuild", "--all", "--if-included"])
     assert (arguments.all, arguments.if_included) == (True, True)
