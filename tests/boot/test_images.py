@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from buildlib import sources
 from tests import machines
 from tests.lab.run import run
 from tests.lab.tree import clone, in_chroot, kernel_release
@@ -121,6 +122,7 @@ def test_a_whole_image_is_found_whole_and_current(made: Path) -> None:
 
 
 BUNDLE = "usr/libexec/cryptpilot"
+PYTHON = sources.PYTHON.version.rpartition(".")[0]
 NOT_STARTED = "so nothing starts the agent"
 DAMAGES = {
     "much": (
@@ -132,7 +134,7 @@ sed -i /network/d usr/lib/dracut/modules.txt
 rm usr/bin/cryptpilot-no-shell etc/systemd/system/systemd-fsck@.service.d/cryptpilot-shutdown.conf""",
         [
             "/usr/libexec/cryptpilot/_internal/libssl.so.3 was changed",
-            "/usr/libexec/cryptpilot/_internal/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so is missing",
+            f"/{BUNDLE}/_internal/python{PYTHON}/lib-dynload/_ssl.cpython-{PYTHON.replace('.', '')}-",
             "the program cryptsetup does not start in it: cryptsetup lacks libcryptsetup.so.12",
             "the program mkfs.ext4 is missing",
             "the kernel module dm_bufio of ",  # dm_integrity needs it
@@ -147,7 +149,7 @@ rm usr/bin/cryptpilot-no-shell etc/systemd/system/systemd-fsck@.service.d/cryptp
     ),
     "Python": (
         f"rm {BUNDLE}/_internal/libpython*",
-        ["/usr/libexec/cryptpilot/_internal/libpython3.11.so.1.0 is missing", "the agent does not run in it: "],
+        [f"/{BUNDLE}/_internal/libpython{PYTHON}.so.1.0 is missing", "the agent does not run in it: "],
     ),
     "the C library's kin": (
         "rm $(find . -name libz.so.1)",
