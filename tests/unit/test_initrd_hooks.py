@@ -127,20 +127,23 @@ def test_networkmanager_runs_beside_the_main_loop_again_and_again_until_the_agen
     (tmp_path / "beside.sh").write_text(text.replace("/etc/initrd-release", "/dev/null"))
     # what never finds an address, in turns that are shorter than NetworkManager's
     (tmp_path / "nm-run.sh").write_text(
-        f"echo turn >> {tmp_path}/turns; sh -c 'sleep 60; :' --configure-and-quit=initrd"
+        f"echo turn >> {tmp_path}/turns; sh -c 'sleep 60; :' --configure-and-quit=initrd {tmp_path}"
     )
+    turns = tmp_path / "turns"
     begun = time.monotonic()
     subprocess.run(["sh", "-c", f". {tmp_path}/beside.sh"], check=True, timeout=20, stdout=subprocess.DEVNULL)
-    assert time.monotonic() - begun < 10
-    assert wait_until(lambda: (tmp_path / "turns").exists())
-    (running,) = processes("--configure-and-quit=initrd")
-    os.kill(running, signal.SIGTERM)
-    assert wait_until(lambda: (tmp_path / "turns").read_text() == "turn\nturn\n")
-    assert wait_until(lambda: len(processes("--configure-and-quit=initrd")) == 1)
-    (tmp_path / "over").touch()
-    assert wait_until(lambda: processes("--configure-and-quit=initrd") == [])
+    try:
+        assert time.monotonic() - begun < 10
+        assert wait_until(lambda: len(processes(str(tmp_path))) == 1)
+        (running,) = processes(str(tmp_path))
+        os.kill(running, signal.SIGTERM)
+        assert wait_until(lambda: turns.read_text() == "turn\nturn\n")
+        assert wait_until(lambda: len(processes(str(tmp_path))) == 1)
+    finally:
+        (tmp_path / "over").touch()  # or it would go on for good
+    assert wait_until(lambda: processes(str(tmp_path)) == [])
     time.sleep(1.5)
-    assert (tmp_path / "turns").read_text() == "turn\nturn\n"
+    assert turns.read_text() == "turn\nturn\n"
 
 
 def processes(argument: str) -> list[int]:
