@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import os
 import stat
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ _BOOT_SIGNATURE = b"\x55\xaa"
 _HEAD = 16 << 20
 _TAIL = 4 << 20
 _CHUNK = 1 << 20
+_TO_START = 1.0  # seconds that a program takes to start, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,13 +142,29 @@ def readable(size: int) -> str:
     return f"{size / (1 << 10 * power):.1f}".removesuffix(".0") + f" {units[power]}"
 
 
+def _claimed(path: str, mode: int) -> int:
+    """Open a device that nobody else uses. Raises OSError, EBUSY when it is still in use after a moment.
+
+    A program that another thread starts has a copy of each of our descriptors until it runs: what was closed here may
+    be claimed for that long.
+    """
+    until = time.monotonic() + _TO_START
+    while True:
+        try:
+            return os.open(path, mode | os.O_EXCL | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.02)
+
+
 def require_unused(path: str) -> None:
     """Raise DeviceError when somebody uses the device: mounted, swap, below another mapping, opened exclusively.
 
     The kernel refuses O_EXCL on a block device that is claimed; no list of users could be as complete.
     """
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+        os.close(_claimed(path, os.O_RDONLY))
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise DeviceError(
@@ -244,7 +262,7 @@ def writing(path: str) -> Iterator[int]:
     Raises DeviceError when the device is in use or does not take what is written.
     """
     try:
-        target = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+        target = _claimed(path, os.O_RDWR)
         try:
             yield target
             os.fsync(target)
