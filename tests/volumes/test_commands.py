@@ -389,7 +389,8 @@ ls /dev/mapper
 """,
         {"a": gone},
     ).check()
-    assert result.stdout.count("/dev/mapper/a exists, but is no encrypted mapping of") == 3
+    # of show it is "detail", and in the existing tool's word "description"
+    assert result.stdout.count("/dev/mapper/a exists, but is no encrypted mapping of") == 4
     assert states(result) == {"a": "check-failed"}
     assert result.stdout.endswith("\na\ncontrol\n")
 
