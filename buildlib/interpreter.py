@@ -65,6 +65,15 @@ _LEFT_OUT = [
     "cmath",
 ]
 
+# glibc before 2.30 waits for a semaphore only by the wall clock. The initrd sets that clock: a wait of 20 s would
+# end at once then, or take months. Condition variables can use the monotonic clock. Without sem_timedwait CPython
+# waits for those; its parking lot uses the wall clock there too, which this changes.
+_STEADY_WAITS = [
+    ('#include "pycore_semaphore.h"', '#include "condvar.h"\n#include "pycore_semaphore.h"'),
+    ("pthread_cond_init(&sema->cond, NULL)", "_PyThread_cond_init(&sema->cond)"),
+    ("PyTime_TimeRaw(&now)", "PyTime_MonotonicRaw(&now)"),
+]
+
 # Left out of the standard library, for nothing that builds or is frozen uses it.
 _LIBRARY_WITHOUT = ("__pycache__", "test", "idlelib", "tkinter", "turtledemo", "lib2to3", "pydoc_data")
 
@@ -87,6 +96,7 @@ def _make(work: Path, env: Mapping[str, str]) -> Path:
     lib, include = stage / "lib", stage / "include"
     listed = (source / "Modules/Setup.stdlib.in").read_text()
     (source / "Modules/Setup.local").write_text(built_in(listed, _BUILT_IN))
+    _change(source / "Python/parking_lot.c", _STEADY_WAITS)
     settings = {
         **env,
         # the library calls its own functions, which nothing replaces from outside
@@ -103,6 +113,8 @@ def _make(work: Path, env: Mapping[str, str]) -> Path:
         "ZLIB_LIBS": f"-L{lib} -lz",
         # configure would have to run a program with a name server to know
         "ac_cv_buggy_getaddrinfo": "no",
+        # see _STEADY_WAITS
+        "ac_cv_func_sem_timedwait": "no",
     }
     options = [
         "--prefix=/",
@@ -115,10 +127,8 @@ def _make(work: Path, env: Mapping[str, str]) -> Path:
         f"--with-openssl={stage}",
     ]
     run(["./configure", *options], cwd=source, env=settings)
-    makefile = source / "Makefile"
     # the linker knows the option under this name alone; libpython3.so is for modules that are not made here
-    text = makefile.read_text().replace("-Wl,-h$", "-Wl,-soname,$").replace("PY3LIBRARY=", "PY3LIBRARY= #")
-    makefile.write_text(text)
+    _change(source / "Makefile", [("-Wl,-h$", "-Wl,-soname,$"), ("PY3LIBRARY=", "PY3LIBRARY= #")])
     run(["make", "all"], cwd=source, env=settings)
     run(["make", "altbininstall", "sharedinstall", f"DESTDIR={out}"], cwd=source, env=settings)
     library = out / f"lib/python{_RELEASE}"
@@ -128,6 +138,16 @@ def _make(work: Path, env: Mapping[str, str]) -> Path:
     for name in ("libcrypto.so.3", "libssl.so.3"):
         shutil.copy(lib / name, out / "lib")
     return out
+
+
+def _change(path: Path, changes: Sequence[tuple[str, str]]) -> None:
+    """Put a text in the place of another one, wherever that is in a file. Raises BuildError if it is not there."""
+    text = path.read_text()
+    for old, new in changes:
+        if old not in text:
+            raise BuildError(f"{path.name} of this Python has no {old!r}", "see buildlib/interpreter.py")
+        text = text.replace(old, new)
+    path.write_text(text)
 
 
 def built_in(listed: str, names: Sequence[str]) -> str:

@@ -1,15 +1,15 @@
-"""A clock that the host has set back, so that a certificate that ran out would be good again."""
+"""A clock that is set while a thread waits; one that the host set back, to make an old certificate good again."""
 
 from __future__ import annotations
 
+import json
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from buildlib import interpreter
 from tests import machines
 from tests.lab.disk import Disk, blank_disk
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.lab.uml import run_uml
 
 RECORD = "/usr/libexec/cryptpilot/image.json"
 BACK = 12 * 3600
@@ -63,3 +63,59 @@ date +"clock %s"
     assert all(int(image) <= int(clock) < int(image) + 600 for clock in clocks)
     (event,) = re.findall(r'^.*"step": *"clock".*$', said, re.MULTILINE)
     assert '"by": "this image"' in event
+
+
+# Each kind of wait there is, while another thread sets the clock: by half a year, to and fro.
+WAITS = """
+import json, queue, subprocess, threading, time
+
+def nothing_comes():
+    try:
+        queue.Queue().get(timeout=1)
+    except queue.Empty:
+        return
+
+def held(lock):
+    threading.Thread(target=lock.acquire).start()
+    while lock.acquire(blocking=False):
+        lock.release()
+    lock.acquire(timeout=1)
+
+def slow():
+    try:
+        subprocess.run(["sleep", "30"], timeout=1)
+    except subprocess.TimeoutExpired:
+        return
+
+kinds = {
+    "event": lambda: threading.Event().wait(1),
+    "queue": nothing_comes,
+    "lock": lambda: held(threading.Lock()),
+    "reentrant lock": lambda: held(threading.RLock()),
+    "program": slow,
+    "sleep": lambda: time.sleep(1),
+}
+found = {}
+for by in (15552000, -15552000):
+    for name, wait in kinds.items():
+        setting = threading.Timer(0.2, lambda: time.clock_settime(time.CLOCK_REALTIME, time.time() + by))
+        waiting = threading.Thread(target=wait, daemon=True)
+        begun = time.monotonic()
+        setting.start()
+        waiting.start()
+        while waiting.is_alive() and time.monotonic() - begun < 20:
+            time.sleep(0.02)
+        setting.join()
+        found[f"{name} {by}"] = time.monotonic() - begun
+print(json.dumps(found))
+"""
+
+
+def test_a_wait_of_the_frozen_interpreter_is_as_long_as_it_says_when_the_clock_is_set_meanwhile(tmp_path: Path) -> None:
+    """A gateway that is asked may tell the time, and the clock is set then: the request keeps its limit."""
+    (tmp_path / "waits.py").write_text(WAITS)
+    program = interpreter.interpreter().path
+    result = run_uml(Path("/"), f"{program} -I {tmp_path}/waits.py", timeout=400).check()
+    waited = json.loads(result.stdout)
+    assert len(waited) == 12
+    assert {kind: seconds for kind, seconds in waited.items() if not 0.9 < seconds < 15} == {}
