@@ -170,7 +170,7 @@ def _describe(bundle: Path) -> None:
     print(f"  {len(table['files'])} files, {table['size'] / MIB:.1f} MiB, as the manifest has them")
     print(f"  needs of the system: {', '.join(table['system_libraries'])}")
     print(f"  at least: {least}")
-    print(f"  glibc before 2.34 also loads: {', '.join(elf.NAME_SERVICE_LIBRARIES)}")
+    print(f"  glibc itself also loads: {', '.join(elf.LOADED_LIBRARIES)}")
     print(f"  {_digest(bundle)} of {manifest.MANIFEST}, which has those of all files")
 
 

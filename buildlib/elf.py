@@ -41,8 +41,9 @@ SYSTEM_LIBRARIES = frozenset(
         "libz.so.1",
     }
 )
-# No file needs these by name: up to version 2.33 glibc loads them to look up a host name.
-NAME_SERVICE_LIBRARIES = ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
+# No file needs these by name: glibc loads them, the first to end a thread, the others up to version 2.33 to look up a
+# host name.
+LOADED_LIBRARIES = ("libgcc_s.so.1", "libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
 
 # glibc marks with this word what uses packed relocations, which its loader knows from this version on.
 _MARKS = {"GLIBC_ABI_DT_RELR": "GLIBC_2.36"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -78,7 +79,7 @@ def _configuration(directory: Path, secret: bytes) -> Iterator[tuple[dict[str, s
     address of the metadata service is yielded.
     """
     from tests.kms.metadata import MetadataServer
-    from tests.kms.pki import make_authority, make_pki, make_server_certificate
+    from tests.kms.pki import make_authority, make_pki, make_server_certificate, old_client_key
     from tests.kms.protocol import Secret
     from tests.kms.server import KmsServer
     from tests.kms.shared import SharedGateway
@@ -86,9 +87,12 @@ def _configuration(directory: Path, secret: bytes) -> Iterator[tuple[dict[str, s
     pki = make_pki()
     value = {"disk": base64.b64encode(secret).decode()}
     digest = hashlib.sha256(secret).hexdigest()
+    # what encrypts it is not in every OpenSSL
+    old = dataclasses.replace(pki, client_key=old_client_key())
     stranger = make_server_certificate(make_authority("a stranger"))
     with contextlib.ExitStack() as servers:
         good = servers.enter_context(KmsServer(pki, value))
+        good_for_old = servers.enter_context(KmsServer(old, value))
         strange = servers.enter_context(KmsServer(pki, value, certificate=stranger))
         nobody = servers.enter_context(socket.socket())
         nobody.bind(("127.0.0.1", 0))  # and does not listen
@@ -103,6 +107,8 @@ def _configuration(directory: Path, secret: bytes) -> Iterator[tuple[dict[str, s
             server.behave(name)
             endpoints[name] = (server.endpoint, "error")
         texts = {name: _kms_volume(name, endpoint, pki) for name, (endpoint, _) in endpoints.items()}
+        endpoints["old-client-key"] = (good_for_old.endpoint, digest)
+        texts["old-client-key"] = _kms_volume("old-client-key", good_for_old.endpoint, old)
         metadata = servers.enter_context(MetadataServer())
         for name in ("ok", *_ROLE_BAD_ANSWERS):
             shared = SharedGateway(

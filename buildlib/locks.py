@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildlib import compiler, python, venv
+from buildlib import python, venv
 from buildlib.base import ROOT, BuildError, digest_of_file, run
 
 if TYPE_CHECKING:
@@ -25,27 +25,24 @@ _LOCKS = {
     "compiler": [],
 }
 
-# The SDK asks for cryptography < 42 and pyOpenSSL < 23.3 for a function we do without, and for protobuf < 3.21 for its
-# generated code, which newer ones still run when they are plain Python. All of these have known vulnerabilities.
+# The SDK asks for protobuf < 3.21 for its generated code, which newer ones still run when they are plain Python. Those
+# have known vulnerabilities.
 _OVERRIDES = """\
-cryptography>=50
 protobuf>=6.33.5
 """
-# Imported by the SDK at the top of modules, for calls never made here: keys/kms_sdk.py has empty modules in their
-# place.
+# Imported by the SDK at the top of modules, for calls never made here: keys/tea.py, kms_sdk.py and kms_openapi.py have
+# empty modules in their place.
 _EXCLUDES = """\
 aiohttp
+cryptography
 pyopenssl
 """
 # Their wheels hold compiled modules for some Pythons and not for others. Compiled ones cost bytes, gain nothing on the
 # little these packages do here, and hide what they import from PyInstaller.
 _PURE = ("charset-normalizer", "tomli")
-# Of these pip would take the newest kind of wheel that suits the build machine, so the lock names other ones alone:
-# protobuf is to be plain Python, which its source archive does not give; what is compiled is to start on the floor of
-# buildlib/elf.py.
-_PLAIN = ("--implementation=py", "--platform=any")
-_COMPILED = tuple(("--python-version=3.11", f"--platform=manylinux_2_28_{machine}") for machine in compiler.TARGETS)
-_WHEELS = {"protobuf": (_PLAIN,), "cryptography": _COMPILED}
+# Of these pip would take a wheel that is compiled for the build machine, so the lock names another one alone: protobuf
+# is to be plain Python, which its source archive does not give.
+_WHEELS = {"protobuf": ("--implementation=py", "--platform=any")}
 
 _OPTIONS = {
     "agent": [
@@ -118,10 +115,7 @@ def _keep_wheels(workplace: Path, lock: str, name: str) -> None:
     text = path.read_text()
     for version in re.findall(rf"^{name}==([\w.]+)", text, re.MULTILINE):
         requirement = f"{name}=={version}"
-        kept = {
-            digest_of_file(_wheel(workplace / f"wheels-{number}", requirement, options))
-            for number, options in enumerate(_WHEELS[name])
-        }
+        kept = {digest_of_file(_wheel(workplace / "wheels", requirement, _WHEELS[name]))}
         text = with_hashes_alone(text, requirement, kept)
     path.write_text(text)
 

@@ -42,7 +42,7 @@ def write(bundle: Path, origin: Origin, elves: Sequence[elf.Elf]) -> None:
         **dataclasses.asdict(origin),
         "minimum_versions": elf.minimum_versions(elves),
         "system_libraries": elf.system_libraries(elves),
-        "system_libraries_optional": list(elf.NAME_SERVICE_LIBRARIES),
+        "system_libraries_optional": list(elf.LOADED_LIBRARIES),
         "size": sum(entry["size"] for entry in files),
         "files": files,
     }

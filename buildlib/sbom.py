@@ -47,13 +47,12 @@ class Component:
     """Something that the bundle carries.
 
     table: as CycloneDX has it. reference: its name within the list. locations: files of the bundle, and modules within
-    its archives as FILE/MODULE. parts: what it is made of. needs: references of others.
+    its archives as FILE/MODULE. needs: references of others.
     """
 
     reference: str
     table: Table
     locations: list[str] = dataclasses.field(default_factory=list)
-    parts: dict[str, Component] = dataclasses.field(default_factory=dict)
     needs: set[str] = dataclasses.field(default_factory=set)
 
 
@@ -83,8 +82,6 @@ def write(place: Path, bundle: Path, work: Path, installed: Path, elves: Sequenc
             application.locations.append(location)
         else:
             owners.place(components, location, source, bundle)
-    for component in components.values():
-        _add_parts(component)
     _add_needs(application, components, elves)
     place.write_text(
         json.dumps(_document(application, components, digest_of_file(bundle / manifest.MANIFEST)), indent=1)
@@ -160,6 +157,11 @@ class _Owners:
         """Add what is at `location`, made from `source`, to the component it belongs to."""
         distribution = self._distributions.get(source)
         if distribution:
+            if ".so" in source.suffixes:
+                raise BuildError(
+                    f"{location} is compiled code of a package: what is linked into it would not be in the list",
+                    "leave it out in buildlib/agent.spec",
+                )
             component = _of_distribution(distribution, self._hashes)
         elif self._standard in source.parents or source.name.startswith("libpython"):
             component = _of_source(sources.PYTHON, _PYTHON)
@@ -250,19 +252,6 @@ def _hashes(installed: Path) -> dict[str, str]:
     }
 
 
-def _add_parts(component: Component) -> None:
-    """Add what a compiled package says that it was linked with: packages bring such lists along (PEP 770)."""
-    compiled = [location for location in component.locations if location.endswith(".so")]
-    if not compiled or not component.reference.startswith(_PYPI):
-        return
-    for file in importlib.metadata.distribution(component.table["name"]).files or ():
-        if re.search(r"\.dist-info/sboms/[^/]+\.json$", str(file)):
-            for table in json.loads(file.read_text()).get("components", ()):
-                kept = {key: table[key] for key in ("type", "name", "version", "licenses", "hashes") if key in table}
-                kept["purl"] = table["purl"].split("?")[0]  # the rest is paths on the machine that built it
-                component.parts[kept["purl"]] = Component(f"{component.reference}#{kept['purl']}", kept, compiled)
-
-
 def _add_needs(application: Component, components: Mapping[str, Component], elves: Sequence[Elf]) -> None:
     """Turn names of packages into references, and add the libraries that compiled modules are linked with."""
     names = {component.table["name"]: reference for reference, component in components.items()}
@@ -281,7 +270,7 @@ def _add_needs(application: Component, components: Mapping[str, Component], elve
 
 def _document(application: Component, components: Mapping[str, Component], manifest_sha256: str) -> Table:
     listed = [components[reference] for reference in sorted(components)]
-    every = [application, *(one for outer in listed for one in (outer, *outer.parts.values()))]
+    every = [application, *listed]
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -304,8 +293,6 @@ def _document(application: Component, components: Mapping[str, Component], manif
 
 def _table(component: Component) -> Table:
     table: Table = {**component.table, "bom-ref": component.reference}
-    if component.parts:
-        table["components"] = [_table(component.parts[name]) for name in sorted(component.parts)]
     if component.locations:
         table["evidence"] = {"occurrences": [{"location": location} for location in sorted(component.locations)]}
     return table

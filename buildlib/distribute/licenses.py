@@ -24,7 +24,7 @@ INDEX = "INDEX"
 _TEXT = re.compile(r"(licen[cs]e|copying|notice)[\w.-]*", re.IGNORECASE)
 _DOCUMENTATION = Path("/usr/share/doc")
 # A component that has the text of a license, for those that have none of their own. Apache-2.0 is our own.
-_COMMON = {"MIT": "urllib3", "BSD-3-Clause": "cryptography"}
+_COMMON = {"MIT": "urllib3", "BSD-3-Clause": "idna"}
 _APACHE = "Apache-2.0"
 # Of "A OR B" the one that is chosen: the first of these that is in it.
 _CHOSEN = (_APACHE, "MIT", "BSD-3-Clause")
@@ -41,7 +41,6 @@ def collect(bundle: Path, environment: Path, place: Path) -> None:
     for component in components:
         texts = list(_texts(component, packages))
         lines.append(_copied(component, texts, place) if texts else _referred(component))
-        lines += [f"  with {_referred(part)}" for part in component.get("components", []) if not _has_text(part)]
     place.mkdir(parents=True, exist_ok=True)
     (place / INDEX).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
@@ -75,10 +74,9 @@ def _texts(
     elif archives:
         yield from _of_archive(cache_directory() / "sources" / archives[0])
     else:
-        for name in [component["name"], *(part["name"] for part in component.get("components", []))]:
-            path = _DOCUMENTATION / name / "copyright"
-            if path.is_file():
-                yield f"{name}.txt", path.read_bytes()
+        path = _DOCUMENTATION / component["name"] / "copyright"
+        if path.is_file():
+            yield f"{component['name']}.txt", path.read_bytes()
 
 
 def _of_archive(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -118,11 +116,6 @@ def _referred(component: dict[str, Any]) -> str:
             "add one to buildlib/distribute/licenses.py: what is carried is distributed under its license",
         )
     return f"{_named(component)}: {'LICENSE' if chosen == _APACHE else f'{_COMMON[chosen]}/'}"
-
-
-def _has_text(part: dict[str, Any]) -> bool:
-    """Tell whether a part is a package of the distribution, whose text is beside that of the whole."""
-    return not expression(part) and (_DOCUMENTATION / str(part["name"]) / "copyright").is_file()
 
 
 def copy_own(place: Path) -> None:

@@ -12,17 +12,12 @@ import json
 import threading
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import pkcs12
-
 from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.system import libcrypto
 
 if TYPE_CHECKING:
     import datetime
     from collections.abc import Iterable
-
-    from cryptography import x509
 
     from cryptpilot_boot.config import Kms
 
@@ -32,7 +27,7 @@ class ClientKey:
     """A client key that was opened. ends: when KMS stops to take it, None where nothing says so that can be trusted."""
 
     key_id: str
-    private_key: rsa.RSAPrivateKey = dataclasses.field(repr=False)
+    private_key: libcrypto.PrivateKey = dataclasses.field(repr=False)
     ends: datetime.datetime | None
 
 
@@ -55,33 +50,24 @@ def _open(text: str, password: str) -> ClientKey:
         client_key = json.loads(text)
         # both come from files, whose lines may have been broken, or ended, on the way here
         data = base64.b64decode("".join(client_key["PrivateKeyData"].split()), validate=True)
-        key, certificate, others = pkcs12.load_key_and_certificates(data, password.rstrip("\r\n").encode())
-    except (ValueError, TypeError, KeyError, UnsupportedAlgorithm):
-        # what the library says may quote its input
+        key, certificates = libcrypto.open_pkcs12(data, password.rstrip("\r\n").encode())
+    except (ValueError, TypeError, KeyError, libcrypto.CryptoError):
         raise KeyFetchError(
             "the client key cannot be opened: client_key is damaged, or client_key_password is not its password",
             "copy both again from the clientKey_****.json and clientKey_****_Password.txt files",
         ) from None
-    if not isinstance(key, rsa.RSAPrivateKey):
+    if key is None or not key.is_rsa:
         raise KeyFetchError(
             "the client key holds no RSA private key",
             "create a client key for the application access point and use its files as they are",
         )
-    return ClientKey(client_key["KeyId"], key, _end(key, [*filter(None, [certificate]), *others]))
+    return ClientKey(client_key["KeyId"], key, _end(certificates))
 
 
-def _end(key: rsa.RSAPrivateKey, certificates: Iterable[x509.Certificate]) -> datetime.datetime | None:
-    """Return when the key's own certificate ends, if there is one, and its two dates make sense.
+def _end(certificates: Iterable[libcrypto.Validity]) -> datetime.datetime | None:
+    """Return when the key's own certificate ends, if it has one whose two dates make sense.
 
-    Another's certificate says nothing of this key; and of two that differ, who knows which KMS goes by.
+    Of two that differ, who knows which KMS goes by.
     """
-    ends = {certificate.not_valid_after_utc for certificate in certificates if _is_of(key, certificate)}
+    ends = {one.end for one in certificates if one.begin < one.end}
     return ends.pop() if len(ends) == 1 else None
-
-
-def _is_of(key: rsa.RSAPrivateKey, certificate: x509.Certificate) -> bool:
-    try:
-        sensible = certificate.not_valid_before_utc < certificate.not_valid_after_utc
-        return sensible and certificate.public_key() == key.public_key()
-    except (ValueError, UnsupportedAlgorithm):  # a date that is none; a key of a kind that is not known
-        return False

@@ -9,9 +9,6 @@ import base64
 import ssl
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
-
 from cryptpilot_boot.keys import client_key, clock, expiry, kms_sdk, kms_transport, kms_value, limit
 from cryptpilot_boot.keys.gateway import Gateway
 from cryptpilot_boot.system import certificates, process
@@ -34,7 +31,7 @@ class _Signer:
         return self._client_key.key_id
 
     def get_signature(self, text: str) -> str:
-        signature = self._client_key.private_key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
+        signature = self._client_key.private_key.sign(text.encode())
         return "Bearer " + base64.b64encode(signature).decode()
 
 

@@ -22,11 +22,12 @@ tea.stand_in(
     "darabonba.websocket",
 )
 
-from alibabacloud_kms20160120.client import Client  # noqa: E402
-from alibabacloud_kms20160120.models import GetSecretValueRequest  # noqa: E402
-from alibabacloud_tea_openapi.models import Config  # noqa: E402
-from alibabacloud_tea_util.models import RuntimeOptions  # noqa: E402
-from darabonba.core import DaraCore  # noqa: E402
+with tea.without_signatures():
+    from alibabacloud_kms20160120.client import Client
+    from alibabacloud_kms20160120.models import GetSecretValueRequest
+    from alibabacloud_tea_openapi.models import Config
+    from alibabacloud_tea_util.models import RuntimeOptions
+    from darabonba.core import DaraCore
 
 __all__ = ["Client", "Config", "GetSecretValueRequest", "RuntimeOptions"]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from cryptpilot_boot.keys import tea
 
-# PKCS#12 through an interface that current pyOpenSSL no longer has; keys/kms.py opens it.
+# PKCS#12 through an interface that current pyOpenSSL no longer has; keys/client_key.py opens it.
 tea.stand_in("OpenSSL")
 
-from openapi.models import Config  # noqa: E402
-from openapi_util.models import RuntimeOptions  # noqa: E402
-from sdk.client import Client  # noqa: E402
-from sdk.models import GetSecretValueRequest  # noqa: E402
+with tea.without_signatures():
+    from openapi.models import Config
+    from openapi_util.models import RuntimeOptions
+    from sdk.client import Client
+    from sdk.models import GetSecretValueRequest
 
 __all__ = ["Client", "Config", "GetSecretValueRequest", "RuntimeOptions"]

@@ -5,6 +5,7 @@ Source of the facts: alibabacloud-tea 0.4.3 and darabonba-core 1.0.9, pinned in 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import ssl
@@ -39,6 +40,36 @@ def stand_in(*names: str) -> None:
         sys.modules.setdefault(name, _Empty(name))
 
 
+# Signatures with RSA, by a package that has an OpenSSL of its own. Those with a client key are system/libcrypto.py's,
+# those with a role's credentials are HMACs.
+_UNUSED_SIGNATURES = (
+    "cryptography",
+    "cryptography.hazmat",
+    "cryptography.hazmat.backends",
+    "cryptography.hazmat.primitives",
+    "cryptography.hazmat.primitives.asymmetric",
+    "cryptography.hazmat.primitives.serialization",
+)
+
+
+@contextlib.contextmanager
+def without_signatures() -> Iterator[None]:
+    """Have empty modules imported meanwhile in place of the package that the SDKs would sign with.
+
+    Not for longer: it is one that others in this process may use.
+    """
+    others = {name: sys.modules.get(name) for name in _UNUSED_SIGNATURES}
+    sys.modules.update({name: _Empty(name) for name in _UNUSED_SIGNATURES})
+    try:
+        yield
+    finally:
+        for name, module in others.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
 # Asynchronous requests: more than half of the SDKs' import time. They use asyncio in functions that are never called.
 stand_in("aiohttp", "asyncio")
 
@@ -59,7 +90,7 @@ from cryptpilot_boot.keys.kms_transport import (  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["TeaException", "session", "stand_in"]
+__all__ = ["TeaException", "session", "stand_in", "without_signatures"]
 
 
 # What a gateway answers with, be it an error; all else is from something before it.

@@ -193,7 +193,7 @@ install() {
     while read -r file; do
         inst_libdir_file "$file" || _fail "library $file is missing"
     done < "$dracutsysrootdir$_agent/manifest.libraries"
-    # glibc before 2.34 loads these by itself to look up a host name; a newer one does without
+    # glibc loads these by itself: to end a thread, and before 2.34 to look up a host name; what is not there is not needed
     while read -r file; do
         inst_libdir_file "$file" || :
     done < "$dracutsysrootdir$_agent/manifest.libraries-optional"

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import cache
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -81,6 +82,15 @@ def make_pki() -> Pki:
 def parse_client_key(text: str, password: str) -> ClientKey:
     """Take a client key back from the two texts that a user has of it."""
     return ClientKey(key_id=str(json.loads(text)["KeyId"]), text=text, password=password)
+
+
+def old_client_key() -> ClientKey:
+    """Return a client key as OpenSSL 1.1 wrote them by default: RC2 with 40 bits, and 3DES.
+
+    It was made by `openssl pkcs12 -export -legacy`, for nothing but tests; `cryptography` reads the form, but does not
+    write it.
+    """
+    return parse_client_key(Path(__file__).with_name("old_client_key.json").read_text(), "stand-in")
 
 
 def make_authority(name: str = "KMS stand-in") -> Authority:

@@ -74,6 +74,7 @@ def test_another_build_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> Non
     used = [
         ROOT / "build.py",
         *(path for place in ("buildlib/distribute", "tests", "tests/kms") for path in (ROOT / place).glob("*.py")),
+        *(ROOT / "tests/kms").glob("*.json"),
     ]
     for path in [*freeze.sources(), *used]:
         copy = checkout / path.relative_to(ROOT)

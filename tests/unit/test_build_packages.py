@@ -249,12 +249,12 @@ def test_all_that_is_carried_has_a_license_text_or_there_is_no_package(tmp_path:
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: Foo.Bar\nVersion: 1\n")
     (package / "licenses/LICENSE.txt").write_text("do what you like")
     (package / "RECORD").write_text("Foo_Bar-1.dist-info/licenses/LICENSE.txt,,\nFoo_Bar-1.dist-info/METADATA,,\n")
-    crate = {"name": "crate", "version": "3", "licenses": [{"expression": "MIT OR Apache-2.0"}]}
-    own = {"name": "foo-bar", "version": "1", "purl": "pkg:pypi/foo-bar@1", "components": [crate]}
-    listed(bundle, [own])
+    bare = {"name": "bare", "version": "3", "licenses": [{"expression": "MIT OR Apache-2.0"}]}
+    own = {"name": "foo-bar", "version": "1", "purl": "pkg:pypi/foo-bar@1"}
+    listed(bundle, [own, bare])
     licenses.collect(bundle, tmp_path / "venv", place)
     assert (place / "foo-bar/LICENSE.txt").read_text() == "do what you like"
-    assert (place / "INDEX").read_text() == "foo-bar 1: foo-bar/\n  with crate 3, MIT OR Apache-2.0: LICENSE\n"
+    assert (place / "INDEX").read_text() == "foo-bar 1: foo-bar/\nbare 3, MIT OR Apache-2.0: LICENSE\n"
     listed(bundle, [{"name": "other", "version": "2", "purl": "pkg:pypi/other@2", "licenses": []}])
     with pytest.raises(BuildError, match="no license text of other 2"):
         licenses.collect(bundle, tmp_path / "venv", tmp_path / "again")
