@@ -66,7 +66,9 @@ def pytest_runtest_teardown() -> Generator[None, object, object]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table of the matrix, if some of it was run."""
     kinds = ("passed", "failed", "error", "skipped")
-    ended = [report for kind in kinds for report in terminalreporter.getreports(kind)]
+    # what could not be collected is an error, too, and no test
+    reports = (report for kind in kinds for report in terminalreporter.getreports(kind))
+    ended = [report for report in reports if isinstance(report, pytest.TestReport)]
     if found := rows.outcomes(ended):
         terminalreporter.section("matrix")
         for line in rows.table(found, rows.commit(machines.CHECKOUT)):
