@@ -45,12 +45,16 @@ def bookworm_initrd(lab: None) -> Path:  # noqa: ARG001
 
 def plain_initrd(suite: str) -> Path:
     """Return the initrd that dracut makes in a release's tree when nothing is asked of it, cached."""
-    tree = root_tree(suite)
+    return initrd_of(root_tree(suite), f"initrd-plain-{suite}")
+
+
+def initrd_of(tree: Path, name: str) -> Path:
+    """Return the initrd that dracut makes in a cached tree when nothing is asked of it, cached by that name."""
 
     def make(path: Path) -> None:
         make_initrd(tree, path)
 
-    return cached(f"initrd-plain-{suite}", [tree.name], make)
+    return cached(name, [tree.name], make)
 
 
 @pytest.fixture

@@ -10,7 +10,11 @@ from tests.lab.tree import SHARE, clone, in_chroot, root_tree
 from tests.packages import made, rpmroot
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+GUIDE = "sudo yum install -y cryptpilot"
+"""How the guide has it installed."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,9 @@ class Dnf:
     unpacking = "/usr/libexec/cryptpilot/*;*"
 
     @classmethod
-    def machine(cls, destination: Path) -> Dnf:
-        """Make one."""
-        return cls(clone(rpmroot.rpm_root(), destination))
+    def machine(cls, destination: Path, extra: Sequence[str] = ()) -> Dnf:
+        """Make one. extra: more of Debian's packages on it."""
+        return cls(clone(rpmroot.rpm_root(extra), destination))
 
     def install(self, release: str) -> str:
         """Put a release into the repository; return the command line that installs it, or upgrades to it."""
@@ -61,10 +65,18 @@ class Apt:
         return "apt-get install --yes /opt/cryptpilot.deb"
 
 
+def rpm_tree(destination: Path, extra: Sequence[str] = ()) -> Path:
+    """Make a tree on which dnf has installed the package, as a person types it. extra: more of Debian's packages."""
+    manager = Dnf.machine(destination, extra)
+    rpmroot.publish([made.rpm_of("1")], manager.tree)
+    typed(manager, GUIDE)
+    return manager.tree
+
+
 def typed(manager: Dnf | Apt, command: str, *, share: Path | None = None, timeout: float = 300) -> str:
     """Run a command line on the machine and return what it said, on both its outputs. Fails when it does."""
     script = f"exec 2>&1\nexport DEBIAN_FRONTEND=noninteractive\n{command}"
     return in_chroot(manager.tree, ["bash", "-ec", script], share=share, timeout=timeout)
 
 
-__all__ = ["SHARE", "Apt", "Dnf", "typed"]
+__all__ = ["SHARE", "Apt", "Dnf", "rpm_tree", "typed"]

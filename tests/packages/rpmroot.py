@@ -1,7 +1,8 @@
 """A machine whose packages are RPMs, made of a Debian tree: none of the Enterprise Linux family can be had here.
 
 In its RPM database stand-ins provide the names of what Debian's packages have put there: `standins.spec`. dnf, rpm and
-createrepo_c are Debian's.
+createrepo_c are Debian's. It is Debian 11, which is nearest to that family: rpm 4.16 as in EL 9, dracut 051 and
+cryptsetup 2.3 as in EL 8.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tests.lab.cache import cached
 from tests.lab.run import run
-from tests.lab.tree import clone, in_chroot, root_tree
+from tests.lab.tree import SHARE, clone, in_chroot, root_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 SPEC = Path(__file__).with_name("standins.spec")
 REPOSITORY = "/opt/repository"
 """Where the machine finds the repository that it installs from."""
+SUITE = "bullseye"
 _PACKAGES = ("dnf", "rpm")
 _NAMES = (
     "cryptsetup",
@@ -39,9 +41,9 @@ _IN_DEBIAN = {"cryptsetup": "cryptsetup-bin"}
 _GLIBC_MINORS = range(2, 100)
 
 
-def rpm_root() -> Path:
-    """Return the tree, shared and cached: not to be changed."""
-    tree = root_tree("bookworm", _PACKAGES)
+def rpm_root(extra: Sequence[str] = ()) -> Path:
+    """Return the tree, shared and cached: not to be changed. extra: more of Debian's packages in it."""
+    tree = root_tree(SUITE, (*_PACKAGES, *extra))
 
     def make(path: Path) -> None:
         clone(tree, path)
@@ -49,27 +51,26 @@ def rpm_root() -> Path:
         (path / "etc/rpm").mkdir(parents=True, exist_ok=True)
         (path / "etc/rpm/macros").write_text("%_dbpath /var/lib/rpm\n")
         with tempfile.TemporaryDirectory(prefix="cryptpilot-standins-") as name:
-            place = Path(name)
-            provided = [f"--define=standins {', '.join(provides(tree))}"]
-            run(
-                [
-                    "rpmbuild",
-                    "-bb",
-                    "--quiet",
-                    f"--define=_topdir {place}",
-                    f"--define=_rpmdir {place}",
-                    *provided,
-                    SPEC,
-                ]
-            )
-            [package] = place.rglob("*.rpm")
-            in_chroot(path, ["rpm", "--install", f"/srv/{package.name}"], share=package.parent)
+            [package] = built(SPEC, Path(name), standins=", ".join(provides(tree)))
+            in_chroot(path, ["rpm", "--install", f"{SHARE}/{package.name}"], share=package.parent)
+        # as in Enterprise Linux
+        (path / "usr/local/bin/yum").symlink_to("/usr/bin/dnf")
+        (path / "etc/dnf/dnf.conf").write_text("[main]\ngpgcheck=1\ninstallonly_limit=3\nbest=True\n")
         (path / "etc/yum.repos.d").mkdir(parents=True, exist_ok=True)
         (path / "etc/yum.repos.d/local.repo").write_text(
             f"[local]\nname=local\nbaseurl=file://{REPOSITORY}\ngpgcheck=0\nmetadata_expire=0\n"
         )
 
-    return cached("rpm-root", [tree.name, SPEC.read_text(), Path(__file__).read_text()], make)
+    return cached(
+        f"rpm-root{'-extra' if extra else ''}", [tree.name, SPEC.read_text(), Path(__file__).read_text()], make
+    )
+
+
+def built(spec: Path, place: Path, **macros: str) -> list[Path]:
+    """Make the packages of a small spec below a directory."""
+    defined = {"_topdir": place, "_rpmdir": place, "_rpmfilename": "%%{NAME}-%%{VERSION}.rpm", **macros}
+    run(["rpmbuild", "-bb", "--quiet", *(f"--define={name} {value}" for name, value in defined.items()), spec])
+    return sorted(place.glob("*.rpm"))
 
 
 def provides(tree: Path) -> list[str]:
