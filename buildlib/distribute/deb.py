@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from buildlib.distribute.stage import Facts
 
 SOURCE = "packaging/debian"
-_SCRIPTS = ("postinst", "prerm", "postrm")
+_SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
 _COPIED = ("conffiles", "triggers")
 _COPYRIGHT = """\
 cryptpilot is under the Apache License 2.0, see /usr/share/common-licenses/Apache-2.0.
