@@ -299,8 +299,12 @@ def installed_tree(destination: Path, extra: Sequence[str] = (), release: str = 
     is the default, takes half a minute of processor time an image.
     """
     tree = install(clone(root_tree(release or "bookworm", extra), destination))
-    if quick:
-        (tree / "etc/dracut.conf.d/90-lab.conf").write_text('compress="gzip -n -1"\n')
+    return compress_little(tree) if quick else tree
+
+
+def compress_little(tree: Path) -> Path:
+    """Have a tree's dracut compress images little."""
+    (tree / "etc/dracut.conf.d/90-lab.conf").write_text('compress="gzip -n -1"\n')
     return tree
 
 

@@ -17,6 +17,8 @@ from tests.lab.disk import Disk, luks_uuid
 from tests.lab.image import make_archive, make_ext4, prune
 from tests.lab.run import run
 from tests.lab.tree import SHARE, TESTING, in_chroot, root_tree
+from tests.packages import rpmroot
+from tests.packages.managers import rpm_tree
 
 if TYPE_CHECKING:
     from tests.lab.net import Namespace
@@ -68,15 +70,22 @@ class Row:
 
 
 class Release:
-    """A Debian release: a tree that makes images of every kind, and a root disk with a smaller system on it."""
+    """A Debian release: a tree that makes images of every kind, and a root disk with a smaller system on it.
+
+    One of them is a machine of RPMs, on which dnf has installed the package; the others have what `build.py install`
+    lays out.
+    """
 
     def __init__(self, site: machines.Site, work: Path, name: str) -> None:
         volumes = {machines.ROOT: machines.volume_file(site)}
-        self.tree = machines.installed_tree(
-            work / "tree", (*PACKAGES, SWITCH_ROOT if name == TESTING else LEGACY), name
-        )
+        packages = (*PACKAGES, SWITCH_ROOT if name == TESTING else LEGACY)
+        if name == rpmroot.SUITE:
+            self.tree = machines.compress_little(rpm_tree(work / "tree", packages))
+            self.system = machines.equip(prune(rpm_tree(work / "whole"), work / "system"))
+        else:
+            self.tree = machines.installed_tree(work / "tree", packages, name)
+            self.system = machines.install(prune(root_tree(name), work / "system"))
         machines.configure(self.tree, volumes, machines.settings(timeout=PATIENCE))
-        self.system = machines.install(prune(root_tree(name), work / "system"))
         machines.configure(self.system, volumes)
         in_chroot(self.system, ["systemctl", "enable", "cryptpilot.service"])
         make_archive(work / "root.tar", self.system)
@@ -95,11 +104,7 @@ class Bench:
     def image(self, tree: Path, row: Row, *options: str) -> machines.Image:
         """Make the image of a row, and see that it is of the kind that was meant."""
         image = machines.make_image(tree, self.work / "initrd.img", *row.options, *options)
-        listing = in_chroot(tree, ["lsinitrd", "--mod", f"{SHARE}/{image.path.name}"], share=self.work)
-        modules = set(listing.split())
-        assert "cryptpilot" in modules
-        assert modules & STACKS == {row.network}
-        assert modules & SYSTEMD == (SYSTEMD if row.systemd else set())
+        require_kind(tree, image, row)
         return image
 
     def boot(self, tree: Path, image: machines.Image, disks: list[Disk], words: str = "") -> dict[str, str]:
@@ -129,13 +134,27 @@ class Bench:
         return replace(disk, path=path)
 
 
+def require_kind(tree: Path, image: machines.Image, row: Row) -> None:
+    """Fail unless an image is of the kind that a row says."""
+    listing = in_chroot(tree, ["lsinitrd", "--mod", f"{SHARE}/{image.path.name}"], share=image.path.parent)
+    modules = set(listing.split())
+    assert "cryptpilot" in modules
+    assert modules & STACKS == {row.network}
+    assert modules & SYSTEMD == (SYSTEMD if row.systemd else set())
+
+
 def require_boot(row: Row, release: Release, bench: Bench) -> None:
-    """Boot the release's root disk with an image of a kind; fail unless all went as it should.
+    """Boot the release's root disk with an image of a kind; fail unless all went as it should."""
+    require_boot_from(bench.image(release.tree, row), release, bench)
+
+
+def require_boot_from(image: machines.Image, release: Release, bench: Bench) -> None:
+    """Boot the release's root disk with an image; fail unless all went as it should.
 
     What is left over on the kernel command line has dracut and systemd-cryptsetup ask for a passphrase if they can.
     """
     words = f"{release.words} rd.luks.uuid=luks-{luks_uuid(release.disk)}"
-    report = bench.boot(release.tree, bench.image(release.tree, row), [release.disk], words)
+    report = bench.boot(release.tree, image, [release.disk], words)
     assert report["root_source"].strip() == "/dev/mapper/root"
     assert answers(bench.site) == [("GetSecretValue", "ok")]
     require_history(report, "root")
