@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError, ProgramError, nearest
-from cryptpilot_boot.system import workplace
-from cryptpilot_boot.system.programs import is_there
+from cryptpilot_boot.system import selinux, workplace
+from cryptpilot_boot.system.programs import is_there, located
 from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
@@ -217,6 +217,8 @@ def make_image(image: Path, kernel: str, options: Sequence[str], directory: Path
 
     Raises ProgramError, CryptpilotError when there was not enough room for it.
     """
+    # which dracut has list the modules that it has put there
+    selinux.share_directory(located("depmod"), directory, modules_directory(kernel))
     try:
         run(["dracut", "--force", "--tmpdir", str(directory), *options, str(image), kernel])
     except ProgramError:

@@ -1,4 +1,4 @@
-"""Files in memory are labelled for the program that is to open them, and only if it could not."""
+"""Files in memory, and a directory to work in, are labelled for the program that uses them, only if it could not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Policy:
 
     domain: str = "program"
     access: dict[str, int] = field(default_factory=lambda: {FILE: READ | WRITE, "file-of-its-own": ALL | MAP})
-    labelled: list[tuple[int, str, bytes]] = field(default_factory=list)
+    labelled: list[tuple[int | Path, str, bytes]] = field(default_factory=list)
 
     def ask(self, question: str, source: str, target: str, kind: str) -> str:
         asked = (question, source, target, kind)
@@ -93,6 +93,63 @@ def test_without_selinux_nothing_is_asked(policy: Policy, tmp_path: Path, monkey
     (tmp_path / "create").unlink()
     monkeypatch.setattr(selinux, "_ask", None)
     selinux.share(PROGRAM, 7)
+    assert policy.labelled == []
+
+
+WORK, MODEL = Path("/work"), Path("/model")
+
+
+@dataclass
+class Places:
+    """A policy by which PROGRAM may work in MODEL; access: what it may there and elsewhere, by label and class."""
+
+    access: dict[tuple[str, str], int]
+
+    def ask(self, question: str, source: str, target: str, kind: str) -> str:
+        if (question, kind) == ("create", "process"):
+            assert (source, target) == ("agent", "program_exec")
+            return "program"
+        if question == "create":  # what is made in a directory has its label
+            assert source == "agent"
+            return target
+        assert (question, source) == ("access", "program")
+        return f"{self.access.get((target, kind), 0):x} ffffffff 0 ffffffff 1 0"
+
+
+def shared(policy: Policy, monkeypatch: pytest.MonkeyPatch, access: dict[tuple[str, str], int]) -> list[bytes]:
+    """Share WORK, whose label is "work", as MODEL, whose label is "model"; return the labels it got."""
+    places = Places(access)
+    monkeypatch.setattr(selinux, "_ask", places.ask)
+    monkeypatch.setattr(selinux, "_label", {PROGRAM: "program_exec", WORK: "work", MODEL: "model"}.__getitem__)
+    selinux.share_directory(PROGRAM, WORK, MODEL)
+    assert all(call[:2] == (WORK, "security.selinux") for call in policy.labelled)
+    return [call[2] for call in policy.labelled]
+
+
+@pytest.mark.parametrize("kind", ["dir", "file", "lnk_file"])
+def test_a_directory_in_which_a_program_could_not_work_gets_a_label(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    access = {(label, one): ALL for label in ("work", "model") for one in ("dir", "file", "lnk_file")}
+    assert shared(policy, monkeypatch, {**access, ("work", kind): ALL & ~WRITE}) == [b"model\0"]
+
+
+@pytest.mark.parametrize("more", [0, MAP])
+def test_a_directory_in_which_a_program_may_work_stays_as_it_is(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    access = {("model", "file"): ALL, ("work", "file"): ALL | more}
+    assert shared(policy, monkeypatch, access) == []
+
+
+def test_a_directory_stays_as_it_is_where_nothing_can_be_asked(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(selinux, "_label", lambda _: os.getxattr(tmp_path, "security.selinux"))  # there is none
+    selinux.share_directory("", WORK, MODEL)
+    (tmp_path / "create").unlink()
+    monkeypatch.setattr(selinux, "_label", None)
+    selinux.share_directory(PROGRAM, WORK, MODEL)
     assert policy.labelled == []
 
 
