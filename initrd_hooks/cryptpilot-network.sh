@@ -15,6 +15,8 @@ for wait in "$hookdir/initqueue/finished/wait-network.sh" "$hookdir/initqueue/fi
             { echo '[ -e /run/cryptpilot/late ] && exit 0' && cat "$wait"; } > "$wait.new" && mv "$wait.new" "$wait"
             ;;
         *)
+            # what runs it already goes on when dracut begins again, which it does when an emergency shell is left
+            [ ! -e /run/cryptpilot/nm-run.sh ] || continue
             # with systemd, NetworkManager has a unit since dracut 054
             [ -z "$DRACUT_SYSTEMD" ] || ! grep -q DRACUT_SYSTEMD "$wait" || continue
             # shellcheck disable=SC2174 # all of it is for everybody

@@ -219,6 +219,8 @@ install() {
                 mkdir -p "$initdir/etc/cmdline.d"
                 echo rd.neednet=1 > "$initdir/etc/cmdline.d/95cryptpilot.conf" \
                     || _fail "the network cannot be asked for"
+                # before dracut's module for NetworkManager makes connections
+                inst_hook cmdline 98 "$moddir/cryptpilot-connections.sh"
                 # after dracut's legacy scripts have said what is waited for, before its main loop
                 inst_hook pre-trigger 11 "$moddir/cryptpilot-network.sh"
                 inst_simple "$moddir/cryptpilot-beside.sh" "$_agent/beside.sh" || _fail "cryptpilot-beside.sh is missing"

@@ -81,6 +81,7 @@ def test_that_the_boot_stops_needs_no_room(tmp_path: Path, monkeypatch: pytest.M
 
 
 NETWORK = ROOT / "initrd_hooks/cryptpilot-network.sh"
+CONNECTIONS = ROOT / "initrd_hooks/cryptpilot-connections.sh"
 NM_RUN = "/usr/sbin/NetworkManager --configure-and-quit=initrd --no-daemon\n: > /tmp/nm.done\n"
 GUARD = "[ -e /run/cryptpilot/late ] && exit 0\n"
 
@@ -120,6 +121,32 @@ def test_where_others_have_asked_for_a_network_dracut_waits_as_it_does(tmp_path:
 def test_where_networkmanager_has_a_unit_its_hook_stays(tmp_path: Path) -> None:
     run = f'if [ -z "$DRACUT_SYSTEMD" ]; then\n    {NM_RUN}fi\n'
     assert network_hook(tmp_path, {"cmdline": ""}, systemd=True, nm_run=run)["settled/99-nm-run.sh"] == run
+
+
+def test_what_runs_networkmanager_is_the_same_when_dracut_begins_again(tmp_path: Path) -> None:
+    """As it does when an emergency shell is left."""
+    once, again = (network_hook(tmp_path, {"cmdline": ""}, systemd=False, nm_run=run) for run in (NM_RUN, "other\n"))
+    assert "beside.sh" in once["settled/99-nm-run.sh"]
+    assert again["settled/99-nm-run.sh"] == "other\n"
+    assert (tmp_path / "nm-run.sh").read_text() == NM_RUN
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_networkmanager_s_connections_are_made_once(tmp_path: Path, made: bool) -> None:
+    """A device in use names its connection by a UUID that is new each time."""
+    connections = tmp_path / "system-connections"
+    if made:
+        connections.mkdir()
+        (connections / "default.nmconnection").touch()
+    config = tmp_path / "cmdline/99-nm-config.sh"
+    config.parent.mkdir()
+    config.write_text("echo connections are made\n")
+    text = CONNECTIONS.read_text().replace("/run/NetworkManager/system-connections", str(connections))
+    (tmp_path / "cmdline/98-cryptpilot-connections.sh").write_text(text)
+    # as dracut's source_all does
+    script = f'hookdir={tmp_path}; for f in {tmp_path}/cmdline/*.sh; do if [ -e "$f" ]; then . "$f"; fi; done'
+    done = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("" if made else "connections are made\n", "")
 
 
 def test_networkmanager_runs_beside_the_main_loop_again_and_again_until_the_agent_has_ended(tmp_path: Path) -> None:
