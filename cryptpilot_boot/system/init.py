@@ -133,20 +133,48 @@ def resolve(path: str) -> str:
 
 
 def generate_mounts(fstab_text: str, directory: Path) -> None:
-    """Have systemd itself make the units of what an fstab says, into a directory.
+    """Have systemd itself make the units of what an fstab says, into an empty directory.
 
-    Its generator has our text in place of /etc/fstab, in mounts of its own: SYSTEMD_FSTAB, by which it could be told of
-    another file, was unknown to systemd 239, which then read the true one and said nothing. Raises CryptpilotError.
+    Its generator is told of our text by SYSTEMD_FSTAB, of which systemd 239 knows nothing: it reads the true fstab, and
+    each unit says so. Then our text takes the place of /etc/fstab, in mounts of its own. That is not tried first, since
+    SELinux may keep mount(8) from mounting on a file. Raises CryptpilotError.
     """
     file = directory / ".fstab"
+    generator = [_FSTAB_GENERATOR, *3 * [str(directory)]]
+    environment = {"SYSTEMD_PROC_CMDLINE": ""}
     try:
         private.write(file, fstab_text)
+        run(generator, env={**environment, "SYSTEMD_FSTAB": str(file)})
+        if not _say_fstab(directory, file):
+            _empty(directory, file)
+            run(["unshare", "--mount", "sh", "-c", _WITH_FSTAB, "sh", str(file), *generator], env=environment)
+        file.unlink()
     except OSError as error:
-        raise CryptpilotError(f"{file} cannot be written: {error.strerror}") from None
-    generator = [_FSTAB_GENERATOR, *3 * [str(directory)]]
-    command = ["unshare", "--mount", "sh", "-c", _WITH_FSTAB, "sh", str(file), *generator]
-    run(command, env={"SYSTEMD_PROC_CMDLINE": ""})
-    file.unlink()
+        raise CryptpilotError(f"units of mounts cannot be made in {directory}: {error.strerror}") from None
+
+
+def _say_fstab(directory: Path, file: Path) -> bool:
+    """Have units made from `file` say that it was /etc/fstab; False if one says so already. Raises OSError."""
+    source = f"SourcePath={_FSTAB}\n"
+    texts = {path: path.read_text(errors="surrogateescape") for path in _files(directory) if path != file}
+    if any(source in text for text in texts.values()):
+        return False
+    for path, text in texts.items():
+        # or else systemd looks for changes in a file that is gone
+        private.write(path, text.replace(f"SourcePath={file}\n", source), private.PUBLIC_FILE)
+    return True
+
+
+def _empty(directory: Path, keep: Path) -> None:
+    import shutil  # systemd 239 alone has this done, and with it come the decompressors
+
+    for path in directory.iterdir():
+        if path != keep:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()]
 
 
 def is_mounted_for_pivot(where: str) -> bool:

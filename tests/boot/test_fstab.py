@@ -160,7 +160,7 @@ def test_what_systemd_requires_before_the_network_is_known(lab: None, release: s
 # As the one of systemd 239: it knows of no other place than /etc/fstab.
 OLD = f'#!/bin/sh\nunset SYSTEMD_FSTAB\nexec {SHARE}/generator "$@"\n'
 # One that gets to see the machine's fstab, whatever we do.
-DEAF = f'#!/bin/sh\nmount --bind {SHARE}/fstab /etc/fstab\nexec {SHARE}/generator "$@"\n'
+DEAF = f'#!/bin/sh\nunset SYSTEMD_FSTAB\nmount --bind {SHARE}/fstab /etc/fstab\nexec {SHARE}/generator "$@"\n'
 HOME = "/dev/mapper/data /home/100%data ext4 ro 0 2\n/dev/vdb /opt ext4\n"
 NAME = escape_path("/home/100%data")
 REPLACE = f"cp {GENERATOR} {SHARE}/generator; chmod +x {SHARE}/other; mount --bind {SHARE}/other {GENERATOR}"
