@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -9,11 +10,12 @@ import pytest
 
 from tests import machines
 from tests.boot.denial import denied
-from tests.boot.matrix import Bench, Release, Row, answers, require_boot, require_going_on, require_history
+from tests.boot.emergency import enter_shell
+from tests.boot.matrix import PATIENCE, Bench, Release, Row, answers, require_boot, require_going_on, require_history
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk, sha256
-from tests.lab.image import fill_script, make_archive, make_ext4
-from tests.lab.tree import clone
+from tests.lab.image import fill_script, make_archive, make_ext4, prune
+from tests.lab.tree import clone, in_chroot
 
 RELEASE = "bookworm"
 
@@ -76,6 +78,38 @@ def test_without_systemd_what_the_pivot_does_not_need_does_not_keep_it(release: 
 @pytest.mark.matrix
 def test_networkmanager_without_dhcp_keeps_no_boot(release: Release, bench: Bench) -> None:
     require_going_on(Row("network-manager"), release, bench)
+
+
+@pytest.mark.matrix
+def test_after_a_root_opened_by_hand_networkmanager_has_a_name_server(release: Release, bench: Bench) -> None:
+    """A volume of the booted system needs one. There NetworkManager takes over the device that the initrd's has set up.
+
+    KMS refuses the secret until somebody is in the emergency shell.
+    """
+    tree = clone(release.tree, bench.work / "tree")
+    machines.configure(tree, {}, machines.settings(timeout=PATIENCE, emergency_shell=True))
+    system = prune(release.tree, bench.work / "system")
+    data = Disk(blank_disk(bench.work / "data.img", 64 << 20), "data")
+    file = machines.volume_file(bench.site, volume=data.name, dev=data.device)
+    machines.configure(system, {data.name: f"initrd = false\n{file}"})
+    in_chroot(system, ["systemctl", "enable", "cryptpilot.service", "NetworkManager.service"])
+    make_archive(bench.work / "root.tar", system)
+    root = machines.make_root_disk(bench.site, release.tree, bench.work)
+    machines.run_with_kms(bench.site, system, "cryptpilot init data --yes", disks=[data]).check()
+    image = bench.image(tree, Row("network-manager"))
+    report = machines.report_disk(bench.work / "report.img")
+    machine = machines.machine(tree, image, (root, data, report), bench.network)
+    bench.site.behave("refuse")
+    with (
+        machines.running_kms(bench.site, bench.network),
+        qemu.Guest(machine, bench.work / "console.log") as guest,
+    ):
+        enter_shell(guest)
+        bench.site.behave("ok")
+        guest.type("cryptpilot open root; exit")
+        guest.result(guest.wait(400)).check()
+    opened = {one["volume"]: one["opened"] for one in json.loads(machines.read_report(report)["show.json"])}
+    assert opened == {"root": True, "data": True}
 
 
 def test_root_on_lvm_within_the_volume(release: Release, bench: Bench) -> None:

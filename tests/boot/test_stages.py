@@ -14,6 +14,7 @@ from cryptpilot_boot.system import luks_header
 from cryptpilot_boot.volume import identity
 from tests import machines
 from tests.boot.conftest import PATIENCE
+from tests.boot.emergency import enter_shell
 from tests.boot.shutdown import require_closed
 from tests.boot.test_root import require_no_secret
 from tests.headers import Template
@@ -249,13 +250,7 @@ def test_in_the_emergency_shell_one_sees_why_and_tries_again_without_a_reboot(
     kms.behave("refuse")
     machine = replace(encrypted, initrd=attended_image.path)
     with qemu.Guest(machine, tmp_path / "console.log") as guest:
-        guest.result(guest.wait(400, until="Press Enter for maintenance")).check(qemu.Ending.SEEN)
-        for _ in range(20):  # what is typed before sulogin listens is lost
-            guest.type("")
-            ending = guest.wait(10, until="# $")
-            if ending is not qemu.Ending.TIMED_OUT:
-                break
-        guest.result(ending).check(qemu.Ending.SEEN)
+        enter_shell(guest)
         guest.type("cryptpilot boot report")
         guest.result(guest.wait(200, until="Forbidden.NoPermission")).check(qemu.Ending.SEEN)
         guest.type("cryptpilot open root")

@@ -1,10 +1,11 @@
-"""Every command that hands cryptsetup a file works where SELinux is enforced, for a service and for an administrator.
+"""Every command that hands another program a file works where SELinux is enforced, for a service and an administrator.
 
 In user-mode Linux, whose kernel has SELinux too: there a machine with Debian's policy is up in seconds.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ from tests import machines
 from tests.lab import selinux
 from tests.lab.disk import Disk, blank_disk
 from tests.lab.image import make_ext4, prune
+from tests.lab.run import run
+from tests.lab.tree import kernel_release
 from tests.lab.uml import run_uml
 
 if TYPE_CHECKING:
@@ -64,6 +67,8 @@ person cryptpilot header restore sealed /root/backup --yes
 person cryptpilot open sealed
 person cryptpilot config check
 service cryptpilot show
+service cryptpilot initrd rebuild --kernel {kernel}
+chroot /mnt matchpathcon -V /boot/initrd.img-{kernel}
 dmesg >&2
 """
 SCRATCH = """\
@@ -83,13 +88,18 @@ def system(lab: None, tmp_path: Path) -> Disk:  # noqa: ARG001
     machines.configure(tree, {"scratch": SCRATCH, "sealed": sealed})
     (tree / "etc/lab-key").write_bytes(machines.EXEC_KEY)
     root = prune(tree, tmp_path / "pruned")
+    run(["cp", "-a", tree / "usr/lib/dracut", root / "usr/lib"])
+    (root / f"boot/initrd.img-{kernel_release(root)}").touch()
     selinux.label(root)
-    return Disk(make_ext4(tmp_path / "system.img", root, 512 * MIB), "system")
+    return Disk(make_ext4(tmp_path / "system.img", root, 768 * MIB), "system")
 
 
-def test_files_in_memory_reach_cryptsetup(tree: Path, system: Disk, tmp_path: Path) -> None:
+def test_no_command_is_kept_from_its_files(tree: Path, system: Disk, tmp_path: Path) -> None:
     disks = [Disk(blank_disk(tmp_path / f"{name}.img", 64 * MIB), name) for name in ("scratch", "sealed")]
-    result = run_uml(tree, ENFORCE + COMMANDS, disks=[system, *disks], timeout=300).check()
+    commands = COMMANDS.format(kernel=kernel_release(tmp_path / "pruned"))
+    result = run_uml(tree, ENFORCE + commands, disks=[system, *disks], timeout=900).check()
     assert result.stdout.startswith("Enforcing\n")
     assert "sealed: /dev/mapper/sealed is open" in result.stdout
+    assert re.search(r": rebuilt \(.* MiB\)", result.stdout)
+    assert result.stdout.endswith(" verified.\n")
     selinux.require_none_of_ours(result.stderr)
