@@ -71,6 +71,18 @@ service cryptpilot initrd rebuild --kernel {kernel}
 chroot /mnt matchpathcon -V /boot/initrd.img-{kernel}
 dmesg >&2
 """
+GENERATE = """
+cat > /mnt/etc/cryptpilot/volumes/later.toml << 'END'
+{file}
+END
+chmod 600 /mnt/etc/cryptpilot/volumes/later.toml
+echo '/dev/mapper/later /srv ext4 rw 0 2' > /mnt/etc/fstab
+mkdir -p /run/systemd/normal /run/systemd/early /run/systemd/late
+chroot /mnt restorecon -R -F /run/systemd
+service cryptpilot generator /run/systemd/normal /run/systemd/early /run/systemd/late
+cat /run/systemd/early/srv.mount
+dmesg >&2
+"""
 SCRATCH = """\
 volume = "scratch"
 dev = "/dev/disk/by-id/virtio-scratch"
@@ -103,3 +115,13 @@ def test_no_command_is_kept_from_its_files(tree: Path, system: Disk, tmp_path: P
     assert re.search(r": rebuilt \(.* MiB\)", result.stdout)
     assert result.stdout.endswith(" verified.\n")
     selinux.require_none_of_ours(result.stderr)
+
+
+def test_systemd_s_generator_is_given_lines_of_fstab(
+    tree: Path, site: machines.Site, system: Disk, tmp_path: Path
+) -> None:
+    disks = [system, Disk(blank_disk(tmp_path / "scratch.img", 64 * MIB), "scratch")]
+    file = f"initrd = false\n{machines.volume_file(site, volume='later')}"
+    result = run_uml(tree, ENFORCE + GENERATE.format(file=file), disks=disks).check()
+    assert "Requires=systemd-fsck@dev-mapper-later.service\n" in result.stdout
+    assert not [denial.text for denial in selinux.denials(result.stderr) if denial.is_ours]
