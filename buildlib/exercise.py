@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildlib.base import ROOT, BuildError, run
+from buildlib import precompute
+from buildlib.base import BuildError, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ def exercise(bundle: Path) -> float:
     _require_localhost()
     secret = os.urandom(256)
     with tempfile.TemporaryDirectory() as name, _configuration(Path(name), secret) as (expected, metadata):
-        task = {"modules": _modules(), "configuration": name, "timeouts": _TIMEOUTS, "metadata": metadata}
+        task = {"modules": precompute.modules(), "configuration": name, "timeouts": _TIMEOUTS, "metadata": metadata}
         told = json.loads(run([bundle / PROBE], env=_ENVIRONMENT, stdin=json.dumps(task), hint=_HINT))
         _require(told["volumes"], expected)
         run([bundle / "cryptpilot", f"--config-dir={name}", "show", "--json"], env=_ENVIRONMENT, hint=_HINT)
@@ -62,13 +63,6 @@ def _require_localhost() -> None:
         raise BuildError(
             "this machine has no address for localhost", "put 127.0.0.1 localhost into /etc/hosts"
         ) from None
-
-
-def _modules() -> list[str]:
-    """Return every module of the package but the entry point."""
-    paths = (path.relative_to(ROOT).with_suffix("") for path in (ROOT / "cryptpilot_boot").rglob("*.py"))
-    names = (".".join(path.parts) for path in paths if path.name != "__main__")
-    return sorted(name.removesuffix(".__init__") for name in names)
 
 
 @contextlib.contextmanager

@@ -110,6 +110,8 @@ def _origins(bundle: Path, work: Path) -> dict[str, Path]:
         Path(sysconfig.get_path("platlib")),
         ROOT,
         ROOT / "cryptpilot_boot",  # __main__
+        ROOT / "buildlib",  # quick_start
+        work / "agent",  # quick_tables
         pyinstaller / "loader",
         pyinstaller / "hooks/rthooks",
         _package_directory("_pyinstaller_hooks_contrib") / "rthooks",

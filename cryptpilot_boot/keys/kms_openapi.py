@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cryptpilot_boot.keys import tea
+from cryptpilot_boot.keys import absent, tea
 
-tea.stand_in(
+absent.stand_in(
     # Every way to come by credentials, with a scheduler that renews them in a thread of its own: 76 modules, 20 ms of
     # imports. Here they come in one way, once for each request: keys/metadata.py.
     "alibabacloud_credentials",
@@ -22,7 +22,7 @@ tea.stand_in(
     "darabonba.websocket",
 )
 
-with tea.without_signatures():
+with absent.without_signatures():
     from alibabacloud_kms20160120.client import Client
     from alibabacloud_kms20160120.models import GetSecretValueRequest
     from alibabacloud_tea_openapi.models import Config

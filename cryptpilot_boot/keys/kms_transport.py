@@ -11,10 +11,14 @@ import zlib
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from google.protobuf.message import DecodeError
-from requests import exceptions
 
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import foreign, kms_codes
+from cryptpilot_boot.keys import absent, foreign, kms_codes
+
+# Guesses in what encoding a text is, which nothing here asks; public authorities, which nothing here trusts.
+absent.stand_in("charset_normalizer", "certifi")
+
+from requests import exceptions  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

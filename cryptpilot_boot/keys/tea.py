@@ -5,73 +5,20 @@ Source of the facts: alibabacloud-tea 0.4.3 and darabonba-core 1.0.9, pinned in 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import ssl
-import sys
 import time
-import types
 from typing import TYPE_CHECKING, Any
+
+from cryptpilot_boot.keys import absent
 
 # With DEBUG=sdk in its environment the SDKs write requests and answers, secrets included, to standard error.
 os.environ.pop("DEBUG", None)
 
 
-class _Empty(types.ModuleType):
-    """A module in which every name is there and means nothing."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.__path__ = []  # it has modules in it
-
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return object
-
-
-def stand_in(*names: str) -> None:
-    """Have empty modules imported in place of these, which are imported at the top of SDK modules and never used.
-
-    The frozen agent carries none of them: see buildlib/agent.spec.
-    """
-    for name in names:
-        sys.modules.setdefault(name, _Empty(name))
-
-
-# Signatures with RSA, by a package that has an OpenSSL of its own. Those with a client key are system/libcrypto.py's,
-# those with a role's credentials are HMACs.
-_UNUSED_SIGNATURES = (
-    "cryptography",
-    "cryptography.hazmat",
-    "cryptography.hazmat.backends",
-    "cryptography.hazmat.primitives",
-    "cryptography.hazmat.primitives.asymmetric",
-    "cryptography.hazmat.primitives.serialization",
-)
-
-
-@contextlib.contextmanager
-def without_signatures() -> Iterator[None]:
-    """Have empty modules imported meanwhile in place of the package that the SDKs would sign with.
-
-    Not for longer: it is one that others in this process may use.
-    """
-    others = {name: sys.modules.get(name) for name in _UNUSED_SIGNATURES}
-    sys.modules.update({name: _Empty(name) for name in _UNUSED_SIGNATURES})
-    try:
-        yield
-    finally:
-        for name, module in others.items():
-            if module is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module
-
-
 # Asynchronous requests: more than half of the SDKs' import time. They use asyncio in functions that are never called.
-stand_in("aiohttp", "asyncio")
+absent.stand_in("aiohttp", "asyncio")
 
 from requests import Session, codes  # noqa: E402
 from Tea.core import TeaCore, _TLSAdapter  # noqa: E402
@@ -90,7 +37,7 @@ from cryptpilot_boot.keys.kms_transport import (  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["TeaException", "session", "stand_in", "without_signatures"]
+__all__ = ["TeaException", "session"]
 
 
 # What a gateway answers with, be it an error; all else is from something before it.
