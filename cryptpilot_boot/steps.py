@@ -37,6 +37,12 @@ _WORDS = {
     "grow-fs": "growing the file system",
     "make-image": "dracut makes the image",
     "check-image": "checking the image",
+    "read-image": "reading",
+    "copy-fs": "copying the file system to",
+    "copy": "copying",
+    "install": "installing cryptpilot into the image",
+    "boot-loader": "setting up the boot loader",
+    "write-image": "writing",
 }
 
 

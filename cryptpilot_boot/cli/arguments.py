@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import cryptpilot_boot
 from cryptpilot_boot.boot.plan import STAGES
-from cryptpilot_boot.cli import moving, texts
+from cryptpilot_boot.cli import images, moving, texts
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import nearest
 
@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(parser=one, command="init", needs_all_files=True)
 
     moving.add_adopt(commands)
+    images.add_convert(commands)
 
     one = commands.add_parser("open", help="open volumes as /dev/mapper/VOLUME", description=texts.OPEN)
     one.add_argument("volumes", nargs="+", metavar="VOLUME")

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from cryptpilot_boot.cli import moving, terminal
+from cryptpilot_boot.cli import images, moving, terminal
 from cryptpilot_boot.cli.arguments import parse
 from cryptpilot_boot.config import Boot, Config, load
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
@@ -331,6 +331,7 @@ _COMMANDS = {
     "show": _show,
     "init": _init,
     "adopt": _adopt,
+    "convert": images.convert,
     "open": _open,
     "close": _close,
     "rotate": _rotate,

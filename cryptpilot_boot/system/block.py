@@ -199,6 +199,13 @@ def signature(path: str, passing_over: Sequence[str] = ()) -> Signature | None:
     return Signature(kind, tags.get("VERSION", ""), tags.get("SUBSYSTEM", ""))
 
 
+def tags(path: str) -> dict[str, str]:
+    """Return what libblkid says of a device's content, {} where it recognizes nothing, or several things."""
+    accept = (0, _BLKID_NOTHING, _BLKID_AMBIVALENT)
+    status, output = run(["blkid", "-p", "-o", "export", path], accept=accept)
+    return {} if status else dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+
+
 def _has_boot_signature(path: str) -> bool:
     """Tell whether a device begins as one with partitions does; no LUKS2 header has anything in that place.
 

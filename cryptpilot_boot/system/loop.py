@@ -1,4 +1,4 @@
-"""Loop devices: a file in memory as a block device.
+"""Loop devices: a file, in memory or not, as a block device.
 
 Uses: modprobe. Source: linux/include/uapi/linux/loop.h; loop(4).
 """
@@ -28,20 +28,22 @@ _SET_STATUS = 0x4C04
 # lo_encrypt_key_size, lo_flags; lo_file_name, lo_crypt_name, lo_encrypt_key, lo_init
 _INFO = struct.Struct("<5Q4I64s64s32s2Q")
 _AUTOCLEAR = 4
+_PARTSCAN = 8
 _ATTEMPTS = 16  # another program may take the device that was free a moment ago
 
 
 @contextlib.contextmanager
-def attached(file: int) -> Iterator[str]:
-    """Yield the path of a loop device that has the content of a file. file: a descriptor, for reading and writing.
+def attached(file: int, *, partitions: bool = False) -> Iterator[str]:
+    """Yield the path of a loop device that has the content of a file. file: a descriptor.
 
-    The kernel gives the device up once its last user has, when this process is killed as well. Raises DeviceError where
+    One that is for reading only makes the device read-only. partitions: have those of the file as devices too. The
+    kernel gives the device up once its last user has, when this process is killed as well. Raises DeviceError where
     there is none to be had, ProgramError where the kernel has no such devices.
     """
     if not _CONTROL.exists():
         run(["modprobe", "loop"])
     try:
-        path, device = _attach(file)
+        path, device = _attach(file, _AUTOCLEAR | (_PARTSCAN if partitions else 0))
     except OSError as error:
         raise DeviceError(f"no loop device can be had: {error.strerror}", "see those in use: losetup --list") from None
     try:
@@ -50,7 +52,7 @@ def attached(file: int) -> Iterator[str]:
         os.close(device)
 
 
-def _attach(file: int) -> tuple[str, int]:
+def _attach(file: int, flags: int) -> tuple[str, int]:
     """Return the path of a loop device with a file, and a descriptor that keeps it. Raises OSError."""
     control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -59,7 +61,7 @@ def _attach(file: int) -> tuple[str, int]:
             device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.ioctl(device, _SET_FD, file)
-                _let_go_by_itself(device)
+                _set_flags(device, flags)
             except OSError as error:
                 os.close(device)
                 if error.errno != errno.EBUSY or attempt == _ATTEMPTS - 1:
@@ -71,8 +73,8 @@ def _attach(file: int) -> tuple[str, int]:
         os.close(control)
 
 
-def _let_go_by_itself(device: int) -> None:
-    info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, _AUTOCLEAR, b"", b"", b"", 0, 0)
+def _set_flags(device: int, flags: int) -> None:
+    info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, b"", b"", b"", 0, 0)
     try:
         fcntl.ioctl(device, _SET_STATUS, info)
     except OSError:

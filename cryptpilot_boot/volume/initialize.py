@@ -233,9 +233,7 @@ def require_makable(volume: Volume, device: block.Device) -> None:
     if volume.makefs:
         mkfs.require(volume.makefs)
     sector_size = _require_sector_size(volume, device)
-    needed = luks_header.SIZE + (mkfs.KINDS[volume.makefs].minimum if volume.makefs else _SECTOR)
-    if volume.integrity:
-        needed += needed // _INTEGRITY_SHARE[sector_size] + _INTEGRITY_BYTES[sector_size]
+    needed = device_size(mkfs.KINDS[volume.makefs].minimum if volume.makefs else _SECTOR, volume, sector_size)
     if device.size < needed:
         raise DeviceError(
             f"{volume.dev} is too small: it has {block.readable(device.size)}, and"
@@ -243,6 +241,14 @@ def require_makable(volume: Volume, device: block.Device) -> None:
             f" {block.readable(needed)}",
             'check "dev", or attach a larger disk',
         )
+
+
+def device_size(content: int, volume: Volume, sector_size: int) -> int:
+    """Return how many bytes a device has to have for a volume that holds so many. sector_size: bytes, of the volume."""
+    needed = luks_header.SIZE + content
+    if volume.integrity:
+        needed += needed // _INTEGRITY_SHARE[sector_size] + _INTEGRITY_BYTES[sector_size]
+    return needed
 
 
 def _sector_size(volume: Volume, device: block.Device) -> int:

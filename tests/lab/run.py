@@ -27,6 +27,8 @@ PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "dnsmasq": "dnsmasq-base",
     "mkfs.ext4": "e2fsprogs",
+    "sfdisk": "fdisk",
+    "qemu-img": "qemu-utils",
     "setpriv": "util-linux",
     "unshare": "util-linux",
     "nsenter": "util-linux",

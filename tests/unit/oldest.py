@@ -92,6 +92,14 @@ RUN_PROGRAMS = {
 
 OPTIONS = {
     "block.py": {"blkid": {"-p", "-n", "-o"}, "wipefs": {"--all", "--no-act"}},
+    "clone.py": {
+        "dumpe2fs": {"-h"},
+        "e2fsck": {"-f", "-n"},
+        "e2image": {"-ra"},
+        "xfs_copy": {"-d"},
+        "xfs_logprint": {"-t"},
+        "xfs_repair": {"-n"},
+    },
     "composite.py": {
         "cryptsetup": {"--header", "--readonly", "--version"},
         "dmsetup": {"--deferred", "--nolockfs", "--readonly", "--table", "--uuid"},
@@ -104,6 +112,7 @@ OPTIONS = {
             *("--label", "--subsystem", "--test-passphrase", "--token-id", "--type", "--verbose"),
         }
     },
+    "disk_image.py": {"qemu-img": {"--output", "-f", "-O"}},  # qemu 2.12
     "dracut.py": {
         "cpio": {"--quiet", "-o", "-H"},
         "cryptpilot": {"--kernel"},
@@ -117,6 +126,16 @@ OPTIONS = {
         "zstd": {"-q", "-T0", "-c"},
     },
     "exitrd.py": {"mount": {"--rbind", "-o"}},
+    "foreign_root.py": {
+        "unshare": {"--fork", "--ipc", "--kill-child", "--mount-proc", "--net", "--pid", "--uts"},
+    },
+    "foreign_tools.py": {
+        "cp": {"--archive"},
+        "cryptpilot": {"--all"},
+        "dracut": {"--no-hostonly"},
+        "find": {"-delete", "-mindepth", "-xdev"},
+        "grub-mkconfig": {"-o"},
+    },
     "growfs.py": {"e2fsck": {"-f", "-p"}},
     "header_file.py": {"cryptsetup": {"--batch-mode", "--header-backup-file"}},
     "init.py": {
@@ -139,6 +158,9 @@ OPTIONS = {
         "xfs_logprint": {"-t"},
         "xfs_repair": {"-n"},
     },
+    # util-linux 2.33 has --pdeathsig: for `convert` alone, whose documentation says so
+    "mounts.py": {"mount": {"-o", "-t"}, "setpriv": {"--pdeathsig"}},
+    "partition_table.py": {"sfdisk": {"--json", "--no-reread", "--quiet"}},
     "process.py": {"ulimit": {"-l"}},
     "programs.py": {"findmnt": {"--target"}, "ls": {"-l"}, "sed": {"-i"}},
     "qrcode.py": {"qrencode": {"--output", "--type"}},

@@ -1,0 +1,49 @@
+"""Disk images on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryptpilot_boot.cli import terminal, texts
+
+if TYPE_CHECKING:
+    import argparse
+
+    from cryptpilot_boot.config import Config
+
+
+def add_convert(commands: Any) -> None:
+    """Add the command `convert`. commands: of the parser, as argparse makes them."""
+    one = commands.add_parser(
+        "convert", help="make an image whose root is a volume from an ordinary one", description=texts.CONVERT
+    )
+    one.add_argument("source", type=Path, metavar="IN", help="the image of a whole disk: raw or qcow2")
+    one.add_argument("target", type=Path, metavar="OUT", help="the new image: qcow2 if it is named *.qcow2, else raw")
+    one.add_argument("--volume", required=True, metavar="NAME", help="what the root becomes; dev in its file names it")
+    one.add_argument(
+        "--secret-file",
+        type=Path,
+        metavar="FILE",
+        help="the value of the volume's secret, where its provider cannot be asked",
+    )
+    one.add_argument("--recovery-key", action="store_true", help="enroll a recovery key, and print it")
+    one.add_argument("--dry-run", action="store_true", help="say what would be made, and write no image")
+    one.set_defaults(parser=one, command="convert", needs_all_files=True)
+
+
+def convert(config: Config, arguments: argparse.Namespace) -> bool:
+    """Run `convert`; True when all went well."""
+    # nothing at boot needs them
+    from cryptpilot_boot.cli import keys
+    from cryptpilot_boot.commands import convert as command
+
+    options = command.Options(
+        arguments.volume, arguments.secret_file, recovery_key=arguments.recovery_key, dry_run=arguments.dry_run
+    )
+    # the key is alone on standard output
+    say = terminal.complain if arguments.recovery_key else terminal.tell
+    with terminal.progress():
+        return command.convert(
+            config, arguments.source.absolute(), arguments.target.absolute(), options, say, keys.show
+        )

@@ -1,0 +1,197 @@
+"""Making the new image: copy, put cryptpilot in, and check what came of it. All of it is in a file of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot import log, volume
+from cryptpilot_boot.convert import mending, payload, plan
+from cryptpilot_boot.convert.look import partition
+from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system import block, clone, cryptsetup, foreign_tools, luks_header, mkfs, partition_table
+from cryptpilot_boot.system.foreign_root import Root
+from cryptpilot_boot.system.loop import attached
+from cryptpilot_boot.system.mounts import mounted
+from cryptpilot_boot.volume import identity, state
+from cryptpilot_boot.volume.initialize import make, telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cryptpilot_boot.config import Config, Volume
+    from cryptpilot_boot.convert.look import Opened
+    from cryptpilot_boot.convert.plan import Plan
+    from cryptpilot_boot.passphrase import Passphrase
+
+Ask = Callable[[], "Passphrase"]
+
+_BOOT_CODE = 440  # bytes at the beginning of a disk that are a boot loader's; UEFI specification, 5.2.1
+_WRITABLE = ("nosuid", "nodev")
+
+
+def working_name(one: Volume) -> str:
+    """Name the mapping under which a volume is open while it is filled."""
+    return f"{one.volume}-converting"
+
+
+def close_leftover(one: Volume) -> None:
+    """Remove the mappings that a conversion which was killed left behind; the caller holds the volume's lock.
+
+    Raises CryptpilotError where something of that name is not such a mapping.
+    """
+    for name in (working_name(one), cryptsetup.below(working_name(one))):
+        found = block.mapping(name)
+        if found and not found.uuid.startswith("CRYPT-"):
+            raise CryptpilotError(
+                f"/dev/mapper/{name} is there, and is no mapping of cryptsetup", f"see: dmsetup info {name}"
+            )
+        if found:
+            cryptsetup.close(name)
+
+
+def build(planned: Plan, source: Opened, config: Config, target: Path, ask: Ask, work: Path) -> None:
+    """Write a raw image into an empty file. work: as of `look.found`.
+
+    The volume in it is complete in the end, and closed. Raises CryptpilotError; what the file holds then is of no use.
+    """
+    name = planned.volume.volume
+    descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, planned.size)
+        partition_table.write(target, planned.table)
+        if planned.boot_code:
+            _copy_boot_code(source.device, descriptor)
+        with attached(descriptor, partitions=True) as disk:
+            for number in planned.whole:
+                with log.timed("copy", name, device=partition(disk, number)):
+                    clone.copy_blocks(source.partition(number), partition(disk, number))
+            _make_boot(planned, source, disk)
+            _make_root(planned, source, config, disk, ask, work)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def on_disk(planned: Plan, disk: str) -> Volume:
+    """Return the volume as it is on a partition of a loop device, where its file system is copied and none is made."""
+    return dataclasses.replace(
+        planned.volume, dev=partition(disk, planned.root), makefs=None, sector_size=planned.sector_size, discard=False
+    )
+
+
+def _copy_boot_code(source: str, target: int) -> None:
+    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        block.write(target, os.pread(descriptor, _BOOT_CODE, 0), 0)
+    finally:
+        os.close(descriptor)
+
+
+def _make_boot(planned: Plan, source: Opened, disk: str) -> None:
+    device = partition(disk, planned.boot)
+    with log.timed("copy-fs", planned.volume.volume, device=device):
+        if planned.new_boot:
+            mkfs.make("ext4", device, integrity=False, temporary=False)
+        else:
+            clone.copy(planned.kinds[planned.boot], source.partition(planned.boot), device)
+
+
+def _make_root(planned: Plan, source: Opened, config: Config, disk: str, ask: Ask, work: Path) -> None:
+    one = on_disk(planned, disk)
+    device = block.look_up(one.dev)
+    name = working_name(one)
+    mapper = f"/dev/mapper/{name}"
+    with contextlib.ExitStack() as stack:
+        with ask() as passphrase:
+            header = make(one, device, passphrase, mark=state.INITIALIZING, before_writing=lambda: None)
+            stack.enter_context(header)
+            # what a power cut leaves is thrown away: there is no need for the journal yet
+            cryptsetup.luks_open(device.node, name, passphrase, header, journal=not one.integrity)
+        stack.callback(cryptsetup.close, name)
+        old = block.look_up(source.partition(planned.root))
+        if block.look_up(mapper).size < old.size:
+            raise CryptpilotError(f"{mapper} is smaller than {old}, which it is to hold", "please report this")
+        kind = planned.kinds[planned.root]
+        with log.timed("copy-fs", one.volume, device=mapper):
+            clone.copy(kind, old.node, mapper)
+        with _mounted(planned, disk, mapper, work) as root:
+            _mend(planned, config, disk, root, header)
+        for fault in (clone.fault(kind, mapper), _boot_fault(planned, disk)):
+            if fault:
+                raise CryptpilotError(f"the file system that was copied {fault}", "please report this")
+    with telling(one, "cannot be marked as complete"):
+        cryptsetup.set_subsystem(device.node, state.COMPLETE)
+
+
+def _boot_fault(planned: Plan, disk: str) -> str:
+    return clone.fault("ext4" if planned.new_boot else planned.kinds[planned.boot], partition(disk, planned.boot))
+
+
+@contextlib.contextmanager
+def _mounted(planned: Plan, disk: str, mapper: str, work: Path) -> Iterator[Root]:
+    """Mount the new system, /boot and the EFI system partition included; a new /boot gets what is in the old one."""
+    kind = planned.kinds[planned.root]
+    boot = partition(disk, planned.boot)
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(mounted(mapper, work / "root", kind, (*_WRITABLE, *clone.KINDS[kind].options)))
+        root = Root(path)
+        if planned.new_boot:
+            with mounted(boot, work / "esp", "ext4", _WRITABLE) as new:
+                foreign_tools.move_content(path / "boot", new)
+        boot_kind = "ext4" if planned.new_boot else planned.kinds[planned.boot]
+        options = (*_WRITABLE, *clone.KINDS[boot_kind].options)
+        stack.enter_context(mounted(boot, path / "boot", boot_kind, options))
+        if planned.loader and planned.esp:
+            root.make_directory("/boot/efi")
+            if not root.is_directory("/boot/efi"):
+                raise CryptpilotError("/boot/efi in the image is a link", "make it a directory")
+            stack.enter_context(mounted(partition(disk, planned.esp), path / "boot/efi", "vfat", _WRITABLE))
+        yield root
+
+
+def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_header.Header) -> None:
+    """Put cryptpilot into the new system, have its own programs make initrds and boot loader, and check them."""
+    one = planned.volume
+    boot = block.tags(partition(disk, planned.boot)).get("UUID", "") if planned.new_boot else ""
+    with log.timed("install", one.volume):
+        payload.install(root)
+        bound_by = payload.configure(root, config, one)
+        copy, facts = luks_header.copy_from(header.path, one.dev)
+        copy.close()
+        identity.write(one, identity.of(facts, bound_by))
+        root.write("/etc/fstab", mending.fstab(root.text("/etc/fstab"), one, boot).encode(), 0o644)
+        root.write(mending.GRUB_SETTINGS, mending.grub_settings(one).encode(), 0o644)
+    mapping = working_name(one)
+    partitions = [*planned.whole, planned.boot]
+    devices = {disk.removeprefix("/dev/"): disk, f"mapper/{mapping}": f"/dev/mapper/{mapping}"}
+    devices |= {partition(disk, number).removeprefix("/dev/"): partition(disk, number) for number in partitions}
+    with root.furnished(devices, {}):
+        with log.timed("make-image", one.volume):
+            foreign_tools.enable(root, "cryptpilot.service")
+            foreign_tools.rebuild_images(root)
+        with log.timed("boot-loader", one.volume):
+            for command in planned.loader:
+                root.run([word.replace("{disk}", disk) for word in command])
+            foreign_tools.make_boot_configuration(root, plan.GRUB_CONFIGURATION)
+    wrong = plan.wrong_roots(root.text(plan.GRUB_CONFIGURATION), one)
+    if wrong:
+        raise CryptpilotError(
+            f"{plan.GRUB_CONFIGURATION}, as grub-mkconfig made it, has the kernel take {wrong[0] or 'nothing'} for its"
+            f" root, and not {one.mapper_path}",
+            "see what is in /etc/default/grub and /etc/grub.d of the image",
+        )
+
+
+def enroll(planned: Plan, target: Path, ask: Ask, show: Callable[[Passphrase], None]) -> None:
+    """Give the volume of a new image a recovery key, and show it."""
+    descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        with attached(descriptor, partitions=True) as disk:
+            volume.enroll(on_disk(planned, disk), ask, None, show, replace=False)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

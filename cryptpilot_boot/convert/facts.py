@@ -1,0 +1,113 @@
+"""What there is in an image, as values."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.boot import fstab
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cryptpilot_boot.boot.fstab import Entry
+    from cryptpilot_boot.system.disk_image import Facts
+    from cryptpilot_boot.system.partition_table import Table
+
+_KERNEL_NAMES = re.compile(r"/dev/(?:[hsv]d[a-z]|xvd[a-z]|(?:nvme[0-9]+n|mmcblk)[0-9]+p)([0-9]+)")
+_DIRECTORIES = {f"/dev/disk/by-{key.lower()}/": key for key in ("UUID", "LABEL", "PARTUUID", "PARTLABEL")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What a partition holds, as libblkid has it.
+
+    kind: "" for nothing that is recognized. block: bytes of the smallest thing that its file system reads or writes.
+    """
+
+    kind: str = ""
+    uuid: str = ""
+    label: str = ""
+    block: int = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A kernel that is installed. images: its initrd images, by path; unified: whether there are unified ones."""
+
+    release: str
+    images: tuple[str, ...]
+    unified: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """The system whose root was found.
+
+    root: the number of its partition. name: what it calls itself. present: those of `plan.LOOKED_FOR` that are there.
+    plain: those of `plan.PLAIN_DIRECTORIES` that are directories, and no links. loader: the text of GRUB's
+    configuration. loader_settings: of what that is made from. selinux: of SELinux's configuration. used: bytes of its
+    file system; boot_used: of what is in /boot; boot_free: that the file system of /boot has left.
+    """
+
+    root: int
+    name: str
+    fstab: str
+    present: frozenset[str]
+    plain: frozenset[str]
+    kernels: tuple[Kernel, ...]
+    loader: str
+    loader_settings: str
+    selinux: str
+    used: int
+    boot_used: int
+    boot_free: int
+    efi_directories: tuple[str, ...] = ()
+
+    @property
+    def mounts(self) -> dict[str, Entry]:
+        """What fstab mounts, by where."""
+        return {entry.where: entry for entry in fstab.parse(self.fstab) if entry.where.startswith("/")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """An image. contents: of its partitions, by number. faults: what is wrong with file systems, by number."""
+
+    image: Facts
+    table: Table
+    contents: Mapping[int, Content]
+    system: System
+    faults: Mapping[int, str]
+
+
+def content(tags: Mapping[str, str]) -> Content:
+    """Return what blkid(8) says of a partition. A release that does not tell of blocks is taken to mean the least."""
+    return Content(
+        kind=tags.get("TYPE", ""),
+        uuid=tags.get("UUID", ""),
+        label=tags.get("LABEL", ""),
+        block=int(tags.get("BLOCK_SIZE", "512")),
+    )
+
+
+def named(source: str, table: Table, contents: Mapping[int, Content]) -> int | None:
+    """Return the partition that a line of fstab, or `root=`, names; None for none of the image's."""
+    known = _KERNEL_NAMES.fullmatch(source)
+    if known:
+        numbers = {one.number for one in table.partitions}
+        return int(known[1]) if int(known[1]) in numbers else None
+    for prefix, key in _DIRECTORIES.items():
+        if source.startswith(prefix):
+            source = f"{key}={source[len(prefix) :]}"
+    key, _, value = source.partition("=")
+    value = value.strip('"')
+    names = {
+        "UUID": {number: one.uuid for number, one in contents.items()},
+        "LABEL": {number: one.label for number, one in contents.items()},
+        "PARTUUID": {one.number: one.uuid for one in table.partitions},
+        "PARTLABEL": {one.number: one.name for one in table.partitions},
+    }.get(key, {})
+    found = [number for number, name in names.items() if name and name.lower() == value.lower()]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,156 @@
+"""Looking into an image: it is only read, and its file systems are mounted without replaying a journal."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.convert import facts, plan
+from cryptpilot_boot.errors import CryptpilotError, printable
+from cryptpilot_boot.system import block, clone, dracut, loop, partition_table, workplace
+from cryptpilot_boot.system.foreign_root import Root
+from cryptpilot_boot.system.mounts import mounted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cryptpilot_boot.convert.facts import Content, Kernel, System
+    from cryptpilot_boot.convert.plan import Roles
+    from cryptpilot_boot.system.disk_image import Facts
+    from cryptpilot_boot.system.partition_table import Table
+
+READ_ONLY = ("ro", "nosuid", "nodev", "noexec")
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A raw image that is open for reading: as a loop device, with its partitions. roles: what they are for."""
+
+    device: str
+    table: Table
+    contents: Mapping[int, Content]
+    roles: Roles
+
+    def partition(self, number: int) -> str:
+        """Return the device of a partition."""
+        return partition(self.device, number)
+
+
+def partition(disk: str, number: int) -> str:
+    """Return the device of a partition of a loop device."""
+    return f"{disk}p{number}"
+
+
+@contextlib.contextmanager
+def opened(raw: Path, name: str) -> Iterator[Opened]:
+    """Open a raw image. name: what a person knows it by. Raises CryptpilotError for what cannot be converted."""
+    table = plan.require_table(partition_table.read(raw), name)
+    descriptor = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with loop.attached(descriptor, partitions=True) as device:
+            contents = {one.number: _content(partition(device, one.number)) for one in table.partitions}
+            yield Opened(device, table, contents, plan.roles(table, contents))
+    finally:
+        os.close(descriptor)
+
+
+def _content(device: str) -> Content:
+    if not block.is_block_device(device):
+        raise CryptpilotError(f"{device}: the kernel shows no such partition", "see: lsblk; dmesg")
+    return facts.content(block.tags(device))
+
+
+def found(image: Facts, source: Opened, work: Path) -> facts.Found:
+    """Look into an open image. work: a directory to mount in, with the directories "root" and "esp"."""
+    clones = {number: source.contents[number].kind for number in source.roles.candidates}
+    missing = clone.missing(sorted(set(clones.values())))
+    if missing:
+        raise CryptpilotError(
+            f"programs are missing: {', '.join(missing)}", "install e2fsprogs for ext4, xfsprogs for xfs"
+        )
+    faults = {number: clone.fault(kind, source.partition(number)) for number, kind in clones.items()}
+    whole = {number: kind for number, kind in clones.items() if not faults[number]}
+    system = _system(source, whole, work)
+    if system is None:
+        for number, fault in faults.items():
+            plan.require_sound(number, fault)
+        raise CryptpilotError("cannot be converted: no file system in it is the root of a system")
+    return facts.Found(
+        image, source.table, source.contents, system, {one: said for one, said in faults.items() if said}
+    )
+
+
+def _system(source: Opened, kinds: Mapping[int, str], work: Path) -> System | None:
+    """Find the system whose root is in one of these partitions; None where there is none."""
+    systems = []
+    for number, kind in kinds.items():
+        with _mounted(source.partition(number), work / "root", kind) as path:
+            root = Root(path)
+            if not (root.has("/etc/fstab") and root.has("/etc/os-release")):
+                continue
+            text = root.text("/etc/fstab")
+            bare = facts.System(number, "", text, frozenset(), frozenset(), (), "", "", "", 0, 0, 0)
+            boot = bare.mounts.get("/boot")
+            where = facts.named(boot.source, source.table, source.contents) if boot else None
+            with contextlib.ExitStack() as stack:
+                plain = frozenset(name for name in plan.PLAIN_DIRECTORIES if root.is_directory(name))
+                used = _used(path)
+                if where is not None and where in kinds and where != number and "/boot" in plain:
+                    stack.enter_context(_mounted(source.partition(where), path / "boot", kinds[where]))
+                esp = source.roles.esp
+                efi = _efi_directories(source.partition(esp), work / "esp", stack) if esp else ()
+                systems.append(_read(root, dataclasses.replace(bare, plain=plain, used=used, efi_directories=efi)))
+    if len(systems) > 1:
+        both = " and ".join(str(one.root) for one in systems)
+        raise CryptpilotError(f"cannot be converted: partitions {both} are both the root of a system")
+    return next(iter(systems), None)
+
+
+def _mounted(device: str, target: Path, kind: str) -> contextlib.AbstractContextManager[Path]:
+    return mounted(device, target, kind, (*READ_ONLY, *clone.KINDS[kind].readonly, *clone.KINDS[kind].options))
+
+
+def _efi_directories(device: str, target: Path, stack: contextlib.ExitStack) -> tuple[str, ...]:
+    """Return what is below /EFI of an EFI system partition: a directory for each loader."""
+    esp = Root(stack.enter_context(mounted(device, target, "vfat", READ_ONLY)))
+    directories = [one for one in esp.path.iterdir() if one.name.lower() == "efi" and one.is_dir()]
+    return tuple(sorted(one.name for directory in directories for one in directory.iterdir()))
+
+
+def _read(root: Root, bare: System) -> System:
+    names = dict(line.partition("=")[::2] for line in root.text("/etc/os-release").splitlines())
+    settings = [root.text("/etc/default/grub"), *_texts(root, "/etc/default/grub.d", ".cfg")]
+    boot = root.place("/boot")
+    return dataclasses.replace(
+        bare,
+        name=printable(names.get("PRETTY_NAME", "").strip("\"'")) or "the system",
+        present=frozenset(name for name in plan.LOOKED_FOR if root.has(name)),
+        kernels=tuple(_kernel(root, release) for release in dracut.kernels(root.place("/lib/modules"))),
+        loader=root.text(plan.GRUB_CONFIGURATION),
+        loader_settings="\n".join(settings),
+        selinux=root.text("/etc/selinux/config"),
+        boot_used=sum(path.lstat().st_blocks * 512 for path in boot.rglob("*")) if boot.is_dir() else 0,
+        boot_free=workplace.room(boot) if boot.is_dir() else 0,
+    )
+
+
+def _texts(root: Root, directory: str, suffix: str) -> Sequence[str]:
+    here = root.place(directory)
+    names = sorted(one.name for one in here.iterdir()) if here.is_dir() else []
+    return [root.text(f"{directory}/{name}") for name in names if name.endswith(suffix)]
+
+
+def _kernel(root: Root, release: str) -> Kernel:
+    places = [*dracut.images(release, root.path), *dracut.unified_images(release, root.path)]
+    images = [path for path in places if not dracut.is_unified(path)]
+    return facts.Kernel(
+        release, tuple(str(path.relative_to(root.path)) for path in images), unified=len(images) < len(places)
+    )
+
+
+def _used(path: Path) -> int:
+    status = os.statvfs(path)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize

@@ -1,0 +1,32 @@
+"""What is changed in the text of a system's files. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import Volume
+
+GRUB_SETTINGS = "/etc/default/grub.d/90-cryptpilot.cfg"
+_LINE = re.compile(r"^([ \t]*)([^#\s]\S*)([ \t]+/(?:[ \t].*)?)$", re.MULTILINE)
+
+
+def fstab(text: str, volume: Volume, boot: str) -> str:
+    """Return /etc/fstab with the volume as its root. boot: UUID of a file system that is new for /boot, "" for none."""
+    line = f"\nUUID={boot} /boot ext4 defaults 0 2" if boot else ""
+    return _LINE.sub(lambda old: f"{old[1]}{volume.mapper_path}{old[3]}{line}", text)
+
+
+def grub_settings(volume: Volume) -> str:
+    """Return a file for grub-mkconfig that has the kernel take the volume for its root, and nothing else.
+
+    By UUID, the host could have it take a file system of its own. Source: the manual of GRUB, "Simple configuration";
+    what is in /etc/default/grub.d is read after what grub-mkconfig found out by itself.
+    """
+    return (
+        f"# Written by cryptpilot convert: the root is a volume, whose file system is known by no other name.\n"
+        f"GRUB_DEVICE={volume.mapper_path}\n"
+        "GRUB_DISABLE_LINUX_UUID=true\n"
+        "GRUB_DISABLE_LINUX_PARTUUID=true\n"
+    )

@@ -1,0 +1,44 @@
+"""A secret that an administrator has in a file, in place of asking its provider: for where that cannot be reached."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.config import Kms, KmsRole
+from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
+from cryptpilot_boot.keys import kms_value
+from cryptpilot_boot.passphrase import Passphrase, SecretBuffer, is_key_material
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptpilot_boot.config import Encrypt
+
+_LONGEST = 8 << 20  # bytes; see keys.execute
+
+
+def from_file(encrypt: Encrypt, path: Path) -> Passphrase:
+    """Return what the provider would return if the value of its secret was what stands in a file.
+
+    For KMS that is base64, blanks around it or not; else all bytes count. Raises CryptpilotError.
+    """
+    with SecretBuffer(_LONGEST) as buffer:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                while buffer.fill(descriptor, _LONGEST):
+                    pass
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise CryptpilotError(f"{path}: cannot be read: {error.strerror}", "name a file with the secret") from None
+        value = buffer.reveal()
+        if buffer.full or not len(value):
+            raise CryptpilotError(f"{path}: {'is too long for a secret' if buffer.full else 'is empty'}")
+        if not isinstance(encrypt, (Kms, KmsRole)):
+            return Passphrase(value, strong=is_key_material(value))
+        try:
+            return kms_value.decode(bytes(value).decode("latin-1"), encrypt.secret_name)
+        except KeyFetchError as error:
+            raise CryptpilotError(f"{path}: {error.what}", error.hint) from None

@@ -1,0 +1,64 @@
+"""Disk images in files: what format they have, and their way from one to another.
+
+Uses: qemu-img (qemu-utils). It is always said which format an image has: what is recognized in a raw one is its
+content's to say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from cryptpilot_boot.errors import CryptpilotError, ProgramError
+from cryptpilot_boot.system.mounts import MORTAL
+from cryptpilot_boot.system.run import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RAW = "raw"
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What an image is. format: as qemu-img calls it; size: of the disk, in bytes; parts: what it needs of others."""
+
+    format: str
+    size: int
+    parts: tuple[str, ...] = ()
+
+
+def facts(path: Path) -> Facts:
+    """Look at an image. Raises CryptpilotError when it cannot be read, or is in use by a virtual machine."""
+    try:
+        _, text = run(["qemu-img", "info", "--output=json", _named(path)])
+    except ProgramError as error:
+        raise CryptpilotError(
+            f"{path}: cannot be read: {error.what}", error.hint or "see: qemu-img info FILE"
+        ) from None
+    return parse(text)
+
+
+def parse(text: str) -> Facts:
+    """Read what `qemu-img info --output=json` says."""
+    said: dict[str, Any] = json.loads(text)
+    own: dict[str, Any] = said.get("format-specific", {}).get("data", {})
+    needs = {
+        "a backing file": said.get("backing-filename") or said.get("full-backing-filename"),
+        "a data file of its own": own.get("data-file"),
+        "a passphrase": said.get("encrypted") or own.get("encrypt"),
+        "repair": own.get("corrupt"),
+    }
+    parts = tuple(what for what, there in needs.items() if there)
+    return Facts(str(said["format"]), int(said["virtual-size"]), parts)
+
+
+def convert(source: Path, source_format: str, target: Path, target_format: str) -> None:
+    """Write an image in another format; target: a new file, in which what is zero takes no room."""
+    run([*MORTAL, "qemu-img", "convert", "-f", source_format, "-O", target_format, _named(source), _named(target)])
+
+
+def _named(path: Path) -> str:
+    """Return a path as qemu-img takes it for nothing but a file: a name with a colon is a protocol otherwise."""
+    return f"file:{path.absolute()}"

@@ -1,0 +1,370 @@
+"""What an image becomes when it is converted, and what is refused; by what sfdisk, blkid and qemu-img really say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cryptpilot_boot.config import Exec, Identity, Kms, Otp, Volume
+from cryptpilot_boot.convert import facts, mending, plan
+from cryptpilot_boot.convert.facts import Content, Found, Kernel, System
+from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system import disk_image, partition_table
+from cryptpilot_boot.system.disk_image import Facts
+from cryptpilot_boot.system.partition_table import SECTOR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# sfdisk --json of util-linux 2.38, of an image partitioned as Debian's cloud images are, with a /boot apart.
+TABLE = """{
+   "partitiontable": {
+      "label": "gpt",
+      "id": "B63F2B5C-2BC2-9C42-BB8F-3B1E8C0F4A11",
+      "device": "disk1.img",
+      "unit": "sectors",
+      "firstlba": 2048,
+      "lastlba": 1679326,
+      "sectorsize": 512,
+      "partitions": [
+         {"node": "disk1.img1", "start": 364544, "size": 1310720, "type": "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709",
+          "uuid": "0C7DB2F6-95A6-4C0D-8F2D-8B8A5C3E7D01"},
+         {"node": "disk1.img2", "start": 36864, "size": 327680, "type": "0FC63DAF-8483-4772-8E79-3D69D8477DE4",
+          "uuid": "0C7DB2F6-95A6-4C0D-8F2D-8B8A5C3E7D02", "name": "boot"},
+         {"node": "disk1.img14", "start": 2048, "size": 2048, "type": "21686148-6449-6E6F-744E-656564454649",
+          "uuid": "0C7DB2F6-95A6-4C0D-8F2D-8B8A5C3E7D14", "attrs": "LegacyBIOSBootable GUID:59"},
+         {"node": "disk1.img15", "start": 4096, "size": 32768, "type": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
+          "uuid": "0C7DB2F6-95A6-4C0D-8F2D-8B8A5C3E7D15"}
+      ]
+   }
+}"""
+ENCRYPTED = "encrypt.format=aes,encrypt.key-secret=s"
+ROOT_UUID = "6d2ab1ba-5dce-4d96-a9b9-f37a5b9d97a4"
+BOOT_UUID = "7d2ab1ba-5dce-4d96-a9b9-f37a5b9d97a4"
+FSTAB = f"""# /etc/fstab: static file system information.
+UUID={ROOT_UUID} / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1
+UUID={BOOT_UUID} /boot ext4 defaults 0 2
+UUID=ABCD-1234 /boot/efi vfat defaults 0 0
+"""
+INSIDE = f"PARTUUID=0c7db2f6-95a6-4c0d-8f2d-8b8a5c3e7d01 / ext4 defaults 0 1\nUUID={BOOT_UUID}0 /data ext4 nofail 0 0\n"
+LOADER = f"\tlinux\t/vmlinuz-6.1 root=UUID={ROOT_UUID} ro console=ttyS0 \n"
+VOLUME = Volume("root", "/dev/disk/by-partlabel/root", Exec("cat"), Path("/v/root.toml"), auto_open=True)
+KMS = dataclasses.replace(VOLUME, encrypt=Kms("kst-x", "secret", "", "", ""))
+SYSTEM = System(
+    root=1,
+    name="Debian GNU/Linux 12 (bookworm)",
+    fstab=FSTAB,
+    present=frozenset(plan.LOOKED_FOR) - {"/boot/loader/entries", "/etc/kernel/install.conf"},
+    plain=frozenset(plan.PLAIN_DIRECTORIES),
+    kernels=(Kernel("6.1", ("boot/initrd.img-6.1",)),),
+    loader=LOADER,
+    loader_settings='GRUB_CMDLINE_LINUX="console=ttyS0"\n',
+    selinux="",
+    used=300 << 20,
+    boot_used=40 << 20,
+    boot_free=110 << 20,
+    efi_directories=("BOOT", "debian"),
+)
+CONTENTS = {
+    1: Content("ext4", ROOT_UUID, "", 4096),
+    2: Content("ext4", BOOT_UUID, "", 1024),
+    14: Content(),
+    15: Content("vfat", "ABCD-1234", "", 512),
+}
+FOUND = Found(Facts("raw", 1679360 * SECTOR), partition_table.parse(TABLE), CONTENTS, SYSTEM, {})
+
+
+def without_boot(found: Found = FOUND) -> Found:
+    """Return the image with its /boot inside the root."""
+    partitions = tuple(one for one in found.table.partitions if one.number != 2)
+    contents = {number: one for number, one in found.contents.items() if number != 2}
+    system = dataclasses.replace(found.system, fstab=INSIDE)
+    table = dataclasses.replace(found.table, partitions=partitions)
+    return dataclasses.replace(found, table=table, contents=contents, system=system)
+
+
+def planned(found: Found = FOUND, volume: Volume = VOLUME) -> plan.Plan:
+    return plan.make(found, volume, plan.roles(found.table, found.contents))
+
+
+def test_a_table_is_read_as_sfdisk_says_it() -> None:
+    table = partition_table.parse(TABLE)
+    assert [one.number for one in table.partitions] == [1, 2, 14, 15]
+    assert table.partition(2).name == "boot"
+    assert table.partition(14).attributes == "LegacyBIOSBootable GUID:59"
+    assert (table.label, table.sector) == ("gpt", 512)
+
+
+def test_sfdisk_writes_the_table_that_it_is_told(tmp_path: Path) -> None:
+    image = tmp_path / "img1"  # a name that ends in a digit: partitions are called otherwise then
+    with image.open("wb") as file:
+        file.truncate(FOUND.image.size)
+    subprocess.run(["sfdisk", "--quiet", image], input="label: gpt\n", text=True, check=True)
+    partition_table.write(image, FOUND.table)
+    assert partition_table.read(image) == FOUND.table
+
+
+def test_what_is_no_disk_has_no_table(tmp_path: Path) -> None:
+    (tmp_path / "img").write_bytes(bytes(1 << 20))
+    assert partition_table.read(tmp_path / "img") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["-f", "raw", "{image}", "1M"], ()),
+        (["-f", "qcow2", "{image}", "1M"], ()),
+        (["-f", "qcow2", "-F", "raw", "-b", "{base}", "{image}"], ("a backing file",)),
+        (["-f", "qcow2", "-o", "data_file={data}", "{image}", "1M"], ("a data file of its own",)),
+        (
+            ["-f", "qcow2", "--object", "secret,id=s,data=x", "-o", ENCRYPTED, "{image}", "1M"],
+            ("a passphrase",),
+        ),
+    ],
+    ids=["raw", "qcow2", "backing", "data", "encrypted"],
+)
+def test_what_an_image_needs_of_others_is_seen(tmp_path: Path, options: list[str], parts: tuple[str, ...]) -> None:
+    (tmp_path / "base").write_bytes(bytes(1 << 20))
+    names = {name: str(tmp_path / name) for name in ("image", "base", "data")}
+    argv = [one.format(**names) for one in options]
+    subprocess.run(["qemu-img", "create", "-q", *argv], check=True)
+    found = disk_image.facts(tmp_path / "image")
+    assert (found.format, found.size, found.parts) == (argv[1], 1 << 20, parts)
+
+
+def test_the_root_grows_by_what_the_volume_takes_and_all_else_stays() -> None:
+    made = planned()
+    old, new = FOUND.table, made.table
+    assert [one for one in new.partitions if one.number != 1] == [one for one in old.partitions if one.number != 1]
+    root = new.partition(1)
+    assert (root.start, root.name, root.uuid) == (old.partition(1).start, "root", old.partition(1).uuid)
+    assert root.size - old.partition(1).size == (16 << 20) // SECTOR
+    assert made.size >= root.end * SECTOR + (1 << 20)
+    assert (made.boot, made.new_boot, made.loader, made.kinds) == (2, False, (), {1: "ext4", 2: "ext4"})
+    assert (made.whole, made.boot_code, made.sector_size) == ((14, 15), True, 4096)
+
+
+def test_a_boot_inside_the_root_gets_a_partition_of_its_own_before_it_and_grub_is_installed_anew() -> None:
+    made = planned(without_boot())
+    boot, root = made.table.partition(2), made.table.partition(1)
+    assert made.new_boot
+    assert boot.size * SECTOR == 1 << 30
+    assert boot.end == root.start
+    assert boot.uuid not in {one.uuid for one in made.table.partitions if one.number != 2}
+    assert made.loader == (
+        ("grub-install", "--target=i386-pc", "{disk}"),
+        ("grub-install", "--target=x86_64-efi", "--efi-directory=/boot/efi", "--no-nvram"),
+        ("grub-install", "--target=x86_64-efi", "--efi-directory=/boot/efi", "--no-nvram", "--removable"),
+    )
+    assert planned(without_boot()).table == made.table
+
+
+def test_a_partition_can_be_named_by_its_uuid() -> None:
+    uuid = "11111111-2222-3333-4444-555555555555"
+    made = planned(volume=dataclasses.replace(VOLUME, dev=f"/dev/disk/by-partuuid/{uuid}"))
+    assert made.table.partition(1).uuid == uuid
+    assert made.table.partition(1).name == ""
+
+
+def test_integrity_takes_more_room() -> None:
+    plain, tags = planned(), planned(volume=dataclasses.replace(VOLUME, integrity=True))
+    assert tags.table.partition(1).size > 1.02 * plain.table.partition(1).size
+    assert tags.used > tags.table.partition(1).size * SECTOR
+
+
+def test_sectors_are_no_larger_than_what_the_file_system_writes() -> None:
+    contents = {**CONTENTS, 1: Content("xfs", ROOT_UUID, "", 512)}
+    found = dataclasses.replace(FOUND, contents=contents)
+    assert planned(found).sector_size == 512
+    with pytest.raises(CryptpilotError, match="sector_size = 4096"):
+        planned(found, dataclasses.replace(VOLUME, sector_size=4096))
+
+
+def _system(**changes: Any) -> Callable[[Found], Found]:
+    return lambda found: dataclasses.replace(found, system=dataclasses.replace(found.system, **changes))
+
+
+def _content(number: int, content: Content) -> Callable[[Found], Found]:
+    return lambda found: dataclasses.replace(found, contents={**found.contents, number: content})
+
+
+def _table(change: Callable[[partition_table.Partition], partition_table.Partition]) -> Callable[[Found], Found]:
+    def changed(found: Found) -> Found:
+        partitions = tuple(map(change, found.table.partitions))
+        return dataclasses.replace(found, table=dataclasses.replace(found.table, partitions=partitions))
+
+    return changed
+
+
+def _lacking(path: str) -> Callable[[Found], Found]:
+    return _system(present=SYSTEM.present - {path})
+
+
+def _of(number: int, **changes: Any) -> Callable[[Found], Found]:
+    return _table(lambda one: dataclasses.replace(one, **changes) if one.number == number else one)
+
+
+REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
+    "encrypted": (_content(1, Content("crypto_LUKS")), "partition 1 holds LUKS: the image is encrypted already"),
+    "lvm": (_content(1, Content("LVM2_member")), "LVM"),
+    "btrfs": (_content(1, Content("btrfs")), "btrfs"),
+    "swap": (_content(2, Content("swap")), "partition 2 is swap space"),
+    "zfs": (_content(1, Content("zfs_member")), "partition 1 holds zfs_member"),
+    "nothing": (_content(2, Content()), "partition 2 holds nothing"),
+    "esp": (_content(15, Content("ext4")), "partition 15 is an EFI system partition and holds ext4"),
+    "unbootable": (
+        _table(lambda one: dataclasses.replace(one, type=plan.LINUX) if one.number > 2 else one),
+        "partition 14 holds nothing",
+    ),
+    "quoted": (_of(1, name='a"b'), "quotation mark"),
+    "not last": (_of(15, start=2000000), "not the last one"),
+    "other root": (_system(fstab=FSTAB.replace(ROOT_UUID, "0" * 8)), "does not say that / is partition 1"),
+    "other boot": (_system(fstab=FSTAB.replace(BOOT_UUID, "0" * 8)), "which is not in the image"),
+    "home": (_system(fstab=FSTAB.replace(" /boot ext4", " /home ext4")), "partition 2 is neither the root nor /boot"),
+    "dirty": (
+        lambda found: dataclasses.replace(found, faults={1: "was not unmounted"}),
+        "partition 1 was not unmounted",
+    ),
+    "no dracut": (_lacking(plan.DRACUT), "has no /usr/bin/dracut"),
+    "no cryptsetup": (_lacking(plan.CRYPTSETUP), "has no /usr/sbin/cryptsetup"),
+    "no grub": (_lacking(plan.GRUB_CONFIGURATION), "has no /boot/grub/grub.cfg"),
+    "bls": (_system(present=SYSTEM.present | {"/boot/loader/entries"}), "has /boot/loader/entries"),
+    "links": (_system(plain=SYSTEM.plain - {"/etc"}), "/etc in it is not a directory"),
+    "selinux": (_system(selinux="# SELINUX=disabled\nSELINUX=enforcing\n"), "SELinux"),
+    "no kernel": (_system(kernels=()), "no kernel"),
+    "no image": (_system(kernels=(Kernel("6.1", ()),)), "kernel 6.1 in it has no initrd"),
+    "unified": (_system(kernels=(Kernel("6.1", ("a",), unified=True),)), "unified"),
+    "resume": (_system(loader=LOADER.replace("ro", "ro resume=/dev/vda3")), "hibernation"),
+    "root=": (_system(loader_settings='GRUB_CMDLINE_LINUX="root=/dev/vda1"'), "sets root="),
+    "full boot": (_system(boot_free=20 << 20), "/boot has 20 MiB left"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_known_is_refused_with_its_reason(name: str) -> None:
+    change, reason = REFUSED[name]
+    with pytest.raises(CryptpilotError, match="cannot be converted: ") as refusal:
+        planned(change(FOUND))
+    assert reason in refusal.value.what
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"encrypt": Otp()}, "temporary"),
+        ({"auto_open": False}, "does not have the initrd open"),
+        ({"initrd": False}, "does not have the initrd open"),
+        ({"makefs": "xfs"}, "the root is ext4"),
+        ({"dev": "/dev/vda1"}, "no name that a partition can be given"),
+        ({"dev": "/dev/disk/by-partlabel/boot"}, "is another partition of the image"),
+        ({"dev": "/dev/disk/by-partuuid/0c7db2f6-95a6-4c0d-8f2d-8b8a5c3e7d02"}, "is another partition of the image"),
+        ({"identity": Identity("", frozenset(), Path("/i"))}, "is bound to a disk already"),
+    ],
+)
+def test_a_volume_that_does_not_fit_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(CryptpilotError, match=reason):
+        planned(volume=dataclasses.replace(VOLUME, **changes))
+
+
+def test_a_volume_of_kms_needs_a_network_in_the_initrd() -> None:
+    assert planned(volume=KMS).root == 1
+    with pytest.raises(CryptpilotError, match="has no network"):
+        planned(_lacking(plan.DRACUT_NETWORK)(FOUND), KMS)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "reason"),
+    [
+        (plan.GRUB_INSTALL, "has no /usr/sbin/grub-install"),
+        ("/usr/lib/grub/i386-pc", "has no GRUB for i386-pc"),
+        ("/usr/lib/grub/x86_64-efi", "has no GRUB for x86_64-efi"),
+    ],
+)
+def test_grub_has_to_be_there_only_where_boot_moves(lacking: str, reason: str) -> None:
+    assert planned(_lacking(lacking)(FOUND)).loader == ()
+    with pytest.raises(CryptpilotError, match=reason):
+        planned(_lacking(lacking)(without_boot()))
+
+
+def test_a_table_that_is_not_gpt_is_refused() -> None:
+    with pytest.raises(CryptpilotError, match="of kind dos"):
+        plan.require_table(dataclasses.replace(FOUND.table, label="dos"), "in.img")
+    with pytest.raises(CryptpilotError, match="no partition table"):
+        plan.require_table(None, "in.img")
+    with pytest.raises(CryptpilotError, match="4096 bytes"):
+        plan.require_table(dataclasses.replace(FOUND.table, sector=4096), "in.img")
+
+
+def test_an_image_that_is_not_whole_is_refused() -> None:
+    plan.require_readable(Facts("qcow2", 1), "in.img")
+    for wrong, reason in ((Facts("vmdk", 1), "is vmdk"), (Facts("qcow2", 1, ("a backing file",)), "a backing file")):
+        with pytest.raises(CryptpilotError, match=reason):
+            plan.require_readable(wrong, "in.img")
+
+
+@pytest.mark.parametrize(
+    ("source", "number"),
+    [
+        (f"UUID={ROOT_UUID}", 1),
+        (f'UUID="{ROOT_UUID}"', 1),
+        (f"/dev/disk/by-uuid/{BOOT_UUID}", 2),
+        ("PARTUUID=0c7db2f6-95a6-4c0d-8f2d-8b8a5c3e7d15", 15),
+        ("PARTLABEL=boot", 2),
+        ("/dev/vda15", 15),
+        ("/dev/nvme0n1p2", 2),
+        ("/dev/sdb3", None),
+        ("LABEL=", None),
+        ("tmpfs", None),
+    ],
+)
+def test_a_line_of_fstab_names_a_partition(source: str, number: int | None) -> None:
+    assert facts.named(source, FOUND.table, CONTENTS) == number
+
+
+def test_what_blkid_says_is_read() -> None:
+    tags = {"UUID": ROOT_UUID, "BLOCK_SIZE": "4096", "TYPE": "ext4", "USAGE": "filesystem", "PART_ENTRY_NUMBER": "1"}
+    assert facts.content(tags) == CONTENTS[1]
+    assert facts.content({"TYPE": "xfs"}).block == 512
+
+
+def test_fstab_has_the_volume_as_its_root_and_keeps_the_rest() -> None:
+    made = mending.fstab(FSTAB, VOLUME, "")
+    assert made == FSTAB.replace(f"UUID={ROOT_UUID}", "/dev/mapper/root")
+    lines = mending.fstab(INSIDE, VOLUME, "abc").splitlines()
+    assert lines[:2] == ["/dev/mapper/root / ext4 defaults 0 1", "UUID=abc /boot ext4 defaults 0 2"]
+    assert lines[2:] == INSIDE.splitlines()[1:]
+    # a comment, an empty line, a mount point that only begins like it
+    for text in ("# UUID=a / ext4\n", "\n\n", "UUID=a /data ext4\n"):
+        assert mending.fstab(text, VOLUME, "") == text
+
+
+def test_what_grub_boots_is_checked() -> None:
+    good = "menuentry {\n\tlinux\t/vmlinuz root=/dev/mapper/root ro\n}\n"
+    assert plan.wrong_roots(good, VOLUME) == []
+    assert plan.wrong_roots(good + LOADER, VOLUME) == [f"UUID={ROOT_UUID}"]
+    assert plan.wrong_roots(good.replace("root ro", "root root=/dev/vda1"), VOLUME) == ["/dev/vda1"]
+    assert plan.wrong_roots("", VOLUME) == [""]
+
+
+def test_grub_is_told_in_its_own_way(tmp_path: Path) -> None:
+    """The file is shell, which grub-mkconfig reads after it has found out what the root is."""
+    (tmp_path / "cfg").write_text(mending.grub_settings(VOLUME))
+    said = subprocess.run(
+        ["sh", "-c", f'. {tmp_path}/cfg; echo "$GRUB_DEVICE $GRUB_DISABLE_LINUX_UUID"'],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout == "/dev/mapper/root true\n"
+
+
+def test_the_plan_is_said_to_a_person() -> None:
+    said = "\n".join(planned(without_boot(), dataclasses.replace(VOLUME, integrity=True)).lines)
+    assert "ext4 in volume root with integrity" in said
+    assert "/boot: partition 2 (1 GiB), a partition of its own, new" in said
+    assert json.dumps(said).isascii()
