@@ -32,6 +32,8 @@ CONSOLE = "console=ttyS0 panic=-1"
 CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f]")
 """Terminal control sequences and characters, all but tab and line feed."""
 
+OVMF = Path("/usr/share/OVMF")
+"""Where Debian's package ovmf has its firmware."""
 _FREE_SLOT = "free"
 
 PANIC = "Kernel panic - not syncing"
@@ -55,11 +57,12 @@ class Machine:
     Without `netns` it has no network card. With one it gets an address by DHCP from QEMU, IPv4 only, as in
     most of the cloud's networks; `link_up_after` seconds after power-on the cable is plugged in; with `silent` nobody
     is at the other end. Two machines with one processor each take half the time of two with two, one after the other.
+    Without `kernel` its firmware starts what is on the first disk: SeaBIOS, or OVMF with `uefi`.
     With `snapshot` nothing is written to the disks' image files. clock: what the hardware's clock says at power-on, as
     "2021-11-23T00:00:00", in UTC; without it the same as this machine's.
     """
 
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None
     cmdline: str
     disks: tuple[Disk, ...] = ()
@@ -70,6 +73,7 @@ class Machine:
     silent: bool = False
     snapshot: bool = False
     clock: str = "utc"
+    uefi: bool = False
 
 
 @dataclass(frozen=True)
@@ -297,9 +301,9 @@ def _command(machine: Machine, qmp: int) -> list[str]:
         *("-smp", str(machine.smp)),
         *("-m", str(machine.memory_mb)),
         *("-rtc", f"base={machine.clock}"),
-        *("-kernel", str(machine.kernel)),
+        *(_firmware() if machine.uefi else ()),
+        *(("-kernel", str(machine.kernel), "-append", machine.cmdline) if machine.kernel else ()),
         *(("-initrd", str(machine.initrd)) if machine.initrd else ()),
-        *("-append", machine.cmdline),
         *("-serial", "stdio"),
         # The clock stands still until the monitor is connected.
         *("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control", "-S"),
@@ -309,6 +313,13 @@ def _command(machine: Machine, qmp: int) -> list[str]:
         # The machine's own bus takes nothing while it runs.
         *("-device", f"pcie-root-port,id={_FREE_SLOT}"),
     ]
+
+
+def _firmware() -> list[str]:
+    """Put OVMF into a machine; what it writes to its variables is forgotten."""
+    parts = (("OVMF_CODE_4M.fd", "readonly=on"), ("OVMF_VARS_4M.fd", "snapshot=on"))
+    drives = (f"if=pflash,format=raw,file={OVMF / name},{option}" for name, option in parts)
+    return [argument for drive in drives for argument in ("-drive", drive)]
 
 
 def _disk(machine: Machine, number: int, disk: Disk) -> list[str]:
@@ -323,7 +334,10 @@ def _disk(machine: Machine, number: int, disk: Disk) -> list[str]:
     }
     return [
         *("-drive", ",".join(f"{name}={value}" for name, value in options.items())),
-        *("-device", f"{'nvme' if disk.nvme else 'virtio-blk-pci'},drive=disk{number},serial={disk.name}"),
+        *(
+            "-device",
+            f"{'nvme' if disk.nvme else 'virtio-blk-pci'},drive=disk{number},serial={disk.name},bootindex={number}",
+        ),
     ]
 
 

@@ -1,0 +1,177 @@
+"""Ordinary images of Debian with GRUB, partitioned as the distribution's own cloud images are, for BIOS and for UEFI.
+
+Made in user-mode Linux, where there are loop devices with partitions, by the programs an installer uses: sfdisk,
+mkfs, grub-install, grub-mkconfig. They boot by their boot loader, and know nothing of cryptpilot.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import machines
+from tests.lab.cache import cached, fingerprint
+from tests.lab.disk import Disk, blank_disk
+from tests.lab.image import MODULES
+from tests.lab.run import run
+from tests.lab.tree import clone, in_chroot, kernel_release, root_tree
+from tests.lab.uml import run_uml
+
+PACKAGES = ("fdisk", "qemu-utils", "grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "dosfstools")
+"""What the trees have beside the usual packages: the image GRUB, the machine that converts it sfdisk and qemu-img."""
+FIRMWARE_MODULES = ("drivers/virtio", "drivers/pci")
+"""Kernel modules that an initrd of the image's own needs beside those of a booted system."""
+UNNEEDED = (
+    "usr/lib/udev/hwdb*",
+    "usr/lib/x86_64-linux-gnu/gconv",
+    "usr/share/bash-completion",
+    "usr/share/zoneinfo",
+    "usr/bin/qemu-*",
+    "var/cache/*",
+    "var/lib/dpkg/info",
+)
+TAR = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
+"""With what tar keeps all there is of a file."""
+OMITTED = ("crypt", "nvdimm", "qemu", "qemu-net", "lunmask", "resume", "terminfo", "virtiofs", "ifcfg", "memstrack")
+"""Modules that the image's dracut leaves out: in user-mode Linux, starting programs is what takes its time."""
+UML_MODULES = ("vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1")
+"""What user-mode Linux mounts such images with."""
+BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
+ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+ROOT = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
+LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A layout. kind: of the root's file system; boot: of /boot's, "" where that is inside the root."""
+
+    kind: str = "ext4"
+    boot: str = "ext4"
+    root_mb: int = 640
+
+    def __str__(self) -> str:
+        return f"{self.kind}-boot-{'apart' if self.boot else 'inside'}"
+
+    @property
+    def table(self) -> str:
+        """Return what sfdisk is told."""
+        rows = [f"14 : start=2048, size=1MiB, type={BIOS_BOOT}", f"15 : size=16MiB, type={ESP}"]
+        rows += [f'2 : size=160MiB, type={LINUX}, name="boot"'] if self.boot else []
+        rows += [f"1 : size={self.root_mb}MiB, type={ROOT}"]
+        return "\n".join(["label: gpt", *rows])
+
+
+def system(destination: Path) -> Path:
+    """Make the tree that stock images hold: Debian 12 with a kernel, dracut, cryptsetup and GRUB, and an initrd."""
+    tree = clone(root_tree("bookworm", PACKAGES), destination)
+    modules = tree / "usr/lib/modules" / kernel_release(tree)
+    kept = modules / "kept"
+    for path in [path for pattern in (*MODULES, *FIRMWARE_MODULES) for path in (modules / "kernel").glob(pattern)]:
+        place = kept / path.relative_to(modules / "kernel")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
+    run(["rm", "-r", modules / "kernel", *(path for pattern in UNNEEDED for path in sorted(tree.glob(pattern)))])
+    kept.rename(modules / "kernel")
+    in_chroot(tree, ["depmod", kernel_release(tree)])
+    machines.equip(tree)
+    (tree / "etc/dracut.conf.d/90-lab.conf").write_text(
+        f'compress="gzip -n -1"\nomit_dracutmodules+=" {" ".join(OMITTED)} "\n'
+    )
+    (tree / "etc/default/grub").write_text(
+        'GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_DISTRIBUTOR=Debian\nGRUB_TERMINAL="console serial"\n'
+        'GRUB_CMDLINE_LINUX_DEFAULT=""\nGRUB_CMDLINE_LINUX="console=ttyS0 panic=-1"\nGRUB_DISABLE_OS_PROBER=true\n'
+    )
+    _make_kept(tree / "opt/kept")
+    release = kernel_release(tree)
+    in_chroot(tree, ["dracut", "--no-hostonly", "--force", f"/boot/initrd.img-{release}", release])
+    return tree
+
+
+def _make_kept(directory: Path) -> None:
+    """Make files of every kind that a copy could lose something of."""
+    directory.mkdir(parents=True)
+    plain = directory / "plain"
+    plain.write_bytes(os.urandom(300_000))
+    plain.chmod(0o4751)
+    os.chown(plain, 1234, 5678)
+    os.utime(plain, ns=(1_000_000_000_123_456_789, 1_100_000_000_987_654_321))
+    os.link(plain, directory / "hard link")
+    (directory / "link").symlink_to("nowhere at all")
+    (directory / "line\nbreak").write_text("")
+    with (directory / "sparse").open("wb") as sparse:
+        sparse.truncate(1 << 33)
+        sparse.seek(1 << 32)
+        sparse.write(b"in the middle")
+    os.mkfifo(directory / "pipe", 0o620)
+    os.mknod(directory / "device", 0o020640, os.makedev(1, 3))
+    for name, attribute, value in (
+        ("capable", "security.capability", struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)),
+        ("listed", "system.posix_acl_access", ACL),
+        ("noted", "user.note", b"of its own"),
+    ):
+        (directory / name).write_text(name)
+        os.setxattr(directory / name, attribute, value)
+
+
+# acl(5), as the kernel has it: version 2; the owner rw, user 1234 rwx, the group r, mask rwx, others none
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", *one)
+    for one in ((1, 6, 0xFFFFFFFF), (2, 7, 1234), (4, 4, 0xFFFFFFFF), (16, 7, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF))
+)
+
+
+def make(stock: Stock, archive: Path, tree: Path, path: Path) -> None:
+    """Make an image at `path` from an archive of `system`, with a tree's programs."""
+    blank_disk(path, (stock.root_mb + (160 if stock.boot else 0) + 20) << 20)
+    boot = f"mkfs.{stock.boot} -q /dev/mapper/boot" if stock.boot else ""
+    nodes = {"1": "root", "15": "esp", **({"2": "boot"} if stock.boot else {})}
+    script = f"""
+sfdisk --quiet --no-reread /dev/ubda << 'END'
+{stock.table}
+END
+loop=$(losetup --find --show --partscan /dev/ubda)
+for number in {" ".join(nodes)}; do [ -b ${{loop}}p$number ]; done
+{boot.replace("/dev/mapper/boot", "${loop}p2")}
+mkfs.{stock.kind} -q -L stockroot ${{loop}}p1
+mkfs.vfat ${{loop}}p15 > /dev/null
+uuid() {{ blkid -p -s UUID -o value "$1"; }}
+mount ${{loop}}p1 /mnt
+{"mkdir /mnt/boot; mount ${loop}p2 /mnt/boot" if stock.boot else ""}
+tar -C /mnt {" ".join(TAR)} -xf /dev/ubdb
+mkdir -p /mnt/boot/efi
+mount ${{loop}}p15 /mnt/boot/efi
+{{
+    echo "UUID=$(uuid ${{loop}}p1) / {stock.kind} defaults 0 1"
+    {'echo "UUID=$(uuid ${loop}p2) /boot ' + stock.boot + ' defaults 0 2"' if stock.boot else ""}
+    echo "UUID=$(uuid ${{loop}}p15) /boot/efi vfat umask=0077 0 1"
+}} > /mnt/etc/fstab
+for point in dev proc sys; do mount --rbind /$point /mnt/$point; done
+chroot /mnt grub-install --target=i386-pc $loop
+chroot /mnt grub-install --target=x86_64-efi --efi-directory=/boot/efi --no-nvram --removable
+mkdir -p /dev/disk/by-uuid
+ln -s ${{loop}}p1 /dev/disk/by-uuid/$(uuid ${{loop}}p1)
+chroot /mnt grub-mkconfig -o /boot/grub/grub.cfg
+grep -q root=UUID= /mnt/boot/grub/grub.cfg
+umount --recursive /mnt
+losetup -d $loop
+"""
+    disks = [Disk(path, "stock"), Disk(archive, "archive", readonly=True)]
+    run_uml(tree, script, disks=disks, timeout=300, modules=UML_MODULES).check()
+
+
+def image(stock: Stock) -> Path:
+    """Return an image, shared and cached: not to be changed."""
+    tree = root_tree("bookworm", PACKAGES)
+    recipe = [Path(__file__).read_text(), fingerprint(Path(machines.__file__).with_name("guest")), tree.name]
+
+    def make_archive_of_system(path: Path) -> None:
+        work = path.with_suffix(".work")
+        run(["rm", "-rf", work])
+        run(["tar", "-C", system(work), *TAR, "--sparse", "-cf", path, "."])
+        run(["rm", "-rf", work])
+
+    archive = cached("stock-archive", recipe, make_archive_of_system)
+    return cached(f"stock-{stock}", [archive.name, str(stock)], lambda path: make(stock, archive, tree, path))
