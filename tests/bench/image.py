@@ -23,4 +23,4 @@ def measure(shop: Workshop) -> None:
     row("with cryptpilot and a KMS volume", f"{size / MIB:.2f} MiB")
     added = size - with_network
     row("added by cryptpilot", f"{added / MIB:.2f} MiB ({added} bytes), {size / with_network:.2f} times")
-    row("aim", "at most 12 MiB")
+    row("aim", "at most 8 MiB")

@@ -57,7 +57,7 @@ def measure(shop: Workshop) -> None:
             for name, text in WAYS.items()
         ],
     )
-    row("aim", "cryptpilot open with KMS: less than 1.00 of clevis")
+    row("aim", "cryptpilot open: with KMS 5 times cryptsetup, with a program 2.5 times")
 
 
 def _script(device: str) -> str:
