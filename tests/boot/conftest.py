@@ -55,6 +55,7 @@ def root_disk(boot_tree: Path, site: machines.Site, tmp_path_factory: pytest.Tem
     machines.configure(copy, {"scratch": SCRATCH})
     in_chroot(copy, ["systemctl", "enable", "cryptpilot.service"])
     system = prune(copy, work / "pruned")
+    clone(copy / "usr/lib/dracut", system / "usr/lib/dracut")
     selinux.label(system)
     make_archive(work / "root.tar", system)
     enroll = f"""

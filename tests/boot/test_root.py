@@ -35,6 +35,11 @@ def require_no_secret(site: machines.Site, texts: dict[str, str]) -> None:
             assert secret not in data, f"{what} stands in {name}"
 
 
+LATER = """
+echo nameserver 10.0.2.3 > /etc/resolv.conf
+sed -i 's/^auto_open = false$/auto_open = true\\ninitrd = false/' /etc/cryptpilot/volumes/later.toml
+"""
+IMAGE = '"/boot/initrd.img-$(uname -r)"'
 BY_HAND = [
     Step("SELinux is enforced.", "getenforce", prints(r"\AEnforcing\n\Z")),
     Step(
@@ -48,6 +53,21 @@ BY_HAND = [
     Step("It is opened by hand.", f"{selinux.PERSON} cryptpilot open data", prints("^data: /dev/mapper/data is open")),
     Step("It can be used.", "mount /dev/mapper/data /mnt && touch /mnt/file && umount /mnt"),
     Step("It is closed by hand.", f"{selinux.PERSON} cryptpilot close data", prints("is closed$")),
+    Step("A volume from KMS is configured ...", LATER),
+    Step("... and made by hand.", f"{selinux.PERSON} cryptpilot init later --yes", prints("^later: .* is initialized")),
+    Step(
+        "Its line in fstab is read by systemd's own generator.",
+        "echo '/dev/mapper/later /mnt ext4 rw 0 2' >> /etc/fstab; systemctl daemon-reload; systemctl cat mnt.mount",
+        prints("^Requires=systemd-fsck@dev-mapper-later"),
+    ),
+    Step("It is opened and mounted.", "systemctl start mnt.mount; mountpoint /mnt", prints("is a mountpoint")),
+    Step("There is an image.", f"touch {IMAGE}"),
+    Step(
+        "dracut makes another, with depmod; a whole one takes minutes here, see volumes/test_selinux.py.",
+        f"{selinux.PERSON} cryptpilot initrd rebuild -- --no-hostonly --modules kernel-modules --drivers dm-crypt",
+        lambda outcome: "in the new image cryptpilot is not in it, and would not open root" in outcome.err,
+        status=1,
+    ),
 ]
 
 
@@ -63,8 +83,8 @@ def test_a_machine_with_selinux_boots_from_a_root_volume_unlocked_from_kms(
     # left over from a root that systemd-cryptsetup or dracut opened: both would ask for a passphrase, for ever
     uuid = luks_uuid(own_root_disk)
     words = f"rd.luks.uuid=luks-{uuid} luks.uuid={uuid}"
-    data = Disk(blank_disk(tmp_path / "data.img", 64 << 20), "data")
-    disks = (own_root_disk, scratch_disk, data, steps.steps_disk(tmp_path, BY_HAND, "root"), report_disk)
+    data, later = (Disk(blank_disk(tmp_path / f"{name}.img", 64 << 20), name) for name in ("data", "later"))
+    disks = (own_root_disk, scratch_disk, data, later, steps.steps_disk(tmp_path, BY_HAND, "root"), report_disk)
     console = boot(image, disks, f"{words} {selinux.WORDS}", timeout=900).console
     report = machines.read_report(report_disk)
     steps.check(BY_HAND, report)
@@ -74,8 +94,8 @@ def test_a_machine_with_selinux_boots_from_a_root_volume_unlocked_from_kms(
     assert competing == [f"kernel command line: {word}" for word in words.split()]
     assert "enter passphrase" not in console
     assert re.search(r"^Subsystem:\s+cryptpilot$", report["luks-root"], re.MULTILINE)
-    # exactly one request, and it was for the secret
-    assert [(request["api"], request["outcome"]) for request in kms.requests()] == [("GetSecretValue", "ok")]
+    # exactly one request for each use of it, and it was for the secret: root; later, initialized and opened
+    assert [(request["api"], request["outcome"]) for request in kms.requests()] == 3 * [("GetSecretValue", "ok")]
     # not verbose: one line a volume, the late helper's too, and nothing of a volume that is not opened at boot; beside
     # what is waited for, and what takes long, as on a machine that is busy
     said = sorted(line for line in agent_lines(console) if not re.search(": waiting: |: still ", line))
@@ -94,11 +114,12 @@ def test_a_machine_with_selinux_boots_from_a_root_volume_unlocked_from_kms(
     assert [(one["volume"], one["result"], one["stage"]) for one in told["volumes"]] == [
         ("root", "opened", "initrd"),
         ("scratch", "opened", "system"),
+        ("later", "opened", "system"),
     ]
     assert {"kernel", "initrd", "pivot"} <= {mark["name"] for mark in told["marks"] if not mark["stage"]}
     assert told["problems"] == []
     opened = {volume["volume"]: volume["opened"] for volume in json.loads(report["show.json"])}
-    assert opened == {"root": True, "scratch": True, "later": False, "data": False}
+    assert opened == {"root": True, "scratch": True, "later": True, "data": False}
     require_no_secret(kms, {**report, "console": console})
 
 
