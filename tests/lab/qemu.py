@@ -332,12 +332,12 @@ def _disk(machine: Machine, number: int, disk: Disk) -> list[str]:
         "readonly": "on" if disk.readonly else "off",
         "snapshot": "on" if machine.snapshot else "off",
     }
+    device = "nvme" if disk.nvme else "virtio-blk-pci"
+    # A kernel that is given is itself first in the firmware's order.
+    order = () if machine.kernel else (f"bootindex={number}",)
     return [
         *("-drive", ",".join(f"{name}={value}" for name, value in options.items())),
-        *(
-            "-device",
-            f"{'nvme' if disk.nvme else 'virtio-blk-pci'},drive=disk{number},serial={disk.name},bootindex={number}",
-        ),
+        *("-device", ",".join([device, f"drive=disk{number}", f"serial={disk.name}", *order])),
     ]
 
 
