@@ -8,11 +8,11 @@ import os
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log, volume
-from cryptpilot_boot.convert import mending, payload, plan
+from cryptpilot_boot.convert import grub, mending, payload
 from cryptpilot_boot.convert.look import partition
-from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.errors import CryptpilotError, printable
 from cryptpilot_boot.system import block, clone, cryptsetup, foreign_tools, luks_header, mkfs, partition_table
-from cryptpilot_boot.system.foreign_root import Root
+from cryptpilot_boot.system.foreign_root import Root, data
 from cryptpilot_boot.system.loop import attached
 from cryptpilot_boot.system.mounts import mounted
 from cryptpilot_boot.volume import identity, state
@@ -163,7 +163,7 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
         copy, facts = luks_header.copy_from(header.path, one.dev)
         copy.close()
         identity.write(one, identity.of(facts, bound_by))
-        root.write("/etc/fstab", mending.fstab(root.text("/etc/fstab"), one, boot).encode(), 0o644)
+        root.write("/etc/fstab", data(mending.fstab(root.text("/etc/fstab"), one, boot)), 0o644)
         root.write(mending.GRUB_SETTINGS, mending.grub_settings(one).encode(), 0o644)
     mapping = working_name(one)
     partitions = [*planned.whole, planned.boot]
@@ -176,12 +176,12 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
         with log.timed("boot-loader", one.volume):
             for command in planned.loader:
                 root.run([word.replace("{disk}", disk) for word in command])
-            foreign_tools.make_boot_configuration(root, plan.GRUB_CONFIGURATION)
-    wrong = plan.wrong_roots(root.text(plan.GRUB_CONFIGURATION), one)
+            foreign_tools.make_boot_configuration(root, grub.CONFIGURATION)
+    wrong = grub.wrong_roots(root.text(grub.CONFIGURATION), one)
     if wrong:
         raise CryptpilotError(
-            f"{plan.GRUB_CONFIGURATION}, as grub-mkconfig made it, has the kernel take {wrong[0] or 'nothing'} for its"
-            f" root, and not {one.mapper_path}",
+            f"{grub.CONFIGURATION}, as grub-mkconfig made it, has a kernel take {printable(wrong[0])} for its root, and"
+            f" not {one.mapper_path} from its initrd",
             "see what is in /etc/default/grub and /etc/grub.d of the image",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 import re
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,8 @@ class System:
     root: the number of its partition. name: what it calls itself. present: those of `plan.LOOKED_FOR` that are there.
     plain: those of `plan.PLAIN_DIRECTORIES` that are directories, and no links. loader: the text of GRUB's
     configuration. loader_settings: of what that is made from. selinux: of SELinux's configuration. used: bytes of its
-    file system; boot_used: of what is in /boot; boot_free: that the file system of /boot has left.
+    file system, free: that it has left; boot_used: of what is in /boot; boot_free: that the file system of /boot has
+    left.
     """
 
     root: int
@@ -63,12 +65,18 @@ class System:
     used: int
     boot_used: int
     boot_free: int
+    free: int
     efi_directories: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[tuple[str, Entry]]:
+        """What fstab mounts: where, written as plainly as can be, and its line."""
+        return mount_lines(self.fstab)
 
     @property
     def mounts(self) -> dict[str, Entry]:
         """What fstab mounts, by where."""
-        return {entry.where: entry for entry in fstab.parse(self.fstab) if entry.where.startswith("/")}
+        return dict(self.lines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +88,12 @@ class Found:
     contents: Mapping[int, Content]
     system: System
     faults: Mapping[int, str]
+
+
+def mount_lines(text: str) -> list[tuple[str, Entry]]:
+    """Return what /etc/fstab mounts: where, written as plainly as can be, and its line."""
+    entries = [entry for entry in fstab.parse(text) if entry.where.startswith("/")]
+    return [(posixpath.normpath(re.sub("^/+", "/", entry.where)), entry) for entry in entries]
 
 
 def content(tags: Mapping[str, str]) -> Content:

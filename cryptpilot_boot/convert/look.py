@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.convert import facts, plan
+from cryptpilot_boot.convert import facts, grub, plan
 from cryptpilot_boot.errors import CryptpilotError, printable
 from cryptpilot_boot.system import block, clone, dracut, loop, partition_table, workplace
 from cryptpilot_boot.system.foreign_root import Root
@@ -92,17 +92,18 @@ def _system(source: Opened, kinds: Mapping[int, str], work: Path) -> System | No
             if not (root.has("/etc/fstab") and root.has("/etc/os-release")):
                 continue
             text = root.text("/etc/fstab")
-            bare = facts.System(number, "", text, frozenset(), frozenset(), (), "", "", "", 0, 0, 0)
+            bare = facts.System(number, "", text, frozenset(), frozenset(), (), "", "", "", 0, 0, 0, 0)
             boot = bare.mounts.get("/boot")
             where = facts.named(boot.source, source.table, source.contents) if boot else None
             with contextlib.ExitStack() as stack:
                 plain = frozenset(name for name in plan.PLAIN_DIRECTORIES if root.is_directory(name))
-                used = _used(path)
+                used, free = _used(path), workplace.room(path)
                 if where is not None and where in kinds and where != number and "/boot" in plain:
                     stack.enter_context(_mounted(source.partition(where), path / "boot", kinds[where]))
                 esp = source.roles.esp
                 efi = _efi_directories(source.partition(esp), work / "esp", stack) if esp else ()
-                systems.append(_read(root, dataclasses.replace(bare, plain=plain, used=used, efi_directories=efi)))
+                of_root = dataclasses.replace(bare, plain=plain, used=used, free=free, efi_directories=efi)
+                systems.append(_read(root, of_root))
     if len(systems) > 1:
         both = " and ".join(str(one.root) for one in systems)
         raise CryptpilotError(f"cannot be converted: partitions {both} are both the root of a system")
@@ -129,7 +130,7 @@ def _read(root: Root, bare: System) -> System:
         name=printable(names.get("PRETTY_NAME", "").strip("\"'")) or "the system",
         present=frozenset(name for name in plan.LOOKED_FOR if root.has(name)),
         kernels=tuple(_kernel(root, release) for release in dracut.kernels(root.place("/lib/modules"))),
-        loader=root.text(plan.GRUB_CONFIGURATION),
+        loader=root.text(grub.CONFIGURATION),
         loader_settings="\n".join(settings),
         selinux=root.text("/etc/selinux/config"),
         boot_used=sum(path.lstat().st_blocks * 512 for path in boot.rglob("*")) if boot.is_dir() else 0,
@@ -138,16 +139,21 @@ def _read(root: Root, bare: System) -> System:
 
 
 def _texts(root: Root, directory: str, suffix: str) -> Sequence[str]:
+    return [root.text(f"{directory}/{name}") for name in _names(root, directory, suffix)]
+
+
+def _names(root: Root, directory: str, suffix: str) -> Sequence[str]:
     here = root.place(directory)
     names = sorted(one.name for one in here.iterdir()) if here.is_dir() else []
-    return [root.text(f"{directory}/{name}") for name in names if name.endswith(suffix)]
+    return [name for name in names if name.endswith(suffix)]
 
 
 def _kernel(root: Root, release: str) -> Kernel:
-    places = [*dracut.images(release, root.path), *dracut.unified_images(release, root.path)]
-    images = [path for path in places if not dracut.is_unified(path)]
+    texts = [root.text(path) for path in (dracut.ENTRY_TOKEN, dracut.MACHINE_ID, dracut.OS_RELEASE)]
+    images = [path for path in dracut.image_places(release, *texts) if root.is_file(path)]
+    unified = [name for directory in dracut.UNIFIED_DIRECTORIES for name in _names(root, directory, ".efi")]
     return facts.Kernel(
-        release, tuple(str(path.relative_to(root.path)) for path in images), unified=len(images) < len(places)
+        release, tuple(path.lstrip("/") for path in images), unified=any(map(dracut.unified_name(release), unified))
     )
 
 

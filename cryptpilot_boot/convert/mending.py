@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
 
 GRUB_SETTINGS = "/etc/default/grub.d/90-cryptpilot.cfg"
-_LINE = re.compile(r"^([ \t]*)([^#\s]\S*)([ \t]+/(?:[ \t].*)?)$", re.MULTILINE)
+_LINE = re.compile(r"^([ \t]*)([^#\s]\S*)([ \t]+/+(?:[ \t].*)?)$", re.MULTILINE)
 
 
 def fstab(text: str, volume: Volume, boot: str) -> str:

@@ -9,16 +9,17 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import parameters
-from cryptpilot_boot.convert.facts import named
-from cryptpilot_boot.errors import CryptpilotError, printable
+from cryptpilot_boot.convert import grub, mending
+from cryptpilot_boot.convert.facts import mount_lines, named
+from cryptpilot_boot.convert.grub import refused
+from cryptpilot_boot.errors import printable
 from cryptpilot_boot.system import disk_image
 from cryptpilot_boot.system.block import readable
 from cryptpilot_boot.system.partition_table import SECTOR, Partition, Table
 from cryptpilot_boot.volume.initialize import device_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.convert.facts import Content, Found, System
@@ -33,17 +34,14 @@ LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 
 DRACUT = "/usr/bin/dracut"
 CRYPTSETUP = "/usr/sbin/cryptsetup"
-GRUB_CONFIGURATION = "/boot/grub/grub.cfg"
-GRUB_MKCONFIG = "/usr/sbin/grub-mkconfig"
-GRUB_INSTALL = "/usr/sbin/grub-install"
 DRACUT_NETWORK = "/usr/lib/dracut/modules.d/40network"
 PLATFORMS = {BIOS_BOOT: "i386-pc", ESP: "x86_64-efi"}
 # What a system has to have, and what to do where it has not.
 _NEEDED = {
     DRACUT: "install dracut in it: cryptpilot is a module of dracut's, and an initrd of initramfs-tools cannot have it",
     CRYPTSETUP: "install cryptsetup in it",
-    GRUB_MKCONFIG: "only GRUB as Debian has it is known so far",
-    GRUB_CONFIGURATION: "only GRUB as Debian has it is known so far",
+    grub.MKCONFIG: "only GRUB as Debian has it is known so far",
+    grub.CONFIGURATION: "only GRUB as Debian has it is known so far",
     "/etc/default/grub": "only GRUB as Debian has it is known so far",
     "/usr/bin/systemctl": "only systems with systemd are known so far",
 }
@@ -53,7 +51,7 @@ _UNKNOWN = {
     "/etc/kernel/install.conf": "kernel-install's layouts are not known so far",
 }
 LOOKED_FOR = (
-    *(*_NEEDED, *_UNKNOWN, GRUB_INSTALL, DRACUT_NETWORK),
+    *(*_NEEDED, *_UNKNOWN, grub.INSTALL, DRACUT_NETWORK),
     *(f"/usr/lib/grub/{platform}" for platform in PLATFORMS.values()),
 )
 PLAIN_DIRECTORIES = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
@@ -63,6 +61,8 @@ _MIB = 1 << 20
 _NEW_BOOT = 1 << 30  # bytes of a /boot that gets a partition of its own: as distributions have it
 _TABLE_COPY = _MIB  # at the end of the disk
 _BOOT_ROOM = 96 * _MIB  # bytes that /boot has to have left for each initrd, which is there twice for a moment
+_ROOT_ROOM = 96 * _MIB  # bytes that the root has to have left: for cryptpilot, and for what dracut unpacks
+_KERNEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~-]{0,127}")
 _BY_UUID = re.compile(r"/dev/disk/by-partuuid/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 _BY_LABEL = re.compile(r"/dev/disk/by-partlabel/([A-Za-z0-9._-]{1,36})")
 _PLAIN_NAME = re.compile(r'[^"\\\x00-\x1f]*')
@@ -128,28 +128,28 @@ class Plan:
 def require_readable(image: Facts, name: str) -> None:
     """Raise CryptpilotError for an image of a format that is not known, or that is not all there is."""
     if image.format not in FORMATS:
-        raise _refused(
-            f"{name} is {image.format}", f"formats that are read: {', '.join(FORMATS)}; see qemu-img convert"
-        )
+        raise refused(f"{name} is {image.format}", f"formats that are read: {', '.join(FORMATS)}; see qemu-img convert")
     if image.parts:
-        raise _refused(f"{name} needs {image.parts[0]}", "make it whole first: qemu-img convert")
+        raise refused(f"{name} needs {image.parts[0]}", "make it whole first: qemu-img convert")
 
 
 def require_table(table: Table | None, name: str) -> Table:
     """Return a partition table; raise CryptpilotError unless it is GPT, with sectors of 512 bytes."""
     if table is None:
-        raise _refused(f"{name} has no partition table", "it has to be the image of a whole disk")
+        raise refused(f"{name} has no partition table", "it has to be the image of a whole disk")
+    if table.label == "dos" and any(one.type == "EE" for one in table.partitions):
+        raise refused(f"{name} has a GPT that is not where it is with sectors of 512 bytes", "only these are known")
     if table.label != "gpt":
-        raise _refused(f"{name} has a partition table of kind {table.label}", "only GPT is known so far")
+        raise refused(f"{name} has a partition table of kind {table.label}", "only GPT is known so far")
     if table.sector != SECTOR:
-        raise _refused(f"{name} has sectors of {table.sector} bytes", "only 512 are known so far")
+        raise refused(f"{name} has sectors of {table.sector} bytes", "only 512 are known so far")
     return table
 
 
 def require_sound(number: int, fault: str) -> None:
     """Raise CryptpilotError for a file system that should not be copied as it is. fault: "" for one that may be."""
     if fault:
-        raise _refused(f"the file system of partition {number} {fault}", "boot the image, shut it down, and try again")
+        raise refused(f"the file system of partition {number} {fault}", "boot the image, shut it down, and try again")
 
 
 def roles(table: Table, contents: Mapping[int, Content]) -> Roles:
@@ -158,28 +158,29 @@ def roles(table: Table, contents: Mapping[int, Content]) -> Roles:
     for one in table.partitions:
         kind = contents[one.number].kind
         if one.type == ESP and kind != "vfat":
-            raise _refused(f"partition {one.number} is an EFI system partition and holds {kind or 'nothing'}, not vfat")
+            raise refused(f"partition {one.number} is an EFI system partition and holds {kind or 'nothing'}, not vfat")
         if one.type not in (BIOS_BOOT, ESP) and kind not in FILE_SYSTEMS:
-            raise _refused(f"partition {one.number} {_KINDS.get(kind, f'holds {printable(kind)}')}")
+            raise refused(f"partition {one.number} {_KINDS.get(kind, f'holds {printable(kind)}')}")
         if not _PLAIN_NAME.fullmatch(one.name):
-            raise _refused(f"partition {one.number} has a name with a quotation mark or the like")
+            raise refused(f"partition {one.number} has a name with a quotation mark or the like")
         found[one.type if one.type in PLATFORMS else ""].append(one.number)
     for kind, what in ((BIOS_BOOT, "BIOS boot partitions"), (ESP, "EFI system partitions")):
         if len(found[kind]) > 1:
-            raise _refused(f"there are {len(found[kind])} {what}")
+            raise refused(f"there are {len(found[kind])} {what}")
     if not found[BIOS_BOOT] and not found[ESP]:
-        raise _refused("there is neither a BIOS boot partition nor an EFI system partition: nothing boots it")
+        raise refused("there is neither a BIOS boot partition nor an EFI system partition: nothing boots it")
     return Roles(tuple(found[""]), *(next(iter(found[kind]), None) for kind in (BIOS_BOOT, ESP)))
 
 
 def make(found: Found, volume: Volume, loaders: Roles) -> Plan:
     """Decide what an image becomes. Raises CryptpilotError when that is not known."""
     system = found.system
-    boot = _boot(found, loaders)
+    boot = _boot(found, loaders, volume)
     _require_system(system)
     _require_volume(volume, found)
     for number, fault in sorted(found.faults.items()):
         require_sound(number, fault)
+    _require_root_room(found, moved=boot is None)
     if boot is not None:
         _require_boot_room(found)
     laid = _Layout(found, volume, boot)
@@ -194,7 +195,7 @@ def make(found: Found, volume: Volume, loaders: Roles) -> Plan:
         volume=volume,
         sector_size=laid.sector_size,
         kernels=tuple(one.release for one in system.kernels),
-        loader=_loader(system, loaders) if boot is None else (),
+        loader=grub.install_commands(system, loaders.bios, loaders.esp) if boot is None else (),
         used=_written(found, laid, loaders, volume),
         whole=tuple(number for number in (loaders.bios, loaders.esp) if number is not None),
         esp=loaders.esp,
@@ -202,90 +203,81 @@ def make(found: Found, volume: Volume, loaders: Roles) -> Plan:
     )
 
 
-def _refused(what: str, hint: str = "") -> CryptpilotError:
-    return CryptpilotError(
-        f"cannot be converted: {what}", hint or 'nothing was written; docs: convert.md, "What it takes"'
-    )
-
-
-def _boot(found: Found, loaders: Roles) -> int | None:
+def _boot(found: Found, loaders: Roles, volume: Volume) -> int | None:
     """Return the partition of /boot, None where it is a directory of the root."""
     mounts = found.system.mounts
+    mended = mending.fstab(found.system.fstab, volume, "")
     root = mounts.get("/")
     if root is None or named(root.source, found.table, found.contents) != found.system.root:
-        raise _refused(f"/etc/fstab does not say that / is partition {found.system.root}, where it was found")
+        raise refused(f"/etc/fstab does not say that / is partition {found.system.root}, where it was found")
+    if [one.source for where, one in mount_lines(mended) if where == "/"] != [volume.mapper_path]:
+        raise refused("/etc/fstab mounts / by more than one line, or by one that is not plain", "have it say it once")
     where = mounts.get("/boot")
     boot = named(where.source, found.table, found.contents) if where else None
     if where and boot is None:
-        raise _refused(f"/etc/fstab mounts /boot from {printable(where.source)}, which is not in the image")
+        raise refused(f"/etc/fstab mounts /boot from {printable(where.source)}, which is not in the image")
+    if boot is not None and (boot not in loaders.candidates or boot == found.system.root):
+        raise refused(f"/etc/fstab mounts /boot from partition {boot}, which is no file system for /boot alone")
     others = set(loaders.candidates) - {found.system.root, boot}
     if others:
-        raise _refused(f"partition {min(others)} is neither the root nor /boot", "only these two are known so far")
+        raise refused(f"partition {min(others)} is neither the root nor /boot", "only these two are known so far")
     efi = mounts.get("/boot/efi")
     if efi and named(efi.source, found.table, found.contents) != loaders.esp:
-        raise _refused("/etc/fstab mounts /boot/efi from another partition than the EFI system partition")
+        raise refused("/etc/fstab mounts /boot/efi from another partition than the EFI system partition")
     return boot
 
 
 def _require_system(system: System) -> None:
     for path, hint in _NEEDED.items():
         if path not in system.present:
-            raise _refused(f"{system.name} in it has no {path}", hint)
+            raise refused(f"{system.name} in it has no {path}", hint)
     for path, hint in _UNKNOWN.items():
         if path in system.present:
-            raise _refused(f"{system.name} in it has {path}", hint)
+            raise refused(f"{system.name} in it has {path}", hint)
     for path in PLAIN_DIRECTORIES:
         if path not in system.plain:
-            raise _refused(f"{path} in it is not a directory")
+            raise refused(f"{path} in it is not a directory")
     if re.search(r"^\s*SELINUX=(?!disabled\s*$)", system.selinux, re.MULTILINE):
-        raise _refused("it has SELinux, and what is put into it would have no labels", "disable it in the image first")
+        raise refused("it has SELinux, and what is put into it would have no labels", "disable it in the image first")
     if not system.kernels:
-        raise _refused("no kernel is installed in it")
+        raise refused("no kernel is installed in it")
     for kernel in system.kernels:
+        if not _KERNEL_NAME.fullmatch(kernel.release):
+            raise refused(f"/lib/modules in it has {printable(kernel.release)}, which is no name of a kernel")
         if len(kernel.images) != 1 or kernel.unified:
             has = "a unified kernel image" if kernel.unified else f"{len(kernel.images) or 'no'} initrd images"
-            raise _refused(f"kernel {kernel.release} in it has {has}", "one of dracut's for each is known so far")
-    words = [parameters.values(line) for line in _kernel_lines(system.loader)]
-    if not words:
-        raise _refused(f"{GRUB_CONFIGURATION} in it boots no Linux")
-    if any("resume" in one for one in words):
-        raise _refused("it resumes from hibernation (resume= on the kernel command line)", "remove that first")
+            raise refused(f"kernel {kernel.release} in it has {has}", "one of dracut's for each is known so far")
+    entries = grub.kernels(system.loader)
+    if not entries:
+        raise refused(f"{grub.CONFIGURATION} in it boots no Linux")
+    if any(one.value("resume") is not None for one in entries):
+        raise refused("it resumes from hibernation (resume= on the kernel command line)", "remove that first")
     if re.search(r"^[^#]*\b(root|rootflags)=", system.loader_settings, re.MULTILINE):
-        raise _refused("/etc/default/grub in it sets root= for the kernel by itself", "remove that first")
-
-
-def _kernel_lines(loader: str) -> list[str]:
-    return re.findall(r"^\s*linux(?:16|efi)?\s+(.*)$", loader, re.MULTILINE)
-
-
-def wrong_roots(loader: str, volume: Volume) -> list[str]:
-    """Return what the entries of GRUB's configuration have as their root that is not the volume; None is ""."""
-    roots = [parameters.values(line).get("root", "") for line in _kernel_lines(loader)]
-    return [root for root in roots if root != volume.mapper_path] if roots else [""]
+        raise refused("/etc/default/grub in it sets root= for the kernel by itself", "remove that first")
 
 
 def _require_volume(volume: Volume, found: Found) -> None:
     kind = found.contents[found.system.root].kind
     if volume.temporary:
-        raise _refused(
+        raise refused(
             f"volume {volume.volume} is temporary: its key is lost at the end", "a root needs another provider"
         )
     if not volume.auto_open or not volume.initrd:
-        raise _refused(
+        raise refused(
             f"{volume.source} does not have the initrd open the volume",
             "set auto_open = true, and remove initrd = false",
         )
     if volume.makefs not in (None, kind):
-        raise _refused(
+        raise refused(
             f'the root is {kind}, and {volume.source} says makefs = "{volume.makefs}"', f'set makefs = "{kind}"'
         )
     if volume.identity:
-        raise _refused(
+        raise refused(
             f"volume {volume.volume} is bound to a disk already ({volume.identity.source})",
             "give the image a volume, or a configuration directory, of its own",
         )
     if volume.needs_network and DRACUT_NETWORK not in found.system.present:
-        raise _refused("its dracut has no network, and the key comes over it", "install dracut-network in it")
+        raise refused("its dracut has no network, and the key comes over it", "install dracut-network in it")
 
 
 def _named_partition(root: Partition, volume: Volume, table: Table) -> Partition:
@@ -297,8 +289,8 @@ def _named_partition(root: Partition, volume: Volume, table: Table) -> Partition
     if by_label and by_label[1] not in [one.name for one in others]:
         return dataclasses.replace(root, name=by_label[1])
     if by_uuid or by_label:
-        raise _refused(f"{volume.dev} is another partition of the image", f"choose another name in {volume.source}")
-    raise _refused(
+        raise refused(f"{volume.dev} is another partition of the image", f"choose another name in {volume.source}")
+    raise refused(
         f'{volume.source} says dev = "{volume.dev}", which is no name that a partition can be given',
         f'say dev = "/dev/disk/by-partlabel/{volume.volume}": the partition gets that name; by-partuuid works as well',
     )
@@ -310,8 +302,9 @@ class _Layout:
     def __init__(self, found: Found, volume: Volume, boot: int | None) -> None:
         table, number = found.table, found.system.root
         old = table.partition(number)
+        _require_apart(table, found.image.size)
         if any(one.start > old.start for one in table.partitions):
-            raise _refused(f"partition {number}, the root, is not the last one on the disk, and cannot grow")
+            raise refused(f"partition {number}, the root, is not the last one on the disk, and cannot grow")
         self.sector_size = _sector_size(volume, found.contents[number])
         start = _up(old.start * SECTOR)
         new: list[Partition] = []
@@ -330,6 +323,17 @@ class _Layout:
         self.size = max(start + needed + _TABLE_COPY, _up(found.image.size))
 
 
+def _require_apart(table: Table, size: int) -> None:
+    """Raise CryptpilotError for partitions that lie on each other, or beyond the end of the disk."""
+    inorder = sorted(table.partitions, key=lambda one: one.start)
+    for one, following in zip(inorder, inorder[1:]):
+        if one.end > following.start:
+            raise refused(f"partitions {one.number} and {following.number} lie on each other")
+    for one in inorder:
+        if one.end * SECTOR > size:
+            raise refused(f"partition {one.number} ends beyond the end of the disk: the image is cut off")
+
+
 def _up(size: int) -> int:
     """Return the next whole number of MiB."""
     return -(-size // _MIB) * _MIB
@@ -346,7 +350,7 @@ def _sector_size(volume: Volume, root: Content) -> int:
     """Return the bytes of the volume's sectors: no more than its file system can do with."""
     least = 4096 if root.block >= 4096 else 512
     if volume.sector_size and volume.sector_size > least:
-        raise _refused(
+        raise refused(
             f"{volume.source} says sector_size = {volume.sector_size}, and the root's {root.kind} has blocks of"
             f" {root.block} bytes",
             "remove sector_size",
@@ -354,38 +358,20 @@ def _sector_size(volume: Volume, root: Content) -> int:
     return volume.sector_size or least
 
 
-def _loader(system: System, loaders: Roles) -> tuple[tuple[str, ...], ...]:
-    """Return the commands that have GRUB find a /boot that has moved."""
-    if GRUB_INSTALL not in system.present:
-        raise _refused(f"/boot is to move, and {system.name} in it has no {GRUB_INSTALL}")
-    commands: list[tuple[str, ...]] = []
-    for kind, number in ((BIOS_BOOT, loaders.bios), (ESP, loaders.esp)):
-        if number is None:
-            continue
-        platform = PLATFORMS[kind]
-        if f"/usr/lib/grub/{platform}" not in system.present:
-            raise _refused(
-                f"/boot is to move, partition {number} is for GRUB, and {system.name} in it has no GRUB for {platform}",
-                f"install it in the image, or remove partition {number}",
-            )
-        commands += _commands(platform, system)
-    return tuple(commands)
-
-
-def _commands(platform: str, system: System) -> Sequence[tuple[str, ...]]:
-    install = ("grub-install", f"--target={platform}")
-    if platform == PLATFORMS[BIOS_BOOT]:
-        return [(*install, "{disk}")]
-    efi = (*install, "--efi-directory=/boot/efi", "--no-nvram")
-    names = {name.lower() for name in system.efi_directories}
-    own = [efi] if names - {"boot"} else []
-    return [*own, *([(*efi, "--removable")] if "boot" in names else [])]
+def _require_root_room(found: Found, *, moved: bool) -> None:
+    system = found.system
+    left = system.free + (system.boot_used if moved else 0)
+    if left < _ROOT_ROOM:
+        raise refused(
+            f"the root's file system has {readable(left)} left, and cryptpilot and dracut need {readable(_ROOT_ROOM)}",
+            "make room in the image",
+        )
 
 
 def _require_boot_room(found: Found) -> None:
     system, needed = found.system, _BOOT_ROOM * len(found.system.kernels)
     if system.boot_free < needed:
-        raise _refused(
+        raise refused(
             f"/boot has {readable(system.boot_free)} left, and its initrds need {readable(needed)}",
             "remove old kernels from the image, or enlarge its /boot",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import stat
 import time
 from contextlib import contextmanager
@@ -203,7 +204,9 @@ def tags(path: str) -> dict[str, str]:
     """Return what libblkid says of a device's content, {} where it recognizes nothing, or several things."""
     accept = (0, _BLKID_NOTHING, _BLKID_AMBIVALENT)
     status, output = run(["blkid", "-p", "-o", "export", path], accept=accept)
-    return {} if status else dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    lines = () if status else (line.split("=", 1) for line in output.splitlines() if "=" in line)
+    # a shell is to be able to read it: what means something to one comes after a backslash
+    return {key: re.sub(r"\\(.)", r"\1", value) for key, value in lines}
 
 
 def _has_boot_signature(path: str) -> bool:

@@ -17,6 +17,8 @@ from cryptpilot_boot.system.run import run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_MOST_OUTPUT = 64 << 10  # bytes of what a check finds, which can be a line for each file
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -71,7 +73,7 @@ def fault(kind: str, device: str) -> str:
     if one.unclean.search(run([*one.log, device])[1]):
         return "was not unmounted: its journal is to be replayed"
     try:
-        run([*MORTAL, *one.check, device])
+        run([*MORTAL, *one.check, device], keep=_MOST_OUTPUT)
     except ProgramError as error:
         if error.hint:  # it could not even be run
             raise

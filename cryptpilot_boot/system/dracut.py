@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Callable
 
 from cryptpilot_boot.errors import CryptpilotError, ProgramError, nearest
 from cryptpilot_boot.system import selinux, workplace
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 _KERNELS = Path("/lib/modules")
 # Where boot loaders have their files; see kernel-install(8), $BOOT_ROOT.
 _BOOT_ROOTS = ("efi", "boot", "boot/efi")
+UNIFIED_DIRECTORIES = tuple(f"/{boot}/EFI/Linux" for boot in _BOOT_ROOTS)
+# What says how a boot loader's directory for a system may be called.
+ENTRY_TOKEN = "/etc/kernel/entry-token"  # noqa: S105 - nothing secret
+MACHINE_ID = "/etc/machine-id"
+OS_RELEASE = "/etc/os-release"
 # What dracut, or kernel-install with an image it is given, names the image of a kernel in that kernel's own directory.
 _ENTRY_NAMES = ("initrd", "initrd.img-{kernel}")
 # Where dracut and the distributions put it else.
@@ -84,24 +89,29 @@ def kernels(directory: Path = _KERNELS) -> list[str]:
 
 def images(kernel: str, root: Path = Path("/")) -> list[Path]:
     """Return the images of a kernel: none, one, or several, when it is not known which the boot loader takes."""
-    tokens = _entry_tokens(root)
-    places = [f"/{boot}/{token}/{kernel}/{name}" for boot in _BOOT_ROOTS for name in _ENTRY_NAMES for token in tokens]
-    places = [place.format(kernel=kernel) for place in (*places, *_PLACES)]
-    found = [path for place in dict.fromkeys(places) if (path := root / place[1:]).is_file()]
+    texts = [_text(root / name[1:]) for name in (ENTRY_TOKEN, MACHINE_ID, OS_RELEASE)]
+    found = [path for place in image_places(kernel, *texts) if (path := root / place[1:]).is_file()]
     return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
 
 
-def _entry_tokens(root: Path) -> list[str]:
+def image_places(kernel: str, entry_token: str, machine_id: str, os_release: str) -> list[str]:
+    """Return where images of a kernel may be, by what these files hold. Pure."""
+    tokens = _entry_tokens(entry_token, machine_id, os_release)
+    names = [name.format(kernel=kernel) for name in _ENTRY_NAMES]
+    places = [f"/{boot}/{token}/{kernel}/{name}" for boot in _BOOT_ROOTS for name in names for token in tokens]
+    return list(dict.fromkeys([*places, *(place.format(kernel=kernel) for place in _PLACES)]))
+
+
+def _entry_tokens(entry_token: str, machine_id: str, os_release: str) -> list[str]:
     """Return what a boot loader's directory for this system may be called; see kernel-install(8), "--entry-token"."""
-    chosen = _first_line(root / "etc/kernel/entry-token")
-    system = dict(line.partition("=")[::2] for line in _text(root / "etc/os-release").splitlines())
+    system = dict(line.partition("=")[::2] for line in os_release.splitlines())
     names = [system.get(name, "").strip("\"'") for name in ("IMAGE_ID", "ID")]
-    found = [chosen, _first_line(root / "etc/machine-id"), *names, "Default"]
+    found = [_first_line(entry_token), _first_line(machine_id), *names, "Default"]
     return [name for name in dict.fromkeys(found) if name and "/" not in name and not name.startswith(".")]
 
 
-def _first_line(path: Path) -> str:
-    return _text(path).partition("\n")[0].strip()
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].strip()
 
 
 def _text(path: Path) -> str:
@@ -117,10 +127,16 @@ def unified_images(kernel: str, root: Path = Path("/")) -> list[Path]:
     They are known by their names, TOKEN-KERNEL.efi by kernel-install or linux-KERNEL-MACHINE.efi by dracut, either with
     the boots it has left to prove itself.
     """
-    name = re.compile(rf"(.*-)?{re.escape(kernel)}(-[0-9a-f]{{32}}.*)?(\+[0-9-]+)?\.efi")
-    places = [root / boot / "EFI/Linux" for boot in _BOOT_ROOTS]
-    found = [path for place in places for path in sorted(place.glob("*.efi")) if name.fullmatch(path.name)]
+    is_name = unified_name(kernel)
+    places = [root / directory[1:] for directory in UNIFIED_DIRECTORIES]
+    found = [path for place in places for path in sorted(place.glob("*.efi")) if is_name(path.name)]
     return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+
+
+def unified_name(kernel: str) -> Callable[[str], bool]:
+    """Return what tells whether a file of some name is a unified image of a kernel. Pure."""
+    name = re.compile(rf"(.*-)?{re.escape(kernel)}(-[0-9a-f]{{32}}.*)?(\+[0-9-]+)?\.efi")
+    return lambda text: bool(name.fullmatch(text))
 
 
 def all_images(kernel: str) -> list[Path]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_LINKS = 40  # as the kernel follows; path_resolution(7)
 _MOST_BYTES = 4 << 20  # of a text file
+_MOST_OUTPUT = 64 << 10  # bytes of what a program there says, which are kept
 _PLAIN = ("null", "zero", "full", "random", "urandom", "tty")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
 
@@ -61,53 +62,62 @@ class Root:
         """Tell whether there is something at a path, links followed."""
         return self.place(name).exists()
 
+    def is_file(self, name: str) -> bool:
+        """Tell whether there is a regular file at a path, links followed."""
+        return self.place(name).is_file()
+
     def is_directory(self, name: str) -> bool:
         """Tell whether a path is a directory itself, and none is reached by a link."""
         return self.place(name) == self.path / name.lstrip("/") and self.place(name).is_dir()
 
     def text(self, name: str) -> str:
-        """Return a text file's content, "" where there is none."""
+        """Return a text file's content, "" where there is none; every byte of it can be had back, see `data`."""
         try:
             status = self.place(name).stat()
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
                 return ""
-            return self.place(name).read_text(encoding="utf-8", errors="replace")
+            return self.place(name).read_bytes().decode("utf-8", "surrogateescape")
         except OSError:
             return ""
 
     def make_directory(self, name: str, mode: int = 0o755) -> Path:
         """Make a directory, those above it too, and return where it is here; one that is there is left as it is."""
         here = self.place(name)  # no part of it is a link
-        for directory in [one for one in (*reversed(here.parents), here) if one.is_relative_to(self.path)]:
-            if not directory.is_dir():
-                directory.mkdir(mode=0o700)
-                directory.chmod(mode if directory == here else 0o755)
+        with _telling(name):
+            for directory in [one for one in (*reversed(here.parents), here) if one.is_relative_to(self.path)]:
+                if not directory.is_dir():
+                    directory.mkdir(mode=0o700)
+                    directory.chmod(mode if directory == here else 0o755)
         return here
 
     def write(self, name: str, content: bytes, mode: int) -> None:
         """Write a file, in place of what may be there; its directory is made if need be."""
-        parent, _, last = name.rpartition("/")
-        here = self.make_directory(parent) / last
-        here.unlink(missing_ok=True)
-        descriptor = os.open(here, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            os.fchmod(descriptor, mode)
+        with _telling(name):
+            here = self._cleared(name)
+            descriptor = os.open(here, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                os.fchmod(descriptor, mode)
 
     def link(self, name: str, target: str) -> None:
         """Make a symbolic link, in place of what may be there."""
+        with _telling(name):
+            self._cleared(name).symlink_to(target)
+
+    def _cleared(self, name: str) -> Path:
+        """Return where a path is here, with nothing there, and its directory made."""
         parent, _, last = name.rpartition("/")
         here = self.make_directory(parent) / last
         here.unlink(missing_ok=True)
-        here.symlink_to(target)
+        return here
 
     def run(self, argv: Sequence[str]) -> str:
-        """Run a program of that system in it, `furnished`, and return its output.
+        """Run a program of that system in it, `furnished`, and return the end of its output.
 
         It has no network, and sees no process of this system. Raises ProgramError.
         """
         apart = ["--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", f"--mount-proc={self.path}/proc"]
-        return run([*MORTAL, "unshare", *apart, "chroot", str(self.path), *argv])[1]
+        return run([*MORTAL, "unshare", *apart, "chroot", str(self.path), *argv], keep=_MOST_OUTPUT)[1]
 
     @contextlib.contextmanager
     def furnished(self, devices: Mapping[str, str], links: Mapping[str, str]) -> Iterator[None]:
@@ -136,6 +146,21 @@ class Root:
                 (dev / name).mkdir(mode=0o755)
                 (dev / name).chmod(0o755)
             yield
+
+
+def data(text: str) -> bytes:
+    """Return the bytes of a text that a root has."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+@contextlib.contextmanager
+def _telling(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CryptpilotError(
+            f"{name} in the image: cannot be written: {error.strerror}", "see what is in its place there, and its room"
+        ) from None
 
 
 def _make_node(path: Path, like: Path, mode: int) -> None:

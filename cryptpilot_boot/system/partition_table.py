@@ -38,12 +38,18 @@ class Partition:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A partition table. label: its kind, "gpt" or "dos"; identifier: of the disk; sector: bytes."""
+    """A partition table.
+
+    label: its kind, "gpt" or "dos"; identifier: of the disk; sector: bytes. first: the first sector that a partition
+    may have; length: how many it has room for; 0 for what sfdisk takes without a word.
+    """
 
     label: str
     identifier: str
     sector: int
     partitions: tuple[Partition, ...]
+    first: int = 0
+    length: int = 0
 
     def partition(self, number: int) -> Partition:
         """Return the partition of a number."""
@@ -80,12 +86,16 @@ def parse(text: str) -> Table:
             )
             for one in said.get("partitions", [])
         ),
+        first=int(said.get("firstlba", 0)),
+        length=int(said.get("table-length", 0)),
     )
 
 
 def script(table: Table) -> str:
     """Return what has sfdisk make a table; all in it is said, so that nothing is chosen."""
     lines = [f"label: {table.label}", f"label-id: {table.identifier}", "unit: sectors"]
+    lines += [f"first-lba: {table.first}"] if table.first else []
+    lines += [f"table-length: {table.length}"] if table.length else []
     for one in table.partitions:
         fields = [f"start={one.start}", f"size={one.size}", f"type={one.type}"]
         fields += [f"uuid={one.uuid}"] if one.uuid else []

@@ -77,6 +77,7 @@ def run(
     pass_fds: Sequence[int] = (),
     cwd: str = "/",
     env: Mapping[str, str] | None = None,
+    keep: int | None = None,
 ) -> tuple[int, str]:
     """Run a program to its end and return its exit status and standard output.
 
@@ -84,10 +85,11 @@ def run(
     program reads nothing. finish: run it to its end whatever happens, even after `interrupt`; for what would leave
     something half done, and for clearing up. patience: seconds it has to end in good order when it may be interrupted.
     pass_fds: descriptors it inherits, under the same numbers. cwd: where it runs. env: what its environment holds
-    beside PATH and LC_ALL. Raises ProgramError, with what the program wrote to standard error, when the exit status is
-    not among `accept`, and Interrupted.
+    beside PATH and LC_ALL. keep: how many bytes of its output are wanted, from the end, None for all. Raises
+    ProgramError, with what the program wrote to standard error, when the exit status is not among `accept`, and
+    Interrupted.
     """
-    output = _Collected()
+    output = _Collected(keep)
     ended = _conduct(
         argv, output.take, stdin=stdin, finish=finish, patience=patience, pass_fds=pass_fds, cwd=cwd, env=env
     )

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cryptpilot_boot.config import Exec, Identity, Kms, Otp, Volume
-from cryptpilot_boot.convert import facts, mending, plan
+from cryptpilot_boot.convert import facts, grub, mending, plan
 from cryptpilot_boot.convert.facts import Content, Found, Kernel, System
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system import disk_image, partition_table
+from cryptpilot_boot.system import block, disk_image, partition_table
 from cryptpilot_boot.system.disk_image import Facts
 from cryptpilot_boot.system.partition_table import SECTOR
 
@@ -52,7 +52,7 @@ UUID={BOOT_UUID} /boot ext4 defaults 0 2
 UUID=ABCD-1234 /boot/efi vfat defaults 0 0
 """
 INSIDE = f"PARTUUID=0c7db2f6-95a6-4c0d-8f2d-8b8a5c3e7d01 / ext4 defaults 0 1\nUUID={BOOT_UUID}0 /data ext4 nofail 0 0\n"
-LOADER = f"\tlinux\t/vmlinuz-6.1 root=UUID={ROOT_UUID} ro console=ttyS0 \n"
+LOADER = f"\tlinux\t/vmlinuz-6.1 root=UUID={ROOT_UUID} ro console=ttyS0 \n\tinitrd\t/initrd.img-6.1\n"
 VOLUME = Volume("root", "/dev/disk/by-partlabel/root", Exec("cat"), Path("/v/root.toml"), auto_open=True)
 KMS = dataclasses.replace(VOLUME, encrypt=Kms("kst-x", "secret", "", "", ""))
 SYSTEM = System(
@@ -68,6 +68,7 @@ SYSTEM = System(
     used=300 << 20,
     boot_used=40 << 20,
     boot_free=110 << 20,
+    free=200 << 20,
     efi_directories=("BOOT", "debian"),
 )
 CONTENTS = {
@@ -222,7 +223,7 @@ REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
         "partition 14 holds nothing",
     ),
     "quoted": (_of(1, name='a"b'), "quotation mark"),
-    "not last": (_of(15, start=2000000), "not the last one"),
+    "not last": (_of(15, start=1676000, size=1000), "not the last one"),
     "other root": (_system(fstab=FSTAB.replace(ROOT_UUID, "0" * 8)), "does not say that / is partition 1"),
     "other boot": (_system(fstab=FSTAB.replace(BOOT_UUID, "0" * 8)), "which is not in the image"),
     "home": (_system(fstab=FSTAB.replace(" /boot ext4", " /home ext4")), "partition 2 is neither the root nor /boot"),
@@ -232,7 +233,7 @@ REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
     ),
     "no dracut": (_lacking(plan.DRACUT), "has no /usr/bin/dracut"),
     "no cryptsetup": (_lacking(plan.CRYPTSETUP), "has no /usr/sbin/cryptsetup"),
-    "no grub": (_lacking(plan.GRUB_CONFIGURATION), "has no /boot/grub/grub.cfg"),
+    "no grub": (_lacking(grub.CONFIGURATION), "has no /boot/grub/grub.cfg"),
     "bls": (_system(present=SYSTEM.present | {"/boot/loader/entries"}), "has /boot/loader/entries"),
     "links": (_system(plain=SYSTEM.plain - {"/etc"}), "/etc in it is not a directory"),
     "selinux": (_system(selinux="# SELINUX=disabled\nSELINUX=enforcing\n"), "SELinux"),
@@ -241,6 +242,14 @@ REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
     "unified": (_system(kernels=(Kernel("6.1", ("a",), unified=True),)), "unified"),
     "resume": (_system(loader=LOADER.replace("ro", "ro resume=/dev/vda3")), "hibernation"),
     "root=": (_system(loader_settings='GRUB_CMDLINE_LINUX="root=/dev/vda1"'), "sets root="),
+    "full root": (_system(free=20 << 20), "the root's file system has 20 MiB left"),
+    "odd kernel": (_system(kernels=(Kernel("6.1\x1b[2J", ("a",)),)), "which is no name of a kernel"),
+    "root twice": (_system(fstab=f"{FSTAB}UUID={ROOT_UUID} / ext4 ro 0 0\n"), "mounts / by more than one line"),
+    "root by a detour": (_system(fstab=FSTAB.replace(" / ", " /boot/.. ")), "by one that is not plain"),
+    "boot on the ESP": (_system(fstab=FSTAB.replace(BOOT_UUID, "ABCD-1234")), "mounts /boot from partition 15"),
+    "boot on the root": (_system(fstab=FSTAB.replace(BOOT_UUID, ROOT_UUID)), "mounts /boot from partition 1,"),
+    "overlap": (_of(2, size=327681), "partitions 2 and 1 lie on each other"),
+    "cut off": (_of(1, size=1400000), "ends beyond the end of the disk"),
     "full boot": (_system(boot_free=20 << 20), "/boot has 20 MiB left"),
 }
 
@@ -280,7 +289,7 @@ def test_a_volume_of_kms_needs_a_network_in_the_initrd() -> None:
 @pytest.mark.parametrize(
     ("lacking", "reason"),
     [
-        (plan.GRUB_INSTALL, "has no /usr/sbin/grub-install"),
+        (grub.INSTALL, "has no /usr/sbin/grub-install"),
         ("/usr/lib/grub/i386-pc", "has no GRUB for i386-pc"),
         ("/usr/lib/grub/x86_64-efi", "has no GRUB for x86_64-efi"),
     ],
@@ -289,6 +298,72 @@ def test_grub_has_to_be_there_only_where_boot_moves(lacking: str, reason: str) -
     assert planned(_lacking(lacking)(FOUND)).loader == ()
     with pytest.raises(CryptpilotError, match=reason):
         planned(_lacking(lacking)(without_boot()))
+
+
+def test_fstab_is_read_as_systemd_reads_it() -> None:
+    """Which knows a mount point by its plain path; blanks may be tabs, or be written as numbers."""
+    for old, new in (
+        (" /boot ", " /boot/ "),
+        (" / ext4", "\t//\text4"),
+        (
+            "UUID=",
+            'UUID="',
+        ),
+        (" /boot", "  //boot"),
+    ):
+        text = FSTAB.replace(old, new)
+        text = text.replace(f'"{ROOT_UUID}', f'"{ROOT_UUID}"').replace(f'"{BOOT_UUID}', f'"{BOOT_UUID}"')
+        made = planned(_system(fstab=text.replace('"ABCD-1234', '"ABCD-1234"'))(FOUND))
+        assert (made.boot, made.new_boot) == (2, False)
+    labelled = dataclasses.replace(FOUND, contents={**CONTENTS, 1: Content("ext4", ROOT_UUID, "my root", 4096)})
+    by_label = FSTAB.replace(f"UUID={ROOT_UUID}", "LABEL=my\\040root")
+    assert planned(_system(fstab=by_label)(labelled)).root == 1
+    assert mending.fstab(by_label, VOLUME, "") == FSTAB.replace(f"UUID={ROOT_UUID}", "/dev/mapper/root")
+
+
+def test_a_label_is_known_whatever_is_in_it(tmp_path: Path) -> None:
+    image = tmp_path / "img"
+    with image.open("wb") as file:
+        file.truncate(4 << 20)
+    for label in ("my root", 'a"b$c', "back\\slash"):
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-L", label, image], check=True)
+        assert facts.content(block.tags(str(image))).label == label
+
+
+def test_partitions_may_be_where_older_tools_put_them(tmp_path: Path) -> None:
+    """From sector 34 on, and more than 128 of them."""
+    image, other = tmp_path / "img", tmp_path / "other"
+    rows = f"34 : start=34, size=2014, type={plan.BIOS_BOOT}, name=a b=c, 'd\n200 : start=4096, size=2048\n"
+    for path in (image, other):
+        with path.open("wb") as file:
+            file.truncate(40 << 20)
+    for header, row in (("first-lba: 34", 0), ("table-length: 256", 1)):
+        text = f"label: gpt\n{header}\n{rows.splitlines()[row].split(', name')[0]}\n"
+        subprocess.run(["sfdisk", "--quiet", image], input=text, text=True, check=True)
+        for name in ("a b=c, 'd", "größe", "trailing "):
+            number = rows.splitlines()[row].split()[0]
+            subprocess.run(["sfdisk", "--quiet", "--part-label", image, number, name], check=True)
+            table = partition_table.read(image)
+            assert table is not None
+            assert table.partitions[0].name == name
+            partition_table.write(other, table)
+            assert partition_table.read(other) == table
+
+
+def test_an_image_that_ends_anywhere_gets_a_whole_number_of_mib() -> None:
+    for more in (1, 512, SECTOR * 2048 - 1):
+        made = planned(dataclasses.replace(FOUND, image=Facts("raw", FOUND.image.size + more)))
+        assert made.size % (1 << 20) == 0
+        assert made.size >= FOUND.image.size + more
+
+
+def test_a_gpt_of_large_sectors_is_called_what_it_is(tmp_path: Path) -> None:
+    with (tmp_path / "img").open("wb") as file:
+        file.truncate(40 << 20)
+    rows = "label: dos\nstart=1, size=81919, type=ee\n"
+    subprocess.run(["sfdisk", "--quiet", tmp_path / "img"], input=rows, text=True, check=True)
+    with pytest.raises(CryptpilotError, match="sectors of 512 bytes"):
+        plan.require_table(partition_table.read(tmp_path / "img"), "in.img")
 
 
 def test_a_table_that_is_not_gpt_is_refused() -> None:
@@ -344,11 +419,15 @@ def test_fstab_has_the_volume_as_its_root_and_keeps_the_rest() -> None:
 
 
 def test_what_grub_boots_is_checked() -> None:
-    good = "menuentry {\n\tlinux\t/vmlinuz root=/dev/mapper/root ro\n}\n"
-    assert plan.wrong_roots(good, VOLUME) == []
-    assert plan.wrong_roots(good + LOADER, VOLUME) == [f"UUID={ROOT_UUID}"]
-    assert plan.wrong_roots(good.replace("root ro", "root root=/dev/vda1"), VOLUME) == ["/dev/vda1"]
-    assert plan.wrong_roots("", VOLUME) == [""]
+    good = "menuentry {\n\tlinux\t/vmlinuz root=/dev/mapper/root ro\n\tinitrd\t/initrd.img\n}\n"
+    assert grub.wrong_roots(good, VOLUME) == []
+    assert grub.wrong_roots(good + LOADER, VOLUME) == [f"UUID={ROOT_UUID}"]
+    assert grub.wrong_roots(good.replace("root ro", "root root=/dev/vda1"), VOLUME) == ["/dev/vda1"]
+    memtest = "menuentry {\n\tlinux16\t/memtest86+.bin console=ttyS0,115200\n}\n"
+    assert grub.wrong_roots(good + memtest, VOLUME) == []
+    assert grub.wrong_roots("", VOLUME) == grub.wrong_roots(memtest, VOLUME) == ["nothing"]
+    assert grub.wrong_roots(good.replace("root=", "roots="), VOLUME) == ["nothing"]
+    assert grub.wrong_roots(good + good.replace("\tinitrd", "#"), VOLUME) == ["/dev/mapper/root without an initrd"]
 
 
 def test_grub_is_told_in_its_own_way(tmp_path: Path) -> None:

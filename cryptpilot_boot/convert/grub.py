@@ -1,0 +1,90 @@
+"""GRUB: what its configuration boots, and how it is installed. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.boot import parameters
+from cryptpilot_boot.errors import CryptpilotError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.convert.facts import System
+
+CONFIGURATION = "/boot/grub/grub.cfg"
+MKCONFIG = "/usr/sbin/grub-mkconfig"
+INSTALL = "/usr/sbin/grub-install"
+_LINUX = re.compile(r"\s*linux(?:16|efi)?\s+(.*)")
+_INITRD = re.compile(r"\s*initrd(?:16|efi)?\s+\S")
+
+
+@dataclasses.dataclass(frozen=True)
+class Linux:
+    """What a `linux` command loads. line: what follows it; initrd: whether an initrd is loaded with it."""
+
+    line: str
+    initrd: bool
+
+    def value(self, name: str) -> str | None:
+        """Return the value of a kernel parameter, None where it is not there."""
+        return parameters.values(self.line).get(name)
+
+
+def kernels(configuration: str) -> list[Linux]:
+    """Return what a configuration boots as Linux, in its order."""
+    found: list[Linux] = []
+    for line in configuration.split("\n"):
+        if match := _LINUX.match(line):
+            found.append(Linux(match[1], initrd=False))
+        elif found and _INITRD.match(line):
+            found[-1] = dataclasses.replace(found[-1], initrd=True)
+    return found
+
+
+def wrong_roots(configuration: str, volume: Volume) -> list[str]:
+    """Return what entries have as their root that is not the volume, opened by an initrd.
+
+    What has neither a root nor an initrd is a program that has itself loaded as Linux is, such as memtest86+.
+    """
+    found = [one for one in kernels(configuration) if one.initrd or one.value("root")]
+    wrong = [one.value("root") or "nothing" for one in found if one.value("root") != volume.mapper_path]
+    bare = [f"{volume.mapper_path} without an initrd" for one in found if not one.initrd]
+    return [*wrong, *bare] if found else ["nothing"]
+
+
+def install_commands(system: System, bios: int | None, esp: int | None) -> tuple[tuple[str, ...], ...]:
+    """Return the commands that have GRUB find a /boot that has moved."""
+    if INSTALL not in system.present:
+        raise refused(f"/boot is to move, and {system.name} in it has no {INSTALL}")
+    commands: list[tuple[str, ...]] = []
+    for platform, number in (("i386-pc", bios), ("x86_64-efi", esp)):
+        if number is None:
+            continue
+        if f"/usr/lib/grub/{platform}" not in system.present:
+            raise refused(
+                f"/boot is to move, partition {number} is for GRUB, and {system.name} in it has no GRUB for {platform}",
+                f"install it in the image, or remove partition {number}",
+            )
+        commands += _commands(platform, system)
+    return tuple(commands)
+
+
+def _commands(platform: str, system: System) -> Sequence[tuple[str, ...]]:
+    install = ("grub-install", f"--target={platform}")
+    if platform == "i386-pc":
+        return [(*install, "{disk}")]
+    efi = (*install, "--efi-directory=/boot/efi", "--no-nvram")
+    names = {name.lower() for name in system.efi_directories}
+    own = [efi] if names - {"boot"} else []
+    return [*own, *([(*efi, "--removable")] if "boot" in names else [])]
+
+
+def refused(what: str, hint: str = "") -> CryptpilotError:
+    """Return what to say of an image that cannot be converted."""
+    return CryptpilotError(
+        f"cannot be converted: {what}", hint or 'nothing was written; docs: convert.md, "What it takes"'
+    )
