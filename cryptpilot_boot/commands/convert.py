@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
-import glob
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
@@ -14,22 +12,22 @@ from cryptpilot_boot import keys, log
 from cryptpilot_boot.commands.key import passphrase_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.convert import build, look, payload, plan
-from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, printable
 from cryptpilot_boot.keys import given
-from cryptpilot_boot.system import disk_image, lock, mounts, private, process, workplace
+from cryptpilot_boot.passphrase import Passphrase
+from cryptpilot_boot.system import disk_image, drafts, lock, mounts, private, process, workplace
 from cryptpilot_boot.system.block import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cryptpilot_boot.config import Config, Volume
-    from cryptpilot_boot.passphrase import Passphrase
 
-_SUFFIX = ".cryptpilot-new"
 _WORK = private.RUN / "convert"
 # What an image is written as, by how its name ends; all else is raw.
 _FORMATS = {".qcow2": "qcow2"}
-Ask = Callable[[], "Passphrase"]
+_FULL = 1 << 20  # bytes: with less, whatever failed failed for lack of room
+Ask = Callable[[], Passphrase]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,24 +61,29 @@ def convert(
     payload.require_installed()
     process.lock_memory()
     mounts.keep_private()
-    with contextlib.ExitStack() as stack:
-        work = stack.enter_context(_workplace())
-        with lock.held(one.volume), keys.Answers() as answers:
+    before = _version(source)
+    with _asking(one, config, options) as ask, contextlib.ExitStack() as stack, _telling(target):
+        with lock.held(one.volume), contextlib.ExitStack() as work:
             build.close_leftover(one)
-            _remove_leftovers(target)
+            work.callback(build.close_leftover, one)  # an interruption may have come before what would have closed it
+            drafts.remove_leftovers(target, ("source", "image", *_FORMATS.values()))
+            place = work.enter_context(_workplace())
             with log.timed("read-image", one.volume):
-                opened, planned = _planned(source, target, one, work, stack)
+                opened, planned = _planned(source, target, one, place, work)
             for line in planned.lines:
                 say(f"{one.volume}: {line}")
             if options.dry_run:
                 return True
             _require_room(planned, target)
-            ask = _asking(one, config, options, answers)
-            draft = stack.enter_context(_draft(target, "image"))
-            build.build(planned, opened, config, draft, ask, work)
+            draft = stack.enter_context(drafts.opened(target, "image"))
+            build.build(planned, opened, config, draft, ask, place)
+        if _version(source) != before:
+            raise CryptpilotError(
+                f"{source} was written to meanwhile: what was copied may not fit together",
+                "shut down what uses it, and convert it again",
+            )
         if options.recovery_key:
-            with keys.Answers() as answers:
-                build.enroll(planned, draft, _asking(one, config, options, answers), show)
+            build.enroll(planned, draft, ask, show)
         _finish(draft, target, one, stack)
     say(f"{one.volume}: {target} is converted")
     return True
@@ -94,22 +97,55 @@ def _planned(
     plan.require_readable(image, str(source))
     raw = source
     if image.format != disk_image.RAW:
-        raw = stack.enter_context(_draft(target, "source"))
+        raw = stack.enter_context(drafts.opened(target, "source")).reach
         disk_image.convert(source, image.format, raw, disk_image.RAW)
     opened = stack.enter_context(look.opened(raw, str(source)))
     return opened, plan.make(look.found(image, opened, work), one, opened.roles)
 
 
-def _asking(one: Volume, config: Config, options: Options, answers: keys.Answers) -> Ask:
+@contextlib.contextmanager
+def _asking(one: Volume, config: Config, options: Options) -> Iterator[Ask]:
+    """Give what returns the passphrase; a file that holds it is read once, and first: it may be a pipe, or wrong."""
     if options.secret is None:
-        return passphrase_of(one, config, answers)
-    path = options.secret
-    return lambda: given.from_file(one.encrypt, path)
+        with keys.Answers() as answers:
+            yield passphrase_of(one, config, answers)
+        return
+    with given.from_file(one.encrypt, options.secret) as known:
+        yield lambda: Passphrase(known.reveal(), strong=known.strong)
+
+
+@contextlib.contextmanager
+def _telling(target: Path) -> Iterator[None]:
+    """Say what is wrong with where an image is written, whatever it was that failed for it."""
+    try:
+        yield
+    except (Interrupted, BrokenPipeError):
+        raise
+    except (CryptpilotError, OSError) as error:
+        if workplace.room(target.parent) < _FULL:
+            raise CryptpilotError(
+                f"{target.parent} ran full while the image was written", "make room, or write the image elsewhere"
+            ) from None
+        if isinstance(error, OSError):
+            what = printable(str(error.filename or target))
+            raise CryptpilotError(f"{what}: {error.strerror}", "see what the kernel says of it: dmesg") from None
+        raise
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Return what is another once a file was written to."""
+    status = path.stat()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _require_paths(source: Path, target: Path) -> None:
     if not source.is_file():
         raise CryptpilotError(f"{source}: {'is no regular file' if source.exists() else 'no such image'}")
+    for path in (source, target):
+        if drafts.is_name_of_draft(path):
+            raise CryptpilotError(
+                f"{path} has a name of an image that is being written, and may be removed as such", "rename it first"
+            )
     _require_new(target)
     if not target.parent.is_dir():
         raise CryptpilotError(f"{target.parent}: no such directory", "make it, or name another")
@@ -117,7 +153,7 @@ def _require_paths(source: Path, target: Path) -> None:
 
 def _require_new(target: Path) -> None:
     if os.path.lexists(target):
-        raise CryptpilotError(f"{target} is there already", "name a new file: none is overwritten")
+        raise drafts.taken(target)
 
 
 def _require_free_name(config: Config, one: Volume) -> None:
@@ -130,9 +166,10 @@ def _require_free_name(config: Config, one: Volume) -> None:
 
 def _require_room(planned: plan.Plan, target: Path) -> None:
     left = workplace.room(target.parent)
-    if left < planned.used:
+    needed = planned.used * (2 if target.suffix in _FORMATS else 1)
+    if left < needed:
         raise CryptpilotError(
-            f"{target.parent} has {readable(left)} left, and {readable(planned.used)} are needed",
+            f"{target.parent} has {readable(left)} left, and {readable(needed)} are needed",
             "make room, or write the image elsewhere",
         )
 
@@ -146,60 +183,12 @@ def _workplace() -> Iterator[Path]:
         yield directory
 
 
-@contextlib.contextmanager
-def _draft(target: Path, purpose: str) -> Iterator[Path]:
-    """Give an empty file beside a path; it is removed in the end if it still has that name.
-
-    So is one that was left by a process that was killed. Raises CryptpilotError when one that is at work has it.
-    """
-    path = target.with_name(f".{target.name}.{purpose}{_SUFFIX}")
-    try:
-        guard = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise CryptpilotError(
-            f"{path.parent}: cannot be written: {error.strerror}", "write the image elsewhere"
-        ) from None
-    try:
-        try:
-            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise CryptpilotError(f"{target} is being written already", "wait until that is done") from None
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        try:
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
-            path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
-    finally:
-        os.close(guard)
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove what a process that was killed has left beside a path. Raises CryptpilotError when one is at work."""
-    for purpose in ("source", "image", *_FORMATS.values()):
-        if list(target.parent.glob(f".{glob.escape(target.name)}.{purpose}{_SUFFIX}*")):
-            with _draft(target, purpose):
-                pass
-
-
-def _finish(draft: Path, target: Path, one: Volume, stack: contextlib.ExitStack) -> None:
+def _finish(draft: drafts.Draft, target: Path, one: Volume, stack: contextlib.ExitStack) -> None:
     """Give the image its format and its name."""
     form = _FORMATS.get(target.suffix)
     if form:
         with log.timed("write-image", one.volume):
-            done = stack.enter_context(_draft(target, form))
-            disk_image.convert(draft, disk_image.RAW, done, form)
+            done = stack.enter_context(drafts.opened(target, form))
+            disk_image.convert(draft.reach, disk_image.RAW, done.reach, form)
             draft = done
-    _sync(draft)
-    _require_new(target)
-    draft.rename(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    drafts.finish(draft, target)

@@ -11,7 +11,7 @@ from cryptpilot_boot import log, volume
 from cryptpilot_boot.convert import grub, mending, payload
 from cryptpilot_boot.convert.look import partition
 from cryptpilot_boot.errors import CryptpilotError, printable
-from cryptpilot_boot.system import block, clone, cryptsetup, foreign_tools, luks_header, mkfs, partition_table
+from cryptpilot_boot.system import block, clone, cryptsetup, drafts, foreign_tools, luks_header, mkfs, partition_table
 from cryptpilot_boot.system.foreign_root import Root, data
 from cryptpilot_boot.system.loop import attached
 from cryptpilot_boot.system.mounts import mounted
@@ -19,13 +19,14 @@ from cryptpilot_boot.volume import identity, state
 from cryptpilot_boot.volume.initialize import make, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from cryptpilot_boot.config import Config, Volume
     from cryptpilot_boot.convert.look import Opened
     from cryptpilot_boot.convert.plan import Plan
     from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.system.drafts import Draft
 
 Ask = Callable[[], "Passphrase"]
 
@@ -41,39 +42,41 @@ def working_name(one: Volume) -> str:
 def close_leftover(one: Volume) -> None:
     """Remove the mappings that a conversion which was killed left behind; the caller holds the volume's lock.
 
-    Raises CryptpilotError where something of that name is not such a mapping.
+    Raises CryptpilotError where something of that name is not such a mapping: it lies on a draft.
     """
     for name in (working_name(one), cryptsetup.below(working_name(one))):
         found = block.mapping(name)
-        if found and not found.uuid.startswith("CRYPT-"):
+        if found and not is_of_conversion(found.uuid, block.backing_files(found)):
             raise CryptpilotError(
-                f"/dev/mapper/{name} is there, and is no mapping of cryptsetup", f"see: dmsetup info {name}"
+                f"/dev/mapper/{name} is there, and was not made by a conversion", f"see: dmsetup info {name}"
             )
         if found:
             cryptsetup.close(name)
 
 
-def build(planned: Plan, source: Opened, config: Config, target: Path, ask: Ask, work: Path) -> None:
+def is_of_conversion(uuid: str, files: Sequence[str]) -> bool:
+    """Tell whether a mapping is one that a conversion made. files: that it lies on, as the kernel names them."""
+    names = [name.removesuffix(" (deleted)") for name in files]
+    return uuid.startswith("CRYPT-") and bool(names) and all(name.endswith(drafts.SUFFIX) for name in names)
+
+
+def build(planned: Plan, source: Opened, config: Config, draft: Draft, ask: Ask, work: Path) -> None:
     """Write a raw image into an empty file. work: as of `look.found`.
 
     The volume in it is complete in the end, and closed. Raises CryptpilotError; what the file holds then is of no use.
     """
     name = planned.volume.volume
-    descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.ftruncate(descriptor, planned.size)
-        partition_table.write(target, planned.table)
-        if planned.boot_code:
-            _copy_boot_code(source.device, descriptor)
-        with attached(descriptor, partitions=True) as disk:
-            for number in planned.whole:
-                with log.timed("copy", name, device=partition(disk, number)):
-                    clone.copy_blocks(source.partition(number), partition(disk, number))
-            _make_boot(planned, source, disk)
-            _make_root(planned, source, config, disk, ask, work)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    os.ftruncate(draft.descriptor, planned.size)
+    partition_table.write(draft.reach, planned.table)
+    if planned.boot_code:
+        _copy_boot_code(source.device, draft.descriptor)
+    with attached(draft.descriptor, partitions=True) as disk:
+        for number in planned.whole:
+            with log.timed("copy", name, device=partition(disk, number)):
+                clone.copy_blocks(source.partition(number), partition(disk, number))
+        _make_boot(planned, source, disk)
+        _make_root(planned, source, config, disk, ask, work)
+    os.fsync(draft.descriptor)
 
 
 def on_disk(planned: Plan, disk: str) -> Volume:
@@ -186,12 +189,8 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
         )
 
 
-def enroll(planned: Plan, target: Path, ask: Ask, show: Callable[[Passphrase], None]) -> None:
+def enroll(planned: Plan, draft: Draft, ask: Ask, show: Callable[[Passphrase], None]) -> None:
     """Give the volume of a new image a recovery key, and show it."""
-    descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        with attached(descriptor, partitions=True) as disk:
-            volume.enroll(on_disk(planned, disk), ask, None, show, replace=False)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with attached(draft.descriptor, partitions=True) as disk:
+        volume.enroll(on_disk(planned, disk), ask, None, show, replace=False)
+    os.fsync(draft.descriptor)

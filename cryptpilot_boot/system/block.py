@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _BLKID_NOTHING = 2
 _BLKID_AMBIVALENT = 8
 
+_CLASS = Path("/sys/class/block")
 _SECTOR = 512
 _BOOT_SIGNATURE = b"\x55\xaa"
 
@@ -305,7 +306,7 @@ def mappings() -> list[str]:
 
 
 def _mappings() -> Iterator[Mapping]:
-    for device in Path("/sys/class/block").glob("dm-*/dm"):
+    for device in _CLASS.glob("dm-*/dm"):
         try:
             name, uuid = ((device / field).read_text().rstrip("\n") for field in ("name", "uuid"))
         except OSError:
@@ -346,6 +347,20 @@ def lies_on(top: str, below: str) -> bool:
     return bool(found and wanted and wanted.node.name in [node.name for node in _below(found.node)])
 
 
+def backing_files(of: Mapping) -> list[str]:
+    """Return the files of the loop devices that a mapping lies on, through any number of layers."""
+    return _files_below(of.node)
+
+
+def _files_below(node: Path) -> list[str]:
+    found = []
+    for below in _below(node):
+        disk = below.resolve().parent if (below / "partition").exists() else below
+        file = _attribute(disk / "loop/backing_file")
+        found += [file] if file else _files_below(below)
+    return found
+
+
 def _reaches(node: Path, wanted: str) -> bool:
     return _attribute(node / "dev") == wanted or any(_reaches(below, wanted) for below in _below(node))
 
@@ -353,6 +368,6 @@ def _reaches(node: Path, wanted: str) -> bool:
 def _below(node: Path) -> list[Path]:
     """Return the devices that a device is made of; a partition has no such list."""
     try:
-        return [Path("/sys/class/block") / below.name for below in (node / "slaves").iterdir()]
+        return [_CLASS / below.name for below in (node / "slaves").iterdir()]
     except OSError:
         return []

@@ -60,7 +60,8 @@ def _unmount(target: Path) -> None:
     until = time.monotonic() + _LETTING_GO
     while True:
         try:
-            run(["umount", str(target)], finish=True)
+            # what an interruption kept from being unmounted there goes with it
+            run(["umount", "--recursive", str(target)], finish=True)
         except ProgramError:
             if time.monotonic() > until:
                 raise

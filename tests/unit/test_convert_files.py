@@ -5,18 +5,23 @@ from __future__ import annotations
 import base64
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from buildlib import layout
-from cryptpilot_boot.commands import convert
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume
-from cryptpilot_boot.convert import payload
-from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.convert import look, payload
+from cryptpilot_boot.convert.facts import Kernel
+from cryptpilot_boot.errors import CryptpilotError, ProgramError
 from cryptpilot_boot.keys import given
-from cryptpilot_boot.system import clone, mounts
-from cryptpilot_boot.system.foreign_root import Root
+from cryptpilot_boot.system import (
+    clone,
+    mounts,
+)
+from cryptpilot_boot.system.foreign_root import Root, data
+from cryptpilot_boot.system.run import run
 from tests.unit import test_build_layout
 
 KMS = Kms("kst-x", "disk", "", "", "")
@@ -69,6 +74,43 @@ def test_links_in_a_circle_are_an_error(root: Root) -> None:
     (root.path / "b").symlink_to("a")
     with pytest.raises(CryptpilotError, match="too many symbolic links"):
         root.place("/a/file")
+
+
+def test_no_byte_of_a_file_is_lost(root: Root) -> None:
+    """Not those that are no UTF-8, nor the ends of its lines."""
+    content = b"# gr\xfc\xdfe\r\nUUID=1 / ext4\r# comment\n\xff\xfe"
+    root.write("/etc/fstab", content, 0o644)
+    assert data(root.text("/etc/fstab")) == content
+
+
+def test_what_cannot_be_written_is_said(root: Root) -> None:
+    for place in ("dir/file", "file"):
+        (root.path / place / "in").mkdir(parents=True)
+    (root.path / "plain").write_text("")
+    for name in ("/dir/file", "/file", "/plain/file"):
+        for write in (partial(root.write, content=b"", mode=0o644), partial(root.link, target="to")):
+            with pytest.raises(CryptpilotError, match=f"({name}|/plain) in the image: cannot be written"):
+                write(name)
+
+
+def test_initrds_are_looked_for_in_the_image_alone(root: Root) -> None:
+    """Links and pipes in it neither lead out nor are waited for."""
+    outside = root.path.parent / "outside"
+    for name in ("initrd.img-6.1", "vmlinuz-6.1.efi"):
+        (outside / name).write_text("of the host")
+    (root.path / "boot").symlink_to(outside)
+    (root.path / "etc/kernel").mkdir(parents=True)
+    os.mkfifo(root.path / "etc/kernel/entry-token")
+    (root.path / "etc/machine-id").symlink_to(outside / "secret")
+    assert look._kernel(root, "6.1") == Kernel("6.1", ())
+    (root.path / "boot").unlink()
+    (root.path / "boot/EFI/Linux").mkdir(parents=True)
+    (root.path / "boot/images").mkdir()
+    (root.path / "boot/images/first").write_text("")
+    (root.path / "boot/initrd.img-6.1").symlink_to("/boot/images/first")
+    assert look._kernel(root, "6.1") == Kernel("6.1", ("boot/initrd.img-6.1",))
+    (root.path / "boot/EFI/Linux/debian-6.1.efi").write_text("")
+    assert look._kernel(root, "6.1") == Kernel("6.1", ("boot/initrd.img-6.1",), unified=True)
 
 
 def test_what_is_no_file_or_too_long_is_not_read(root: Root) -> None:
@@ -142,45 +184,13 @@ def test_a_file_that_cannot_be_read_is_no_secret(tmp_path: Path) -> None:
         given.from_file(KMS, tmp_path / "nothing")
 
 
-def test_a_draft_is_removed_and_one_at_work_keeps_others_away(tmp_path: Path) -> None:
-    target = tmp_path / "out.img"
-    (tmp_path / ".out.img.image.cryptpilot-new").write_text("left by one that was killed")
-    with convert._draft(target, "image") as draft:
-        assert draft.read_bytes() == b""
-        with pytest.raises(CryptpilotError, match="is being written already"), convert._draft(target, "image"):
-            pytest.fail("two at once")
-        assert draft.exists()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_one_that_was_killed_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    target = tmp_path / "out[1].img"
-    others = [tmp_path / ".out1.img.image.cryptpilot-new", tmp_path / "out[1].img.image.cryptpilot-new"]
-    left = [
-        tmp_path / f".out[1].img.{what}"
-        for what in ("image.cryptpilot-new", "source.cryptpilot-new.lock", "qcow2.cryptpilot-new")
-    ]
-    for path in (*others, *left):
-        path.write_text("left")
-    convert._remove_leftovers(target)
-    assert sorted(tmp_path.iterdir()) == sorted(others)
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "reason"),
-    [
-        ("nothing", "out", "no such image"),
-        (".", "out", "no regular file"),
-        ("in", "in", "is there already"),
-        ("in", "link", "is there already"),
-        ("in", "nowhere/out", "no such directory"),
-    ],
-)
-def test_paths_that_cannot_be_are_refused(tmp_path: Path, source: str, target: str, reason: str) -> None:
-    (tmp_path / "in").write_bytes(b"")
-    (tmp_path / "link").symlink_to("nowhere")
-    with pytest.raises(CryptpilotError, match=reason):
-        convert._require_paths(tmp_path / source, tmp_path / target)
+def test_of_what_a_program_says_no_more_is_kept_than_is_wanted() -> None:
+    """A check of a damaged file system can say a line for each file."""
+    status, output = run(["seq", "100000"], keep=20)
+    assert (status, len(output)) == (0, 20)
+    assert output.endswith("\n99999\n100000\n")
+    with pytest.raises(ProgramError, match="the last line"):
+        run(["sh", "-c", "seq 100000; echo the last line; exit 1"], keep=20)
 
 
 def test_programs_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,164 @@
+"""Converting as a whole, without what needs root: what is left, and what is said, when something comes in between."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+import pytest
+
+from cryptpilot_boot import keys
+from cryptpilot_boot.commands import convert
+from cryptpilot_boot.config import Boot, Config
+from cryptpilot_boot.convert import build, payload, plan
+from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.passphrase import Passphrase
+from cryptpilot_boot.system import lock, mounts, process, workplace
+from tests.unit.test_convert_plan import FOUND, KMS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptpilot_boot.system.drafts import Draft
+
+SECRET = os.urandom(256)
+
+
+@dataclasses.dataclass
+class Bench:
+    """Converts. events: what was done, in order; at_work: what comes in between while the image is built."""
+
+    directory: Path
+    events: list[str] = dataclasses.field(default_factory=list)
+    at_work: Callable[[], object] = bool
+
+    @property
+    def source(self) -> Path:
+        return self.directory / "in.img"
+
+    @property
+    def target(self) -> Path:
+        return self.directory / "out.img"
+
+    def run(self, *, secret: Path | None = None, recovery_key: bool = False, dry_run: bool = False) -> bool:
+        options = convert.Options("root", secret, recovery_key=recovery_key, dry_run=dry_run)
+        config = Config(self.directory, Boot(), (dataclasses.replace(KMS, auto_open=True),))
+        return convert.convert(config, self.source, self.target, options, lambda _: None, lambda _: None)
+
+    @property
+    def left(self) -> list[str]:
+        return sorted(path.name for path in self.directory.iterdir())
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    made = Bench(tmp_path)
+    made.source.write_bytes(b"ordinary")
+    (tmp_path / "secret").write_bytes(base64.b64encode(SECRET))
+    planned = plan.make(FOUND, KMS, plan.roles(FOUND.table, FOUND.contents))
+
+    @contextlib.contextmanager
+    def within(name: str) -> Iterator[Path]:
+        made.events.append(f"begin {name}")
+        try:
+            yield tmp_path
+        finally:
+            made.events.append(f"end {name}")
+
+    def look(*_: object) -> tuple[None, plan.Plan]:
+        made.events.append("look")
+        return None, planned
+
+    def write(_: object, __: object, ___: object, draft: Draft, ask: Callable[[], Passphrase], ____: Path) -> None:
+        with ask() as passphrase:
+            assert bytes(passphrase.reveal()) == SECRET
+        os.write(draft.descriptor, b"converted")
+        made.at_work()
+        made.events.append("built")
+
+    def enroll(_: object, __: Draft, ask: Callable[[], Passphrase], ___: object) -> None:
+        with ask() as passphrase:
+            assert bytes(passphrase.reveal()) == SECRET
+        made.events.append("enrolled")
+
+    def asked(*_: object) -> Passphrase:
+        made.events.append("asked")
+        return Passphrase(SECRET, strong=True)
+
+    def nothing(*_: object) -> None:
+        pass
+
+    for module, name, replacement in (
+        (payload, "require_installed", nothing),
+        (process, "lock_memory", nothing),
+        (mounts, "keep_private", nothing),
+        (lock, "held", lambda _: within("lock")),
+        (convert, "_workplace", lambda: within("workplace")),
+        (convert, "_planned", look),
+        (build, "close_leftover", lambda _: made.events.append("sweep")),
+        (build, "build", write),
+        (build, "enroll", enroll),
+        (keys, "prepare", lambda _: None),
+        (keys.shared, "ask_until", asked),
+        (workplace, "room", lambda _: 1 << 40),
+    ):
+        monkeypatch.setattr(module, name, replacement)
+    return made
+
+
+def test_an_image_is_there_in_the_end_and_nothing_else(bench: Bench) -> None:
+    assert bench.run(recovery_key=True)
+    assert bench.target.read_bytes() == b"converted"
+    assert bench.left == ["in.img", "out.img", "secret"]
+    assert bench.events.count("asked") == 1
+    assert bench.events[-3:] == ["sweep", "end lock", "enrolled"]
+
+
+def test_an_interruption_leaves_nothing_wherever_it_comes(bench: Bench) -> None:
+    """What closes a mapping may not have been told of it yet: all of that name is closed, once it is unmounted."""
+
+    def interrupt() -> None:
+        raise interruption
+
+    bench.at_work = interrupt
+    for interruption in (KeyboardInterrupt(), Interrupted()):
+        bench.events.clear()
+        with pytest.raises(type(interruption)):
+            bench.run()
+        assert bench.left == ["in.img", "secret"]
+        assert bench.events[-3:] == ["end workplace", "sweep", "end lock"]
+
+
+def test_an_image_that_is_written_to_meanwhile_is_not_converted(bench: Bench) -> None:
+    bench.at_work = lambda: bench.source.open("ab").write(b"more")
+    with pytest.raises(CryptpilotError, match=r"in\.img was written to meanwhile"):
+        bench.run()
+    assert bench.left == ["in.img", "secret"]
+
+
+def test_a_name_that_was_taken_meanwhile_is_left_to_its_file(bench: Bench) -> None:
+    bench.at_work = lambda: bench.target.write_text("of somebody else")
+    with pytest.raises(CryptpilotError, match="is there already"):
+        bench.run()
+    assert bench.target.read_text() == "of somebody else"
+    assert bench.left == ["in.img", "out.img", "secret"]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_secret_that_is_none_is_refused_before_anything_is_done(bench: Bench, dry_run: bool) -> None:
+    (bench.directory / "secret").write_text("no base64!")
+    with pytest.raises(CryptpilotError, match="is not base64"):
+        bench.run(secret=bench.directory / "secret", dry_run=dry_run)
+    assert bench.events == []
+
+
+def test_room_is_needed_twice_for_qcow2(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan.make(FOUND, KMS, plan.roles(FOUND.table, FOUND.contents))
+    monkeypatch.setattr(workplace, "room", lambda _: planned.used)
+    convert._require_room(planned, bench.directory / "out.img")
+    with pytest.raises(CryptpilotError, match="are needed"):
+        convert._require_room(planned, bench.directory / "out.qcow2")
