@@ -166,7 +166,7 @@ def _require_free_name(config: Config, one: Volume) -> None:
 
 def _require_room(planned: plan.Plan, target: Path) -> None:
     left = workplace.room(target.parent)
-    needed = planned.used * (2 if target.suffix in _FORMATS else 1)
+    needed = planned.used * (2 if target.suffix.lower() in _FORMATS else 1)
     if left < needed:
         raise CryptpilotError(
             f"{target.parent} has {readable(left)} left, and {readable(needed)} are needed",
@@ -185,7 +185,7 @@ def _workplace() -> Iterator[Path]:
 
 def _finish(draft: drafts.Draft, target: Path, one: Volume, stack: contextlib.ExitStack) -> None:
     """Give the image its format and its name."""
-    form = _FORMATS.get(target.suffix)
+    form = _FORMATS.get(target.suffix.lower())
     if form:
         with log.timed("write-image", one.volume):
             done = stack.enter_context(drafts.opened(target, form))

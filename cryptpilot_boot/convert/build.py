@@ -166,7 +166,7 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
         copy, facts = luks_header.copy_from(header.path, one.dev)
         copy.close()
         identity.write(one, identity.of(facts, bound_by))
-        root.write("/etc/fstab", data(mending.fstab(root.text("/etc/fstab"), one, boot)), 0o644)
+        root.rewrite("/etc/fstab", data(mending.fstab(root.text("/etc/fstab"), one, boot)))
         root.write(mending.GRUB_SETTINGS, mending.grub_settings(one).encode(), 0o644)
     mapping = working_name(one)
     partitions = [*planned.whole, planned.boot]

@@ -311,7 +311,8 @@ class _Layout:
         self.boot = boot or 0
         if boot is None:
             self.boot = min(set(range(1, 129)) - {one.number for one in table.partitions})
-            size = max(_NEW_BOOT, _up(4 * found.system.boot_used))
+            used, kernels = found.system.boot_used, len(found.system.kernels)
+            size = max(_NEW_BOOT, _up(4 * used), _up(used + (kernels + 1) * _BOOT_ROOM))
             new.append(Partition(self.boot, start // SECTOR, size // SECTOR, LINUX, _uuid_of(old, "boot"), "boot"))
             start += size
         needed = _up(device_size(old.size * SECTOR, volume, self.sector_size))

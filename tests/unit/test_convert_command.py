@@ -160,5 +160,6 @@ def test_room_is_needed_twice_for_qcow2(bench: Bench, monkeypatch: pytest.Monkey
     planned = plan.make(FOUND, KMS, plan.roles(FOUND.table, FOUND.contents))
     monkeypatch.setattr(workplace, "room", lambda _: planned.used)
     convert._require_room(planned, bench.directory / "out.img")
-    with pytest.raises(CryptpilotError, match="are needed"):
-        convert._require_room(planned, bench.directory / "out.qcow2")
+    for name in ("out.qcow2", "OUT.QCOW2"):
+        with pytest.raises(CryptpilotError, match="are needed"):
+            convert._require_room(planned, bench.directory / name)

@@ -83,6 +83,20 @@ def test_no_byte_of_a_file_is_lost(root: Root) -> None:
     assert data(root.text("/etc/fstab")) == content
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_that_is_changed_keeps_mode_and_owner(root: Root) -> None:
+    root.write("/etc/real", b"old", 0o640)
+    os.chown(root.path / "etc/real", 1234, 5678)
+    (root.path / "etc/fstab").symlink_to("/etc/real")
+    root.rewrite("/etc/fstab", b"new")
+    status = (root.path / "etc/real").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o640, 1234, 5678)
+    assert root.text("/etc/fstab") == "new"
+    assert (root.path / "etc/fstab").is_symlink()
+    with pytest.raises(CryptpilotError, match="/etc/nothing in the image: cannot be written: No such file"):
+        root.rewrite("/etc/nothing", b"new")
+
+
 def test_what_cannot_be_written_is_said(root: Root) -> None:
     for place in ("dir/file", "file"):
         (root.path / place / "in").mkdir(parents=True)

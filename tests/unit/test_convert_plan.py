@@ -165,6 +165,15 @@ def test_a_boot_inside_the_root_gets_a_partition_of_its_own_before_it_and_grub_i
     assert planned(without_boot()).table == made.table
 
 
+def test_a_new_boot_has_room_for_the_initrds_of_all_kernels() -> None:
+    kernels = tuple(Kernel(f"6.{number}", ("a",)) for number in range(20))
+    made = planned(_system(kernels=kernels)(without_boot()))
+    assert made.kernels == tuple(one.release for one in kernels)
+    assert made.table.partition(made.boot).size * SECTOR >= SYSTEM.boot_used + 21 * (96 << 20)
+    with pytest.raises(CryptpilotError, match="its initrds need"):
+        planned(_system(kernels=kernels)(FOUND))
+
+
 def test_a_partition_can_be_named_by_its_uuid() -> None:
     uuid = "11111111-2222-3333-4444-555555555555"
     made = planned(volume=dataclasses.replace(VOLUME, dev=f"/dev/disk/by-partuuid/{uuid}"))
