@@ -360,6 +360,7 @@ cd {CHECKOUT}
 echo "127.0.0.1 {GATEWAY}" >> /etc/hosts
 PYTHONDONTWRITEBYTECODE=1 {" ".join([*kms_command(site, SHARE, "/run/kms-ready"), *kms])} &
 mkdir {KMS_FILES}; mount --bind {SHARE} {KMS_FILES}
+mount --bind {tree} {tree}
 for point in dev proc sys run; do mount --rbind /$point {tree}/$point; done
 cp /etc/hosts {tree}/etc/hosts
 until [ -e /run/kms-ready ]; do sleep 0.05; done

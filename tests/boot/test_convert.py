@@ -17,7 +17,7 @@ from tests.boot.test_root import require_no_secret
 from tests.lab import qemu
 from tests.lab.disk import Disk, sha256
 from tests.lab.run import run
-from tests.lab.tree import SHARE
+from tests.lab.tree import SHARE, kernel_release
 from tests.lab.uml import UmlResult, run_uml
 
 if TYPE_CHECKING:
@@ -199,6 +199,72 @@ KILLED_AFTER = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 40, 6
 INTERRUPTED_AFTER = (2, 5, 10, 15, 30)
 
 
+ADD_KERNEL = """
+add_kernel() {  # makes a kernel of that release in the system below a directory, as a package lays it out
+    cp --archive $1/usr/lib/modules/$old $1/usr/lib/modules/$2
+    cp $1/boot/vmlinuz-$old $1/boot/vmlinuz-$2
+    chroot $1 depmod $2
+}
+"""
+PREPARE = f"""
+loop=$(losetup --find --show --partscan in.img); mount ${{loop}}p1 /mnt
+old=$(ls /mnt/usr/lib/modules)
+{ADD_KERNEL}
+add_kernel /mnt 6.1.0-1-first; cp /mnt/boot/initrd.img-$old /mnt/boot/initrd.img-6.1.0-1-first
+umount /mnt; losetup -d $loop
+qemu-img convert -f raw -O qcow2 in.img in.qcow2; rm in.img; sha256sum in.qcow2 > /run/before
+"""
+OPEN_IT = """
+stat --format='mode %a of %U' out.qcow2; ls -A
+sha256sum --check --quiet /run/before
+qemu-img info --output=json out.qcow2 | grep -E '"format": "qcow2"' | head -1
+qemu-img convert -f qcow2 -O raw out.qcow2 out.img
+sfdisk --verify out.img
+loop=$(losetup --find --show --partscan out.img)
+tr -d '\\n' < /run/recovery | cryptsetup open --key-file=- ${loop}p1 root && echo "opened by the recovery key"
+mount /dev/mapper/root /mnt; mount ${loop}p2 /mnt/boot
+for point in dev proc sys; do mount --rbind /$point /mnt/$point; done; mount -t tmpfs none /mnt/run
+"""
+UPGRADE = """
+add_kernel /mnt 6.1.0-99-later
+new=6.1.0-99-later
+for hook in /etc/kernel/postinst.d/*; do chroot /mnt $hook $new /boot/vmlinuz-$new; done
+for kernel in $(ls /mnt/usr/lib/modules); do chroot /mnt cryptpilot initrd check --kernel $kernel; done
+echo "== linux"
+grep -E '^\\s*(linux|initrd)' /mnt/boot/grub/grub.cfg
+"""
+
+
+@pytest.mark.matrix
+def test_qcow2_with_two_kernels_is_converted_by_the_key_of_kms_and_takes_a_third_kernel(
+    site: machines.Site, converter: Path, tmp_path: Path
+) -> None:
+    """The secret is asked for of KMS, once; the recovery key that is printed opens the volume.
+
+    The kernel that comes later is installed as a package does it: by the hooks of dracut and GRUB.
+    """
+    own = site.copied(tmp_path / "site")
+    run(["cp", "--sparse=always", stock.image(Stock("ext4", "")), own.directory / "in.img"])
+    volume = machines.volume_file(own, dev=DEV).replace('makefs = "ext4"', "")
+    machines.configure(converter, {machines.ROOT: volume}, machines.settings(timeout=240))
+    script = f"""
+cd {machines.KMS_FILES}
+{PREPARE}
+cryptpilot convert in.qcow2 out.qcow2 --volume root --recovery-key > /run/recovery
+{OPEN_IT}{UPGRADE}"""
+    result = machines.run_with_kms(own, converter, script, modules=stock.UML_MODULES, timeout=1500).check()
+    for said in ("mode 600 of root", "client_key.json", "opened by the recovery key", '"format": "qcow2"'):
+        assert said in result.stdout, result
+    assert "cryptpilot-new" not in result.stdout
+    assert [request["outcome"] for request in own.requests()] == ["ok"]
+    loaded = [line.split() for line in result.stdout.split("== linux\n")[1].splitlines()]
+    for release in ("6.1.0-1-first", "6.1.0-99-later", kernel_release(converter)):
+        assert ["initrd", f"/initrd.img-{release}"] in loaded
+        assert {line[2] for line in loaded if line[1] == f"/vmlinuz-{release}"} == {"root=/dev/mapper/root"}
+    assert {line[0] for line in loaded} == {"linux", "initrd"}
+    require_no_secret(own, {"output": result.stdout + result.stderr, "console": result.console})
+
+
 def test_what_cannot_be_converted_is_refused_and_nothing_is_left(workshop: Workshop) -> None:
     """Each with its own reason, and the image is as it was."""
     original = workshop.image(Stock())
@@ -207,11 +273,21 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_left(workshop: Works
     result = workshop.run(
         f"""
 cd {SHARE}
+format() {{ cryptsetup luksFormat --batch-mode --type=luks2 --pbkdf=pbkdf2 --pbkdf-force-iterations=1000 \\
+    --key-file=secret "$1"; }}
 refused() {{ echo "== $2"; {convert} 2>&1 && echo "was converted" || true; rm -f "$1"; }}
 changed() {{ cp --sparse=always in.img $1; losetup --find --show --partscan $1; }}
+# left by one that was killed, and closed by the next
+draft=.out.img.image.cryptpilot-new; truncate -s 64M $draft; echo "label: gpt
+start=2048" | sfdisk --quiet $draft; loop=$(losetup --find --show --partscan $draft)
+format ${{loop}}p1; cryptsetup open --key-file=secret ${{loop}}p1 root-converting; losetup -d $loop
 {CONVERT} --dry-run
-loop=$(changed luks); cryptsetup luksFormat --batch-mode --type=luks2 --pbkdf=pbkdf2 --pbkdf-force-iterations=1000 \\
-    --key-file=secret ${{loop}}p1; losetup -d $loop; refused luks luks
+[ ! -e $draft ]; [ ! -e /dev/mapper/root-converting ]; [ -z "$(losetup --list --noheadings)" ]
+# of the same name, and of somebody else
+truncate -s 32M other; format other; cryptsetup open --key-file=secret other root-converting
+cp --sparse=always in.img mine; refused mine mapping
+cryptsetup status root-converting | grep "is active"; cryptsetup close root-converting; rm other
+loop=$(changed luks); format ${{loop}}p1; losetup -d $loop; refused luks luks
 loop=$(changed dirty); mount ${{loop}}p1 /mnt; touch /mnt/file; sync; losetup -d $loop
 cp --sparse=always dirty taken; umount /mnt; rm dirty; refused taken dirty
 loop=$(changed dracut); mount ${{loop}}p1 /mnt; rm /mnt/usr/bin/dracut; umount /mnt; losetup -d $loop
@@ -219,12 +295,15 @@ refused dracut dracut
 cp --sparse=always in.img dos; sfdisk --quiet --delete dos; echo label: dos | sfdisk --quiet dos; refused dos dos
 truncate -s 1M blank; refused blank blank
 qemu-img create -q -f qcow2 -F raw -b in.img backed; refused backed backed
+{CONVERT.replace("/secret", "/nothing")} 2>&1 || true
 echo no base64! > secret; {CONVERT} 2>&1 || true
 {LEFT_BEHIND}"""
     ).check()
     assert sha256(original) == before
     for reason in (
         "root: root: partition 1",
+        "root-converting is there, and was not made by a conversion",
+        "root-converting is active",
         "partition 1 holds LUKS: the image is encrypted already",
         "the file system of partition 1 was not unmounted",
         "has no /usr/bin/dracut",
@@ -232,6 +311,7 @@ echo no base64! > secret; {CONVERT} 2>&1 || true
         "has no partition table",
         "needs a backing file",
         "is not base64",
+        "cannot be read: No such file",
     ):
         assert reason in result.stdout, result
     assert "was converted" not in result.stdout
