@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
     moving.add_adopt(commands)
     images.add_convert(commands)
+    images.add_image(commands)
 
     one = commands.add_parser("open", help="open volumes as /dev/mapper/VOLUME", description=texts.OPEN)
     one.add_argument("volumes", nargs="+", metavar="VOLUME")

@@ -32,6 +32,27 @@ def add_convert(commands: Any) -> None:
     one.set_defaults(parser=one, command="convert", needs_all_files=True)
 
 
+def add_image(commands: Any) -> None:
+    """Add the commands `image ...`. commands: of the parser, as argparse makes them."""
+    one = commands.add_parser("image", help="disk images")
+    actions = one.add_subparsers(required=True, metavar="ACTION")
+    one = actions.add_parser(
+        "measure", help="show what a verifier has to expect of a machine that boots it", description=texts.MEASURE
+    )
+    one.add_argument("image", type=Path, metavar="IMAGE", help="of a whole disk: raw or qcow2")
+    one.add_argument("--json", action="store_true", help="print JSON for programs")
+    one.set_defaults(parser=one, command="image measure", needs_configuration=False)
+
+
+def measure(_: Config, arguments: argparse.Namespace) -> bool:
+    """Run `image measure`; True when all could be said."""
+    # nothing at boot needs it
+    from cryptpilot_boot.commands import image_measure
+
+    with terminal.progress():
+        return image_measure.measure(arguments.image.absolute(), as_json=arguments.json, say=terminal.say)
+
+
 def convert(config: Config, arguments: argparse.Namespace) -> bool:
     """Run `convert`; True when all went well."""
     # nothing at boot needs them

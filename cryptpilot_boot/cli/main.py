@@ -332,6 +332,7 @@ _COMMANDS = {
     "init": _init,
     "adopt": _adopt,
     "convert": images.convert,
+    "image measure": images.measure,
     "open": _open,
     "close": _close,
     "rotate": _rotate,

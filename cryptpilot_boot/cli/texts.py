@@ -33,6 +33,13 @@ before anything is written; --dry-run finds that out. The image's own dracut and
 image: convert only images that you would boot. /boot stays readable for the host, with the client key in the initrd.
 """
 
+MEASURE = """\
+Computes what a verifier has to expect of a machine that boots a disk image by UEFI and a unified kernel image: digests
+of boot loader, kernel, initrd and command line, and the values of PCR 4, 5, 9, 11 and 12 once the kernel has started.
+The image is only read. What cannot be computed exactly is refused, with the reason and exit status 1. Values of TDX's
+RTMR[1] and RTMR[2] follow from the same events; they have not been compared with a real machine.
+"""
+
 OPEN = """\
 Opens each volume as /dev/mapper/VOLUME, all of them side by side. A temporary volume (one-time password) is made anew:
 what it held is gone. Opening what is open is no error. A device that holds anything else a temporary volume takes only

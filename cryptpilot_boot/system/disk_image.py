@@ -59,6 +59,13 @@ def convert(source: Path, source_format: str, target: Path, target_format: str) 
     run([*MORTAL, "qemu-img", "convert", "-f", source_format, "-O", target_format, _named(source), _named(target)])
 
 
+def extract(source: Path, source_format: str, start: int, size: int, target: Path) -> None:
+    """Write a part of an image to a new raw file. start, size: in bytes, of whole sectors of 512 bytes."""
+    image = {"driver": source_format, "file": {"driver": "file", "filename": str(source.absolute())}}
+    part = json.dumps({"driver": RAW, "offset": start, "size": size, "file": image})
+    run([*MORTAL, "qemu-img", "convert", "-O", RAW, f"json:{part}", _named(target)])
+
+
 def _named(path: Path) -> str:
     """Return a path as qemu-img takes it for nothing but a file: a name with a colon is a protocol otherwise."""
     return f"file:{path.absolute()}"

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
+from tests.lab import tpm
 from tests.lab.run import LabError, end, spawn
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Machine:
     is at the other end. Two machines with one processor each take half the time of two with two, one after the other.
     Without `kernel` its firmware starts what is on the first disk: SeaBIOS, or OVMF with `uefi`.
     With `snapshot` nothing is written to the disks' image files. clock: what the hardware's clock says at power-on, as
-    "2021-11-23T00:00:00", in UTC; without it the same as this machine's.
+    "2021-11-23T00:00:00", in UTC; without it the same as this machine's. tpm: whether it has a TPM 2.0, which is new.
     """
 
     kernel: Path | None
@@ -74,6 +75,7 @@ class Machine:
     snapshot: bool = False
     clock: str = "utc"
     uefi: bool = False
+    tpm: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,14 +147,16 @@ class Guest:
         self._qmp, theirs = socket.socketpair()
         self._qmp.settimeout(30)
         self._qmp_file = self._qmp.makefile("rb")
+        self._tpm = tpm.Tpm() if machine.tpm else None
+        control = self._tpm.control.fileno() if self._tpm else None
         with theirs:
-            command = _command(machine, theirs.fileno())
+            command = _command(machine, theirs.fileno(), control)
             self._process = spawn(
                 machine.netns.command(command) if machine.netns else command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *([control] if control is not None else [])],
             )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -233,6 +237,9 @@ class Guest:
     def kill(self) -> None:
         """Cut the power."""
         end(self._process)
+        if self._tpm:
+            self._tpm.stop()
+            self._tpm = None
         self._log.close()
         self._console.close()
         self._keyboard.close()
@@ -289,7 +296,7 @@ class Guest:
         )
 
 
-def _command(machine: Machine, qmp: int) -> list[str]:
+def _command(machine: Machine, qmp: int, control: int | None) -> list[str]:
     return [
         "qemu-system-x86_64",
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
@@ -302,6 +309,7 @@ def _command(machine: Machine, qmp: int) -> list[str]:
         *("-m", str(machine.memory_mb)),
         *("-rtc", f"base={machine.clock}"),
         *(_firmware() if machine.uefi else ()),
+        *(tpm.options(control) if control is not None else ()),
         *(("-kernel", str(machine.kernel), "-append", machine.cmdline) if machine.kernel else ()),
         *(("-initrd", str(machine.initrd)) if machine.initrd else ()),
         *("-serial", "stdio"),

@@ -25,6 +25,7 @@ PACKAGES = {
     "linux.uml": "user-mode-linux",
     "mmdebstrap": "mmdebstrap",
     "qemu-system-x86_64": "qemu-system-x86",
+    "swtpm": "swtpm",
     "dnsmasq": "dnsmasq-base",
     "mkfs.ext4": "e2fsprogs",
     "sfdisk": "fdisk",

@@ -126,6 +126,7 @@ OPTIONS = {
         "zstd": {"-q", "-T0", "-c"},
     },
     "exitrd.py": {"mount": {"--rbind", "-o"}},
+    "fat.py": {"mcopy": {"-i", "-n"}, "mdir": {"-b", "-i"}},  # mtools 4.0.18
     "foreign_root.py": {
         "unshare": {"--fork", "--ipc", "--kill-child", "--mount-proc", "--net", "--pid", "--uts"},
     },
@@ -161,6 +162,11 @@ OPTIONS = {
     # util-linux 2.33 has --pdeathsig: for `convert` alone, whose documentation says so
     "mounts.py": {"mount": {"-o", "-t"}, "setpriv": {"--pdeathsig"}},
     "partition_table.py": {"sfdisk": {"--json", "--no-reread", "--quiet"}},
+    "portable_executable.py": {
+        "objcopy": {"--only-section", "--output-target"},
+        "objdump": {"--section-headers", "--wide"},
+        "pesign": {"--hash", "--in"},
+    },
     "process.py": {"ulimit": {"-l"}},
     "programs.py": {"findmnt": {"--target"}, "ls": {"-l"}, "sed": {"-i"}},
     "qrcode.py": {"qrencode": {"--output", "--type"}},
@@ -169,5 +175,5 @@ OPTIONS = {
 """What the modules of cryptpilot_boot/system give to programs, or have a person give them, by the manual of each.
 
 util-linux 2.32 (its blkid has short options only), cryptsetup 2.2, device-mapper 1.02, systemd 239, dracut 049,
-e2fsprogs 1.45, xfsprogs 5.0, dosfstools 4.1, coreutils 8.30, zstd 1.4.
+e2fsprogs 1.45, xfsprogs 5.0, dosfstools 4.1, coreutils 8.30, zstd 1.4, binutils 2.30, pesign 0.112.
 """

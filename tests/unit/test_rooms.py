@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "cryptpilot_boot"
-ROOMS = ["cli", "commands", "convert", "boot", "volume", "keys", "config", "system"]
+ROOMS = ["cli", "commands", "convert", "measure", "boot", "volume", "keys", "config", "system"]
 BASE = {"errors", "passphrase", "log", "steps"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

@@ -1,0 +1,95 @@
+"""Reading what is measured out of an image, which is only read, and not mounted."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.measure import gpt, unified
+from cryptpilot_boot.system import disk_image, fat, partition_table, workplace
+from cryptpilot_boot.system import portable_executable as pe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptpilot_boot.system.partition_table import Table
+
+_ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+_FORMATS = (disk_image.RAW, "qcow2")
+_HEAD = 1 << 20  # bytes: more than any table takes
+_IN_MEMORY = Path("/run")
+
+
+def found(source: Path) -> unified.Found:
+    """Read an image. Raises CryptpilotError for one that has no EFI system partition with a program for UEFI."""
+    image = disk_image.facts(source)
+    if image.format not in _FORMATS or image.parts:
+        what = f"needs {image.parts[0]}" if image.parts else f"is {image.format}"
+        raise CryptpilotError(
+            f"{source}: cannot be measured: {what}", f"formats that are read: {', '.join(_FORMATS)}; see qemu-img"
+        )
+    with _place(2 * _HEAD) as work:
+        head, table = _table(source, image, work)
+    esp = _esp(source, table)
+    start, size = (value * partition_table.SECTOR for value in (esp.start, esp.size))
+    # the partition, the program, its kernel
+    with _place(3 * size) as work:
+        disk_image.extract(source, image.format, start, size, work / "esp")
+        files = fat.files(work / "esp")
+        if unified.LOADER.lower() not in [path.lower() for path in files]:
+            raise CryptpilotError(
+                f"{source}: its EFI system partition has no {unified.LOADER}", "it boots by BIOS, or by an entry"
+            )
+        fat.copy(work / "esp", unified.LOADER, work / "program")
+        return _program(work, tuple(files), gpt.measured(head, len(table.partitions)))
+
+
+def _table(source: Path, image: disk_image.Facts, work: Path) -> tuple[bytes, Table]:
+    path = work / "head"
+    disk_image.extract(source, image.format, 0, min(_HEAD, image.size), path)
+    head = path.read_bytes()
+    with path.open("r+b") as file:
+        file.truncate(image.size)  # sfdisk has it that the disk ends there
+    table = partition_table.read(path)
+    if table is None or (table.label, table.sector) != ("gpt", partition_table.SECTOR):
+        what = "has no partition table" if table is None else f"has a partition table of kind {table.label}"
+        raise CryptpilotError(f"{source}: cannot be measured: {what}", "only GPT with sectors of 512 bytes is known")
+    return head, table
+
+
+def _esp(source: Path, table: Table) -> partition_table.Partition:
+    esps = [one for one in table.partitions if one.type == _ESP]
+    if len(esps) != 1:
+        raise CryptpilotError(
+            f"{source}: cannot be measured: it has {len(esps)} EFI system partitions", "one is needed, for UEFI"
+        )
+    return esps[0]
+
+
+def _program(work: Path, files: tuple[str, ...], table: bytes) -> unified.Found:
+    path = work / "program"
+    sections = pe.sections(path)
+    if sections is None:
+        raise CryptpilotError(f"{unified.LOADER} is no program for UEFI")
+    names = tuple(name for name, _ in sections)
+    contents = {}
+    for name in unified.sections_to_read(names):
+        target = work / "section"
+        if names.count(name) == 1:
+            pe.extract(path, name, dict(sections)[name], target)
+            contents[name] = target.read_bytes()
+            target.unlink()
+    kernel: dict[str, str] = {}
+    if contents.get(".linux"):
+        (work / "kernel").write_bytes(contents[".linux"])
+        kernel = pe.authenticode(work / "kernel")
+    return unified.Found(pe.authenticode(path), names, contents, kernel, files, table)
+
+
+@contextlib.contextmanager
+def _place(needed: int) -> Iterator[Path]:
+    """Give a directory: an initrd can hold client keys."""
+    with workplace.private_directory(needed, in_memory=workplace.is_writable(_IN_MEMORY)) as work:
+        yield work

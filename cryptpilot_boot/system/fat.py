@@ -1,0 +1,27 @@
+"""File systems of EFI system partitions, in files: nothing is mounted.
+
+Uses: mdir, mcopy (mtools).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.system.run import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_ROOT = "::"
+
+
+def files(image: Path) -> list[str]:
+    """Return the paths of all files, as "/EFI/BOOT/BOOTX64.EFI", sorted."""
+    _, text = run(["mdir", "-/", "-b", "-i", str(image), f"{_ROOT}/"])
+    paths = [line[len(_ROOT) :] for line in text.splitlines() if line.startswith(_ROOT)]
+    return sorted(path for path in paths if not path.endswith("/"))
+
+
+def copy(image: Path, path: str, target: Path) -> None:
+    """Copy a file out. path: as of `files`, in upper or lower case; target: a new file."""
+    run(["mcopy", "-n", "-i", str(image), f"{_ROOT}{path}", str(target)])

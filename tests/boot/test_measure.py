@@ -1,0 +1,160 @@
+"""What `image measure` computes is what a machine's TPM holds once it has booted that image, through OVMF."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import qemu
+from tests.lab.disk import Disk, blank_disk
+from tests.lab.run import run
+from tests.lab.tree import SHARE, in_chroot, kernel, kernel_release, root_tree
+
+INIT = Path(__file__).parents[1] / "lab/measured.c"
+STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+UKIFY = ("systemd-ukify", "systemd-boot-efi", "binutils")
+COMMAND_LINE = b"console=ttyS0 panic=-1 quiet"
+OS_RELEASE = b'ID=lab\nNAME="Lab"\n'
+ESP_START, ESP_SIZE = 1 << 20, 60 << 20
+ALIGNMENT = 4096
+BANKS = ("sha256", "sha384")
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a unified image is made. release: whose kernel and stub; signed: whether it has a signature."""
+
+    release: str
+    command_line: bytes = COMMAND_LINE
+    signed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.release}{'-signed' if self.signed else ''}"
+
+
+ROWS = (
+    # systemd-stub 252, Linux 6.1; of an odd size, which a signature makes even
+    Row("bookworm", signed=True),
+    # 257, 6.12; it takes blanks from both ends, and adds to the initrd
+    Row("trixie", b" console=ttyS0  panic=-1\tquiet \n\0"),
+)
+
+
+@pytest.mark.parametrize(
+    "row", [ROWS[0], pytest.param(ROWS[1], marks=pytest.mark.matrix)], ids=[str(row) for row in ROWS]
+)
+def test_a_machine_has_measured_what_was_computed(row: Row, tmp_path: Path) -> None:
+    image = make_disk(make_unified(row, tmp_path), tmp_path)
+    expected = measure(image)
+    assert expected["refused"] == {}
+    machine = qemu.Machine(None, None, "", (Disk(image, "system"),), memory_mb=1024, uefi=True, tpm=True, snapshot=True)
+    console = qemu.boot(machine, timeout=200, log=tmp_path / "console.log").check().console
+    for bank in BANKS:
+        found = re.findall(rf"^PCR {bank} (\d+) ([0-9A-F]+)$", console, re.MULTILINE)
+        values = {number: value.lower() for number, value in found}
+        assert len(values) == 24
+        assert expected["pcrs"][bank] == {number: values[number] for number in ("4", "5", "9", "11", "12")}
+    # and the log tells the same of each event, in the same order within a register
+    events = logged("".join(re.findall(r"^LOG ([0-9a-f]+)$", console, re.MULTILINE)))
+    for pcr in (4, 5, 9, 11):
+        computed = [{bank: one[bank] for bank in BANKS} for one in expected["events"] if one["pcr"] == pcr]
+        assert computed == [digests for number, digests in events if number == pcr]
+
+
+def make_unified(row: Row, work: Path) -> Path:
+    """Make a unified kernel image whose init says what the TPM holds."""
+    tree = root_tree(row.release, UKIFY if row.release == "trixie" else ())
+    share = work / "share"
+    share.mkdir()
+    shutil.copy(kernel(tree), share / "linux")
+    (share / "cmdline").write_bytes(row.command_line)
+    (share / "osrel").write_bytes(OS_RELEASE)
+    (share / "uname").write_text(kernel_release(tree))
+    run(["gcc", "-O1", "-static", "-o", work / "init", INIT])
+    archive = subprocess.run(
+        ["cpio", "--create", "--format=newc", "--quiet"], input=b"init\n", cwd=work, capture_output=True, check=True
+    )
+    (share / "initrd").write_bytes(archive.stdout)
+    target = share / "unified.efi"
+    if row.release == "trixie":
+        parts = [f"--{name}={SHARE}/{file}" for name, file in (("linux", "linux"), ("initrd", "initrd"))]
+        parts += [f"--{name}=@{SHARE}/{file}" for name, file in (("cmdline", "cmdline"), ("os-release", "osrel"))]
+        release = f"--uname={kernel_release(tree)}"
+        in_chroot(tree, ["ukify", "build", *parts, release, f"--output={SHARE}/unified.efi"], share=share)
+    else:
+        add_sections(share, target)
+    return sign(target, work) if row.signed else target
+
+
+def add_sections(share: Path, target: Path) -> None:
+    """Do as systemd-stub(7) of releases without ukify says."""
+    headers = run(["objdump", "--section-headers", STUB])
+    found = re.findall(r"^ +\d+ \S+ +([0-9a-f]+)  ([0-9a-f]+)", headers, re.MULTILINE)
+    end = max(int(size, 16) + int(start, 16) for size, start in found)
+    options = []
+    for name in ("osrel", "cmdline", "uname", "initrd", "linux"):
+        end = -(-end // ALIGNMENT) * ALIGNMENT
+        options += ["--add-section", f".{name}={share / name}", "--change-section-vma", f".{name}={end:#x}"]
+        end += (share / name).stat().st_size
+    run(["objcopy", *options, STUB, target])
+
+
+def sign(program: Path, work: Path) -> Path:
+    """Put a signature on a program, by a key that nothing trusts: Secure Boot is off."""
+    key, certificate = work / "key", work / "certificate"
+    request = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=lab")
+    run([*request, "-keyout", key, "-out", certificate])
+    target = program.with_name("signed.efi")
+    run(["sbsign", "--key", key, "--cert", certificate, "--output", target, program])
+    return target
+
+
+def make_disk(program: Path, work: Path) -> Path:
+    """Make a disk whose EFI system partition holds a program that firmware starts."""
+    disk = blank_disk(work / "disk.img", ESP_START + ESP_SIZE + (1 << 20))
+    row = f"start={ESP_START // 512}, size={ESP_SIZE // 512}, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+    run(["sfdisk", "--quiet", disk], stdin=f"label: gpt\n1 : {row}\n")
+    place = f"{disk}@@{ESP_START}"
+    run(["mformat", "-i", place, "-F", "-T", str(ESP_SIZE // 512), "::"])
+    run(["mmd", "-i", place, "::/EFI", "::/EFI/BOOT"])
+    run(["mcopy", "-i", place, program, "::/EFI/BOOT/BOOTX64.EFI"])
+    return disk
+
+
+def measure(image: Path) -> dict[str, Any]:
+    """Return what the command says of an image."""
+    command = [sys.executable, "-m", "cryptpilot_boot", "image", "measure", str(image), "--json"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+def logged(text: str) -> list[tuple[int, dict[str, str]]]:
+    """Read an event log: the register and the digests of each event, but for the first, which tells of the log."""
+    raw = bytes.fromhex(text)
+    algorithms = {0x0B: ("sha256", 32), 0x0C: ("sha384", 48), 0x04: ("sha1", 20), 0x0D: ("sha512", 64)}
+
+    def number(at: int, size: int = 4) -> int:
+        return int.from_bytes(raw[at : at + size], "little")
+
+    at = 32 + number(28)
+    events = []
+    while at < len(raw):
+        pcr, count = number(at), number(at + 8)
+        at += 12
+        digests = {}
+        for _ in range(count):
+            name, size = algorithms[number(at, 2)]
+            digests[name] = raw[at + 2 : at + 2 + size].hex()
+            at += 2 + size
+        at += 4 + number(at)
+        events.append((pcr, {bank: digests[bank] for bank in BANKS}))
+    return events
