@@ -28,6 +28,13 @@ def add_convert(commands: Any) -> None:
         help="the value of the volume's secret, where its provider cannot be asked",
     )
     one.add_argument("--recovery-key", action="store_true", help="enroll a recovery key, and print it")
+    one.add_argument(
+        "--uki",
+        action="store_true",
+        help="boot by a unified kernel image, whose measurements can be computed, in place of GRUB; UEFI only",
+    )
+    one.add_argument("--uki-key", type=Path, metavar="FILE", help="sign it with this key, PEM")
+    one.add_argument("--uki-cert", type=Path, metavar="FILE", help="the certificate of that key, PEM")
     one.add_argument("--dry-run", action="store_true", help="say what would be made, and write no image")
     one.set_defaults(parser=one, command="convert", needs_all_files=True)
 
@@ -58,9 +65,17 @@ def convert(config: Config, arguments: argparse.Namespace) -> bool:
     # nothing at boot needs them
     from cryptpilot_boot.cli import keys
     from cryptpilot_boot.commands import convert as command
+    from cryptpilot_boot.convert.plan import Unified
 
+    key, certificate = (path and path.absolute() for path in (arguments.uki_key, arguments.uki_cert))
+    if bool(key) != bool(certificate) or (key and not arguments.uki):
+        arguments.parser.error("--uki-key and --uki-cert go together, and with --uki")
     options = command.Options(
-        arguments.volume, arguments.secret_file, recovery_key=arguments.recovery_key, dry_run=arguments.dry_run
+        arguments.volume,
+        arguments.secret_file,
+        recovery_key=arguments.recovery_key,
+        dry_run=arguments.dry_run,
+        unified=Unified(key, certificate) if arguments.uki else None,
     )
     # the key is alone on standard output
     say = terminal.complain if arguments.recovery_key else terminal.tell

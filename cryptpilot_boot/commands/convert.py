@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, log
 from cryptpilot_boot.commands.key import passphrase_of
 from cryptpilot_boot.commands.select import select
-from cryptpilot_boot.convert import build, look, payload, plan
+from cryptpilot_boot.convert import build, look, payload, plan, unify
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, printable
 from cryptpilot_boot.keys import given
 from cryptpilot_boot.passphrase import Passphrase
@@ -34,13 +34,15 @@ Ask = Callable[[], Passphrase]
 class Options:
     """What is to be done. volume: its name. secret: a file with the secret, None to ask the key provider.
 
-    recovery_key: whether the volume gets one. dry_run: say what would be made, and write nothing.
+    recovery_key: whether the volume gets one. dry_run: say what would be made, and write nothing. unified: how it boots
+    by a unified kernel image, None for GRUB alone.
     """
 
     volume: str
     secret: Path | None = None
     recovery_key: bool = False
     dry_run: bool = False
+    unified: plan.Unified | None = None
 
 
 def convert(
@@ -59,6 +61,8 @@ def convert(
     _require_paths(source, target)
     _require_free_name(config, one)
     payload.require_installed()
+    if options.unified:
+        unify.require_programs(options.unified)
     process.lock_memory()
     mounts.keep_private()
     before = _version(source)
@@ -69,7 +73,7 @@ def convert(
             drafts.remove_leftovers(target, ("source", "image", *_FORMATS.values()))
             place = work.enter_context(_workplace())
             with log.timed("read-image", one.volume):
-                opened, planned = _planned(source, target, one, place, work)
+                opened, planned = _planned(source, target, one, place, work, options.unified)
             for line in planned.lines:
                 say(f"{one.volume}: {line}")
             if options.dry_run:
@@ -90,7 +94,12 @@ def convert(
 
 
 def _planned(
-    source: Path, target: Path, one: Volume, work: Path, stack: contextlib.ExitStack
+    source: Path,
+    target: Path,
+    one: Volume,
+    work: Path,
+    stack: contextlib.ExitStack,
+    unified: plan.Unified | None,
 ) -> tuple[look.Opened, plan.Plan]:
     """Look into an image, which stays open, and decide what becomes of it."""
     image = disk_image.facts(source)
@@ -100,7 +109,7 @@ def _planned(
         raw = stack.enter_context(drafts.opened(target, "source")).reach
         disk_image.convert(source, image.format, raw, disk_image.RAW)
     opened = stack.enter_context(look.opened(raw, str(source)))
-    return opened, plan.make(look.found(image, opened, work), one, opened.roles)
+    return opened, plan.make(look.found(image, opened, work), one, opened.roles, unified)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log, volume
-from cryptpilot_boot.convert import grub, mending, payload
+from cryptpilot_boot.convert import grub, mending, payload, unify
 from cryptpilot_boot.convert.look import partition
 from cryptpilot_boot.errors import CryptpilotError, printable
 from cryptpilot_boot.system import block, clone, cryptsetup, drafts, foreign_tools, luks_header, mkfs, partition_table
@@ -148,7 +148,7 @@ def _mounted(planned: Plan, disk: str, mapper: str, work: Path) -> Iterator[Root
         boot_kind = "ext4" if planned.new_boot else planned.kinds[planned.boot]
         options = (*_WRITABLE, *clone.KINDS[boot_kind].options)
         stack.enter_context(mounted(boot, path / "boot", boot_kind, options))
-        if planned.loader and planned.esp:
+        if (planned.loader or planned.unified) and planned.esp:
             root.make_directory("/boot/efi")
             if not root.is_directory("/boot/efi"):
                 raise CryptpilotError("/boot/efi in the image is a link", "make it a directory")
@@ -187,6 +187,10 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
             f" not {one.mapper_path} from its initrd",
             "see what is in /etc/default/grub and /etc/grub.d of the image",
         )
+    if planned.unified:
+        with log.timed("unify", one.volume):
+            configuration = root.text(grub.CONFIGURATION)
+            unify.install(root, configuration, root.place("/boot/efi"), planned.unified)
 
 
 def enroll(planned: Plan, draft: Draft, ask: Ask, show: Callable[[Passphrase], None]) -> None:

@@ -20,6 +20,7 @@ from cryptpilot_boot.volume.initialize import device_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.convert.facts import Content, Found, System
@@ -34,6 +35,8 @@ LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 
 DRACUT = "/usr/bin/dracut"
 CRYPTSETUP = "/usr/sbin/cryptsetup"
+STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+"""What starts a kernel with its initrd and command line: systemd-stub(7)."""
 DRACUT_NETWORK = "/usr/lib/dracut/modules.d/40network"
 PLATFORMS = {BIOS_BOOT: "i386-pc", ESP: "x86_64-efi"}
 # What a system has to have, and what to do where it has not.
@@ -51,7 +54,7 @@ _UNKNOWN = {
     "/etc/kernel/install.conf": "kernel-install's layouts are not known so far",
 }
 LOOKED_FOR = (
-    *(*_NEEDED, *_UNKNOWN, grub.INSTALL, DRACUT_NETWORK),
+    *(*_NEEDED, *_UNKNOWN, grub.INSTALL, DRACUT_NETWORK, STUB),
     *(f"/usr/lib/grub/{platform}" for platform in PLATFORMS.values()),
 )
 PLAIN_DIRECTORIES = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
@@ -86,13 +89,22 @@ class Roles:
 
 
 @dataclasses.dataclass(frozen=True)
+class Unified:
+    """That there is to be a unified kernel image. key, certificate: to sign it with, PEM; None for no signature."""
+
+    key: Path | None = None
+    certificate: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """What an image becomes.
 
     table, size: of the new one, size in bytes. root, boot, bios, esp: numbers of partitions. new_boot: whether /boot
     gets one of its own. kinds: file systems by partition, of those that are copied as such. volume: what is made of
     the root's partition, dev included. loader: commands that install the boot loader, {disk} for the whole disk.
-    used: bytes that are copied, at most. whole: what else is copied, block by block.
+    used: bytes that are copied, at most. whole: what else is copied, block by block. unified: whether it boots by a
+    unified kernel image.
     """
 
     table: Table
@@ -110,6 +122,7 @@ class Plan:
     whole: tuple[int, ...]
     esp: int | None
     boot_code: bool
+    unified: Unified | None = None
 
     @property
     def lines(self) -> list[str]:
@@ -172,7 +185,7 @@ def roles(table: Table, contents: Mapping[int, Content]) -> Roles:
     return Roles(tuple(found[""]), *(next(iter(found[kind]), None) for kind in (BIOS_BOOT, ESP)))
 
 
-def make(found: Found, volume: Volume, loaders: Roles) -> Plan:
+def make(found: Found, volume: Volume, loaders: Roles, unified: Unified | None = None) -> Plan:
     """Decide what an image becomes. Raises CryptpilotError when that is not known."""
     system = found.system
     boot = _boot(found, loaders, volume)
@@ -181,6 +194,8 @@ def make(found: Found, volume: Volume, loaders: Roles) -> Plan:
     for number, fault in sorted(found.faults.items()):
         require_sound(number, fault)
     _require_root_room(found, moved=boot is None)
+    if unified:
+        _require_unified(system, loaders)
     if boot is not None:
         _require_boot_room(found)
     laid = _Layout(found, volume, boot)
@@ -200,6 +215,7 @@ def make(found: Found, volume: Volume, loaders: Roles) -> Plan:
         whole=tuple(number for number in (loaders.bios, loaders.esp) if number is not None),
         esp=loaders.esp,
         boot_code=loaders.bios is not None,
+        unified=unified,
     )
 
 
@@ -254,6 +270,13 @@ def _require_system(system: System) -> None:
         raise refused("it resumes from hibernation (resume= on the kernel command line)", "remove that first")
     if re.search(r"^[^#]*\b(root|rootflags)=", system.loader_settings, re.MULTILINE):
         raise refused("/etc/default/grub in it sets root= for the kernel by itself", "remove that first")
+
+
+def _require_unified(system: System, loaders: Roles) -> None:
+    if loaders.esp is None:
+        raise refused("it has no EFI system partition, which a unified kernel image is started from")
+    if STUB not in system.present:
+        raise refused(f"{system.name} in it has no {STUB}", "install systemd-boot-efi in it")
 
 
 def _require_volume(volume: Volume, found: Found) -> None:

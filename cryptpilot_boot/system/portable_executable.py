@@ -1,6 +1,7 @@
 """UEFI programs: what sections they have, and the digest by which firmware knows them.
 
-Uses: objdump, objcopy (binutils), pesign. Source: PE format; Windows Authenticode Portable Executable Signature Format.
+Uses: objdump, objcopy (binutils), pesign, sbsign (sbsigntool). Source: PE format; Windows Authenticode Portable
+Executable Signature Format.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from cryptpilot_boot.errors import CryptpilotError, ProgramError
 from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _SECTION = re.compile(r"\s*\d+ (\S+)\s+([0-9a-f]{8,16})  [0-9a-f]{8,16}  [0-9a-f]{8,16}  [0-9a-f]{8}  2\*\*\d+.*")
@@ -22,6 +24,8 @@ _HEADER_AT = 0x3C
 _OPTIONAL = 24
 _CHECKSUM = 64
 _DIRECTORY = {0x10B: 128, 0x20B: 144}
+_PLACE = re.compile(r"\s*\d+ \S+\s+([0-9a-f]{8,16})  ([0-9a-f]{8,16}) ")
+_PAGE = 4096
 _KIND = re.compile(r".*:\s+file format (pei-x86-64|pei-i386)\s*")
 
 
@@ -42,6 +46,26 @@ def parse_sections(text: str) -> list[tuple[str, int]] | None:
     if not any(_KIND.fullmatch(line) for line in lines):
         return None
     return [(found[1], int(found[2], 16)) for line in lines if (found := _SECTION.fullmatch(line))]
+
+
+def add_sections(path: Path, parts: Sequence[tuple[str, Path]], target: Path) -> None:
+    """Write a program with more sections to a new file. parts: their names, and files with their content."""
+    _, text = run(["objdump", "--section-headers", "--wide", str(path)])
+    places = [_PLACE.match(line) for line in text.splitlines()]
+    end = max((int(found[1], 16) + int(found[2], 16) for found in places if found), default=0)
+    if not end:
+        raise CryptpilotError(f"{path.name} is no program for UEFI")
+    words = []
+    for name, content in parts:
+        end = -(-end // _PAGE) * _PAGE
+        words += ["--add-section", f"{name}={content}", "--change-section-vma", f"{name}={end:#x}"]
+        end += content.stat().st_size
+    run(["objcopy", *words, str(path), str(target)])
+
+
+def sign(path: Path, key: Path, certificate: Path, target: Path) -> None:
+    """Write a program with a signature to a new file. key, certificate: PEM. Raises ProgramError."""
+    run(["sbsign", "--key", str(key), "--cert", str(certificate), "--output", str(target), str(path)])
 
 
 def extract(path: Path, name: str, size: int, target: Path) -> None:

@@ -46,27 +46,41 @@ LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 
 @dataclass(frozen=True)
 class Stock:
-    """A layout. kind: of the root's file system; boot: of /boot's, "" where that is inside the root."""
+    """A layout. kind: of the root's file system; boot: of /boot's, "" where that is inside the root.
+
+    unified: whether there is what a unified kernel image takes, and room for it.
+    """
 
     kind: str = "ext4"
     boot: str = "ext4"
     root_mb: int = 640
+    unified: bool = False
 
     def __str__(self) -> str:
-        return f"{self.kind}-boot-{'apart' if self.boot else 'inside'}"
+        return f"{self.kind}-boot-{'apart' if self.boot else 'inside'}{'-unified' if self.unified else ''}"
+
+    @property
+    def esp_mb(self) -> int:
+        """Return the MiB of the EFI system partition."""
+        return 124 if self.unified else 16
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Return what its tree has beside the usual packages."""
+        return (*PACKAGES, "systemd-boot-efi") if self.unified else PACKAGES
 
     @property
     def table(self) -> str:
         """Return what sfdisk is told."""
-        rows = [f"14 : start=2048, size=1MiB, type={BIOS_BOOT}", f"15 : size=16MiB, type={ESP}"]
+        rows = [f"14 : start=2048, size=1MiB, type={BIOS_BOOT}", f"15 : size={self.esp_mb}MiB, type={ESP}"]
         rows += [f'2 : size=160MiB, type={LINUX}, name="boot"'] if self.boot else []
         rows += [f"1 : size={self.root_mb}MiB, type={ROOT}"]
         return "\n".join(["label: gpt", *rows])
 
 
-def system(destination: Path) -> Path:
+def system(stock: Stock, destination: Path) -> Path:
     """Make the tree that stock images hold: Debian 12 with a kernel, dracut, cryptsetup and GRUB, and an initrd."""
-    tree = clone(root_tree("bookworm", PACKAGES), destination)
+    tree = clone(root_tree("bookworm", stock.packages), destination)
     modules = tree / "usr/lib/modules" / kernel_release(tree)
     kept = modules / "kept"
     for path in [path for pattern in (*MODULES, *FIRMWARE_MODULES) for path in (modules / "kernel").glob(pattern)]:
@@ -125,7 +139,7 @@ ACL = struct.pack("<I", 2) + b"".join(
 
 def make(stock: Stock, archive: Path, tree: Path, path: Path) -> None:
     """Make an image at `path` from an archive of `system`, with a tree's programs."""
-    blank_disk(path, (stock.root_mb + (160 if stock.boot else 0) + 20) << 20)
+    blank_disk(path, (stock.root_mb + (160 if stock.boot else 0) + stock.esp_mb + 4) << 20)
     boot = f"mkfs.{stock.boot} -q /dev/mapper/boot" if stock.boot else ""
     nodes = {"1": "root", "15": "esp", **({"2": "boot"} if stock.boot else {})}
     script = f"""
@@ -166,11 +180,12 @@ def image(stock: Stock) -> Path:
     """Return an image, shared and cached: not to be changed."""
     tree = root_tree("bookworm", PACKAGES)
     recipe = [Path(__file__).read_text(), fingerprint(Path(machines.__file__).with_name("guest")), tree.name]
+    recipe += stock.packages
 
     def make_archive_of_system(path: Path) -> None:
         work = path.with_suffix(".work")
         run(["rm", "-rf", work])
-        run(["tar", "-C", system(work), *TAR, "--sparse", "-cf", path, "."])
+        run(["tar", "-C", system(stock, work), *TAR, "--sparse", "-cf", path, "."])
         run(["rm", "-rf", work])
 
     archive = cached("stock-archive", recipe, make_archive_of_system)

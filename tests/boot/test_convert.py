@@ -6,13 +6,14 @@ Converting takes what user-mode Linux has: device-mapper, and loop devices with 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import machines
 from tests.boot import stock
 from tests.boot.stock import Stock
+from tests.boot.test_measure import logged, measure
 from tests.boot.test_root import require_no_secret
 from tests.lab import qemu
 from tests.lab.disk import Disk, sha256
@@ -45,6 +46,7 @@ class Row:
     stock: Stock
     uefi: bool = False
     integrity: bool = False
+    options: str = ""
 
     def __str__(self) -> str:
         words = [str(self.stock), "uefi" if self.uefi else "bios", "integrity" if self.integrity else ""]
@@ -59,13 +61,14 @@ ROWS = (
     Row(Stock("xfs", "ext4"), uefi=True),
     Row(Stock("xfs", "")),
     Row(Stock("ext4", ""), integrity=True),
+    Row(Stock("ext4", "ext4", unified=True), uefi=True, options="--uki"),
 )
 
 
 @pytest.fixture(scope="module")
 def converter(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
     """A machine that converts images."""
-    return machines.installed_tree(tmp_path_factory.mktemp("converter") / "tree", stock.PACKAGES)
+    return machines.installed_tree(tmp_path_factory.mktemp("converter") / "tree", (*stock.PACKAGES, "binutils"))
 
 
 @dataclass(frozen=True)
@@ -122,14 +125,43 @@ diff /run/in.list /run/out.list | sed -n 's/^[<>] \\([^\\t]*\\)\\t.*/\\1/p' | so
 """
 
 
+TPM = "/sys/class/tpm/tpm0/pcr-sha256"
+REPORT_TPM = f"""
+loop=$(losetup --find --show --partscan {SHARE}/in.img)
+mount ${{loop}}p1 /mnt
+mkdir /mnt/etc/systemd/system/lab-report.service.d
+cat > /mnt/etc/systemd/system/lab-report.service.d/tpm.conf << 'END'
+[Service]
+ExecStartPre=/bin/sh -c 'mkdir -p /run/lab-report; cd {TPM}; grep "" 4 5 9 12 > /run/lab-report/registers; \\
+    od -An -v -tx1 /sys/kernel/security/tpm0/binary_bios_measurements > /run/lab-report/measurements'
+END
+umount /mnt
+losetup -d $loop
+"""
+"""Shell lines that have a system report what its TPM holds."""
+
+
+def require_measured(expected: dict[str, Any], report: dict[str, str]) -> None:
+    """Fail unless a system's TPM holds what was computed. PCR 11 it extends itself, which the log does not have."""
+    values = dict(line.split(":") for line in report["registers"].splitlines())
+    assert expected["refused"] == {}
+    for number, value in values.items():
+        assert expected["pcrs"]["sha256"][number] == value.lower()
+    computed = [one["sha256"] for one in expected["events"] if one["pcr"] == 11]
+    events = logged("".join(report["measurements"].split()))
+    assert computed == [digests["sha256"] for number, digests in events if number == 11]
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_a_converted_image_boots_by_its_boot_loader_from_kms(
     row: Row, workshop: Workshop, network: Namespace, tmp_path: Path
 ) -> None:
     original = workshop.image(row.stock)
+    if row.stock.unified:
+        workshop.run(REPORT_TPM).check()
     before = sha256(original)
-    result = workshop.run(f"{CONVERT}\n{LEFT_BEHIND}\n{COMPARE}", integrity=row.integrity).check()
+    result = workshop.run(f"{CONVERT} {row.options}\n{LEFT_BEHIND}\n{COMPARE}", integrity=row.integrity).check()
     assert sha256(original) == before
     said, rest = result.stdout.split("== left behind\n")
     assert f"root: {SHARE}/out.img is converted" in said
@@ -153,7 +185,10 @@ def require_booted(row: Row, workshop: Workshop, network: Namespace, work: Path)
     site.forget_requests()
     report_disk = machines.report_disk(work / "report.img")
     disks = (Disk(workshop.share / "out.img", "system"), report_disk)
-    machine = qemu.Machine(None, None, "", disks, netns=network, uefi=row.uefi)
+    unified = row.stock.unified
+    # of which nothing is written back: what is measured is measured of the image as it was made
+    expected = measure(disks[0].path) if unified else {}
+    machine = qemu.Machine(None, None, "", disks, netns=network, uefi=row.uefi, tpm=unified)
     with machines.running_kms(site, network):
         console = qemu.boot(machine, timeout=600, log=work / "console.log").check().console
     report = machines.read_report(report_disk)
@@ -164,6 +199,8 @@ def require_booted(row: Row, workshop: Workshop, network: Namespace, work: Path)
     assert mounts["/boot"][0].startswith("/dev/vda")
     assert mounts["/boot/efi"][2] == "vfat"
     assert report["failed"] == ""
+    if unified:
+        require_measured(expected, report)
     require_no_secret(site, {**report, "console": console})
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cryptpilot_boot.system import portable_executable as pe
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk
 from tests.lab.run import run
@@ -24,7 +25,6 @@ UKIFY = ("systemd-ukify", "systemd-boot-efi", "binutils")
 COMMAND_LINE = b"console=ttyS0 panic=-1 quiet"
 OS_RELEASE = b'ID=lab\nNAME="Lab"\n'
 ESP_START, ESP_SIZE = 1 << 20, 60 << 20
-ALIGNMENT = 4096
 BANKS = ("sha256", "sha384")
 
 
@@ -90,21 +90,10 @@ def make_unified(row: Row, work: Path) -> Path:
         release = f"--uname={kernel_release(tree)}"
         in_chroot(tree, ["ukify", "build", *parts, release, f"--output={SHARE}/unified.efi"], share=share)
     else:
-        add_sections(share, target)
+        # as `convert --uki` does it
+        names = ("osrel", "cmdline", "uname", "initrd", "linux")
+        pe.add_sections(STUB, [(f".{name}", share / name) for name in names], target)
     return sign(target, work) if row.signed else target
-
-
-def add_sections(share: Path, target: Path) -> None:
-    """Do as systemd-stub(7) of releases without ukify says."""
-    headers = run(["objdump", "--section-headers", STUB])
-    found = re.findall(r"^ +\d+ \S+ +([0-9a-f]+)  ([0-9a-f]+)", headers, re.MULTILINE)
-    end = max(int(size, 16) + int(start, 16) for size, start in found)
-    options = []
-    for name in ("osrel", "cmdline", "uname", "initrd", "linux"):
-        end = -(-end // ALIGNMENT) * ALIGNMENT
-        options += ["--add-section", f".{name}={share / name}", "--change-section-vma", f".{name}={end:#x}"]
-        end += (share / name).stat().st_size
-    run(["objcopy", *options, STUB, target])
 
 
 def sign(program: Path, work: Path) -> Path:
@@ -113,7 +102,7 @@ def sign(program: Path, work: Path) -> Path:
     request = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=lab")
     run([*request, "-keyout", key, "-out", certificate])
     target = program.with_name("signed.efi")
-    run(["sbsign", "--key", key, "--cert", certificate, "--output", target, program])
+    pe.sign(program, key, certificate, target)
     return target
 
 

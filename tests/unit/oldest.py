@@ -163,9 +163,10 @@ OPTIONS = {
     "mounts.py": {"mount": {"-o", "-t"}, "setpriv": {"--pdeathsig"}},
     "partition_table.py": {"sfdisk": {"--json", "--no-reread", "--quiet"}},
     "portable_executable.py": {
-        "objcopy": {"--only-section", "--output-target"},
+        "objcopy": {"--add-section", "--change-section-vma", "--only-section", "--output-target"},
         "objdump": {"--section-headers", "--wide"},
         "pesign": {"--hash", "--in"},
+        "sbsign": {"--cert", "--key", "--output"},
     },
     "process.py": {"ulimit": {"-l"}},
     "programs.py": {"findmnt": {"--target"}, "ls": {"-l"}, "sed": {"-i"}},
@@ -175,5 +176,5 @@ OPTIONS = {
 """What the modules of cryptpilot_boot/system give to programs, or have a person give them, by the manual of each.
 
 util-linux 2.32 (its blkid has short options only), cryptsetup 2.2, device-mapper 1.02, systemd 239, dracut 049,
-e2fsprogs 1.45, xfsprogs 5.0, dosfstools 4.1, coreutils 8.30, zstd 1.4, binutils 2.30, pesign 0.112.
+e2fsprogs 1.45, xfsprogs 5.0, dosfstools 4.1, coreutils 8.30, zstd 1.4, binutils 2.30, pesign 0.112, sbsigntool 0.9.
 """

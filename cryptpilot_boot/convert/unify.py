@@ -1,0 +1,110 @@
+"""A unified kernel image for a new system: of the kernel, initrd and command line that its boot loader would take."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.convert import plan
+from cryptpilot_boot.convert.plan import Unified
+from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system import portable_executable as pe
+from cryptpilot_boot.system import programs, workplace
+from cryptpilot_boot.system.block import readable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptpilot_boot.system.foreign_root import Root
+
+LOADER = "EFI/BOOT/BOOTX64.EFI"
+"""What firmware starts of a disk that it has no entry for; UEFI specification, 3.5.1.1."""
+
+_ENTRY = re.compile(r"^\s*linux(?:16|efi)?\s+(\S+)\s+(.*)$", re.MULTILINE)
+_KERNEL = re.compile(r"(?:/boot)?/vmlinuz-([A-Za-z0-9._+~-]+)")
+_PLAIN = re.compile(r"[A-Za-z0-9_./:=,@%+~-]+")
+_SPARE = 1 << 20  # bytes that are left on the EFI system partition
+
+
+def require_programs(wanted: Unified) -> None:
+    """Raise CryptpilotError where this machine has not what it takes to make one."""
+    needed = {"objcopy": "binutils", "objdump": "binutils", **({"sbsign": "sbsigntool"} if wanted.key else {})}
+    for program, package in needed.items():
+        if not programs.is_there(program):
+            raise CryptpilotError(f"a unified kernel image needs {program}, which is missing", f"install {package}")
+    for path in (wanted.key, wanted.certificate):
+        if path and not path.is_file():
+            raise CryptpilotError(f"{path}: no such file")
+
+
+def entry(configuration: str) -> tuple[str, str]:
+    """Return the release of the kernel that GRUB starts by default, and its command line. configuration: GRUB's.
+
+    Raises CryptpilotError for a command line that GRUB would change before it gives it to the kernel.
+    """
+    found = _ENTRY.search(configuration)
+    kernel = _KERNEL.fullmatch(found[1]) if found else None
+    if found is None or kernel is None:
+        raise CryptpilotError("GRUB's configuration names no kernel as Debian does", "see /boot/grub/grub.cfg in it")
+    words = found[2].split()
+    odd = [word for word in words if not _PLAIN.fullmatch(word)]
+    if odd:
+        raise CryptpilotError(
+            f"the kernel command line in it has {shlex.quote(odd[0])}, which GRUB may change", "see /etc/default/grub"
+        )
+    return kernel[1], " ".join(words)
+
+
+def install(root: Root, configuration: str, esp: Path, wanted: Unified) -> None:
+    """Put a unified kernel image in place of the program that firmware starts of an EFI system partition.
+
+    configuration: GRUB's, by which the kernel, its initrd and its command line are chosen; esp: where it is mounted.
+    Raises CryptpilotError.
+    """
+    release, line = entry(configuration)
+    kernel, image = (root.place(f"/boot/{name}-{release}") for name in ("vmlinuz", "initrd.img"))
+    # twice, for the signed one; the initrd can hold a client key
+    needed = 2 * (kernel.stat().st_size + image.stat().st_size)
+    with workplace.private_directory(needed, in_memory=True) as work:
+        for name, text in (("cmdline", line), ("uname", release)):
+            (work / name).write_text(text)
+        parts = (
+            (".osrel", root.place("/etc/os-release")),
+            (".cmdline", work / "cmdline"),
+            (".uname", work / "uname"),
+            (".initrd", image),
+            (".linux", kernel),
+        )
+        program = work / "unified.efi"
+        pe.add_sections(root.place(plan.STUB), parts, program)
+        if wanted.key and wanted.certificate:
+            pe.sign(program, wanted.key, wanted.certificate, work / "signed.efi")
+            program = work / "signed.efi"
+        _replace(program, _place(esp), esp)
+
+
+def _place(esp: Path) -> Path:
+    """Return where a program goes; directories that are there are taken in whichever case they are written."""
+    here = esp
+    for part in LOADER.split("/"):
+        same = [one for one in here.iterdir() if one.name.lower() == part.lower()] if here.is_dir() else []
+        here = same[0] if same else here / part
+    return here
+
+
+def _replace(program: Path, target: Path, esp: Path) -> None:
+    target.unlink(missing_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    needed, left = program.stat().st_size + _SPARE, workplace.room(esp)
+    if left < needed:
+        raise CryptpilotError(
+            f"the EFI system partition has {readable(left)} left, and a unified kernel image needs {readable(needed)}",
+            "enlarge it in the image",
+        )
+    with program.open("rb") as source, target.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+        os.fsync(file.fileno())
