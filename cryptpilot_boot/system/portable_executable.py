@@ -24,6 +24,7 @@ _HEADER_AT = 0x3C
 _OPTIONAL = 24
 _CHECKSUM = 64
 _DIRECTORY = {0x10B: 128, 0x20B: 144}
+_LINE = re.compile(r"\s*\d+ ")
 _PLACE = re.compile(r"\s*\d+ \S+\s+([0-9a-f]{8,16})  ([0-9a-f]{8,16}) ")
 _PAGE = 4096
 _KIND = re.compile(r".*:\s+file format (pei-x86-64|pei-i386)\s*")
@@ -45,7 +46,12 @@ def parse_sections(text: str) -> list[tuple[str, int]] | None:
     lines = text.splitlines()
     if not any(_KIND.fullmatch(line) for line in lines):
         return None
-    return [(found[1], int(found[2], 16)) for line in lines if (found := _SECTION.fullmatch(line))]
+    found = [_SECTION.fullmatch(line) for line in lines if _LINE.match(line)]
+    if None in found:
+        raise CryptpilotError(
+            "a program for UEFI has a section whose name is not known", "see: objdump --section-headers FILE"
+        )
+    return [(one[1], int(one[2], 16)) for one in found if one]
 
 
 def add_sections(path: Path, parts: Sequence[tuple[str, Path]], target: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from cryptpilot_boot.system import portable_executable as pe
 from tests.lab import qemu
-from tests.lab.disk import Disk, blank_disk
+from tests.lab.disk import Disk, blank_disk, sha256
 from tests.lab.run import run
 from tests.lab.tree import SHARE, in_chroot, kernel, kernel_release, root_tree
 
@@ -69,6 +69,36 @@ def test_a_machine_has_measured_what_was_computed(row: Row, tmp_path: Path) -> N
         assert computed == [digests for number, digests in events if number == pcr]
 
 
+def test_an_image_is_measured_in_either_format_and_what_is_in_the_way_is_refused(tmp_path: Path) -> None:
+    image = make_disk(make_unified(ROWS[0], tmp_path), tmp_path)
+    before, expected = sha256(image), measure(image)
+    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", image, tmp_path / "disk.qcow2"])
+    assert measure(tmp_path / "disk.qcow2") == expected
+    assert sha256(image) == before
+    place = f"{image}@@{ESP_START}"
+    run(["mmd", "-i", place, "::/loader", "::/loader/credentials"])
+    run(["mcopy", "-i", place, tmp_path / "share/cmdline", "::/loader/credentials/x.cred"])
+    said = measure(image, status=1)
+    assert sorted(said["refused"]) == ["12", "9"]
+    assert said["pcrs"]["sha256"] == {number: expected["pcrs"]["sha256"][number] for number in ("4", "5", "11")}
+    run(["mcopy", "-o", "-i", place, tmp_path / "share/linux", "::/EFI/BOOT/BOOTX64.EFI"])
+    assert sorted(measure(image, status=1)["refused"]) == ["11", "12", "4", "5", "9"]
+    refusals: tuple[tuple[list[Any], str], ...] = (
+        (["mcopy", "-o", "-i", place, tmp_path / "share/cmdline", "::/EFI/BOOT/BOOTX64.EFI"], "is no program for UEFI"),
+        (["mdel", "-i", place, "::/EFI/BOOT/BOOTX64.EFI"], "has no /EFI/BOOT/BOOTX64.EFI"),
+        (["sfdisk", "--quiet", "--part-type", image, "1", "0FC63DAF-8483-4772-8E79-3D69D8477DE4"], "has 0 EFI system"),
+        (
+            ["dd", "status=none", "if=/dev/zero", f"of={image}", "bs=1M", "count=1", "conv=notrunc"],
+            "has no partition table",
+        ),
+    )
+    for command, reason in refusals:
+        run(command)
+        done = ask(image)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert reason in done.stderr
+
+
 def make_unified(row: Row, work: Path) -> Path:
     """Make a unified kernel image whose init says what the TPM holds."""
     tree = root_tree(row.release, UKIFY if row.release == "trixie" else ())
@@ -118,10 +148,16 @@ def make_disk(program: Path, work: Path) -> Path:
     return disk
 
 
-def measure(image: Path) -> dict[str, Any]:
-    """Return what the command says of an image."""
+def ask(image: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
     command = [sys.executable, "-m", "cryptpilot_boot", "image", "measure", str(image), "--json"]
-    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+
+
+def measure(image: Path, *, status: int = 0) -> dict[str, Any]:
+    """Return what the command says of an image. status: how it has to end."""
+    done = ask(image)
+    assert (done.returncode, done.stderr) == (status, "")
     said: dict[str, Any] = json.loads(done.stdout)
     return said
 

@@ -270,6 +270,8 @@ Idx Name          Size      VMA               LMA               File off  Algn  
 def test_sections_are_read_as_objdump_has_them() -> None:
     assert pe.parse_sections(OBJDUMP) == [(".text", 0x1080E), (".osrel", 0x26)]
     assert pe.parse_sections(OBJDUMP.replace("pei-x86-64", "elf64-x86-64")) is None
+    with pytest.raises(CryptpilotError, match="not known"):
+        pe.parse_sections(OBJDUMP.replace(".osrel ", ".os rel"))
 
 
 @pytest.mark.parametrize("text", ["hash: {}\n", "{} /run/x/program\n", "x {}\n"])
