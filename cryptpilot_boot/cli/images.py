@@ -48,6 +48,9 @@ def add_image(commands: Any) -> None:
     )
     one.add_argument("image", type=Path, metavar="IMAGE", help="of a whole disk: raw or qcow2")
     one.add_argument("--json", action="store_true", help="print JSON for programs")
+    one.add_argument(
+        "--secure-boot", action="store_true", help="for firmware that has Secure Boot on, where PCR 4 is another"
+    )
     one.set_defaults(parser=one, command="image measure", needs_configuration=False)
 
 
@@ -57,7 +60,9 @@ def measure(_: Config, arguments: argparse.Namespace) -> bool:
     from cryptpilot_boot.commands import image_measure
 
     with terminal.progress():
-        return image_measure.measure(arguments.image.absolute(), as_json=arguments.json, say=terminal.say)
+        return image_measure.measure(
+            arguments.image.absolute(), secure_boot=arguments.secure_boot, as_json=arguments.json, say=terminal.say
+        )
 
 
 def convert(config: Config, arguments: argparse.Namespace) -> bool:

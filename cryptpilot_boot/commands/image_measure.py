@@ -25,13 +25,16 @@ _PARTS = (
 )
 
 
-def measure(source: Path, *, as_json: bool, say: Callable[[str], None]) -> bool:
-    """Print what has to be expected of an image; True when all of it can be said."""
+def measure(source: Path, *, secure_boot: bool, as_json: bool, say: Callable[[str], None]) -> bool:
+    """Print what has to be expected of an image; True when all of it can be said.
+
+    secure_boot: whether the firmware that boots it has it on.
+    """
     if not source.is_file():
         raise CryptpilotError(f"{source}: {'is no regular file' if source.exists() else 'no such image'}")
     found = look.found(source)
-    expected = unified.expected(found)
-    for line in [_as_json(found, expected)] if as_json else _as_table(found, expected):
+    expected = unified.expected(found, secure_boot=secure_boot)
+    for line in [_as_json(found, expected, secure_boot)] if as_json else _as_table(found, expected):
         say(line)
     return not expected.refused
 
@@ -71,7 +74,7 @@ def _described(section: str, found: Found) -> str:
     return f"{len(content)} bytes"
 
 
-def _as_json(found: Found, expected: Expected) -> str:
+def _as_json(found: Found, expected: Expected, secure_boot: bool) -> str:
     rtmrs, obstacle = expected.rtmrs()
     parts = {name.replace(" ", "_"): found.sections[at] for name, at in _PARTS if at in found.sections}
     digests = {
@@ -85,6 +88,7 @@ def _as_json(found: Found, expected: Expected) -> str:
             "kernel_release": stub.kernel_release(found.sections.get(stub.LINUX, b"")),
             "kernel_command_line": found.sections.get(stub.CMDLINE, b"").rstrip(b"\0").decode("utf-8", "replace"),
             "stub_version": stub.version(found.sections.get(stub.MAGIC, b"")),
+            "secure_boot": secure_boot,
             "digests": digests,
             "pcrs": {bank: expected.pcrs(bank) for bank in registers.BANKS},
             "refused": expected.refused,

@@ -74,8 +74,8 @@ def sections_to_read(names: Sequence[str]) -> list[str]:
     return [name for name in names if name in _KNOWN - stub.CODE]
 
 
-def expected(found: Found) -> Expected:
-    """Compute what registers become."""
+def expected(found: Found, *, secure_boot: bool = False) -> Expected:
+    """Compute what registers become. secure_boot: whether firmware has it on."""
     fault = _fault(found)
     version = stub.version(found.sections.get(stub.MAGIC, b""))
     if not fault and version not in stub.STUBS:
@@ -87,7 +87,10 @@ def expected(found: Found) -> Expected:
     release = stub.STUBS[version]
     refused = _refused(found, release)
     options = () if KERNEL_OPTIONS in refused else tuple(_kernel_events(found, release))
-    return Expected((*_firmware_events(found), *_stub_events(found, release), *options, *_end_events()), refused)
+    # with Secure Boot the stub has firmware take the kernel unchecked, and firmware does not measure it then
+    kernel = () if secure_boot else (Event(LOADED, f"kernel in {LOADER}", found.kernel),)
+    before = (*_firmware_events(found), *_stub_events(found, release), *kernel)
+    return Expected((*before, *options, *_end_events()), refused)
 
 
 def _fault(found: Found) -> str:
@@ -138,7 +141,6 @@ def _stub_events(found: Found, release: stub.Stub) -> Iterable[Event]:
             label = f"{name}\0".encode()
             yield of_bytes(UNIFIED, f"name of {name}", label, confidential=release.confidential)
             yield of_bytes(UNIFIED, name, found.sections[name], confidential=release.confidential)
-    yield Event(LOADED, f"kernel in {LOADER}", found.kernel)
 
 
 def _kernel_events(found: Found, release: stub.Stub) -> Iterable[Event]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,8 +19,12 @@ from tests.lab.disk import Disk, blank_disk, sha256
 from tests.lab.run import run
 from tests.lab.tree import SHARE, in_chroot, kernel, kernel_release, root_tree
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 INIT = Path(__file__).parents[1] / "lab/measured.c"
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+KEY = Path("/usr/share/ovmf/PkKek-1-snakeoil.key")
 UKIFY = ("systemd-ukify", "systemd-boot-efi", "binutils")
 COMMAND_LINE = b"console=ttyS0 panic=-1 quiet"
 OS_RELEASE = b'ID=lab\nNAME="Lab"\n'
@@ -30,14 +34,16 @@ BANKS = ("sha256", "sha384")
 
 @dataclass(frozen=True)
 class Row:
-    """How a unified image is made. release: whose kernel and stub; signed: whether it has a signature."""
+    """How a unified image is made, and booted. release: whose kernel and stub; signed: whether it has a signature."""
 
     release: str
     command_line: bytes = COMMAND_LINE
     signed: bool = False
+    secure_boot: bool = False
 
     def __str__(self) -> str:
-        return f"{self.release}{'-signed' if self.signed else ''}"
+        words = (self.release, "signed" if self.signed else "", "secure-boot" if self.secure_boot else "")
+        return "-".join(filter(None, words))
 
 
 ROWS = (
@@ -45,17 +51,31 @@ ROWS = (
     Row("bookworm", signed=True),
     # 257, 6.12; it takes blanks from both ends, and adds to the initrd
     Row("trixie", b" console=ttyS0  panic=-1\tquiet \n\0"),
+    Row("bookworm", signed=True, secure_boot=True),
+    Row("trixie", signed=True, secure_boot=True),
 )
 
 
 @pytest.mark.parametrize(
-    "row", [ROWS[0], pytest.param(ROWS[1], marks=pytest.mark.matrix)], ids=[str(row) for row in ROWS]
+    "row",
+    [ROWS[0], *(pytest.param(row, marks=pytest.mark.matrix) for row in ROWS[1:])],
+    ids=[str(row) for row in ROWS],
 )
 def test_a_machine_has_measured_what_was_computed(row: Row, tmp_path: Path) -> None:
     image = make_disk(make_unified(row, tmp_path), tmp_path)
-    expected = measure(image)
+    expected = measure(image, options=["--secure-boot"] if row.secure_boot else [])
     assert expected["refused"] == {}
-    machine = qemu.Machine(None, None, "", (Disk(image, "system"),), memory_mb=1024, uefi=True, tpm=True, snapshot=True)
+    machine = qemu.Machine(
+        None,
+        None,
+        "",
+        (Disk(image, "system"),),
+        memory_mb=1024,
+        uefi=True,
+        secure_boot=row.secure_boot,
+        tpm=True,
+        snapshot=True,
+    )
     console = qemu.boot(machine, timeout=200, log=tmp_path / "console.log").check().console
     for bank in BANKS:
         found = re.findall(rf"^PCR {bank} (\d+) ([0-9A-F]+)$", console, re.MULTILINE)
@@ -127,12 +147,11 @@ def make_unified(row: Row, work: Path) -> Path:
 
 
 def sign(program: Path, work: Path) -> Path:
-    """Put a signature on a program, by a key that nothing trusts: Secure Boot is off."""
-    key, certificate = work / "key", work / "certificate"
-    request = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=lab")
-    run([*request, "-keyout", key, "-out", certificate])
+    """Put a signature on a program, by the key that Debian's OVMF has for tests."""
+    key = work / "key"
+    run(["openssl", "rsa", "-in", KEY, "-passin", "pass:snakeoil", "-out", key])
     target = program.with_name("signed.efi")
-    pe.sign(program, key, certificate, target)
+    pe.sign(program, key, KEY.with_suffix(".pem"), target)
     return target
 
 
@@ -148,15 +167,15 @@ def make_disk(program: Path, work: Path) -> Path:
     return disk
 
 
-def ask(image: Path) -> subprocess.CompletedProcess[str]:
+def ask(image: Path, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Run the command."""
-    command = [sys.executable, "-m", "cryptpilot_boot", "image", "measure", str(image), "--json"]
+    command = [sys.executable, "-m", "cryptpilot_boot", "image", "measure", str(image), "--json", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 
 
-def measure(image: Path, *, status: int = 0) -> dict[str, Any]:
+def measure(image: Path, *, options: Sequence[str] = (), status: int = 0) -> dict[str, Any]:
     """Return what the command says of an image. status: how it has to end."""
-    done = ask(image)
+    done = ask(image, options)
     assert (done.returncode, done.stderr) == (status, "")
     said: dict[str, Any] = json.loads(done.stdout)
     return said

@@ -61,6 +61,7 @@ class Machine:
     Without `kernel` its firmware starts what is on the first disk: SeaBIOS, or OVMF with `uefi`.
     With `snapshot` nothing is written to the disks' image files. clock: what the hardware's clock says at power-on, as
     "2021-11-23T00:00:00", in UTC; without it the same as this machine's. tpm: whether it has a TPM 2.0, which is new.
+    secure_boot: whether OVMF starts only what is signed by the key that Debian's package has for tests.
     """
 
     kernel: Path | None
@@ -76,6 +77,7 @@ class Machine:
     clock: str = "utc"
     uefi: bool = False
     tpm: bool = False
+    secure_boot: bool = False
 
 
 @dataclass(frozen=True)
@@ -300,7 +302,7 @@ def _command(machine: Machine, qmp: int, control: int | None) -> list[str]:
     return [
         "qemu-system-x86_64",
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *("-machine", "q35"),
+        *("-machine", "q35,smm=on" if machine.secure_boot else "q35"),
         *("-accel", "tcg,thread=multi"),
         # Told that byte-wise string instructions are fast, a kernel clears its pages with them; here they are emulated,
         # byte by byte.
@@ -308,7 +310,7 @@ def _command(machine: Machine, qmp: int, control: int | None) -> list[str]:
         *("-smp", str(machine.smp)),
         *("-m", str(machine.memory_mb)),
         *("-rtc", f"base={machine.clock}"),
-        *(_firmware() if machine.uefi else ()),
+        *(_firmware(machine.secure_boot) if machine.uefi else ()),
         *(tpm.options(control) if control is not None else ()),
         *(("-kernel", str(machine.kernel), "-append", machine.cmdline) if machine.kernel else ()),
         *(("-initrd", str(machine.initrd)) if machine.initrd else ()),
@@ -323,11 +325,13 @@ def _command(machine: Machine, qmp: int, control: int | None) -> list[str]:
     ]
 
 
-def _firmware() -> list[str]:
+def _firmware(secure_boot: bool) -> list[str]:
     """Put OVMF into a machine; what it writes to its variables is forgotten."""
-    parts = (("OVMF_CODE_4M.fd", "readonly=on"), ("OVMF_VARS_4M.fd", "snapshot=on"))
+    code, variables = (".secboot", ".snakeoil") if secure_boot else ("", "")
+    parts = ((f"OVMF_CODE_4M{code}.fd", "readonly=on"), (f"OVMF_VARS_4M{variables}.fd", "snapshot=on"))
     drives = (f"if=pflash,format=raw,file={OVMF / name},{option}" for name, option in parts)
-    return [argument for drive in drives for argument in ("-drive", drive)]
+    guarded = ("-global", "driver=cfi.pflash01,property=secure,value=on") if secure_boot else ()
+    return [*guarded, *(argument for drive in drives for argument in ("-drive", drive))]
 
 
 def _disk(machine: Machine, number: int, disk: Disk) -> list[str]:

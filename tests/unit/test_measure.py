@@ -155,6 +155,17 @@ def test_each_part_counts(section: str) -> None:
     assert differ == ({11, 9} if section in (".initrd", ".cmdline", ".osrel") else {11})
 
 
+def test_with_secure_boot_firmware_does_not_measure_the_kernel() -> None:
+    """Seen in real boots: the stub has firmware load it without its checks."""
+    usual, secure = unified.expected(found()), unified.expected(found(), secure_boot=True)
+    assert [one for one in usual.events if one not in secure.events] == [
+        Event(4, f"kernel in {unified.LOADER}", found().kernel)
+    ]
+    assert usual.rtmrs()[0][2] == secure.rtmrs()[0][2]
+    values = [one.pcrs("sha256") for one in (usual, secure)]
+    assert {number for number in values[0] if values[0][number] != values[1][number]} == {4}
+
+
 def test_what_nothing_extends_is_zero() -> None:
     assert unified.expected(found()).pcrs("sha256")[12] == "0" * 64
     assert unified.expected(found()).pcrs("sha384")[12] == "0" * 96
@@ -292,13 +303,13 @@ def test_the_table_says_what_is_refused_and_the_status_too(tmp_path: Path, monke
     for one, good in ((found(), True), (found(release="5.14.0-1"), False)):
         monkeypatch.setattr(look, "found", lambda _, one=one: one)
         lines.clear()
-        assert image_measure.measure(image, as_json=False, say=lines.append) is good
+        assert image_measure.measure(image, secure_boot=False, as_json=False, say=lines.append) is good
         shown = "\n".join(lines)
         assert f"PCR 11    {unified.expected(one).pcrs('sha256')[11]}" in shown
         assert ("PCR 9: cannot be said: what kernel 5.14.0-1 measures" in shown) is not good
         assert ("RTMR[2]" in shown) is good
         lines.clear()
-        assert image_measure.measure(image, as_json=True, say=lines.append) is good
+        assert image_measure.measure(image, secure_boot=False, as_json=True, say=lines.append) is good
         said = json.loads("\n".join(lines))
         assert said["kernel_command_line"] == COMMAND_LINE.decode()
         assert list(said["refused"]) == ([] if good else ["9"])
@@ -310,14 +321,14 @@ def test_a_control_sequence_of_an_image_is_not_shown(tmp_path: Path, monkeypatch
     image.touch()
     monkeypatch.setattr(look, "found", lambda _: changed(".cmdline", b"quiet \x1b[2J\n"))
     lines: list[str] = []
-    image_measure.measure(image, as_json=False, say=lines.append)
+    image_measure.measure(image, secure_boot=False, as_json=False, say=lines.append)
     assert not {"\x1b", "\n"} & set("".join(lines))
 
 
 def test_an_image_without_a_way_to_boot_is_refused(tmp_path: Path) -> None:
     for path, reason in ((tmp_path, "no regular file"), (tmp_path / "missing", "no such image")):
         with pytest.raises(CryptpilotError, match=reason):
-            image_measure.measure(path, as_json=True, say=print)
+            image_measure.measure(path, secure_boot=False, as_json=True, say=print)
     one = Partition(1, 2048, 2048, look._ESP, "A")
     for count in (0, 2):
         with pytest.raises(CryptpilotError, match=f"has {count} EFI system partitions"):
