@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ROOT = "::"
+# or else it refuses what mkfs.vfat makes of some sizes, for the sake of floppy disks; mtools(1)
+_ENVIRONMENT = {"MTOOLS_SKIP_CHECK": "1"}
 
 
 def files(image: Path) -> list[str]:
     """Return the paths of all files, as "/EFI/BOOT/BOOTX64.EFI", sorted."""
-    _, text = run(["mdir", "-/", "-b", "-i", str(image), f"{_ROOT}/"])
+    _, text = run(["mdir", "-/", "-b", "-i", str(image), f"{_ROOT}/"], env=_ENVIRONMENT)
     paths = [line[len(_ROOT) :] for line in text.splitlines() if line.startswith(_ROOT)]
     return sorted(path for path in paths if not path.endswith("/"))
 
 
 def copy(image: Path, path: str, target: Path) -> None:
     """Copy a file out. path: as of `files`, in upper or lower case; target: a new file."""
-    run(["mcopy", "-n", "-i", str(image), f"{_ROOT}{path}", str(target)])
+    run(["mcopy", "-n", "-i", str(image), f"{_ROOT}{path}", str(target)], env=_ENVIRONMENT)
