@@ -12,7 +12,7 @@ from cryptpilot_boot.convert import plan
 from cryptpilot_boot.convert.plan import Unified
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import portable_executable as pe
-from cryptpilot_boot.system import programs, workplace
+from cryptpilot_boot.system import private, programs, workplace
 from cryptpilot_boot.system.block import readable
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def install(root: Root, configuration: str, esp: Path, wanted: Unified) -> None:
     needed = 2 * (kernel.stat().st_size + image.stat().st_size)
     with workplace.private_directory(needed, in_memory=True) as work:
         for name, text in (("cmdline", line), ("uname", release)):
-            (work / name).write_text(text)
+            private.write(work / name, text)
         parts = (
             (".osrel", root.place("/etc/os-release")),
             (".cmdline", work / "cmdline"),
@@ -97,7 +97,7 @@ def _place(esp: Path) -> Path:
 
 def _replace(program: Path, target: Path, esp: Path) -> None:
     target.unlink(missing_ok=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     needed, left = program.stat().st_size + _SPARE, workplace.room(esp)
     if left < needed:
         raise CryptpilotError(

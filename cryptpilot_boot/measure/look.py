@@ -83,7 +83,7 @@ def _program(work: Path, files: tuple[str, ...], table: bytes) -> unified.Found:
             target.unlink()
     kernel: dict[str, str] = {}
     if contents.get(".linux"):
-        (work / "kernel").write_bytes(contents[".linux"])
+        pe.extract(path, ".linux", dict(sections)[".linux"], work / "kernel")
         kernel = pe.authenticode(work / "kernel")
     return unified.Found(pe.authenticode(path), names, contents, kernel, files, table)
 

@@ -160,7 +160,7 @@ OPTIONS = {
         "xfs_repair": {"-n"},
     },
     # util-linux 2.33 has --pdeathsig: for `convert` alone, whose documentation says so
-    "mounts.py": {"mount": {"-o", "-t"}, "setpriv": {"--pdeathsig"}},
+    "mounts.py": {"mount": {"-o", "-t"}, "setpriv": {"--pdeathsig"}, "umount": {"--recursive"}},
     "partition_table.py": {"sfdisk": {"--json", "--no-reread", "--quiet"}},
     "portable_executable.py": {
         "objcopy": {"--add-section", "--change-section-vma", "--only-section", "--output-target"},
