@@ -148,8 +148,7 @@ def _version(path: Path) -> tuple[int, ...]:
 
 
 def _require_paths(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise CryptpilotError(f"{source}: {'is no regular file' if source.exists() else 'no such image'}")
+    disk_image.require_file(source)
     for path in (source, target):
         if drafts.is_name_of_draft(path):
             raise CryptpilotError(

@@ -7,8 +7,9 @@ import json
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.commands.show import table
-from cryptpilot_boot.errors import CryptpilotError, printable
+from cryptpilot_boot.errors import printable
 from cryptpilot_boot.measure import look, registers, stub, unified
+from cryptpilot_boot.system import disk_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +31,7 @@ def measure(source: Path, *, secure_boot: bool, as_json: bool, say: Callable[[st
 
     secure_boot: whether the firmware that boots it has it on.
     """
-    if not source.is_file():
-        raise CryptpilotError(f"{source}: {'is no regular file' if source.exists() else 'no such image'}")
+    disk_image.require_file(source)
     found = look.found(source)
     expected = unified.expected(found, secure_boot=secure_boot)
     for line in [_as_json(found, expected, secure_boot)] if as_json else _as_table(found, expected):

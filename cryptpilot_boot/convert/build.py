@@ -98,9 +98,9 @@ def _make_boot(planned: Plan, source: Opened, disk: str) -> None:
     device = partition(disk, planned.boot)
     with log.timed("copy-fs", planned.volume.volume, device=device):
         if planned.new_boot:
-            mkfs.make("ext4", device, integrity=False, temporary=False)
+            mkfs.make(planned.boot_kind, device, integrity=False, temporary=False)
         else:
-            clone.copy(planned.kinds[planned.boot], source.partition(planned.boot), device)
+            clone.copy(planned.boot_kind, source.partition(planned.boot), device)
 
 
 def _make_root(planned: Plan, source: Opened, config: Config, disk: str, ask: Ask, work: Path) -> None:
@@ -123,15 +123,11 @@ def _make_root(planned: Plan, source: Opened, config: Config, disk: str, ask: As
             clone.copy(kind, old.node, mapper)
         with _mounted(planned, disk, mapper, work) as root:
             _mend(planned, config, disk, root, header)
-        for fault in (clone.fault(kind, mapper), _boot_fault(planned, disk)):
+        for fault in (clone.fault(kind, mapper), clone.fault(planned.boot_kind, partition(disk, planned.boot))):
             if fault:
                 raise CryptpilotError(f"the file system that was copied {fault}", "please report this")
     with telling(one, "cannot be marked as complete"):
         cryptsetup.set_subsystem(device.node, state.COMPLETE)
-
-
-def _boot_fault(planned: Plan, disk: str) -> str:
-    return clone.fault("ext4" if planned.new_boot else planned.kinds[planned.boot], partition(disk, planned.boot))
 
 
 @contextlib.contextmanager
@@ -143,11 +139,10 @@ def _mounted(planned: Plan, disk: str, mapper: str, work: Path) -> Iterator[Root
         path = stack.enter_context(mounted(mapper, work / "root", kind, (*_WRITABLE, *clone.KINDS[kind].options)))
         root = Root(path)
         if planned.new_boot:
-            with mounted(boot, work / "esp", "ext4", _WRITABLE) as new:
+            with mounted(boot, work / "esp", planned.boot_kind, _WRITABLE) as new:
                 foreign_tools.move_content(path / "boot", new)
-        boot_kind = "ext4" if planned.new_boot else planned.kinds[planned.boot]
-        options = (*_WRITABLE, *clone.KINDS[boot_kind].options)
-        stack.enter_context(mounted(boot, path / "boot", boot_kind, options))
+        options = (*_WRITABLE, *clone.KINDS[planned.boot_kind].options)
+        stack.enter_context(mounted(boot, path / "boot", planned.boot_kind, options))
         if (planned.loader or planned.unified) and planned.esp:
             root.make_directory("/boot/efi")
             if not root.is_directory("/boot/efi"):
@@ -172,7 +167,7 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
     partitions = [*planned.whole, planned.boot]
     devices = {disk.removeprefix("/dev/"): disk, f"mapper/{mapping}": f"/dev/mapper/{mapping}"}
     devices |= {partition(disk, number).removeprefix("/dev/"): partition(disk, number) for number in partitions}
-    with root.furnished(devices, {}):
+    with root.furnished(devices):
         with log.timed("make-image", one.volume):
             foreign_tools.enable(root, "cryptpilot.service")
             foreign_tools.rebuild_images(root)
@@ -180,7 +175,8 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
             for command in planned.loader:
                 root.run([word.replace("{disk}", disk) for word in command])
             foreign_tools.make_boot_configuration(root, grub.CONFIGURATION)
-    wrong = grub.wrong_roots(root.text(grub.CONFIGURATION), one)
+    configuration = root.text(grub.CONFIGURATION)
+    wrong = grub.wrong_roots(configuration, one)
     if wrong:
         raise CryptpilotError(
             f"{grub.CONFIGURATION}, as grub-mkconfig made it, has a kernel take {printable(wrong[0])} for its root, and"
@@ -189,7 +185,6 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
         )
     if planned.unified:
         with log.timed("unify", one.volume):
-            configuration = root.text(grub.CONFIGURATION)
             unify.install(root, configuration, root.place("/boot/efi"), planned.unified)
 
 

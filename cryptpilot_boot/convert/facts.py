@@ -56,16 +56,16 @@ class System:
     root: int
     name: str
     fstab: str
-    present: frozenset[str]
-    plain: frozenset[str]
-    kernels: tuple[Kernel, ...]
-    loader: str
-    loader_settings: str
-    selinux: str
-    used: int
-    boot_used: int
-    boot_free: int
-    free: int
+    present: frozenset[str] = frozenset()
+    plain: frozenset[str] = frozenset()
+    kernels: tuple[Kernel, ...] = ()
+    loader: str = ""
+    loader_settings: str = ""
+    selinux: str = ""
+    used: int = 0
+    boot_used: int = 0
+    boot_free: int = 0
+    free: int = 0
     efi_directories: tuple[str, ...] = ()
 
     @property

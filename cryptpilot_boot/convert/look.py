@@ -92,7 +92,7 @@ def _system(source: Opened, kinds: Mapping[int, str], work: Path) -> System | No
             if not (root.has("/etc/fstab") and root.has("/etc/os-release")):
                 continue
             text = root.text("/etc/fstab")
-            bare = facts.System(number, "", text, frozenset(), frozenset(), (), "", "", "", 0, 0, 0, 0)
+            bare = facts.System(number, name="", fstab=text)
             boot = bare.mounts.get("/boot")
             where = facts.named(boot.source, source.table, source.contents) if boot else None
             with contextlib.ExitStack() as stack:

@@ -15,7 +15,7 @@ from cryptpilot_boot.convert.grub import refused
 from cryptpilot_boot.errors import printable
 from cryptpilot_boot.system import disk_image
 from cryptpilot_boot.system.block import readable
-from cryptpilot_boot.system.partition_table import SECTOR, Partition, Table
+from cryptpilot_boot.system.partition_table import ESP, SECTOR, Partition, Table
 from cryptpilot_boot.volume.initialize import device_size
 
 if TYPE_CHECKING:
@@ -26,11 +26,9 @@ if TYPE_CHECKING:
     from cryptpilot_boot.convert.facts import Content, Found, System
     from cryptpilot_boot.system.disk_image import Facts
 
-FORMATS = (disk_image.RAW, "qcow2")
 FILE_SYSTEMS = ("ext4", "xfs")
 # Types of partitions, by GUID. Source: the UEFI specification, 5.3.3; the manual of GRUB, "BIOS installation".
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
-ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 
 DRACUT = "/usr/bin/dracut"
@@ -113,7 +111,6 @@ class Plan:
     boot: int
     new_boot: bool
     kinds: Mapping[int, str]
-    root_uuid: str
     volume: Volume
     sector_size: int
     kernels: tuple[str, ...]
@@ -123,6 +120,11 @@ class Plan:
     esp: int | None
     boot_code: bool
     unified: Unified | None = None
+
+    @property
+    def boot_kind(self) -> str:
+        """Return the file system of /boot."""
+        return "ext4" if self.new_boot else self.kinds[self.boot]
 
     @property
     def lines(self) -> list[str]:
@@ -140,8 +142,8 @@ class Plan:
 
 def require_readable(image: Facts, name: str) -> None:
     """Raise CryptpilotError for an image of a format that is not known, or that is not all there is."""
-    if image.format not in FORMATS:
-        raise refused(f"{name} is {image.format}", f"formats that are read: {', '.join(FORMATS)}; see qemu-img convert")
+    if image.format not in disk_image.FORMATS:
+        raise refused(f"{name} is {image.format}", f"{disk_image.ARE_READ}; see qemu-img convert")
     if image.parts:
         raise refused(f"{name} needs {image.parts[0]}", "make it whole first: qemu-img convert")
 
@@ -206,7 +208,6 @@ def make(found: Found, volume: Volume, loaders: Roles, unified: Unified | None =
         boot=laid.boot,
         new_boot=boot is None,
         kinds={number: found.contents[number].kind for number in loaders.candidates},
-        root_uuid=found.contents[system.root].uuid,
         volume=volume,
         sector_size=laid.sector_size,
         kernels=tuple(one.release for one in system.kernels),

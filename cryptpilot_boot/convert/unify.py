@@ -8,9 +8,10 @@ import shlex
 import shutil
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.convert import plan
+from cryptpilot_boot.convert import grub, plan
 from cryptpilot_boot.convert.plan import Unified
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.measure.unified import LOADER
 from cryptpilot_boot.system import portable_executable as pe
 from cryptpilot_boot.system import private, programs, workplace
 from cryptpilot_boot.system.block import readable
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.system.foreign_root import Root
 
-LOADER = "EFI/BOOT/BOOTX64.EFI"
-"""What firmware starts of a disk that it has no entry for; UEFI specification, 3.5.1.1."""
-
-_ENTRY = re.compile(r"^\s*linux(?:16|efi)?\s+(\S+)\s+(.*)$", re.MULTILINE)
 _KERNEL = re.compile(r"(?:/boot)?/vmlinuz-([A-Za-z0-9._+~-]+)")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=,@%+~-]+")
 _SPARE = 1 << 20  # bytes that are left on the EFI system partition
@@ -45,11 +42,11 @@ def entry(configuration: str) -> tuple[str, str]:
 
     Raises CryptpilotError for a command line that GRUB would change before it gives it to the kernel.
     """
-    found = _ENTRY.search(configuration)
-    kernel = _KERNEL.fullmatch(found[1]) if found else None
-    if found is None or kernel is None:
+    first = next(iter(grub.kernels(configuration)), None)
+    image, *words = (first.line.split() if first else []) or [""]
+    kernel = _KERNEL.fullmatch(image)
+    if kernel is None or not words:
         raise CryptpilotError("GRUB's configuration names no kernel as Debian does", "see /boot/grub/grub.cfg in it")
-    words = found[2].split()
     odd = [word for word in words if not _PLAIN.fullmatch(word)]
     if odd:
         raise CryptpilotError(
@@ -89,7 +86,7 @@ def install(root: Root, configuration: str, esp: Path, wanted: Unified) -> None:
 def _place(esp: Path) -> Path:
     """Return where a program goes; directories that are there are taken in whichever case they are written."""
     here = esp
-    for part in LOADER.split("/"):
+    for part in LOADER.strip("/").split("/"):
         same = [one for one in here.iterdir() if one.name.lower() == part.lower()] if here.is_dir() else []
         here = same[0] if same else here / part
     return here

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.measure import gpt, unified
+from cryptpilot_boot.measure import gpt, stub, unified
 from cryptpilot_boot.system import disk_image, fat, partition_table, workplace
 from cryptpilot_boot.system import portable_executable as pe
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.system.partition_table import Table
 
-_ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
-_FORMATS = (disk_image.RAW, "qcow2")
 _HEAD = 1 << 20  # bytes: more than any table takes
 _IN_MEMORY = Path("/run")
 
@@ -25,10 +23,11 @@ _IN_MEMORY = Path("/run")
 def found(source: Path) -> unified.Found:
     """Read an image. Raises CryptpilotError for one that has no EFI system partition with a program for UEFI."""
     image = disk_image.facts(source)
-    if image.format not in _FORMATS or image.parts:
+    if image.format not in disk_image.FORMATS or image.parts:
         what = f"needs {image.parts[0]}" if image.parts else f"is {image.format}"
         raise CryptpilotError(
-            f"{source}: cannot be measured: {what}", f"formats that are read: {', '.join(_FORMATS)}; see qemu-img"
+            f"{source}: cannot be measured: {what}",
+            f"{disk_image.ARE_READ}; see qemu-img",
         )
     with _place(2 * _HEAD) as work:
         head, table = _table(source, image, work)
@@ -60,7 +59,7 @@ def _table(source: Path, image: disk_image.Facts, work: Path) -> tuple[bytes, Ta
 
 
 def _esp(source: Path, table: Table) -> partition_table.Partition:
-    esps = [one for one in table.partitions if one.type == _ESP]
+    esps = [one for one in table.partitions if one.type == partition_table.ESP]
     if len(esps) != 1:
         raise CryptpilotError(
             f"{source}: cannot be measured: it has {len(esps)} EFI system partitions", "one is needed, for UEFI"
@@ -76,15 +75,13 @@ def _program(work: Path, files: tuple[str, ...], table: bytes) -> unified.Found:
     names = tuple(name for name, _ in sections)
     contents = {}
     for name in unified.sections_to_read(names):
-        target = work / "section"
+        target = work / name
         if names.count(name) == 1:
             pe.extract(path, name, dict(sections)[name], target)
             contents[name] = target.read_bytes()
-            target.unlink()
-    kernel: dict[str, str] = {}
-    if contents.get(".linux"):
-        pe.extract(path, ".linux", dict(sections)[".linux"], work / "kernel")
-        kernel = pe.authenticode(work / "kernel")
+            if name != stub.LINUX:
+                target.unlink()
+    kernel = pe.authenticode(work / stub.LINUX) if contents.get(stub.LINUX) else {}
     return unified.Found(pe.authenticode(path), names, contents, kernel, files, table)
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RAW = "raw"
+FORMATS = (RAW, "qcow2")
+"""Those that are read here."""
+ARE_READ = f"formats that are read: {', '.join(FORMATS)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,12 @@ class Facts:
     format: str
     size: int
     parts: tuple[str, ...] = ()
+
+
+def require_file(path: Path) -> None:
+    """Raise CryptpilotError for what is no regular file."""
+    if not path.is_file():
+        raise CryptpilotError(f"{path}: {'is no regular file' if path.exists() else 'no such image'}")
 
 
 def facts(path: Path) -> Facts:

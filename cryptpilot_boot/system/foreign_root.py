@@ -128,11 +128,10 @@ class Root:
         return run([*MORTAL, "unshare", *apart, "chroot", str(self.path), *argv], keep=_MOST_OUTPUT)[1]
 
     @contextlib.contextmanager
-    def furnished(self, devices: Mapping[str, str], links: Mapping[str, str]) -> Iterator[None]:
+    def furnished(self, devices: Mapping[str, str]) -> Iterator[None]:
         """Have /dev, /sys and /run in it while a `with` block runs. The mounts are those of this process.
 
-        devices: which block devices of this system are there, by their names below /dev. links: symbolic links below
-        /dev. No other block device is there.
+        devices: which block devices of this system are there, by their names below /dev. No other one is there.
         """
         with contextlib.ExitStack() as stack:
             for name, kind, options in (
@@ -147,8 +146,7 @@ class Root:
             for name, node in devices.items():
                 (dev / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
                 _make_node(dev / name, Path(node), 0o600)
-            for name, target in {**_LINKS, **links}.items():
-                (dev / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            for name, target in _LINKS.items():
                 (dev / name).symlink_to(target)
             for name in ("shm", "pts"):
                 (dev / name).mkdir(mode=0o755)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECTOR = 512
+ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+"""The type of an EFI system partition; UEFI specification, 5.3.3."""
 
 
 @dataclasses.dataclass(frozen=True)

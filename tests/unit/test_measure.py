@@ -17,7 +17,7 @@ from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.measure import gpt, look, registers, stub, unified
 from cryptpilot_boot.measure.registers import Event, of_bytes
 from cryptpilot_boot.system import portable_executable as pe
-from cryptpilot_boot.system.partition_table import Partition, Table
+from cryptpilot_boot.system.partition_table import ESP, Partition, Table
 
 CALLING = b"Calling EFI Application from Boot Option"
 # events and registers of two boots: OVMF 2022.11, swtpm; systemd-stub 252 with Linux 6.1, and 257 with 6.12
@@ -329,7 +329,7 @@ def test_an_image_without_a_way_to_boot_is_refused(tmp_path: Path) -> None:
     for path, reason in ((tmp_path, "no regular file"), (tmp_path / "missing", "no such image")):
         with pytest.raises(CryptpilotError, match=reason):
             image_measure.measure(path, secure_boot=False, as_json=True, say=print)
-    one = Partition(1, 2048, 2048, look._ESP, "A")
+    one = Partition(1, 2048, 2048, ESP, "A")
     for count in (0, 2):
         with pytest.raises(CryptpilotError, match=f"has {count} EFI system partitions"):
             look._esp(tmp_path, Table("gpt", "", 512, (one,) * count))
