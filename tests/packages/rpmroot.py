@@ -58,7 +58,7 @@ def rpm_root(extra: Sequence[str] = ()) -> Path:
         (path / "etc/dnf/dnf.conf").write_text("[main]\ngpgcheck=1\ninstallonly_limit=3\nbest=True\n")
         (path / "etc/yum.repos.d").mkdir(parents=True, exist_ok=True)
         (path / "etc/yum.repos.d/local.repo").write_text(
-            f"[local]\nname=local\nbaseurl=file://{REPOSITORY}\ngpgcheck=0\nmetadata_expire=0\n"
+            f"[local]\nname=local\nbaseurl=file://{REPOSITORY}\ngpgcheck=0\n"
         )
 
     return cached(
@@ -106,7 +106,8 @@ def _versions(tree: Path) -> dict[str, str]:
 def publish(packages: Sequence[Path], tree: Path) -> None:
     """Put packages into the repository of a machine, in place of those that are there."""
     place = tree / REPOSITORY.lstrip("/")
-    run(["rm", "--recursive", "--force", place])
+    # dnf counts the age of its copy in whole seconds: with metadata_expire=0 it takes one made in this second
+    run(["rm", "--recursive", "--force", place, tree / "var/cache/dnf"])
     place.mkdir(parents=True)
     run(["cp", "--reflink=auto", *packages, place])
     run(["createrepo_c", "--quiet", place])
