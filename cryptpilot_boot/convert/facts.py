@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.boot import fstab
+from cryptpilot_boot.errors import CryptpilotError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,11 +47,11 @@ class Kernel:
 class System:
     """The system whose root was found.
 
-    root: the number of its partition. name: what it calls itself. present: those of `plan.LOOKED_FOR` that are there.
-    plain: those of `plan.PLAIN_DIRECTORIES` that are directories, and no links. loader: the text of GRUB's
-    configuration. loader_settings: of what that is made from. selinux: of SELinux's configuration. used: bytes of its
-    file system, free: that it has left; boot_used: of what is in /boot; boot_free: that the file system of /boot has
-    left.
+    root: the number of its partition. name: what it calls itself. present: those of `requirements.LOOKED_FOR` that are
+    there. plain: those of `requirements.PLAIN_DIRECTORIES` that are directories, and no links. loader: the text of
+    GRUB's configuration. loader_settings: of what that is made from. selinux: of SELinux's configuration. used: bytes
+    of its file system, free: that it has left; boot_used: of what is in /boot; boot_free: that the file system of
+    /boot has left.
     """
 
     root: int
@@ -77,6 +78,15 @@ class System:
     def mounts(self) -> dict[str, Entry]:
         """What fstab mounts, by where."""
         return dict(self.lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Roles:
+    """What the partitions are for, by number; candidates: those of which one is the root."""
+
+    candidates: tuple[int, ...]
+    bios: int | None = None
+    esp: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,3 +135,10 @@ def named(source: str, table: Table, contents: Mapping[int, Content]) -> int | N
     }.get(key, {})
     found = [number for number, name in names.items() if name and name.lower() == value.lower()]
     return found[0] if len(found) == 1 else None
+
+
+def refused(what: str, hint: str = "") -> CryptpilotError:
+    """Return what to say of an image that cannot be converted."""
+    return CryptpilotError(
+        f"cannot be converted: {what}", hint or 'nothing was written; docs: convert.md, "What it takes"'
+    )

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.boot import parameters
-from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.convert.facts import refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,10 +81,3 @@ def _commands(platform: str, system: System) -> Sequence[tuple[str, ...]]:
     names = {name.lower() for name in system.efi_directories}
     own = [efi] if names - {"boot"} else []
     return [*own, *([(*efi, "--removable")] if "boot" in names else [])]
-
-
-def refused(what: str, hint: str = "") -> CryptpilotError:
-    """Return what to say of an image that cannot be converted."""
-    return CryptpilotError(
-        f"cannot be converted: {what}", hint or 'nothing was written; docs: convert.md, "What it takes"'
-    )

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.convert import facts, grub, plan
+from cryptpilot_boot.convert import facts, grub, plan, requirements
 from cryptpilot_boot.errors import CryptpilotError, printable
 from cryptpilot_boot.system import block, clone, dracut, loop, partition_table, workplace
 from cryptpilot_boot.system.foreign_root import Root
@@ -17,8 +17,7 @@ from cryptpilot_boot.system.mounts import mounted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cryptpilot_boot.convert.facts import Content, Kernel, System
-    from cryptpilot_boot.convert.plan import Roles
+    from cryptpilot_boot.convert.facts import Content, Kernel, Roles, System
     from cryptpilot_boot.system.disk_image import Facts
     from cryptpilot_boot.system.partition_table import Table
 
@@ -96,7 +95,7 @@ def _system(source: Opened, kinds: Mapping[int, str], work: Path) -> System | No
             boot = bare.mounts.get("/boot")
             where = facts.named(boot.source, source.table, source.contents) if boot else None
             with contextlib.ExitStack() as stack:
-                plain = frozenset(name for name in plan.PLAIN_DIRECTORIES if root.is_directory(name))
+                plain = frozenset(name for name in requirements.PLAIN_DIRECTORIES if root.is_directory(name))
                 used, free = _used(path), workplace.room(path)
                 if where is not None and where in kinds and where != number and "/boot" in plain:
                     stack.enter_context(_mounted(source.partition(where), path / "boot", kinds[where]))
@@ -128,7 +127,7 @@ def _read(root: Root, bare: System) -> System:
     return dataclasses.replace(
         bare,
         name=printable(names.get("PRETTY_NAME", "").strip("\"'")) or "the system",
-        present=frozenset(name for name in plan.LOOKED_FOR if root.has(name)),
+        present=frozenset(name for name in requirements.LOOKED_FOR if root.has(name)),
         kernels=tuple(_kernel(root, release) for release in dracut.kernels(root.place("/lib/modules"))),
         loader=root.text(grub.CONFIGURATION),
         loader_settings="\n".join(settings),

@@ -8,7 +8,7 @@ import shlex
 import shutil
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.convert import grub, plan
+from cryptpilot_boot.convert import grub, requirements
 from cryptpilot_boot.convert.plan import Unified
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.measure.unified import LOADER
@@ -76,7 +76,7 @@ def install(root: Root, configuration: str, esp: Path, wanted: Unified) -> None:
             (".linux", kernel),
         )
         program = work / "unified.efi"
-        pe.add_sections(root.place(plan.STUB), parts, program)
+        pe.add_sections(root.place(requirements.STUB), parts, program)
         if wanted.key and wanted.certificate:
             pe.sign(program, wanted.key, wanted.certificate, work / "signed.efi")
             program = work / "signed.efi"

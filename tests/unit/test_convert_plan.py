@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cryptpilot_boot.config import Exec, Identity, Kms, Otp, Volume
-from cryptpilot_boot.convert import facts, grub, mending, plan
+from cryptpilot_boot.convert import facts, grub, layout, mending, plan, requirements
 from cryptpilot_boot.convert.facts import Content, Found, Kernel, System
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, disk_image, partition_table
@@ -59,8 +59,8 @@ SYSTEM = System(
     root=1,
     name="Debian GNU/Linux 12 (bookworm)",
     fstab=FSTAB,
-    present=frozenset(plan.LOOKED_FOR) - {"/boot/loader/entries", "/etc/kernel/install.conf"},
-    plain=frozenset(plan.PLAIN_DIRECTORIES),
+    present=frozenset(requirements.LOOKED_FOR) - {"/boot/loader/entries", "/etc/kernel/install.conf"},
+    plain=frozenset(requirements.PLAIN_DIRECTORIES),
     kernels=(Kernel("6.1", ("boot/initrd.img-6.1",)),),
     loader=LOADER,
     loader_settings='GRUB_CMDLINE_LINUX="console=ttyS0"\n',
@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
     "nothing": (_content(2, Content()), "partition 2 holds nothing"),
     "esp": (_content(15, Content("ext4")), "partition 15 is an EFI system partition and holds ext4"),
     "unbootable": (
-        _table(lambda one: dataclasses.replace(one, type=plan.LINUX) if one.number > 2 else one),
+        _table(lambda one: dataclasses.replace(one, type=layout.LINUX) if one.number > 2 else one),
         "partition 14 holds nothing",
     ),
     "quoted": (_of(1, name='a"b'), "quotation mark"),
@@ -240,8 +240,8 @@ REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
         lambda found: dataclasses.replace(found, faults={1: "was not unmounted"}),
         "partition 1 was not unmounted",
     ),
-    "no dracut": (_lacking(plan.DRACUT), "has no /usr/bin/dracut"),
-    "no cryptsetup": (_lacking(plan.CRYPTSETUP), "has no /usr/sbin/cryptsetup"),
+    "no dracut": (_lacking(requirements.DRACUT), "has no /usr/bin/dracut"),
+    "no cryptsetup": (_lacking(requirements.CRYPTSETUP), "has no /usr/sbin/cryptsetup"),
     "no grub": (_lacking(grub.CONFIGURATION), "has no /boot/grub/grub.cfg"),
     "bls": (_system(present=SYSTEM.present | {"/boot/loader/entries"}), "has /boot/loader/entries"),
     "links": (_system(plain=SYSTEM.plain - {"/etc"}), "/etc in it is not a directory"),
@@ -292,7 +292,7 @@ def test_a_volume_that_does_not_fit_is_refused(changes: dict[str, Any], reason: 
 def test_a_volume_of_kms_needs_a_network_in_the_initrd() -> None:
     assert planned(volume=KMS).root == 1
     with pytest.raises(CryptpilotError, match="has no network"):
-        planned(_lacking(plan.DRACUT_NETWORK)(FOUND), KMS)
+        planned(_lacking(requirements.DRACUT_NETWORK)(FOUND), KMS)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_a_label_is_known_whatever_is_in_it(tmp_path: Path) -> None:
 def test_partitions_may_be_where_older_tools_put_them(tmp_path: Path) -> None:
     """From sector 34 on, and more than 128 of them."""
     image, other = tmp_path / "img", tmp_path / "other"
-    rows = f"34 : start=34, size=2014, type={plan.BIOS_BOOT}, name=a b=c, 'd\n200 : start=4096, size=2048\n"
+    rows = f"34 : start=34, size=2014, type={layout.BIOS_BOOT}, name=a b=c, 'd\n200 : start=4096, size=2048\n"
     for path in (image, other):
         with path.open("wb") as file:
             file.truncate(40 << 20)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.convert import plan, unify
+from cryptpilot_boot.convert import plan, requirements, unify
 from cryptpilot_boot.convert.plan import Unified
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import programs, workplace
@@ -51,7 +51,7 @@ def unified(**changes: object) -> plan.Plan:
 def test_an_image_has_to_have_a_stub_and_a_place_to_start_it_from() -> None:
     assert unified().unified == Unified()
     with pytest.raises(CryptpilotError, match=r"no /usr/lib/systemd/boot/efi/linuxx64\.efi\.stub"):
-        unified(present=FOUND.system.present - {plan.STUB})
+        unified(present=FOUND.system.present - {requirements.STUB})
     fstab = "".join(line for line in FOUND.system.fstab.splitlines(keepends=True) if "/boot/efi" not in line)
     found = dataclasses.replace(FOUND, system=dataclasses.replace(FOUND.system, fstab=fstab))
     roles = dataclasses.replace(plan.roles(FOUND.table, FOUND.contents), esp=None)

@@ -1,0 +1,132 @@
+"""What a system, a volume and its room have to be, for an image to be converted. Pure.
+
+It is an allow list: what is not known to work is refused, and the refusal says what it is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.convert import grub
+from cryptpilot_boot.convert.facts import refused
+from cryptpilot_boot.convert.layout import BOOT_ROOM, PLATFORMS
+from cryptpilot_boot.errors import printable
+from cryptpilot_boot.system.block import readable
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.convert.facts import Found, Roles, System
+
+DRACUT = "/usr/bin/dracut"
+CRYPTSETUP = "/usr/sbin/cryptsetup"
+STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+"""What starts a kernel with its initrd and command line: systemd-stub(7)."""
+DRACUT_NETWORK = "/usr/lib/dracut/modules.d/40network"
+# What a system has to have, and what to do where it has not.
+_NEEDED = {
+    DRACUT: "install dracut in it: cryptpilot is a module of dracut's, and an initrd of initramfs-tools cannot have it",
+    CRYPTSETUP: "install cryptsetup in it",
+    grub.MKCONFIG: "only GRUB as Debian has it is known so far",
+    grub.CONFIGURATION: "only GRUB as Debian has it is known so far",
+    "/etc/default/grub": "only GRUB as Debian has it is known so far",
+    "/usr/bin/systemctl": "only systems with systemd are known so far",
+}
+# What a system may not have: its boot is another than the one that is known here.
+_UNKNOWN = {
+    "/boot/loader/entries": "boot loader entries (BLS) are not known so far",
+    "/etc/kernel/install.conf": "kernel-install's layouts are not known so far",
+}
+LOOKED_FOR = (
+    *(*_NEEDED, *_UNKNOWN, grub.INSTALL, DRACUT_NETWORK, STUB),
+    *(f"/usr/lib/grub/{platform}" for platform in PLATFORMS.values()),
+)
+PLAIN_DIRECTORIES = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
+"""What is mounted on, or written below: links there would lead elsewhere."""
+
+_ROOT_ROOM = 96 << 20  # bytes that the root has to have left: for cryptpilot, and for what dracut unpacks
+_KERNEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~-]{0,127}")
+
+
+def require_system(system: System) -> None:
+    """Raise CryptpilotError for a system whose boot is not known."""
+    for path, hint in _NEEDED.items():
+        if path not in system.present:
+            raise refused(f"{system.name} in it has no {path}", hint)
+    for path, hint in _UNKNOWN.items():
+        if path in system.present:
+            raise refused(f"{system.name} in it has {path}", hint)
+    for path in PLAIN_DIRECTORIES:
+        if path not in system.plain:
+            raise refused(f"{path} in it is not a directory")
+    if re.search(r"^\s*SELINUX=(?!disabled\s*$)", system.selinux, re.MULTILINE):
+        raise refused("it has SELinux, and what is put into it would have no labels", "disable it in the image first")
+    if not system.kernels:
+        raise refused("no kernel is installed in it")
+    for kernel in system.kernels:
+        if not _KERNEL_NAME.fullmatch(kernel.release):
+            raise refused(f"/lib/modules in it has {printable(kernel.release)}, which is no name of a kernel")
+        if len(kernel.images) != 1 or kernel.unified:
+            has = "a unified kernel image" if kernel.unified else f"{len(kernel.images) or 'no'} initrd images"
+            raise refused(f"kernel {kernel.release} in it has {has}", "one of dracut's for each is known so far")
+    entries = grub.kernels(system.loader)
+    if not entries:
+        raise refused(f"{grub.CONFIGURATION} in it boots no Linux")
+    if any(one.value("resume") is not None for one in entries):
+        raise refused("it resumes from hibernation (resume= on the kernel command line)", "remove that first")
+    if re.search(r"^[^#]*\b(root|rootflags)=", system.loader_settings, re.MULTILINE):
+        raise refused("/etc/default/grub in it sets root= for the kernel by itself", "remove that first")
+
+
+def require_unified(system: System, loaders: Roles) -> None:
+    """Raise CryptpilotError where a unified kernel image cannot be made or started."""
+    if loaders.esp is None:
+        raise refused("it has no EFI system partition, which a unified kernel image is started from")
+    if STUB not in system.present:
+        raise refused(f"{system.name} in it has no {STUB}", "install systemd-boot-efi in it")
+
+
+def require_volume(volume: Volume, found: Found) -> None:
+    """Raise CryptpilotError for a volume that cannot hold the root of what was found."""
+    kind = found.contents[found.system.root].kind
+    if volume.temporary:
+        raise refused(
+            f"volume {volume.volume} is temporary: its key is lost at the end", "a root needs another provider"
+        )
+    if not volume.auto_open or not volume.initrd:
+        raise refused(
+            f"{volume.source} does not have the initrd open the volume",
+            "set auto_open = true, and remove initrd = false",
+        )
+    if volume.makefs not in (None, kind):
+        raise refused(
+            f'the root is {kind}, and {volume.source} says makefs = "{volume.makefs}"', f'set makefs = "{kind}"'
+        )
+    if volume.identity:
+        raise refused(
+            f"volume {volume.volume} is bound to a disk already ({volume.identity.source})",
+            "give the image a volume, or a configuration directory, of its own",
+        )
+    if volume.needs_network and DRACUT_NETWORK not in found.system.present:
+        raise refused("its dracut has no network, and the key comes over it", "install dracut-network in it")
+
+
+def require_root_room(found: Found, *, moved: bool) -> None:
+    """Raise CryptpilotError where the root has no room. moved: whether what is in /boot leaves it."""
+    system = found.system
+    left = system.free + (system.boot_used if moved else 0)
+    if left < _ROOT_ROOM:
+        raise refused(
+            f"the root's file system has {readable(left)} left, and cryptpilot and dracut need {readable(_ROOT_ROOM)}",
+            "make room in the image",
+        )
+
+
+def require_boot_room(found: Found) -> None:
+    """Raise CryptpilotError where /boot has no room for its initrds."""
+    system, needed = found.system, BOOT_ROOM * len(found.system.kernels)
+    if system.boot_free < needed:
+        raise refused(
+            f"/boot has {readable(system.boot_free)} left, and its initrds need {readable(needed)}",
+            "remove old kernels from the image, or enlarge its /boot",
+        )
