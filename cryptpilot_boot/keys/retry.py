@@ -23,27 +23,34 @@ Ask = Callable[[float], Passphrase]
 
 _FIRST_PAUSE = 0.25  # seconds
 _LONGEST_PAUSE = 8.0
-# What a throttled machine rests at most, after each time it was. A crowd is at the gateway, such as all machines of a
-# region after an outage: at 1,000 requests a second (what KMS serves an account) ten thousand need 10 s. The first rest
-# spreads them over a little more than that, and most need no other; those left are few, unless the crowd is larger.
-_THROTTLED_PAUSES = (12.0, 4.0, 8.0, 16.0, 32.0)
+_LONGEST_THROTTLED_PAUSE = 60.0
 
 
-def pause(failures: int, left: float, *, throttled: bool) -> float:
+def pause(failures: int, left: float) -> float:
     """Return how long to rest before asking again, in seconds, by chance: a thousand machines must not ask in step.
 
-    failures: how often it failed this way so far, from 1. left: seconds until the deadline. throttled: because too many
-    asked. `make bench` shows what becomes of ten thousand machines that go by this.
+    failures: how often it failed so far, from 1. left: seconds until the deadline.
     """
-    if throttled:
-        longest = _THROTTLED_PAUSES[min(failures, len(_THROTTLED_PAUSES)) - 1]
-        shortest = longest / 8
-    else:
-        longest = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
-        shortest = longest / 2
-    longest = min(longest, left)
+    longest = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
+    return _by_chance(longest / 2, longest, left)
+
+
+def throttled_pause(waited: float, left: float) -> float:
+    """Return how long to rest before asking again, in seconds, when the gateway said that too many ask.
+
+    waited: seconds since it said so first. How many ask is not known. But a gateway that still refuses after some
+    seconds was busy for as long, so that the crowd needs at least as long once more: the rest grows with what was
+    waited, and everyone is served within twice the time that the crowd needs at best. left: seconds until the deadline.
+    `make bench BENCH=storm` shows what becomes of 500 to 50,000 machines that rest by this.
+    """
+    longest = min(2 + 1.25 * waited, _LONGEST_THROTTLED_PAUSE)
+    return _by_chance(0.4 * longest, longest, left)
+
+
+def _by_chance(shortest: float, longest: float, left: float) -> float:
     import random  # an answer at once needs none
 
+    longest = min(longest, left)
     return random.uniform(min(shortest, longest), longest)  # noqa: S311 - no secret
 
 
@@ -56,8 +63,8 @@ def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
     """
     limit_lookups()
     with network_changes() as changes:
-        failures = {True: 0, False: 0}  # by whether throttled; in a row
-        tries = 0
+        failures = tries = 0  # failures: in a row, but for those that throttle
+        throttled: Deadline | None = None  # since when, in a row
         while True:
             tries += 1
             adopt_name_servers()
@@ -71,12 +78,17 @@ def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
                 log.emit(log.FETCH_KEY, "wait", volume=volume, facts={"waiting_for": waiting_for, "tries": tries})
                 if no_route:
                     _await_network(changes, deadline)
-                    failures[False] = 0
+                    failures = 0
                     continue
-                failures[error.throttled] += 1
-                rest = Deadline(pause(failures[error.throttled], deadline.left(), throttled=error.throttled))
-                if _rest(changes, rest, wake=error.unreachable):
-                    failures[False] = 0
+                if error.throttled:
+                    throttled = throttled or Deadline(deadline.total)
+                    rest = throttled_pause(throttled.passed(), deadline.left())
+                else:
+                    throttled = None
+                    failures += 1
+                    rest = pause(failures, deadline.left())
+                if _rest(changes, Deadline(rest), wake=error.unreachable):
+                    failures = 0
 
 
 def _rest(changes: Changes, rest: Deadline, *, wake: bool) -> bool:
