@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Ask = Callable[[], "Passphrase"]
 
-_BOOT_CODE = 440  # bytes at the beginning of a disk that are a boot loader's; UEFI specification, 5.2.1
+_CHUNK = 1 << 20  # bytes
 _WRITABLE = ("nosuid", "nodev")
 
 
@@ -68,8 +68,7 @@ def build(planned: Plan, source: Opened, config: Config, draft: Draft, ask: Ask,
     name = planned.volume.volume
     os.ftruncate(draft.descriptor, planned.size)
     partition_table.write(draft.reach, planned.table)
-    if planned.boot_code:
-        _copy_boot_code(source.device, draft.descriptor)
+    _copy_boot_areas(source.device, draft.descriptor, planned.boot_areas)
     with attached(draft.descriptor, partitions=True) as disk:
         for number in planned.whole:
             with log.timed("copy", name, device=partition(disk, number)):
@@ -86,10 +85,15 @@ def on_disk(planned: Plan, disk: str) -> Volume:
     )
 
 
-def _copy_boot_code(source: str, target: int) -> None:
+def _copy_boot_areas(source: str, target: int, areas: Sequence[tuple[int, int]]) -> None:
+    """Copy parts of a disk to a new file, but for what is zero. areas: where they begin, and their lengths in bytes."""
     descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        block.write(target, os.pread(descriptor, _BOOT_CODE, 0), 0)
+        for start, length in areas:
+            for at in range(start, start + length, _CHUNK):
+                content = os.pread(descriptor, min(_CHUNK, start + length - at), at)
+                if content.count(0) < len(content):
+                    block.write(target, content, at)
     finally:
         os.close(descriptor)
 

@@ -82,11 +82,15 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class Roles:
-    """What the partitions are for, by number; candidates: those of which one is the root."""
+    """What the partitions are for, by number; candidates: those of which one is the root.
+
+    gap: whether GRUB for BIOS is before the first partition, as it is with an MBR.
+    """
 
     candidates: tuple[int, ...]
     bios: int | None = None
     esp: int | None = None
+    gap: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

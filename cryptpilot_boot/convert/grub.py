@@ -13,11 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.convert.facts import System
+    from cryptpilot_boot.convert.facts import Roles, System
 
 CONFIGURATION = "/boot/grub/grub.cfg"
 MKCONFIG = "/usr/sbin/grub-mkconfig"
 INSTALL = "/usr/sbin/grub-install"
+BIOS, EFI = PLATFORMS = ("i386-pc", "x86_64-efi")
+"""What GRUB is made for, as it has it itself."""
+BOOT_CODE = 440
+"""Bytes at the beginning of a disk that are a boot loader's; UEFI specification, 5.2.1."""
+_MARK = b"GRUB "  # what GRUB's boot code says when it fails; grub-core/boot/i386/pc/boot.S
 _LINUX = re.compile(r"\s*linux(?:16|efi)?\s+(.*)")
 _INITRD = re.compile(r"\s*initrd(?:16|efi)?\s+\S")
 
@@ -56,18 +61,30 @@ def wrong_roots(configuration: str, volume: Volume) -> list[str]:
     return [*wrong, *bare] if found else ["nothing"]
 
 
-def install_commands(system: System, bios: int | None, esp: int | None) -> tuple[tuple[str, ...], ...]:
+def is_boot_code(code: bytes) -> bool:
+    """Tell whether boot code is GRUB's. code: the first `BOOT_CODE` bytes of a disk."""
+    return _MARK in code
+
+
+def places(loaders: Roles) -> dict[str, str]:
+    """Return where GRUB is, by platform: what a person calls it."""
+    found = {
+        BIOS: "the space before the first partition" if loaders.gap else loaders.bios and f"partition {loaders.bios}",
+        EFI: loaders.esp and f"partition {loaders.esp}",
+    }
+    return {platform: place for platform, place in found.items() if place}
+
+
+def install_commands(system: System, loaders: Roles) -> tuple[tuple[str, ...], ...]:
     """Return the commands that have GRUB find a /boot that has moved."""
     if INSTALL not in system.present:
         raise refused(f"/boot is to move, and {system.name} in it has no {INSTALL}")
     commands: list[tuple[str, ...]] = []
-    for platform, number in (("i386-pc", bios), ("x86_64-efi", esp)):
-        if number is None:
-            continue
+    for platform, place in places(loaders).items():
         if f"/usr/lib/grub/{platform}" not in system.present:
             raise refused(
-                f"/boot is to move, partition {number} is for GRUB, and {system.name} in it has no GRUB for {platform}",
-                f"install it in the image, or remove partition {number}",
+                f"/boot is to move, {place} is for GRUB, and {system.name} in it has no GRUB for {platform}",
+                "install it in the image",
             )
         commands += _commands(platform, system)
     return tuple(commands)
@@ -75,7 +92,7 @@ def install_commands(system: System, bios: int | None, esp: int | None) -> tuple
 
 def _commands(platform: str, system: System) -> Sequence[tuple[str, ...]]:
     install = ("grub-install", f"--target={platform}")
-    if platform == "i386-pc":
+    if platform == BIOS:
         return [(*install, "{disk}")]
     efi = (*install, "--efi-directory=/boot/efi", "--no-nvram")
     names = {name.lower() for name in system.efi_directories}

@@ -6,29 +6,28 @@ Partitions stay where they are, but the root, and a new /boot before it.
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.convert import grub, mending, naming
 from cryptpilot_boot.convert.facts import refused
-from cryptpilot_boot.system.partition_table import ESP, SECTOR, Partition, Table
+from cryptpilot_boot.system.block import readable
+from cryptpilot_boot.system.partition_table import KINDS, MBR, SECTOR, Partition, Table, partuuid
 from cryptpilot_boot.volume.initialize import device_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.convert.facts import Content, Found, Roles
 
-# Types of partitions, by GUID. Source: the UEFI specification, 5.3.3; the manual of GRUB, "BIOS installation".
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
-LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
-PLATFORMS = {BIOS_BOOT: "i386-pc", ESP: "x86_64-efi"}
+"""The type of a partition for GRUB in a GPT; the manual of GRUB, "BIOS installation"."""
 
 _MIB = 1 << 20
 BOOT_ROOM = 96 * _MIB
 """Bytes that /boot has to have left for each initrd, which is there twice for a moment."""
 _NEW_BOOT = 1 << 30  # bytes of a /boot that gets a partition of its own: as distributions have it
 _TABLE_COPY = _MIB  # at the end of the disk
-_BY_UUID = re.compile(r"/dev/disk/by-partuuid/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-_BY_LABEL = re.compile(r"/dev/disk/by-partlabel/([A-Za-z0-9._-]{1,36})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Layout:
     sector_size: int
 
 
-def lay_out(found: Found, volume: Volume, boot: int | None) -> Layout:
+def lay_out(found: Found, volume: Volume, boot: int | None, loaders: Roles) -> Layout:
     """Say where everything goes. boot: the partition of /boot, None for a new one. Raises CryptpilotError."""
     table, number = found.table, found.system.root
     old = table.partition(number)
@@ -52,34 +51,55 @@ def lay_out(found: Found, volume: Volume, boot: int | None) -> Layout:
     start = _up(old.start * SECTOR)
     new: list[Partition] = []
     if boot is None:
-        boot = min(set(range(1, 129)) - {one.number for one in table.partitions})
+        boot = _free_number(table)
         used, kernels = found.system.boot_used, len(found.system.kernels)
         size = max(_NEW_BOOT, _up(4 * used), _up(used + (kernels + 1) * BOOT_ROOM))
-        new.append(Partition(boot, start // SECTOR, size // SECTOR, LINUX, _uuid_of(old, "boot"), "boot"))
+        new.append(_new_boot(boot, start // SECTOR, size // SECTOR, old, table))
         start += size
     needed = _up(device_size(old.size * SECTOR, volume, sector_size))
     root = dataclasses.replace(old, start=start // SECTOR, size=needed // SECTOR)
-    root = _named_partition(root, volume, table)
     kept = [one for one in table.partitions if one.number != number]
     partitions = tuple(sorted([*kept, *new, root], key=lambda one: one.number))
     end = max(start + needed + _TABLE_COPY, _up(found.image.size))
-    return Layout(dataclasses.replace(table, partitions=partitions), end, boot, sector_size)
+    if end > KINDS[table.label].most:
+        raise refused(f"the new disk has {readable(end)}, for which an MBR has no numbers", "give the image a GPT")
+    if new and loaders.gap:
+        _require_gap(partitions)
+    # the root's own line of fstab is another in the new image
+    texts = (mending.fstab(found.system.fstab, volume, ""), found.system.loader_settings)
+    laid = naming.name(dataclasses.replace(table, partitions=partitions), number, volume, texts)
+    return Layout(laid, end, boot, sector_size)
 
 
-def _named_partition(root: Partition, volume: Volume, table: Table) -> Partition:
-    """Return the root's partition under the name by which the volume's file knows it."""
-    by_uuid, by_label = _BY_UUID.fullmatch(volume.dev), _BY_LABEL.fullmatch(volume.dev)
-    others = [one for one in table.partitions if one.number != root.number]
-    if by_uuid and by_uuid[1].upper() not in [one.uuid for one in others]:
-        return dataclasses.replace(root, uuid=by_uuid[1].upper())
-    if by_label and by_label[1] not in [one.name for one in others]:
-        return dataclasses.replace(root, name=by_label[1])
-    if by_uuid or by_label:
-        raise refused(f"{volume.dev} is another partition of the image", f"choose another name in {volume.source}")
-    raise refused(
-        f'{volume.source} says dev = "{volume.dev}", which is no name that a partition can be given',
-        f'say dev = "/dev/disk/by-partlabel/{volume.volume}": the partition gets that name; by-partuuid works as well',
-    )
+def boot_areas(table: Table, loaders: Roles) -> tuple[tuple[int, int], ...]:
+    """Return what of a disk is its boot loader's outside of partitions: where it begins, and its bytes."""
+    code = ((0, grub.BOOT_CODE),) if loaders.gap or loaders.bios else ()
+    first = min((one.start for one in table.partitions), default=1)
+    return (*code, (SECTOR, (first - 1) * SECTOR)) if loaders.gap else code
+
+
+def _free_number(table: Table) -> int:
+    free = set(KINDS[table.label].numbers) - {one.number for one in table.partitions}
+    if not free:
+        raise refused("/boot is to move to a partition of its own, and the table has no number left for one")
+    return min(free)
+
+
+def _new_boot(number: int, start: int, size: int, beside: Partition, table: Table) -> Partition:
+    kind = KINDS[table.label].linux
+    if table.label == MBR:
+        return Partition(number, start, size, kind, partuuid(table.identifier, number))
+    return Partition(number, start, size, kind, _uuid_of(beside, "boot"), "boot")
+
+
+def _require_gap(partitions: Sequence[Partition]) -> None:
+    """Raise CryptpilotError unless GRUB has room for what it installs before the first partition."""
+    first = min(partitions, key=lambda one: one.start)
+    if first.start * SECTOR < _MIB:
+        raise refused(
+            f"/boot is to move, and GRUB needs 1 MiB before the first partition, which begins at sector {first.start}",
+            f"give the image a /boot of its own, or have partition {first.number} begin at 1 MiB",
+        )
 
 
 def _require_apart(table: Table, size: int) -> None:
@@ -123,4 +143,5 @@ def written(found: Found, laid: Layout, loaders: Roles, volume: Volume) -> int:
     # with tags, all of a volume is written once: what was not cannot be read
     root = sizes[system.root] if volume.integrity else device_size(system.used, volume, laid.sector_size)
     whole = sum(sizes[number] for number in (loaders.bios, loaders.esp) if number is not None)
+    whole += sum(length for _, length in boot_areas(found.table, loaders))
     return root + whole + 2 * system.boot_used + BOOT_ROOM * len(system.kernels)

@@ -51,7 +51,8 @@ def opened(raw: Path, name: str) -> Iterator[Opened]:
     try:
         with loop.attached(descriptor, partitions=True) as device:
             contents = {one.number: _content(partition(device, one.number)) for one in table.partitions}
-            yield Opened(device, table, contents, plan.roles(table, contents))
+            code = os.pread(descriptor, grub.BOOT_CODE, 0)
+            yield Opened(device, table, contents, plan.roles(table, contents, code))
     finally:
         os.close(descriptor)
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.convert import grub, layout, mending, requirements
 from cryptpilot_boot.convert.facts import Roles, mount_lines, named, refused
-from cryptpilot_boot.convert.layout import BIOS_BOOT, PLATFORMS
+from cryptpilot_boot.convert.layout import BIOS_BOOT
 from cryptpilot_boot.errors import printable
 from cryptpilot_boot.system import disk_image
 from cryptpilot_boot.system.block import readable
-from cryptpilot_boot.system.partition_table import ESP, SECTOR, Table
+from cryptpilot_boot.system.partition_table import KINDS, MBR, SECTOR, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FILE_SYSTEMS = ("ext4", "xfs")
 _PLAIN_NAME = re.compile(r'[^"\\\x00-\x1f]*')
+_EXTENDED = ("5", "F", "85")  # types that hold logical partitions; linux/block/partitions/msdos.c
 _KINDS = {
     "crypto_LUKS": "holds LUKS: the image is encrypted already",
     "LVM2_member": "is part of LVM, which is not known so far",
@@ -52,8 +53,8 @@ class Plan:
     table, size: of the new one, size in bytes. root, boot, bios, esp: numbers of partitions. new_boot: whether /boot
     gets one of its own. kinds: file systems by partition, of those that are copied as such. volume: what is made of
     the root's partition, dev included. loader: commands that install the boot loader, {disk} for the whole disk.
-    used: bytes that are copied, at most. whole: what else is copied, block by block. unified: whether it boots by a
-    unified kernel image.
+    used: bytes that are copied, at most. whole: what else is copied, block by block; boot_areas: and what outside of
+    partitions, where it begins and its length in bytes. unified: whether it boots by a unified kernel image.
     """
 
     table: Table
@@ -69,7 +70,7 @@ class Plan:
     used: int
     whole: tuple[int, ...]
     esp: int | None
-    boot_code: bool
+    boot_areas: tuple[tuple[int, int], ...]
     unified: Unified | None = None
 
     @property
@@ -100,13 +101,19 @@ def require_readable(image: Facts, name: str) -> None:
 
 
 def require_table(table: Table | None, name: str) -> Table:
-    """Return a partition table; raise CryptpilotError unless it is GPT, with sectors of 512 bytes."""
+    """Return a partition table; raise CryptpilotError unless it is of a known kind, with sectors of 512 bytes."""
     if table is None:
         raise refused(f"{name} has no partition table", "it has to be the image of a whole disk")
-    if table.label == "dos" and any(one.type == "EE" for one in table.partitions):
+    if table.label == MBR and any(one.type == "EE" for one in table.partitions):
         raise refused(f"{name} has a GPT that is not where it is with sectors of 512 bytes", "only these are known")
-    if table.label != "gpt":
-        raise refused(f"{name} has a partition table of kind {table.label}", "only GPT is known so far")
+    if table.label not in KINDS:
+        raise refused(f"{name} has a partition table of kind {table.label}", "only GPT and MBR are known so far")
+    for one in table.partitions:
+        if one.number not in KINDS[table.label].numbers or (table.label == MBR and one.type in _EXTENDED):
+            raise refused(
+                f"partition {one.number} of {name} is an extended or a logical one",
+                "only primary partitions are known so far; give the image a GPT",
+            )
     if table.sector != SECTOR:
         raise refused(f"{name} has sectors of {table.sector} bytes", "only 512 are known so far")
     return table
@@ -118,24 +125,31 @@ def require_sound(number: int, fault: str) -> None:
         raise refused(f"the file system of partition {number} {fault}", "boot the image, shut it down, and try again")
 
 
-def roles(table: Table, contents: Mapping[int, Content]) -> Roles:
-    """Say what partitions are for. Raises CryptpilotError for one that is for nothing that is known."""
-    found: dict[str, list[int]] = {BIOS_BOOT: [], ESP: [], "": []}
+def roles(table: Table, contents: Mapping[int, Content], boot_code: bytes = b"") -> Roles:
+    """Say what partitions are for. boot_code: of the disk, see `grub.BOOT_CODE`.
+
+    Raises CryptpilotError for a partition that is for nothing that is known.
+    """
+    esp = KINDS[table.label].esp
+    found: dict[str, list[int]] = {BIOS_BOOT: [], esp: [], "": []}
+    gap = table.label == MBR and grub.is_boot_code(boot_code)
     for one in table.partitions:
         kind = contents[one.number].kind
-        if one.type == ESP and kind != "vfat":
+        if one.type == esp and kind != "vfat":
             raise refused(f"partition {one.number} is an EFI system partition and holds {kind or 'nothing'}, not vfat")
-        if one.type not in (BIOS_BOOT, ESP) and kind not in FILE_SYSTEMS:
+        if one.type not in (BIOS_BOOT, esp) and kind not in FILE_SYSTEMS:
             raise refused(f"partition {one.number} {_KINDS.get(kind, f'holds {printable(kind)}')}")
         if not _PLAIN_NAME.fullmatch(one.name):
             raise refused(f"partition {one.number} has a name with a quotation mark or the like")
-        found[one.type if one.type in PLATFORMS else ""].append(one.number)
-    for kind, what in ((BIOS_BOOT, "BIOS boot partitions"), (ESP, "EFI system partitions")):
+        found[one.type if one.type in found else ""].append(one.number)
+    for kind, what in ((BIOS_BOOT, "BIOS boot partitions"), (esp, "EFI system partitions")):
         if len(found[kind]) > 1:
             raise refused(f"there are {len(found[kind])} {what}")
-    if not found[BIOS_BOOT] and not found[ESP]:
-        raise refused("there is neither a BIOS boot partition nor an EFI system partition: nothing boots it")
-    return Roles(tuple(found[""]), *(next(iter(found[kind]), None) for kind in (BIOS_BOOT, ESP)))
+    if not (found[BIOS_BOOT] or found[esp] or gap):
+        bios = "GRUB's boot code" if table.label == MBR else "a BIOS boot partition"
+        raise refused(f"there is neither {bios} nor an EFI system partition: nothing that is known boots it")
+    first = {kind: next(iter(numbers), None) for kind, numbers in found.items()}
+    return Roles(tuple(found[""]), bios=first[BIOS_BOOT], esp=first[esp], gap=gap)
 
 
 def make(found: Found, volume: Volume, loaders: Roles, unified: Unified | None = None) -> Plan:
@@ -148,10 +162,10 @@ def make(found: Found, volume: Volume, loaders: Roles, unified: Unified | None =
         require_sound(number, fault)
     requirements.require_root_room(found, moved=boot is None)
     if unified:
-        requirements.require_unified(system, loaders)
+        requirements.require_unified(found, loaders)
     if boot is not None:
         requirements.require_boot_room(found)
-    laid = layout.lay_out(found, volume, boot)
+    laid = layout.lay_out(found, volume, boot, loaders)
     return Plan(
         table=laid.table,
         size=laid.size,
@@ -162,11 +176,11 @@ def make(found: Found, volume: Volume, loaders: Roles, unified: Unified | None =
         volume=volume,
         sector_size=laid.sector_size,
         kernels=tuple(one.release for one in system.kernels),
-        loader=grub.install_commands(system, loaders.bios, loaders.esp) if boot is None else (),
+        loader=grub.install_commands(system, loaders) if boot is None else (),
         used=layout.written(found, laid, loaders, volume),
         whole=tuple(number for number in (loaders.bios, loaders.esp) if number is not None),
         esp=loaders.esp,
-        boot_code=loaders.bios is not None,
+        boot_areas=layout.boot_areas(found.table, loaders),
         unified=unified,
     )
 

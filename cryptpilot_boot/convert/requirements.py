@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.convert import grub
 from cryptpilot_boot.convert.facts import refused
-from cryptpilot_boot.convert.layout import BOOT_ROOM, PLATFORMS
+from cryptpilot_boot.convert.layout import BOOT_ROOM
 from cryptpilot_boot.errors import printable
 from cryptpilot_boot.system.block import readable
+from cryptpilot_boot.system.partition_table import GPT
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -39,7 +40,7 @@ _UNKNOWN = {
 }
 LOOKED_FOR = (
     *(*_NEEDED, *_UNKNOWN, grub.INSTALL, DRACUT_NETWORK, STUB),
-    *(f"/usr/lib/grub/{platform}" for platform in PLATFORMS.values()),
+    *(f"/usr/lib/grub/{platform}" for platform in grub.PLATFORMS),
 )
 PLAIN_DIRECTORIES = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
 """What is mounted on, or written below: links there would lead elsewhere."""
@@ -78,8 +79,11 @@ def require_system(system: System) -> None:
         raise refused("/etc/default/grub in it sets root= for the kernel by itself", "remove that first")
 
 
-def require_unified(system: System, loaders: Roles) -> None:
-    """Raise CryptpilotError where a unified kernel image cannot be made or started."""
+def require_unified(found: Found, loaders: Roles) -> None:
+    """Raise CryptpilotError where a unified kernel image cannot be made, started or measured."""
+    system = found.system
+    if found.table.label != GPT:
+        raise refused("it has an MBR, and what firmware measures of one is not known so far", "give the image a GPT")
     if loaders.esp is None:
         raise refused("it has no EFI system partition, which a unified kernel image is started from")
     if STUB not in system.present:

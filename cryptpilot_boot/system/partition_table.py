@@ -16,13 +16,42 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECTOR = 512
+GPT = "gpt"
+MBR = "dos"
+"""Kinds of tables, as sfdisk has them."""
 ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
-"""The type of an EFI system partition; UEFI specification, 5.3.3."""
+LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+"""Types of partitions in a GPT: the EFI system partition (UEFI specification, 5.3.3), a Linux file system."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of table.
+
+    numbers: that partitions can have, but for logical ones. linux, esp: types of partitions: a Linux file system, the
+    EFI system partition. most: bytes of a disk, at most.
+    """
+
+    numbers: range
+    linux: str
+    esp: str
+    most: int
+
+
+KINDS = {
+    # Source: the UEFI specification, 5.3.3; a number of a sector has 64 bits
+    GPT: Kind(range(1, 129), LINUX, ESP, SECTOR << 64),
+    # Source: the UEFI specification, 5.2.1 and 5.2.2; a number of a sector has 32 bits
+    MBR: Kind(range(1, 5), "83", "EF", SECTOR * ((1 << 32) - 1)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """A partition. start, size: in sectors. type, uuid: GUIDs in upper case. name, attributes: "" for none."""
+    """A partition. start, size: in sectors. name, attributes: "" for none. bootable: the flag that an MBR has.
+
+    type: a GUID in upper case, or two hexadecimal digits in an MBR. uuid: a GUID in upper case; in an MBR, `partuuid`.
+    """
 
     number: int
     start: int
@@ -31,6 +60,7 @@ class Partition:
     uuid: str
     name: str = ""
     attributes: str = ""
+    bootable: bool = False
 
     @property
     def end(self) -> int:
@@ -42,8 +72,8 @@ class Partition:
 class Table:
     """A partition table.
 
-    label: its kind, "gpt" or "dos"; identifier: of the disk; sector: bytes. first: the first sector that a partition
-    may have; length: how many it has room for; 0 for what sfdisk takes without a word.
+    label: its kind, such as GPT or MBR; identifier: of the disk, "" for none; sector: bytes. first: the first sector
+    that a partition may have; length: how many it has room for; 0 for what sfdisk takes without a word.
     """
 
     label: str
@@ -56,6 +86,21 @@ class Table:
     def partition(self, number: int) -> Partition:
         """Return the partition of a number."""
         return next(one for one in self.partitions if one.number == number)
+
+
+def partuuid(identifier: str, number: int) -> str:
+    """Return what stands for the UUID of a partition in an MBR, in upper case; "" where there is no such thing.
+
+    identifier: of the disk, in hexadecimal. Source: linux/block/partitions/msdos.c; libblkid has none for zero.
+    """
+    disk = int(identifier, 16)
+    return f"{disk:08X}-{number:02X}" if disk else ""
+
+
+def identified(table: Table, identifier: str) -> Table:
+    """Return an MBR with this identifier of the disk, by which its partitions are known."""
+    partitions = tuple(dataclasses.replace(one, uuid=partuuid(identifier, one.number)) for one in table.partitions)
+    return dataclasses.replace(table, identifier=identifier, partitions=partitions)
 
 
 def read(path: Path) -> Table | None:
@@ -72,9 +117,9 @@ def parse(text: str) -> Table:
     """Read what `sfdisk --json` says."""
     said: dict[str, Any] = json.loads(text)["partitiontable"]
     device = str(said["device"])
-    return Table(
+    table = Table(
         label=str(said["label"]),
-        identifier=str(said["id"]),
+        identifier=str(said.get("id", "")),
         sector=int(said.get("sectorsize", SECTOR)),
         partitions=tuple(
             Partition(
@@ -85,12 +130,14 @@ def parse(text: str) -> Table:
                 uuid=str(one.get("uuid", "")).upper(),
                 name=str(one.get("name", "")),
                 attributes=str(one.get("attrs", "")),
+                bootable=bool(one.get("bootable", False)),
             )
             for one in said.get("partitions", [])
         ),
         first=int(said.get("firstlba", 0)),
         length=int(said.get("table-length", 0)),
     )
+    return identified(table, table.identifier) if table.label == MBR else table
 
 
 def script(table: Table) -> str:
@@ -100,9 +147,10 @@ def script(table: Table) -> str:
     lines += [f"table-length: {table.length}"] if table.length else []
     for one in table.partitions:
         fields = [f"start={one.start}", f"size={one.size}", f"type={one.type}"]
-        fields += [f"uuid={one.uuid}"] if one.uuid else []
+        fields += [f"uuid={one.uuid}"] if one.uuid and table.label != MBR else []
         fields += [f'name="{one.name}"'] if one.name else []
         fields += [f'attrs="{one.attributes}"'] if one.attributes else []
+        fields += ["bootable"] if one.bootable else []
         lines.append(f"{one.number} : {', '.join(fields)}")
     return "\n".join([*lines, ""])
 

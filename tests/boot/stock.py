@@ -42,22 +42,38 @@ BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
 ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 ROOT = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+DISK = "0badcafe"
+"""The identifier that a disk with an MBR gets for its volume's sake."""
 
 
 @dataclass(frozen=True)
 class Stock:
     """A layout. kind: of the root's file system; boot: of /boot's, "" where that is inside the root.
 
-    unified: whether there is what a unified kernel image takes, and room for it.
+    unified: whether there is what a unified kernel image takes, and room for it. mbr: whether that is its partition
+    table, as where there is no UEFI; efi: whether there is an EFI system partition all the same.
     """
 
     kind: str = "ext4"
     boot: str = "ext4"
     root_mb: int = 640
     unified: bool = False
+    mbr: bool = False
+    efi: bool = True
 
     def __str__(self) -> str:
-        return f"{self.kind}-boot-{'apart' if self.boot else 'inside'}{'-unified' if self.unified else ''}"
+        words = [self.kind, "boot-apart" if self.boot else "boot-inside", *(["unified"] if self.unified else [])]
+        return "-".join([*words, *(["mbr"] if self.mbr else []), *([] if self.efi else ["bios-only"])])
+
+    @property
+    def dev(self) -> str:
+        """Return a name that its root's partition can be given."""
+        return f"/dev/disk/by-partuuid/{DISK}-01" if self.mbr else "/dev/disk/by-partlabel/root"
+
+    @property
+    def esp(self) -> str:
+        """Return the number of the EFI system partition, "" where there is none."""
+        return ("3" if self.mbr else "15") if self.efi else ""
 
     @property
     def esp_mb(self) -> int:
@@ -72,10 +88,12 @@ class Stock:
     @property
     def table(self) -> str:
         """Return what sfdisk is told."""
-        rows = [f"14 : start=2048, size=1MiB, type={BIOS_BOOT}", f"15 : size={self.esp_mb}MiB, type={ESP}"]
-        rows += [f'2 : size=160MiB, type={LINUX}, name="boot"'] if self.boot else []
-        rows += [f"1 : size={self.root_mb}MiB, type={ROOT}"]
-        return "\n".join(["label: gpt", *rows])
+        esp, linux, root, name = ("ef", "83", "83", "") if self.mbr else (ESP, LINUX, ROOT, ', name="boot"')
+        rows = ["label: dos"] if self.mbr else ["label: gpt", f"14 : start=2048, size=1MiB, type={BIOS_BOOT}"]
+        rows += [f"{self.esp} : size={self.esp_mb}MiB, type={esp}"] if self.efi else []
+        rows += [f"2 : size=160MiB, type={linux}{name}"] if self.boot else []
+        rows += [f"1 : size={self.root_mb}MiB, type={root}{', bootable' if self.mbr else ''}"]
+        return "\n".join(rows)
 
 
 def system(stock: Stock, destination: Path) -> Path:
@@ -141,30 +159,31 @@ def make(stock: Stock, archive: Path, tree: Path, path: Path) -> None:
     """Make an image at `path` from an archive of `system`, with a tree's programs."""
     blank_disk(path, (stock.root_mb + (160 if stock.boot else 0) + stock.esp_mb + 4) << 20)
     boot = f"mkfs.{stock.boot} -q /dev/mapper/boot" if stock.boot else ""
-    nodes = {"1": "root", "15": "esp", **({"2": "boot"} if stock.boot else {})}
+    esp = f"${{loop}}p{stock.esp}" if stock.efi else ""
+    numbers = ["1", *(["2"] if stock.boot else []), *([stock.esp] if stock.efi else [])]
+    to_esp = "chroot /mnt grub-install --target=x86_64-efi --efi-directory=/boot/efi --no-nvram --removable"
     script = f"""
 sfdisk --quiet --no-reread /dev/ubda << 'END'
 {stock.table}
 END
 loop=$(losetup --find --show --partscan /dev/ubda)
-for number in {" ".join(nodes)}; do [ -b ${{loop}}p$number ]; done
+for number in {" ".join(numbers)}; do [ -b ${{loop}}p$number ]; done
 {boot.replace("/dev/mapper/boot", "${loop}p2")}
 mkfs.{stock.kind} -q -L stockroot ${{loop}}p1
-mkfs.vfat ${{loop}}p15 > /dev/null
+{f"mkfs.vfat {esp} > /dev/null" if esp else ""}
 uuid() {{ blkid -p -s UUID -o value "$1"; }}
 mount ${{loop}}p1 /mnt
 {"mkdir /mnt/boot; mount ${loop}p2 /mnt/boot" if stock.boot else ""}
 tar -C /mnt {" ".join(TAR)} -xf /dev/ubdb
-mkdir -p /mnt/boot/efi
-mount ${{loop}}p15 /mnt/boot/efi
+{f"mkdir -p /mnt/boot/efi; mount {esp} /mnt/boot/efi" if esp else ""}
 {{
     echo "UUID=$(uuid ${{loop}}p1) / {stock.kind} defaults 0 1"
     {'echo "UUID=$(uuid ${loop}p2) /boot ' + stock.boot + ' defaults 0 2"' if stock.boot else ""}
-    echo "UUID=$(uuid ${{loop}}p15) /boot/efi vfat umask=0077 0 1"
+    {f'echo "UUID=$(uuid {esp}) /boot/efi vfat umask=0077 0 1"' if esp else ""}
 }} > /mnt/etc/fstab
 for point in dev proc sys; do mount --rbind /$point /mnt/$point; done
 chroot /mnt grub-install --target=i386-pc $loop
-chroot /mnt grub-install --target=x86_64-efi --efi-directory=/boot/efi --no-nvram --removable
+{to_esp if esp else ""}
 mkdir -p /dev/disk/by-uuid
 ln -s ${{loop}}p1 /dev/disk/by-uuid/$(uuid ${{loop}}p1)
 chroot /mnt grub-mkconfig -o /boot/grub/grub.cfg

@@ -13,7 +13,7 @@ import pytest
 
 from cryptpilot_boot.commands import convert
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume
-from cryptpilot_boot.convert import build, layout
+from cryptpilot_boot.convert import build
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
 from cryptpilot_boot.system import block, cryptsetup, disk_image, drafts, partition_table, private, workplace
 from cryptpilot_boot.system.disk_image import Facts
@@ -128,7 +128,7 @@ def test_an_image_that_is_written_is_reached_by_programs_too(tmp_path: Path) -> 
     """Whose name ends in a digit then."""
     target = tmp_path / "out.qcow2"
     uuids = [f"B63F2B5C-2BC2-9C42-BB8F-3B1E8C0F4A1{number}" for number in range(2)]
-    table = Table("gpt", uuids[0], 512, (Partition(1, 2048, 2048, layout.LINUX, uuids[1]),), 2048)
+    table = Table("gpt", uuids[0], 512, (Partition(1, 2048, 2048, partition_table.LINUX, uuids[1]),), 2048)
     with drafts.opened(target, "image") as raw, drafts.opened(target, "qcow2") as done:
         os.ftruncate(raw.descriptor, 40 << 20)
         partition_table.write(raw.reach, table)

@@ -147,7 +147,7 @@ def test_the_root_grows_by_what_the_volume_takes_and_all_else_stays() -> None:
     assert root.size - old.partition(1).size == (16 << 20) // SECTOR
     assert made.size >= root.end * SECTOR + (1 << 20)
     assert (made.boot, made.new_boot, made.loader, made.kinds) == (2, False, (), {1: "ext4", 2: "ext4"})
-    assert (made.whole, made.boot_code, made.sector_size) == ((14, 15), True, 4096)
+    assert (made.whole, made.boot_areas, made.sector_size) == ((14, 15), ((0, 440),), 4096)
 
 
 def test_a_boot_inside_the_root_gets_a_partition_of_its_own_before_it_and_grub_is_installed_anew() -> None:
@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
     "nothing": (_content(2, Content()), "partition 2 holds nothing"),
     "esp": (_content(15, Content("ext4")), "partition 15 is an EFI system partition and holds ext4"),
     "unbootable": (
-        _table(lambda one: dataclasses.replace(one, type=layout.LINUX) if one.number > 2 else one),
+        _table(lambda one: dataclasses.replace(one, type=partition_table.LINUX) if one.number > 2 else one),
         "partition 14 holds nothing",
     ),
     "quoted": (_of(1, name='a"b'), "quotation mark"),
@@ -375,9 +375,14 @@ def test_a_gpt_of_large_sectors_is_called_what_it_is(tmp_path: Path) -> None:
         plan.require_table(partition_table.read(tmp_path / "img"), "in.img")
 
 
-def test_a_table_that_is_not_gpt_is_refused() -> None:
-    with pytest.raises(CryptpilotError, match="of kind dos"):
-        plan.require_table(dataclasses.replace(FOUND.table, label="dos"), "in.img")
+def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:
+    """Some of which have no identifier."""
+    with (tmp_path / "img").open("wb") as file:
+        file.truncate(40 << 20)
+    for label in ("sun", "sgi"):
+        subprocess.run(["sfdisk", "--quiet", tmp_path / "img"], input=f"label: {label}\n", text=True, check=True)
+        with pytest.raises(CryptpilotError, match=f"of kind {label}"):
+            plan.require_table(partition_table.read(tmp_path / "img"), "in.img")
     with pytest.raises(CryptpilotError, match="no partition table"):
         plan.require_table(None, "in.img")
     with pytest.raises(CryptpilotError, match="4096 bytes"):
