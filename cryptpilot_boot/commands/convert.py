@@ -108,7 +108,7 @@ def _planned(
     if image.format != disk_image.RAW:
         raw = stack.enter_context(drafts.opened(target, "source")).reach
         disk_image.convert(source, image.format, raw, disk_image.RAW)
-    opened = stack.enter_context(look.opened(raw, str(source)))
+    opened = stack.enter_context(look.opened(raw, str(source), build.source_name(one)))
     return opened, plan.make(look.found(image, opened, work), one, opened.roles, unified)
 
 
@@ -165,11 +165,11 @@ def _require_new(target: Path) -> None:
 
 
 def _require_free_name(config: Config, one: Volume) -> None:
-    name = build.working_name(one)
-    if name in [other.volume for other in config.volumes]:
-        raise CryptpilotError(
-            f"volume {name} has the name that volume {one.volume} has meanwhile", "rename one of the two"
-        )
+    for name in (build.working_name(one), build.source_name(one)):
+        if name in [other.volume for other in config.volumes]:
+            raise CryptpilotError(
+                f"volume {name} has the name that volume {one.volume} has meanwhile", "rename one of the two"
+            )
 
 
 def _require_room(planned: plan.Plan, target: Path) -> None:

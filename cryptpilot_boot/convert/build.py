@@ -8,10 +8,20 @@ import os
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log, volume
-from cryptpilot_boot.convert import grub, mending, payload, unify
+from cryptpilot_boot.convert import grub, look, mending, payload, unify
 from cryptpilot_boot.convert.look import partition
 from cryptpilot_boot.errors import CryptpilotError, printable
-from cryptpilot_boot.system import block, clone, cryptsetup, drafts, foreign_tools, luks_header, mkfs, partition_table
+from cryptpilot_boot.system import (
+    block,
+    clone,
+    cryptsetup,
+    drafts,
+    foreign_tools,
+    luks_header,
+    lvm,
+    mkfs,
+    partition_table,
+)
 from cryptpilot_boot.system.foreign_root import Root, data
 from cryptpilot_boot.system.loop import attached
 from cryptpilot_boot.system.mounts import mounted
@@ -39,6 +49,11 @@ def working_name(one: Volume) -> str:
     return f"{one.volume}-converting"
 
 
+def source_name(one: Volume) -> str:
+    """Name the mapping that has the content of a logical volume that is copied into the volume."""
+    return f"{one.volume}-source"
+
+
 def close_leftover(one: Volume) -> None:
     """Remove the mappings that a conversion which was killed left behind; the caller holds the volume's lock.
 
@@ -52,6 +67,7 @@ def close_leftover(one: Volume) -> None:
             )
         if found:
             cryptsetup.close(name)
+    lvm.remove_leftover(source_name(one))
 
 
 def is_of_conversion(uuid: str, files: Sequence[str]) -> bool:
@@ -166,6 +182,10 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
         copy.close()
         identity.write(one, identity.of(facts, bound_by))
         root.rewrite("/etc/fstab", data(mending.fstab(root.text("/etc/fstab"), one, boot)))
+        for name in look.loader_settings(root) if planned.logical else ():
+            text = root.text(name)
+            if mending.without_lvm(text) != text:
+                root.rewrite(name, data(mending.without_lvm(text)))
         root.write(mending.GRUB_SETTINGS, mending.grub_settings(one).encode(), 0o644)
     mapping = working_name(one)
     partitions = [*planned.whole, planned.boot]
@@ -180,6 +200,12 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
                 root.run([word.replace("{disk}", disk) for word in command])
             foreign_tools.make_boot_configuration(root, grub.CONFIGURATION)
     configuration = root.text(grub.CONFIGURATION)
+    waits = grub.waiting(configuration, mending.LVM_PARAMETERS) if planned.logical else []
+    if waits:
+        raise CryptpilotError(
+            f"{grub.CONFIGURATION}, as grub-mkconfig made it, has an initrd wait for LVM, which is gone: {waits[0]}=",
+            "remove that in the image: see /etc/default/grub and /etc/grub.d",
+        )
     wrong = grub.wrong_roots(configuration, one)
     if wrong:
         raise CryptpilotError(

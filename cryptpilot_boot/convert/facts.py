@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.boot.fstab import Entry
     from cryptpilot_boot.system.disk_image import Facts
+    from cryptpilot_boot.system.lvm import Logical
     from cryptpilot_boot.system.partition_table import Table
 
 _KERNEL_NAMES = re.compile(r"/dev/(?:[hsv]d[a-z]|xvd[a-z]|(?:nvme[0-9]+n|mmcblk)[0-9]+p)([0-9]+)")
@@ -26,12 +27,14 @@ class Content:
     """What a partition holds, as libblkid has it.
 
     kind: "" for nothing that is recognized. block: bytes of the smallest thing that its file system reads or writes.
+    logical: the logical volume that it holds, of which all else is said then; None for none.
     """
 
     kind: str = ""
     uuid: str = ""
     label: str = ""
     block: int = 512
+    logical: Logical | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +129,9 @@ def named(source: str, table: Table, contents: Mapping[int, Content]) -> int | N
     if known:
         numbers = {one.number for one in table.partitions}
         return int(known[1]) if int(known[1]) in numbers else None
+    for number, one in contents.items():
+        if one.logical and source in one.logical.paths:
+            return number
     for prefix, key in _DIRECTORIES.items():
         if source.startswith(prefix):
             source = f"{key}={source[len(prefix) :]}"

@@ -75,6 +75,12 @@ def places(loaders: Roles) -> dict[str, str]:
     return {platform: place for platform, place in found.items() if place}
 
 
+def waiting(configuration: str, parameters_of_lvm: Sequence[str]) -> list[str]:
+    """Return what kernel parameters are there of those that have an initrd wait for a logical volume."""
+    found = kernels(configuration)
+    return [name for name in parameters_of_lvm if any(one.value(name) is not None for one in found)]
+
+
 def install_commands(system: System, loaders: Roles) -> tuple[tuple[str, ...], ...]:
     """Return the commands that have GRUB find a /boot that has moved."""
     if INSTALL not in system.present:

@@ -56,7 +56,10 @@ def lay_out(found: Found, volume: Volume, boot: int | None, loaders: Roles) -> L
         size = max(_NEW_BOOT, _up(4 * used), _up(used + (kernels + 1) * BOOT_ROOM))
         new.append(_new_boot(boot, start // SECTOR, size // SECTOR, old, table))
         start += size
-    needed = _up(device_size(old.size * SECTOR, volume, sector_size))
+    inside = found.contents[number].logical
+    needed = _up(device_size(inside.size if inside else old.size * SECTOR, volume, sector_size))
+    if inside:
+        old = dataclasses.replace(old, type=KINDS[table.label].linux)
     root = dataclasses.replace(old, start=start // SECTOR, size=needed // SECTOR)
     kept = [one for one in table.partitions if one.number != number]
     partitions = tuple(sorted([*kept, *new, root], key=lambda one: one.number))

@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.convert import facts, grub, plan, requirements
+from cryptpilot_boot.convert import facts, grub, logical, plan, requirements
 from cryptpilot_boot.errors import CryptpilotError, printable
-from cryptpilot_boot.system import block, clone, dracut, loop, partition_table, workplace
+from cryptpilot_boot.system import block, clone, dracut, loop, lvm, partition_table, workplace
 from cryptpilot_boot.system.foreign_root import Root
 from cryptpilot_boot.system.mounts import mounted
 
@@ -26,16 +26,20 @@ READ_ONLY = ("ro", "nosuid", "nodev", "noexec")
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A raw image that is open for reading: as a loop device, with its partitions. roles: what they are for."""
+    """A raw image that is open for reading: as a loop device, with its partitions. roles: what they are for.
+
+    devices: what has the content of each partition, by number: itself, or what maps the logical volume in it.
+    """
 
     device: str
+    devices: Mapping[int, str]
     table: Table
     contents: Mapping[int, Content]
     roles: Roles
 
     def partition(self, number: int) -> str:
-        """Return the device of a partition."""
-        return partition(self.device, number)
+        """Return the device that has what a partition holds."""
+        return self.devices[number]
 
 
 def partition(disk: str, number: int) -> str:
@@ -44,15 +48,25 @@ def partition(disk: str, number: int) -> str:
 
 
 @contextlib.contextmanager
-def opened(raw: Path, name: str) -> Iterator[Opened]:
-    """Open a raw image. name: what a person knows it by. Raises CryptpilotError for what cannot be converted."""
+def opened(raw: Path, name: str, mapping: str) -> Iterator[Opened]:
+    """Open a raw image. name: what a person knows it by. mapping: the name of one for a logical volume in it.
+
+    Raises CryptpilotError for what cannot be converted.
+    """
     table = plan.require_table(partition_table.read(raw), name)
     descriptor = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with loop.attached(descriptor, partitions=True) as device:
-            contents = {one.number: _content(partition(device, one.number)) for one in table.partitions}
+        with loop.attached(descriptor, partitions=True) as device, contextlib.ExitStack() as stack:
+            devices = {one.number: partition(device, one.number) for one in table.partitions}
+            contents = {number: _content(node) for number, node in devices.items()}
+            number = plan.logical_partition(table, contents)
+            if number is not None:
+                lvm.require_programs()
+                inside = logical.require_one(number, lvm.read(devices[number]))
+                devices[number] = stack.enter_context(lvm.mapped(devices[number], inside, mapping))
+                contents[number] = dataclasses.replace(_content(devices[number]), logical=inside)
             code = os.pread(descriptor, grub.BOOT_CODE, 0)
-            yield Opened(device, table, contents, plan.roles(table, contents, code))
+            yield Opened(device, devices, table, contents, plan.roles(table, contents, code))
     finally:
         os.close(descriptor)
 
@@ -123,7 +137,7 @@ def _efi_directories(device: str, target: Path, stack: contextlib.ExitStack) -> 
 
 def _read(root: Root, bare: System) -> System:
     names = dict(line.partition("=")[::2] for line in root.text("/etc/os-release").splitlines())
-    settings = [root.text("/etc/default/grub"), *_texts(root, "/etc/default/grub.d", ".cfg")]
+    settings = [root.text(path) for path in loader_settings(root)]
     boot = root.place("/boot")
     return dataclasses.replace(
         bare,
@@ -138,8 +152,10 @@ def _read(root: Root, bare: System) -> System:
     )
 
 
-def _texts(root: Root, directory: str, suffix: str) -> Sequence[str]:
-    return [root.text(f"{directory}/{name}") for name in _names(root, directory, suffix)]
+def loader_settings(root: Root) -> Sequence[str]:
+    """Return the files that GRUB's configuration is made from."""
+    more = "/etc/default/grub.d"
+    return ["/etc/default/grub", *(f"{more}/{name}" for name in _names(root, more, ".cfg"))]
 
 
 def _names(root: Root, directory: str, suffix: str) -> Sequence[str]:

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
 
+LVM_PARAMETERS = ("rd.lvm.lv", "rd.lvm.vg")
+"""Kernel parameters by which dracut waits for a logical volume; dracut.cmdline(7)."""
+_SETTING = re.compile(r"^(?![ \t]*#).*$", re.MULTILINE)
+_LVM_WORD = re.compile(r"(?<![^\s\"'=])rd\.lvm\.(?:lv|vg)=[^\s\"']*[ \t]?")
 GRUB_SETTINGS = "/etc/default/grub.d/90-cryptpilot.cfg"
 _LINE = re.compile(r"^([ \t]*)([^#\s]\S*)([ \t]+/+(?:[ \t].*)?)$", re.MULTILINE)
 
@@ -16,6 +20,11 @@ def fstab(text: str, volume: Volume, boot: str) -> str:
     """Return /etc/fstab with the volume as its root. boot: UUID of a file system that is new for /boot, "" for none."""
     line = f"\nUUID={boot} /boot ext4 defaults 0 2" if boot else ""
     return _LINE.sub(lambda old: f"{old[1]}{volume.mapper_path}{old[3]}{line}", text)
+
+
+def without_lvm(text: str) -> str:
+    """Return the text of a file of /etc/default/grub's kind without what has dracut wait for a logical volume."""
+    return _SETTING.sub(lambda line: _LVM_WORD.sub("", line[0]), text)
 
 
 def grub_settings(volume: Volume) -> str:

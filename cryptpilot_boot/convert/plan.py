@@ -15,6 +15,7 @@ from cryptpilot_boot.convert.layout import BIOS_BOOT
 from cryptpilot_boot.errors import printable
 from cryptpilot_boot.system import disk_image
 from cryptpilot_boot.system.block import readable
+from cryptpilot_boot.system.lvm import MEMBER
 from cryptpilot_boot.system.partition_table import KINDS, MBR, SECTOR, Table
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.convert.facts import Content, Found
     from cryptpilot_boot.system.disk_image import Facts
+    from cryptpilot_boot.system.lvm import Logical
 
 FILE_SYSTEMS = ("ext4", "xfs")
 _PLAIN_NAME = re.compile(r'[^"\\\x00-\x1f]*')
 _EXTENDED = ("5", "F", "85")  # types that hold logical partitions; linux/block/partitions/msdos.c
 _KINDS = {
     "crypto_LUKS": "holds LUKS: the image is encrypted already",
-    "LVM2_member": "is part of LVM, which is not known so far",
     "btrfs": "holds btrfs, which is not known so far",
     "swap": "is swap space: remove it from the image; a temporary volume can be swap",
     "linux_raid_member": "is part of a RAID",
@@ -52,9 +53,10 @@ class Plan:
 
     table, size: of the new one, size in bytes. root, boot, bios, esp: numbers of partitions. new_boot: whether /boot
     gets one of its own. kinds: file systems by partition, of those that are copied as such. volume: what is made of
-    the root's partition, dev included. loader: commands that install the boot loader, {disk} for the whole disk.
-    used: bytes that are copied, at most. whole: what else is copied, block by block; boot_areas: and what outside of
-    partitions, where it begins and its length in bytes. unified: whether it boots by a unified kernel image.
+    the root's partition, dev included; logical: the logical volume that the root is in so far, None for none. loader:
+    commands that install the boot loader, {disk} for the whole disk. used: bytes that are copied, at most. whole: what
+    else is copied, block by block; boot_areas: and what outside of partitions, where it begins and its length in bytes.
+    unified: whether it boots by a unified kernel image.
     """
 
     table: Table
@@ -64,6 +66,7 @@ class Plan:
     new_boot: bool
     kinds: Mapping[int, str]
     volume: Volume
+    logical: Logical | None
     sector_size: int
     kernels: tuple[str, ...]
     loader: tuple[tuple[str, ...], ...]
@@ -86,6 +89,11 @@ class Plan:
         return [
             f"root: partition {self.root} ({readable(root.size * SECTOR)}), {self.kinds[self.root]} in volume"
             f" {self.volume.volume}" + (" with integrity" if self.volume.integrity else ""),
+            *(
+                [f"LVM: logical volume {self.logical} is copied out of it; the new image has no LVM"]
+                if self.logical
+                else []
+            ),
             f"/boot: partition {self.boot} ({readable(boot.size * SECTOR)}), {made}; it stays readable",
             f"kernels: {', '.join(self.kernels)}",
             f"the disk has {readable(self.size)}, of which at most {readable(self.used)} are written",
@@ -123,6 +131,15 @@ def require_sound(number: int, fault: str) -> None:
     """Raise CryptpilotError for a file system that should not be copied as it is. fault: "" for one that may be."""
     if fault:
         raise refused(f"the file system of partition {number} {fault}", "boot the image, shut it down, and try again")
+
+
+def logical_partition(table: Table, contents: Mapping[int, Content]) -> int | None:
+    """Return the partition that holds a logical volume, None for none. Raises CryptpilotError for more than one."""
+    loaders = (BIOS_BOOT, KINDS[table.label].esp)
+    found = [one.number for one in table.partitions if one.type not in loaders and contents[one.number].kind == MEMBER]
+    if len(found) > 1:
+        raise refused(f"partitions {found[0]} and {found[1]} are both part of LVM", "only one is known so far")
+    return next(iter(found), None)
 
 
 def roles(table: Table, contents: Mapping[int, Content], boot_code: bytes = b"") -> Roles:
@@ -174,6 +191,7 @@ def make(found: Found, volume: Volume, loaders: Roles, unified: Unified | None =
         new_boot=boot is None,
         kinds={number: found.contents[number].kind for number in loaders.candidates},
         volume=volume,
+        logical=found.contents[system.root].logical,
         sector_size=laid.sector_size,
         kernels=tuple(one.release for one in system.kernels),
         loader=grub.install_commands(system, loaders) if boot is None else (),
@@ -200,6 +218,8 @@ def _boot(found: Found, loaders: Roles, volume: Volume) -> int | None:
         raise refused(f"/etc/fstab mounts /boot from {printable(where.source)}, which is not in the image")
     if boot is not None and (boot not in loaders.candidates or boot == found.system.root):
         raise refused(f"/etc/fstab mounts /boot from partition {boot}, which is no file system for /boot alone")
+    if boot is not None and found.contents[boot].logical:
+        raise refused(f"/boot is in LVM, on partition {boot}", "only the root is known there so far")
     others = set(loaders.candidates) - {found.system.root, boot}
     if others:
         raise refused(f"partition {min(others)} is neither the root nor /boot", "only these two are known so far")

@@ -19,8 +19,8 @@ from tests.lab.run import run
 from tests.lab.tree import clone, in_chroot, kernel_release, root_tree
 from tests.lab.uml import run_uml
 
-PACKAGES = ("fdisk", "qemu-utils", "grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "dosfstools")
-"""What the trees have beside the usual packages: the image GRUB, the machine that converts it sfdisk and qemu-img."""
+PACKAGES = ("fdisk", "qemu-utils", "grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "dosfstools", "lvm2")
+"""What the trees have beside the usual packages: images GRUB, the machine that converts them sfdisk, qemu-img, LVM."""
 FIRMWARE_MODULES = ("drivers/virtio", "drivers/pci")
 """Kernel modules that an initrd of the image's own needs beside those of a booted system."""
 UNNEEDED = (
@@ -42,6 +42,9 @@ BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
 ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 ROOT = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+GROUP = "stock-group"
+"""A volume group, with a hyphen, which device-mapper doubles."""
+LVM = "E6D6D379-F507-44C2-A23C-238F2A3DF928"
 DISK = "0badcafe"
 """The identifier that a disk with an MBR gets for its volume's sake."""
 
@@ -51,7 +54,8 @@ class Stock:
     """A layout. kind: of the root's file system; boot: of /boot's, "" where that is inside the root.
 
     unified: whether there is what a unified kernel image takes, and room for it. mbr: whether that is its partition
-    table, as where there is no UEFI; efi: whether there is an EFI system partition all the same.
+    table, as where there is no UEFI; efi: whether there is an EFI system partition all the same. lvm: whether the root
+    is in a logical volume.
     """
 
     kind: str = "ext4"
@@ -60,10 +64,12 @@ class Stock:
     unified: bool = False
     mbr: bool = False
     efi: bool = True
+    lvm: bool = False
 
     def __str__(self) -> str:
         words = [self.kind, "boot-apart" if self.boot else "boot-inside", *(["unified"] if self.unified else [])]
-        return "-".join([*words, *(["mbr"] if self.mbr else []), *([] if self.efi else ["bios-only"])])
+        words += [*(["mbr"] if self.mbr else []), *([] if self.efi else ["bios-only"]), *(["lvm"] if self.lvm else [])]
+        return "-".join(words)
 
     @property
     def dev(self) -> str:
@@ -92,6 +98,7 @@ class Stock:
         rows = ["label: dos"] if self.mbr else ["label: gpt", f"14 : start=2048, size=1MiB, type={BIOS_BOOT}"]
         rows += [f"{self.esp} : size={self.esp_mb}MiB, type={esp}"] if self.efi else []
         rows += [f"2 : size=160MiB, type={linux}{name}"] if self.boot else []
+        root = ("8e" if self.mbr else LVM) if self.lvm else root
         rows += [f"1 : size={self.root_mb}MiB, type={root}{', bootable' if self.mbr else ''}"]
         return "\n".join(rows)
 
@@ -109,12 +116,16 @@ def system(stock: Stock, destination: Path) -> Path:
     kept.rename(modules / "kernel")
     in_chroot(tree, ["depmod", kernel_release(tree)])
     machines.equip(tree)
+    omitted = OMITTED if stock.lvm else (*OMITTED, "lvm")
     (tree / "etc/dracut.conf.d/90-lab.conf").write_text(
-        f'compress="gzip -n -1"\nomit_dracutmodules+=" {" ".join(OMITTED)} "\n'
+        f'compress="gzip -n -1"\nomit_dracutmodules+=" {" ".join(omitted)} "\n'
     )
+    # as the installers of distributions whose root is in LVM have it
+    waits = f" rd.lvm.lv={GROUP}/root rd.lvm.vg={GROUP}" if stock.lvm else ""
     (tree / "etc/default/grub").write_text(
         'GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_DISTRIBUTOR=Debian\nGRUB_TERMINAL="console serial"\n'
-        'GRUB_CMDLINE_LINUX_DEFAULT=""\nGRUB_CMDLINE_LINUX="console=ttyS0 panic=-1"\nGRUB_DISABLE_OS_PROBER=true\n'
+        'GRUB_CMDLINE_LINUX_DEFAULT=""\nGRUB_DISABLE_OS_PROBER=true\n'
+        f'GRUB_CMDLINE_LINUX="console=ttyS0{waits} panic=-1"\n'
     )
     _make_kept(tree / "opt/kept")
     release = kernel_release(tree)
@@ -155,6 +166,12 @@ ACL = struct.pack("<I", 2) + b"".join(
 )
 
 
+MAKE_LVM = f"""
+lvm vgcreate --quiet {GROUP} ${{loop}}p1
+lvm lvcreate --quiet --yes --zero n --wipesignatures n --extents 100%FREE --name root {GROUP}
+"""
+
+
 def make(stock: Stock, archive: Path, tree: Path, path: Path) -> None:
     """Make an image at `path` from an archive of `system`, with a tree's programs."""
     blank_disk(path, (stock.root_mb + (160 if stock.boot else 0) + stock.esp_mb + 4) << 20)
@@ -162,6 +179,7 @@ def make(stock: Stock, archive: Path, tree: Path, path: Path) -> None:
     esp = f"${{loop}}p{stock.esp}" if stock.efi else ""
     numbers = ["1", *(["2"] if stock.boot else []), *([stock.esp] if stock.efi else [])]
     to_esp = "chroot /mnt grub-install --target=x86_64-efi --efi-directory=/boot/efi --no-nvram --removable"
+    root = "/dev/mapper/stock--group-root" if stock.lvm else "${loop}p1"
     script = f"""
 sfdisk --quiet --no-reread /dev/ubda << 'END'
 {stock.table}
@@ -169,15 +187,16 @@ END
 loop=$(losetup --find --show --partscan /dev/ubda)
 for number in {" ".join(numbers)}; do [ -b ${{loop}}p$number ]; done
 {boot.replace("/dev/mapper/boot", "${loop}p2")}
-mkfs.{stock.kind} -q -L stockroot ${{loop}}p1
+{MAKE_LVM if stock.lvm else ""}
+mkfs.{stock.kind} -q -L stockroot {root}
 {f"mkfs.vfat {esp} > /dev/null" if esp else ""}
 uuid() {{ blkid -p -s UUID -o value "$1"; }}
-mount ${{loop}}p1 /mnt
+mount {root} /mnt
 {"mkdir /mnt/boot; mount ${loop}p2 /mnt/boot" if stock.boot else ""}
 tar -C /mnt {" ".join(TAR)} -xf /dev/ubdb
 {f"mkdir -p /mnt/boot/efi; mount {esp} /mnt/boot/efi" if esp else ""}
 {{
-    echo "UUID=$(uuid ${{loop}}p1) / {stock.kind} defaults 0 1"
+    echo "{root if stock.lvm else "UUID=$(uuid ${loop}p1)"} / {stock.kind} defaults 0 1"
     {'echo "UUID=$(uuid ${loop}p2) /boot ' + stock.boot + ' defaults 0 2"' if stock.boot else ""}
     {f'echo "UUID=$(uuid {esp}) /boot/efi vfat umask=0077 0 1"' if esp else ""}
 }} > /mnt/etc/fstab
@@ -185,10 +204,11 @@ for point in dev proc sys; do mount --rbind /$point /mnt/$point; done
 chroot /mnt grub-install --target=i386-pc $loop
 {to_esp if esp else ""}
 mkdir -p /dev/disk/by-uuid
-ln -s ${{loop}}p1 /dev/disk/by-uuid/$(uuid ${{loop}}p1)
+ln -s {root} /dev/disk/by-uuid/$(uuid {root})
 chroot /mnt grub-mkconfig -o /boot/grub/grub.cfg
-grep -q root=UUID= /mnt/boot/grub/grub.cfg
+grep -q root={root if stock.lvm else "UUID="} /mnt/boot/grub/grub.cfg
 umount --recursive /mnt
+{f"lvm vgchange --quiet --activate n {GROUP}" if stock.lvm else ""}
 losetup -d $loop
 """
     disks = [Disk(path, "stock"), Disk(archive, "archive", readonly=True)]
@@ -199,7 +219,7 @@ def image(stock: Stock) -> Path:
     """Return an image, shared and cached: not to be changed."""
     tree = root_tree("bookworm", PACKAGES)
     recipe = [Path(__file__).read_text(), fingerprint(Path(machines.__file__).with_name("guest")), tree.name]
-    recipe += stock.packages
+    recipe += [*stock.packages, *(["lvm"] if stock.lvm else [])]
 
     def make_archive_of_system(path: Path) -> None:
         work = path.with_suffix(".work")

@@ -64,6 +64,7 @@ ROWS = (
     Row(Stock("ext4", "ext4", unified=True), uefi=True, options="--uki"),
     Row(Stock("ext4", "", mbr=True, efi=False)),
     Row(Stock("ext4", "ext4", mbr=True), uefi=True),
+    Row(Stock("ext4", "ext4", mbr=True, efi=False, lvm=True)),
 )
 
 
@@ -105,14 +106,19 @@ def workshop(site: machines.Site, converter: Path, tmp_path: Path) -> Workshop:
 CONVERT = f"cryptpilot convert {SHARE}/in.img {SHARE}/out.img --volume root --secret-file {SHARE}/secret"
 COMPARE = f"""
 attach() {{ losetup --find --show --partscan --read-only "$1"; }}
-in=$(attach {SHARE}/in.img); out=$(attach {SHARE}/out.img)
+in=$(attach {SHARE}/in.img); out=$(attach {SHARE}/out.img); old=${{in}}p1
+if [ "$(blkid -p -s TYPE -o value $old)" = LVM2_member ]; then
+    # LVM opens what it activates for writing as well
+    losetup -d $in; in=$(losetup --find --show --partscan {SHARE}/in.img); lvm vgchange --quiet --activate y
+    old=/dev/mapper/stock--group-root
+fi
 base64 -d {SHARE}/secret > /run/key
 cryptsetup open --readonly --key-file=/run/key ${{out}}p1 opened
-kind=$(blkid -p -s TYPE -o value ${{in}}p1)
+kind=$(blkid -p -s TYPE -o value $old)
 options=ro,$([ $kind = xfs ] && echo norecovery,nouuid || echo noload)
-for name in UUID LABEL; do blkid -p -s $name -o value ${{in}}p1; blkid -p -s $name -o value /dev/mapper/opened; done
+for name in UUID LABEL; do blkid -p -s $name -o value $old; blkid -p -s $name -o value /dev/mapper/opened; done
 mkdir -p /run/in /run/out
-mount -t $kind -o $options ${{in}}p1 /run/in; mount -t $kind -o $options /dev/mapper/opened /run/out
+mount -t $kind -o $options $old /run/in; mount -t $kind -o $options /dev/mapper/opened /run/out
 for side in in out; do
     # the names that tar has for sparse files in its own format hold its process number
     {{
@@ -124,6 +130,19 @@ for side in in out; do
 done
 echo "== changed"
 diff /run/in.list /run/out.list | sed -n 's/^[<>] \\([^\\t]*\\)\\t.*/\\1/p' | sort -u
+"""
+
+
+OWN_GROUP = f"""
+truncate -s 32M /run/own; own=$(losetup --find --show /run/own)
+lvm vgcreate --quiet {stock.GROUP} $own
+lvm lvcreate --quiet --yes --zero n --wipesignatures n --extents 1 --name root {stock.GROUP}
+dmsetup table > /run/tables
+"""
+"""Shell lines by which the machine that converts has a logical volume of the same name as the image."""
+OWN_GROUP_STAYS = f"""
+dmsetup table | diff /run/tables -
+lvm vgremove --quiet --yes {stock.GROUP}; losetup --detach $own
 """
 
 
@@ -163,7 +182,8 @@ def test_a_converted_image_boots_by_its_boot_loader_from_kms(
     if row.stock.unified:
         workshop.run(REPORT_TPM).check()
     before = sha256(original)
-    script = f"{CONVERT} {row.options}\n{LEFT_BEHIND}\n{COMPARE}"
+    convert = f"{OWN_GROUP}{CONVERT} {row.options}{OWN_GROUP_STAYS}" if row.stock.lvm else f"{CONVERT} {row.options}"
+    script = f"{convert}\n{LEFT_BEHIND}\n{COMPARE}"
     result = workshop.run(script, integrity=row.integrity, dev=row.stock.dev).check()
     assert sha256(original) == before
     said, rest = result.stdout.split("== left behind\n")

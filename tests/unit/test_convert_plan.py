@@ -221,7 +221,6 @@ def _of(number: int, **changes: Any) -> Callable[[Found], Found]:
 
 REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
     "encrypted": (_content(1, Content("crypto_LUKS")), "partition 1 holds LUKS: the image is encrypted already"),
-    "lvm": (_content(1, Content("LVM2_member")), "LVM"),
     "btrfs": (_content(1, Content("btrfs")), "btrfs"),
     "swap": (_content(2, Content("swap")), "partition 2 is swap space"),
     "zfs": (_content(1, Content("zfs_member")), "partition 1 holds zfs_member"),
