@@ -71,10 +71,14 @@ def convert(config: Config, arguments: argparse.Namespace) -> bool:
     from cryptpilot_boot.cli import keys
     from cryptpilot_boot.commands import convert as command
     from cryptpilot_boot.convert.plan import Unified
+    from cryptpilot_boot.keys import given
 
     key, certificate = (path and path.absolute() for path in (arguments.uki_key, arguments.uki_cert))
     if bool(key) != bool(certificate) or (key and not arguments.uki):
         arguments.parser.error("--uki-key and --uki-cert go together, and with --uki")
+    exposed = given.exposure(arguments.secret_file) if arguments.secret_file else ""
+    if exposed:
+        terminal.warn(exposed)
     options = command.Options(
         arguments.volume,
         arguments.secret_file,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.config import Kms, KmsRole
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Encrypt
 
 _LONGEST = 8 << 20  # bytes; see keys.execute
+
+
+def exposure(path: Path) -> str:
+    """Say who may read a file with a secret beside its owner; "" for nobody, and for what is no file on a disk."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return ""  # reading it says so
+    if not stat.S_ISREG(mode) or not mode & (stat.S_IRGRP | stat.S_IROTH):
+        return ""
+    who = "every user" if mode & stat.S_IROTH else "its group"
+    return f"{path}: may be read by {who} (mode {stat.S_IMODE(mode):04o}), and holds a secret: chmod 600 {path}"
 
 
 def from_file(encrypt: Encrypt, path: Path) -> Passphrase:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import os
 import stat
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from buildlib import layout
+from cryptpilot_boot.cli import images
+from cryptpilot_boot.commands import convert as command
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume
 from cryptpilot_boot.convert import look, payload
 from cryptpilot_boot.convert.facts import Kernel
@@ -191,6 +194,33 @@ def test_a_secret_of_another_kind_is_refused_and_not_shown(tmp_path: Path, conte
         given.from_file(KMS, file)
     assert str(file) in refusal.value.what
     assert "no base64!" not in refusal.value.what + refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("mode", "who"),
+    [(0o600, ""), (0o400, ""), (0o711, ""), (0o640, "its group"), (0o604, "every user"), (0o644, "every user")],
+)
+def test_who_else_may_read_a_secret_is_said_on_standard_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: int, who: str
+) -> None:
+    """And it is used all the same."""
+    file = tmp_path / "secret"
+    file.write_text("value")
+    file.chmod(mode)
+    parser = argparse.ArgumentParser()
+    images.add_convert(parser.add_subparsers())
+    arguments = parser.parse_args(["convert", "in.img", "out.img", "--volume=root", f"--secret-file={file}"])
+    monkeypatch.setattr(command, "convert", lambda *_: True)
+    assert images.convert(Config(tmp_path, Boot(), ()), arguments)
+    said = capsys.readouterr().err
+    assert said == (f"cryptpilot: warning: {given.exposure(file)}\n" if who else "")
+    assert who in said
+
+
+def test_a_pipe_with_a_secret_is_for_who_made_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o644)
+    (tmp_path / "pipe").chmod(0o644)
+    assert given.exposure(tmp_path / "pipe") == given.exposure(tmp_path / "nothing") == ""
 
 
 def test_a_file_that_cannot_be_read_is_no_secret(tmp_path: Path) -> None:
