@@ -54,7 +54,8 @@ class System:
     there. plain: those of `requirements.PLAIN_DIRECTORIES` that are directories, and no links. loader: the text of
     GRUB's configuration. loader_settings: of what that is made from. selinux: of SELinux's configuration. used: bytes
     of its file system, free: that it has left; boot_used: of what is in /boot; boot_free: that the file system of
-    /boot has left.
+    /boot has left. machine: what processors its programs are for, here: those that are here, and cryptpilot; as
+    `programs.machine` has them.
     """
 
     root: int
@@ -70,6 +71,8 @@ class System:
     boot_used: int = 0
     boot_free: int = 0
     free: int = 0
+    machine: str = ""
+    here: str = ""
     efi_directories: tuple[str, ...] = ()
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.convert import facts, grub, logical, plan, requirements
 from cryptpilot_boot.errors import CryptpilotError, printable
-from cryptpilot_boot.system import block, clone, dracut, loop, lvm, partition_table, workplace
+from cryptpilot_boot.system import block, clone, dracut, loop, lvm, partition_table, programs, workplace
 from cryptpilot_boot.system.foreign_root import Root
 from cryptpilot_boot.system.mounts import mounted
 
@@ -147,6 +147,8 @@ def _read(root: Root, bare: System) -> System:
         loader=root.text(grub.CONFIGURATION),
         loader_settings="\n".join(settings),
         selinux=root.text("/etc/selinux/config"),
+        machine=_machine(root, requirements.SYSTEMCTL),
+        here=programs.machine(Path("/proc/self/exe")),
         boot_used=sum(path.lstat().st_blocks * 512 for path in boot.rglob("*")) if boot.is_dir() else 0,
         boot_free=workplace.room(boot) if boot.is_dir() else 0,
     )
@@ -171,6 +173,10 @@ def _kernel(root: Root, release: str) -> Kernel:
     return facts.Kernel(
         release, tuple(path.lstrip("/") for path in images), unified=any(map(dracut.unified_name(release), unified))
     )
+
+
+def _machine(root: Root, program: str) -> str:
+    return programs.machine(root.place(program)) if root.is_file(program) else ""
 
 
 def _used(path: Path) -> int:

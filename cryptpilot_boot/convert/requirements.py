@@ -23,6 +23,7 @@ DRACUT = "/usr/bin/dracut"
 CRYPTSETUP = "/usr/sbin/cryptsetup"
 STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 """What starts a kernel with its initrd and command line: systemd-stub(7)."""
+SYSTEMCTL = "/usr/bin/systemctl"
 DRACUT_NETWORK = "/usr/lib/dracut/modules.d/40network"
 # What a system has to have, and what to do where it has not.
 _NEEDED = {
@@ -31,7 +32,7 @@ _NEEDED = {
     grub.MKCONFIG: "only GRUB as Debian has it is known so far",
     grub.CONFIGURATION: "only GRUB as Debian has it is known so far",
     "/etc/default/grub": "only GRUB as Debian has it is known so far",
-    "/usr/bin/systemctl": "only systems with systemd are known so far",
+    SYSTEMCTL: "only systems with systemd are known so far",
 }
 # What a system may not have: its boot is another than the one that is known here.
 _UNKNOWN = {
@@ -51,6 +52,12 @@ _KERNEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~-]{0,127}")
 
 def require_system(system: System) -> None:
     """Raise CryptpilotError for a system whose boot is not known."""
+    if SYSTEMCTL in system.present and system.machine != system.here:
+        raise refused(
+            f"{system.name} in it is for {system.machine or 'a machine that is not known'}, and this machine and its"
+            f" cryptpilot are {system.here}",
+            f"convert it on a machine that is {system.machine or 'of its kind'}",
+        )
     for path, hint in _NEEDED.items():
         if path not in system.present:
             raise refused(f"{system.name} in it has no {path}", hint)

@@ -16,6 +16,21 @@ _BINARY_FORMATS = Path("/proc/sys/fs/binfmt_misc")
 _FIRST = 4096  # bytes that tell what a file is
 _ELF = b"\x7fELF"
 _LOADER = 3  # PT_INTERP, <elf.h>
+# Of the header, <elf.h>: its bytes, up to what machine it is for; EI_CLASS and EI_DATA, with ELFCLASS64 and
+# ELFDATA2LSB; e_machine with both, as uname(1) calls it.
+_HEADER = 20
+_CLASS, _WIDE = 4, 2
+_DATA, _LITTLE = 5, 1
+_MACHINES = {
+    (62, 64, True): "x86_64",
+    (3, 32, True): "i686",
+    (183, 64, True): "aarch64",
+    (40, 32, True): "armv7l",
+    (243, 64, True): "riscv64",
+    (258, 64, True): "loongarch64",
+    (21, 64, True): "ppc64le",
+    (22, 64, False): "s390x",
+}
 _UTF8_MARK = b"\xef\xbb\xbf"
 
 
@@ -27,6 +42,20 @@ def is_there(program: str) -> bool:
 def located(program: str) -> str:
     """Return the path of a program to run, "" if there is none."""
     return next((path for path in _paths(program) if os.access(path, os.X_OK) and not Path(path).is_dir()), "")
+
+
+def machine(path: Path) -> str:
+    """Return what processors an ELF file is made for, as uname(1) has it where that is known; "" for another file.
+
+    Raises OSError.
+    """
+    with path.open("rb") as file:
+        first = file.read(_HEADER)
+    if len(first) < _HEADER or not first.startswith(_ELF):
+        return ""
+    bits, little = 64 if first[_CLASS] == _WIDE else 32, first[_DATA] == _LITTLE
+    (number,) = struct.unpack_from("<H" if little else ">H", first, 18)
+    return _MACHINES.get((number, bits, little)) or f"ELF machine {number} ({bits} bits)"
 
 
 def find(program: str) -> str:

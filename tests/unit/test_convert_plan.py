@@ -239,6 +239,12 @@ REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
         lambda found: dataclasses.replace(found, faults={1: "was not unmounted"}),
         "partition 1 was not unmounted",
     ),
+    "other processors": (
+        # of which cloud images have no dracut either: that would help nobody
+        lambda found: _lacking(requirements.DRACUT)(_system(machine="aarch64", here="x86_64")(found)),
+        "(bookworm) in it is for aarch64, and this machine and its cryptpilot are x86_64",
+    ),
+    "no program": (_system(machine="", here="x86_64"), "is for a machine that is not known"),
     "no dracut": (_lacking(requirements.DRACUT), "has no /usr/bin/dracut"),
     "no cryptsetup": (_lacking(requirements.CRYPTSETUP), "has no /usr/sbin/cryptsetup"),
     "no grub": (_lacking(grub.CONFIGURATION), "has no /boot/grub/grub.cfg"),

@@ -203,3 +203,20 @@ def test_what_is_written_after_the_end_is_no_part_of_it(tmp_path: Path) -> None:
     with pytest.raises(KeyFetchError, match="wrote nothing to its standard output") as caught:
         keys.prepare(Exec(str(script(tmp_path / "get-key", code))))(TIME)
     assert "before it ends" in caught.value.hint
+
+
+def test_what_a_program_is_made_for_is_read_of_its_header(tmp_path: Path) -> None:
+    assert programs.machine(Path(sys.executable).resolve()) == os.uname().machine
+    for bits, order, number, name in (
+        (2, 1, b"\xb7\0", "aarch64"),
+        (2, 1, b"\x3e\0", "x86_64"),
+        (1, 1, b"\x3e\0", "ELF machine 62 (32 bits)"),  # x32
+        (1, 1, b"\3\0", "i686"),
+        (2, 2, b"\0\x16", "s390x"),
+        (2, 1, b"\x34\x12", "ELF machine 4660 (64 bits)"),
+    ):
+        (tmp_path / "program").write_bytes(b"\x7fELF" + bytes([bits, order]) + bytes(12) + number + bytes(40))
+        assert programs.machine(tmp_path / "program") == name
+    for content in (b"", b"\x7fELF\2\1", b"#!/bin/sh\nexec true # and more\n"):
+        (tmp_path / "program").write_bytes(content)
+        assert programs.machine(tmp_path / "program") == ""
