@@ -90,6 +90,7 @@ def test_an_mbr_is_written_as_it_was(tmp_path: Path) -> None:
             file.truncate(2 << 30)
         partition_table.write(tmp_path / "out.img", table)
         assert partition_table.read(tmp_path / "out.img") == table
+        assert "uuid=" not in partition_table.script(table)
     assert [one.uuid for one in table.partitions] == ["", "", ""]
 
 
