@@ -8,9 +8,9 @@ import os
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log, volume
-from cryptpilot_boot.convert import grub, look, mending, payload, unify
+from cryptpilot_boot.convert import loading, mending, payload, unify
 from cryptpilot_boot.convert.look import partition
-from cryptpilot_boot.errors import CryptpilotError, printable
+from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import (
     block,
     clone,
@@ -163,7 +163,7 @@ def _mounted(planned: Plan, disk: str, mapper: str, work: Path) -> Iterator[Root
                 foreign_tools.move_content(path / "boot", new)
         options = (*_WRITABLE, *clone.KINDS[planned.boot_kind].options)
         stack.enter_context(mounted(boot, path / "boot", planned.boot_kind, options))
-        if (planned.loader or planned.unified) and planned.esp:
+        if (planned.loader.uses_esp or planned.unified) and planned.esp:
             root.make_directory("/boot/efi")
             if not root.is_directory("/boot/efi"):
                 raise CryptpilotError("/boot/efi in the image is a link", "make it a directory")
@@ -182,11 +182,7 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
         copy.close()
         identity.write(one, identity.of(facts, bound_by))
         root.rewrite("/etc/fstab", data(mending.fstab(root.text("/etc/fstab"), one, boot)))
-        for name in look.loader_settings(root) if planned.logical else ():
-            text = root.text(name)
-            if mending.without_lvm(text) != text:
-                root.rewrite(name, data(mending.without_lvm(text)))
-        root.write(mending.GRUB_SETTINGS, mending.grub_settings(one).encode(), 0o644)
+        loading.set_root(root, planned.loader, one)
     mapping = working_name(one)
     partitions = [*planned.whole, planned.boot]
     devices = {disk.removeprefix("/dev/"): disk, f"mapper/{mapping}": f"/dev/mapper/{mapping}"}
@@ -196,26 +192,10 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
             foreign_tools.enable(root, "cryptpilot.service")
             foreign_tools.rebuild_images(root)
         with log.timed("boot-loader", one.volume):
-            for command in planned.loader:
-                root.run([word.replace("{disk}", disk) for word in command])
-            foreign_tools.make_boot_configuration(root, grub.CONFIGURATION)
-    configuration = root.text(grub.CONFIGURATION)
-    waits = grub.waiting(configuration, mending.LVM_PARAMETERS) if planned.logical else []
-    if waits:
-        raise CryptpilotError(
-            f"{grub.CONFIGURATION}, as grub-mkconfig made it, has an initrd wait for LVM, which is gone: {waits[0]}=",
-            "remove that in the image: see /etc/default/grub and /etc/grub.d",
-        )
-    wrong = grub.wrong_roots(configuration, one)
-    if wrong:
-        raise CryptpilotError(
-            f"{grub.CONFIGURATION}, as grub-mkconfig made it, has a kernel take {printable(wrong[0])} for its root, and"
-            f" not {one.mapper_path} from its initrd",
-            "see what is in /etc/default/grub and /etc/grub.d of the image",
-        )
+            loading.change(root, planned.loader, one, disk, boot)
     if planned.unified:
         with log.timed("unify", one.volume):
-            unify.install(root, configuration, root.place("/boot/efi"), planned.unified)
+            unify.install(root, root.text(planned.loader.grub.configuration), root.place("/boot/efi"), planned.unified)
 
 
 def enroll(planned: Plan, draft: Draft, ask: Ask, show: Callable[[Passphrase], None]) -> None:

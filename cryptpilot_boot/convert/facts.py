@@ -47,15 +47,32 @@ class Kernel:
 
 
 @dataclasses.dataclass(frozen=True)
+class Loader:
+    """What GRUB reads as it boots, as texts by path.
+
+    configurations: its grub.cfg, in /boot and on the EFI system partition. entries: see `bls`. environments: its
+    environment blocks. command_line: what kernels that are installed later are started with, "" where nothing says it.
+    releases: which installed kernel a file is that an entry loads, by path; "" for none. images: which images are
+    there of those that entries load.
+    """
+
+    configurations: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    entries: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    environments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    command_line: str = ""
+    releases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    images: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
 class System:
     """The system whose root was found.
 
     root: the number of its partition. name: what it calls itself. present: those of `requirements.LOOKED_FOR` that are
-    there. plain: those of `requirements.PLAIN_DIRECTORIES` that are directories, and no links. loader: the text of
-    GRUB's configuration. loader_settings: of what that is made from. selinux: of SELinux's configuration. used: bytes
-    of its file system, free: that it has left; boot_used: of what is in /boot; boot_free: that the file system of
-    /boot has left. machine: what processors its programs are for, here: those that are here, and cryptpilot; as
-    `programs.machine` has them.
+    there. plain: those of `requirements.PLAIN_DIRECTORIES` that are directories, and no links. loader_settings: the
+    text of what GRUB's configuration is made from. selinux: of SELinux's configuration. used: bytes of its file system,
+    free: that it has left; boot_used: of what is in /boot; boot_free: that the file system of /boot has left. machine:
+    what processors its programs are for, here: those that are here, and cryptpilot; as `programs.machine` has them.
     """
 
     root: int
@@ -64,7 +81,7 @@ class System:
     present: frozenset[str] = frozenset()
     plain: frozenset[str] = frozenset()
     kernels: tuple[Kernel, ...] = ()
-    loader: str = ""
+    loader: Loader = Loader()
     loader_settings: str = ""
     selinux: str = ""
     used: int = 0

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.convert.facts import Roles, System
 
-CONFIGURATION = "/boot/grub/grub.cfg"
-MKCONFIG = "/usr/sbin/grub-mkconfig"
 INSTALL = "/usr/sbin/grub-install"
 BIOS, EFI = PLATFORMS = ("i386-pc", "x86_64-efi")
 """What GRUB is made for, as it has it itself."""
@@ -25,6 +23,11 @@ BOOT_CODE = 440
 _MARK = b"GRUB "  # what GRUB's boot code says when it fails; grub-core/boot/i386/pc/boot.S
 _LINUX = re.compile(r"\s*linux(?:16|efi)?\s+(.*)")
 _INITRD = re.compile(r"\s*initrd(?:16|efi)?\s+\S")
+_ROOT = re.compile(r'(?<!\S)root=(?:[^\s"]|"[^"]*")*')
+LVM = ("rd.lvm.lv", "rd.lvm.vg")
+"""Kernel parameters by which dracut waits for a logical volume; dracut.cmdline(7)."""
+_LVM_WORD = re.compile(r"(?<![^\s\"'=])rd\.lvm\.(?:lv|vg)=[^\s\"']*[ \t]?")
+_PREFIX = re.compile(r"^([ \t]*set prefix=\(\$\w+\)'?)/boot(/grub2?'?)[ \t]*$", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Linux:
         """Return the value of a kernel parameter, None where it is not there."""
         return parameters.values(self.line).get(name)
 
+    @property
+    def is_system(self) -> bool:
+        """Return whether it is a system: a program such as memtest86+ is loaded as Linux is, without any of it."""
+        return self.initrd or bool(self.value("root"))
+
 
 def kernels(configuration: str) -> list[Linux]:
     """Return what a configuration boots as Linux, in its order."""
@@ -50,15 +58,32 @@ def kernels(configuration: str) -> list[Linux]:
     return found
 
 
-def wrong_roots(configuration: str, volume: Volume) -> list[str]:
-    """Return what entries have as their root that is not the volume, opened by an initrd.
+def wrong(found: Sequence[Linux], volume: Volume) -> list[str]:
+    """Return what is the root of a system that is booted, and not the volume, opened by an initrd."""
+    systems = [one for one in found if one.is_system]
+    others = [one.value("root") or "nothing" for one in systems if one.value("root") != volume.mapper_path]
+    bare = [f"{volume.mapper_path} without an initrd" for one in systems if not one.initrd]
+    return [*others, *bare] if systems else ["nothing"]
 
-    What has neither a root nor an initrd is a program that has itself loaded as Linux is, such as memtest86+.
+
+def command_line(text: str, volume: Volume) -> str:
+    """Return kernel parameters with the volume as the root, and without LVM; every other word stays as it is."""
+    return _ROOT.sub(lambda _: f"root={volume.mapper_path}", without_lvm(text))
+
+
+def without_lvm(text: str) -> str:
+    """Return kernel parameters without what has dracut wait for a logical volume, of which a new image has none."""
+    return _LVM_WORD.sub("", text)
+
+
+def led_to(configuration: str, old: str, new: str) -> str | None:
+    """Return a configuration that leads on, for a /boot that has moved out of the root; None where it is not known.
+
+    old: UUID of the root's file system; new: of that of /boot. Source: gen_grub_cfgstub, and %post of grub2-common, in
+    GRUB's package of Fedora and Enterprise Linux; grub-install.c as Debian has it.
     """
-    found = [one for one in kernels(configuration) if one.initrd or one.value("root")]
-    wrong = [one.value("root") or "nothing" for one in found if one.value("root") != volume.mapper_path]
-    bare = [f"{volume.mapper_path} without an initrd" for one in found if not one.initrd]
-    return [*wrong, *bare] if found else ["nothing"]
+    made, count = _PREFIX.subn(r"\1\2", configuration.replace(old, new)) if old else ("", 0)
+    return made if count == 1 and new in made and "/boot/" not in made else None
 
 
 def is_boot_code(code: bytes) -> bool:
@@ -75,16 +100,10 @@ def places(loaders: Roles) -> dict[str, str]:
     return {platform: place for platform, place in found.items() if place}
 
 
-def waiting(configuration: str, parameters_of_lvm: Sequence[str]) -> list[str]:
-    """Return what kernel parameters are there of those that have an initrd wait for a logical volume."""
-    found = kernels(configuration)
-    return [name for name in parameters_of_lvm if any(one.value(name) is not None for one in found)]
-
-
-def install_commands(system: System, loaders: Roles) -> tuple[tuple[str, ...], ...]:
-    """Return the commands that have GRUB find a /boot that has moved."""
-    if INSTALL not in system.present:
-        raise refused(f"/boot is to move, and {system.name} in it has no {INSTALL}")
+def install_commands(system: System, loaders: Roles, program: str = INSTALL) -> tuple[tuple[str, ...], ...]:
+    """Return the commands that have GRUB find a /boot that has moved. program: that installs it."""
+    if program not in system.present:
+        raise refused(f"/boot is to move, and {system.name} in it has no {program}")
     commands: list[tuple[str, ...]] = []
     for platform, place in places(loaders).items():
         if f"/usr/lib/grub/{platform}" not in system.present:
@@ -92,12 +111,12 @@ def install_commands(system: System, loaders: Roles) -> tuple[tuple[str, ...], .
                 f"/boot is to move, {place} is for GRUB, and {system.name} in it has no GRUB for {platform}",
                 "install it in the image",
             )
-        commands += _commands(platform, system)
+        commands += _commands(platform, system, program.rpartition("/")[2])
     return tuple(commands)
 
 
-def _commands(platform: str, system: System) -> Sequence[tuple[str, ...]]:
-    install = ("grub-install", f"--target={platform}")
+def _commands(platform: str, system: System, program: str) -> Sequence[tuple[str, ...]]:
+    install = (program, f"--target={platform}")
     if platform == BIOS:
         return [(*install, "{disk}")]
     efi = (*install, "--efi-directory=/boot/efi", "--no-nvram")

@@ -8,14 +8,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.convert import facts, grub, logical, plan, requirements
+from cryptpilot_boot.convert import facts, grub, loading, logical, plan, requirements
 from cryptpilot_boot.errors import CryptpilotError, printable
 from cryptpilot_boot.system import block, clone, dracut, loop, lvm, partition_table, programs, workplace
 from cryptpilot_boot.system.foreign_root import Root
 from cryptpilot_boot.system.mounts import mounted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from cryptpilot_boot.convert.facts import Content, Kernel, Roles, System
     from cryptpilot_boot.system.disk_image import Facts
@@ -117,7 +117,11 @@ def _system(source: Opened, kinds: Mapping[int, str], work: Path) -> System | No
                 esp = source.roles.esp
                 efi = _efi_directories(source.partition(esp), work / "esp", stack) if esp else ()
                 of_root = dataclasses.replace(bare, plain=plain, used=used, free=free, efi_directories=efi)
-                systems.append(_read(root, of_root))
+                of_root = _read(root, of_root)
+                if esp and root.is_directory("/boot/efi"):
+                    stack.enter_context(mounted(source.partition(esp), path / "boot/efi", "vfat", READ_ONLY))
+                releases = [one.release for one in of_root.kernels]
+                systems.append(dataclasses.replace(of_root, loader=loading.read(root, releases)))
     if len(systems) > 1:
         both = " and ".join(str(one.root) for one in systems)
         raise CryptpilotError(f"cannot be converted: partitions {both} are both the root of a system")
@@ -137,14 +141,13 @@ def _efi_directories(device: str, target: Path, stack: contextlib.ExitStack) -> 
 
 def _read(root: Root, bare: System) -> System:
     names = dict(line.partition("=")[::2] for line in root.text("/etc/os-release").splitlines())
-    settings = [root.text(path) for path in loader_settings(root)]
+    settings = [root.text(path) for path in loading.settings_files(root)]
     boot = root.place("/boot")
     return dataclasses.replace(
         bare,
         name=printable(names.get("PRETTY_NAME", "").strip("\"'")) or "the system",
         present=frozenset(name for name in requirements.LOOKED_FOR if root.has(name)),
         kernels=tuple(_kernel(root, release) for release in dracut.kernels(root.place("/lib/modules"))),
-        loader=root.text(grub.CONFIGURATION),
         loader_settings="\n".join(settings),
         selinux=root.text("/etc/selinux/config"),
         machine=_machine(root, requirements.SYSTEMCTL),
@@ -154,22 +157,10 @@ def _read(root: Root, bare: System) -> System:
     )
 
 
-def loader_settings(root: Root) -> Sequence[str]:
-    """Return the files that GRUB's configuration is made from."""
-    more = "/etc/default/grub.d"
-    return ["/etc/default/grub", *(f"{more}/{name}" for name in _names(root, more, ".cfg"))]
-
-
-def _names(root: Root, directory: str, suffix: str) -> Sequence[str]:
-    here = root.place(directory)
-    names = sorted(one.name for one in here.iterdir()) if here.is_dir() else []
-    return [name for name in names if name.endswith(suffix)]
-
-
 def _kernel(root: Root, release: str) -> Kernel:
     texts = [root.text(path) for path in (dracut.ENTRY_TOKEN, dracut.MACHINE_ID, dracut.OS_RELEASE)]
     images = [path for path in dracut.image_places(release, *texts) if root.is_file(path)]
-    unified = [name for directory in dracut.UNIFIED_DIRECTORIES for name in _names(root, directory, ".efi")]
+    unified = [name for directory in dracut.UNIFIED_DIRECTORIES for name in root.names(directory, ".efi")]
     return facts.Kernel(
         release, tuple(path.lstrip("/") for path in images), unified=any(map(dracut.unified_name(release), unified))
     )

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.convert import grub
+
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
 
-LVM_PARAMETERS = ("rd.lvm.lv", "rd.lvm.vg")
-"""Kernel parameters by which dracut waits for a logical volume; dracut.cmdline(7)."""
 _SETTING = re.compile(r"^(?![ \t]*#).*$", re.MULTILINE)
-_LVM_WORD = re.compile(r"(?<![^\s\"'=])rd\.lvm\.(?:lv|vg)=[^\s\"']*[ \t]?")
-GRUB_SETTINGS = "/etc/default/grub.d/90-cryptpilot.cfg"
 _LINE = re.compile(r"^([ \t]*)([^#\s]\S*)([ \t]+/+(?:[ \t].*)?)$", re.MULTILINE)
 
 
@@ -24,14 +22,14 @@ def fstab(text: str, volume: Volume, boot: str) -> str:
 
 def without_lvm(text: str) -> str:
     """Return the text of a file of /etc/default/grub's kind without what has dracut wait for a logical volume."""
-    return _SETTING.sub(lambda line: _LVM_WORD.sub("", line[0]), text)
+    return _SETTING.sub(lambda line: grub.without_lvm(line[0]), text)
 
 
 def grub_settings(volume: Volume) -> str:
-    """Return a file for grub-mkconfig that has the kernel take the volume for its root, and nothing else.
+    """Return lines for grub-mkconfig that have the kernel take the volume for its root, and nothing else.
 
     By UUID, the host could have it take a file system of its own. Source: the manual of GRUB, "Simple configuration";
-    what is in /etc/default/grub.d is read after what grub-mkconfig found out by itself.
+    /etc/default/grub, and what is in /etc/default/grub.d, is read after what grub-mkconfig found out by itself.
     """
     return (
         f"# Written by cryptpilot convert: the root is a volume, whose file system is known by no other name.\n"

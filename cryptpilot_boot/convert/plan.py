@@ -9,7 +9,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.convert import grub, layout, mending, requirements
+from cryptpilot_boot.convert import bootloader, grub, layout, mending, requirements
 from cryptpilot_boot.convert.facts import Roles, mount_lines, named, refused
 from cryptpilot_boot.convert.layout import BIOS_BOOT
 from cryptpilot_boot.errors import printable
@@ -54,9 +54,9 @@ class Plan:
     table, size: of the new one, size in bytes. root, boot, bios, esp: numbers of partitions. new_boot: whether /boot
     gets one of its own. kinds: file systems by partition, of those that are copied as such. volume: what is made of
     the root's partition, dev included; logical: the logical volume that the root is in so far, None for none. loader:
-    commands that install the boot loader, {disk} for the whole disk. used: bytes that are copied, at most. whole: what
-    else is copied, block by block; boot_areas: and what outside of partitions, where it begins and its length in bytes.
-    unified: whether it boots by a unified kernel image.
+    what is done to the boot loader. used: bytes that are copied, at most. whole: what else is copied, block by block;
+    boot_areas: and what outside of partitions, where it begins and its length in bytes. unified: whether it boots by a
+    unified kernel image.
     """
 
     table: Table
@@ -69,7 +69,7 @@ class Plan:
     logical: Logical | None
     sector_size: int
     kernels: tuple[str, ...]
-    loader: tuple[tuple[str, ...], ...]
+    loader: bootloader.Change
     used: int
     whole: tuple[int, ...]
     esp: int | None
@@ -178,10 +178,11 @@ def make(found: Found, volume: Volume, loaders: Roles, unified: Unified | None =
     for number, fault in sorted(found.faults.items()):
         require_sound(number, fault)
     requirements.require_root_room(found, moved=boot is None)
+    loader = bootloader.change(found, loaders, volume, moved=boot is None)
     if unified:
         requirements.require_unified(found, loaders)
     if boot is not None:
-        requirements.require_boot_room(found)
+        requirements.require_boot_room(found, len(loader.copies))
     laid = layout.lay_out(found, volume, boot, loaders)
     return Plan(
         table=laid.table,
@@ -194,7 +195,7 @@ def make(found: Found, volume: Volume, loaders: Roles, unified: Unified | None =
         logical=found.contents[system.root].logical,
         sector_size=laid.sector_size,
         kernels=tuple(one.release for one in system.kernels),
-        loader=grub.install_commands(system, loaders) if boot is None else (),
+        loader=loader,
         used=layout.written(found, laid, loaders, volume),
         whole=tuple(number for number in (loaders.bios, loaders.esp) if number is not None),
         esp=loaders.esp,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.convert import grub
+from cryptpilot_boot.convert import bootloader, grub
 from cryptpilot_boot.convert.facts import refused
 from cryptpilot_boot.convert.layout import BOOT_ROOM
 from cryptpilot_boot.errors import printable
@@ -29,18 +29,14 @@ DRACUT_NETWORK = "/usr/lib/dracut/modules.d/40network"
 _NEEDED = {
     DRACUT: "install dracut in it: cryptpilot is a module of dracut's, and an initrd of initramfs-tools cannot have it",
     CRYPTSETUP: "install cryptsetup in it",
-    grub.MKCONFIG: "only GRUB as Debian has it is known so far",
-    grub.CONFIGURATION: "only GRUB as Debian has it is known so far",
-    "/etc/default/grub": "only GRUB as Debian has it is known so far",
     SYSTEMCTL: "only systems with systemd are known so far",
 }
 # What a system may not have: its boot is another than the one that is known here.
 _UNKNOWN = {
-    "/boot/loader/entries": "boot loader entries (BLS) are not known so far",
     "/etc/kernel/install.conf": "kernel-install's layouts are not known so far",
 }
 LOOKED_FOR = (
-    *(*_NEEDED, *_UNKNOWN, grub.INSTALL, DRACUT_NETWORK, STUB),
+    *(*_NEEDED, *_UNKNOWN, *bootloader.LOOKED_FOR, DRACUT_NETWORK, STUB),
     *(f"/usr/lib/grub/{platform}" for platform in grub.PLATFORMS),
 )
 PLAIN_DIRECTORIES = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
@@ -77,11 +73,6 @@ def require_system(system: System) -> None:
         if len(kernel.images) != 1 or kernel.unified:
             has = "a unified kernel image" if kernel.unified else f"{len(kernel.images) or 'no'} initrd images"
             raise refused(f"kernel {kernel.release} in it has {has}", "one of dracut's for each is known so far")
-    entries = grub.kernels(system.loader)
-    if not entries:
-        raise refused(f"{grub.CONFIGURATION} in it boots no Linux")
-    if any(one.value("resume") is not None for one in entries):
-        raise refused("it resumes from hibernation (resume= on the kernel command line)", "remove that first")
     if re.search(r"^[^#]*\b(root|rootflags)=", system.loader_settings, re.MULTILINE):
         raise refused("/etc/default/grub in it sets root= for the kernel by itself", "remove that first")
 
@@ -91,6 +82,8 @@ def require_unified(found: Found, loaders: Roles) -> None:
     system = found.system
     if found.table.label != GPT:
         raise refused("it has an MBR, and what firmware measures of one is not known so far", "give the image a GPT")
+    if bootloader.chosen(system) is not bootloader.DEBIAN:
+        raise refused("a unified kernel image is known so far for GRUB as Debian has it", "convert it without --uki")
     if loaders.esp is None:
         raise refused("it has no EFI system partition, which a unified kernel image is started from")
     if STUB not in system.present:
@@ -133,9 +126,9 @@ def require_root_room(found: Found, *, moved: bool) -> None:
         )
 
 
-def require_boot_room(found: Found) -> None:
-    """Raise CryptpilotError where /boot has no room for its initrds."""
-    system, needed = found.system, BOOT_ROOM * len(found.system.kernels)
+def require_boot_room(found: Found, more: int) -> None:
+    """Raise CryptpilotError where /boot has no room for its initrds. more: how many beside those of the kernels."""
+    system, needed = found.system, BOOT_ROOM * (len(found.system.kernels) + more)
     if system.boot_free < needed:
         raise refused(
             f"/boot has {readable(system.boot_free)} left, and its initrds need {readable(needed)}",

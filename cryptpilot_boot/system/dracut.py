@@ -155,6 +155,11 @@ def kernel_file(kernel: str) -> Path:
     return known if known.exists() else Path(f"/boot/vmlinuz-{kernel}")
 
 
+def kernel_places(kernel: str) -> tuple[str, str]:
+    """Return where a kernel itself may be. Pure."""
+    return f"/boot/vmlinuz-{kernel}", f"/lib/modules/{kernel}/vmlinuz"
+
+
 def require_images(kernel: str) -> list[Path]:
     """Return the images of a kernel, unified ones included. Raises CryptpilotError when there are none."""
     found = all_images(kernel)

@@ -70,6 +70,11 @@ class Root:
         """Tell whether a path is a directory itself, and none is reached by a link."""
         return self.place(name) == self.path / name.lstrip("/") and self.place(name).is_dir()
 
+    def names(self, directory: str, suffix: str = "") -> list[str]:
+        """Return what there is in a directory whose name ends so, in order; nothing where there is no directory."""
+        here = self.place(directory)
+        return sorted(one.name for one in here.iterdir() if one.name.endswith(suffix)) if here.is_dir() else []
+
     def text(self, name: str) -> str:
         """Return a text file's content, "" where there is none; every byte of it can be had back, see `data`."""
         try:
@@ -106,6 +111,18 @@ class Root:
             status = here.stat()
             self.write(f"/{here.relative_to(self.path)}", content, stat.S_IMODE(status.st_mode))
             os.chown(here, status.st_uid, status.st_gid)
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a file: as `rewrite` does it where it is there, for all to read where it is not."""
+        if self.has(name):
+            self.rewrite(name, content)
+        else:
+            self.write(name, content, 0o644)
+
+    def remove(self, name: str) -> None:
+        """Remove a file that is there, links followed."""
+        with _telling(name):
+            self.place(name).unlink()
 
     def link(self, name: str, target: str) -> None:
         """Make a symbolic link, in place of what may be there."""

@@ -1,6 +1,7 @@
 """What the programs of another system are run for, in its own root.
 
-Uses, in there: systemctl, cryptpilot with dracut, grub-mkconfig; here: cp (coreutils), find (findutils).
+Uses, in there: systemctl, cryptpilot with dracut, grub-mkconfig, grub-editenv, cp (coreutils); here: cp (coreutils),
+find (findutils).
 """
 
 from __future__ import annotations
@@ -29,9 +30,19 @@ def rebuild_images(root: Root) -> None:
     root.run(["/usr/bin/cryptpilot", "initrd", "rebuild", "--all", "--", "--no-hostonly"])
 
 
-def make_boot_configuration(root: Root, path: str) -> None:
-    """Have GRUB's configuration written to a file there. Raises ProgramError."""
-    root.run(["grub-mkconfig", "-o", path])
+def make_boot_configuration(root: Root, program: str, path: str) -> None:
+    """Have GRUB's configuration written to a file there. program: grub-mkconfig's path. Raises ProgramError."""
+    root.run([program, "-o", path])
+
+
+def set_variable(root: Root, program: str, path: str, name: str, value: str) -> None:
+    """Set a variable in an environment block of GRUB's there. program: grub-editenv's path. Raises ProgramError."""
+    root.run([program, path, "set", f"{name}={value}"])
+
+
+def copy_file(root: Root, source: str, target: str) -> None:
+    """Have a file there take another one's place. Raises ProgramError."""
+    root.run(["cp", "--remove-destination", "--", source, target])
 
 
 def move_content(source: Path, target: Path) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cryptpilot_boot.config import Exec, Volume, names
-from cryptpilot_boot.convert import build, facts, grub, layout, logical, mending, plan
-from cryptpilot_boot.convert.facts import Content, Found
+from cryptpilot_boot.convert import bootloader, build, facts, layout, logical, mending, plan
+from cryptpilot_boot.convert.facts import Content, Found, Loader
 from cryptpilot_boot.errors import CryptpilotError, DeviceError
 from cryptpilot_boot.system import block, lvm, partition_table, programs
 from cryptpilot_boot.system.lvm import Logical, Segment
@@ -183,7 +183,7 @@ def test_a_boot_inside_a_logical_volume_moves_as_from_any_root() -> None:
     made = planned(found)
     assert made.new_boot
     assert made.table.partition(made.boot).end == made.table.partition(1).start
-    assert made.loader[0] == ("grub-install", "--target=i386-pc", "{disk}")
+    assert made.loader.install[0] == ("grub-install", "--target=i386-pc", "{disk}")
 
 
 def test_only_the_root_may_be_in_lvm() -> None:
@@ -223,8 +223,15 @@ def test_no_initrd_waits_for_a_logical_volume_that_is_gone(text: str, expected: 
 
 def test_what_would_still_wait_is_seen() -> None:
     text = "menuentry {\n\tlinux\t/vmlinuz root=/dev/mapper/root ro\n\tinitrd\t/initrd.img\n}\n"
-    assert grub.waiting(text, mending.LVM_PARAMETERS) == []
-    assert grub.waiting(text.replace(" ro", " ro rd.lvm.vg=my-vg"), mending.LVM_PARAMETERS) == ["rd.lvm.vg"]
+
+    def faults(configuration: str) -> list[str]:
+        path = "/boot/grub/grub.cfg"
+        return bootloader.faults(Loader(configurations={path: configuration}), VOLUME, [path])
+
+    assert faults(text) == []
+    assert faults(text.replace(" ro\n", " ro rd.lvm.vg=my-vg\n")) == [
+        "/boot/grub/grub.cfg has an initrd wait for LVM (rd.lvm.vg=), which is gone"
+    ]
 
 
 def test_a_mapping_of_the_same_name_is_removed_only_if_a_conversion_made_it(

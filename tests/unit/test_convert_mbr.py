@@ -117,7 +117,7 @@ def test_a_table_is_kept_but_for_the_size_of_the_root(tmp_path: Path) -> None:
     larger = dataclasses.replace(root, size=root.size + (16 << 20) // SECTOR)
     kept = tuple(one for one in found.table.partitions if one.number != 3)
     assert become.table == dataclasses.replace(found.table, partitions=(*kept, larger))
-    assert (become.boot, become.new_boot, become.loader, become.esp) == (1, False, (), 2)
+    assert (become.boot, become.new_boot, become.loader.install, become.esp) == (1, False, (), 2)
     with (tmp_path / "out.img").open("wb") as file:
         file.truncate(become.size)
     partition_table.write(tmp_path / "out.img", become.table)
@@ -128,7 +128,7 @@ def test_a_boot_inside_the_root_gets_a_primary_partition_and_grub_is_installed_b
     boot, root = become.table.partition(2), become.table.partition(1)
     assert (boot.start, boot.size * SECTOR, boot.type, boot.bootable) == (2048, 1 << 30, "83", False)
     assert (root.start, root.bootable, root.uuid) == (boot.end, True, "1234ABCD-01")
-    assert become.loader == (("grub-install", "--target=i386-pc", "{disk}"),)
+    assert become.loader.install == (("grub-install", "--target=i386-pc", "{disk}"),)
     with (tmp_path / "out.img").open("wb") as file:
         file.truncate(become.size)
     partition_table.write(tmp_path / "out.img", become.table)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cryptpilot_boot.config import Exec, Identity, Kms, Otp, Volume
-from cryptpilot_boot.convert import facts, grub, layout, mending, plan, requirements
-from cryptpilot_boot.convert.facts import Content, Found, Kernel, System
+from cryptpilot_boot.convert import bootloader, facts, grub, layout, mending, plan, requirements
+from cryptpilot_boot.convert.facts import Content, Found, Kernel, Loader, System
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, disk_image, partition_table
 from cryptpilot_boot.system.disk_image import Facts
@@ -52,6 +52,7 @@ UUID={BOOT_UUID} /boot ext4 defaults 0 2
 UUID=ABCD-1234 /boot/efi vfat defaults 0 0
 """
 INSIDE = f"PARTUUID=0c7db2f6-95a6-4c0d-8f2d-8b8a5c3e7d01 / ext4 defaults 0 1\nUUID={BOOT_UUID}0 /data ext4 nofail 0 0\n"
+CONFIGURATION = "/boot/grub/grub.cfg"
 LOADER = f"\tlinux\t/vmlinuz-6.1 root=UUID={ROOT_UUID} ro console=ttyS0 \n\tinitrd\t/initrd.img-6.1\n"
 VOLUME = Volume("root", "/dev/disk/by-partlabel/root", Exec("cat"), Path("/v/root.toml"), auto_open=True)
 KMS = dataclasses.replace(VOLUME, encrypt=Kms("kst-x", "secret", "", "", ""))
@@ -59,10 +60,11 @@ SYSTEM = System(
     root=1,
     name="Debian GNU/Linux 12 (bookworm)",
     fstab=FSTAB,
-    present=frozenset(requirements.LOOKED_FOR) - {"/boot/loader/entries", "/etc/kernel/install.conf"},
+    present=frozenset(requirements.LOOKED_FOR)
+    - {"/boot/loader/entries", "/etc/kernel/install.conf", "/boot/grub2", bootloader.ENTERPRISE.mkconfig},
     plain=frozenset(requirements.PLAIN_DIRECTORIES),
     kernels=(Kernel("6.1", ("boot/initrd.img-6.1",)),),
-    loader=LOADER,
+    loader=Loader({CONFIGURATION: LOADER}),
     loader_settings='GRUB_CMDLINE_LINUX="console=ttyS0"\n',
     selinux="",
     used=300 << 20,
@@ -146,7 +148,7 @@ def test_the_root_grows_by_what_the_volume_takes_and_all_else_stays() -> None:
     assert (root.start, root.name, root.uuid) == (old.partition(1).start, "root", old.partition(1).uuid)
     assert root.size - old.partition(1).size == (16 << 20) // SECTOR
     assert made.size >= root.end * SECTOR + (1 << 20)
-    assert (made.boot, made.new_boot, made.loader, made.kinds) == (2, False, (), {1: "ext4", 2: "ext4"})
+    assert (made.boot, made.new_boot, made.loader.install, made.kinds) == (2, False, (), {1: "ext4", 2: "ext4"})
     assert (made.whole, made.boot_areas, made.sector_size) == ((14, 15), ((0, 440),), 4096)
 
 
@@ -157,7 +159,7 @@ def test_a_boot_inside_the_root_gets_a_partition_of_its_own_before_it_and_grub_i
     assert boot.size * SECTOR == 1 << 30
     assert boot.end == root.start
     assert boot.uuid not in {one.uuid for one in made.table.partitions if one.number != 2}
-    assert made.loader == (
+    assert made.loader.install == (
         ("grub-install", "--target=i386-pc", "{disk}"),
         ("grub-install", "--target=x86_64-efi", "--efi-directory=/boot/efi", "--no-nvram"),
         ("grub-install", "--target=x86_64-efi", "--efi-directory=/boot/efi", "--no-nvram", "--removable"),
@@ -247,14 +249,17 @@ REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
     "no program": (_system(machine="", here="x86_64"), "is for a machine that is not known"),
     "no dracut": (_lacking(requirements.DRACUT), "has no /usr/bin/dracut"),
     "no cryptsetup": (_lacking(requirements.CRYPTSETUP), "has no /usr/sbin/cryptsetup"),
-    "no grub": (_lacking(grub.CONFIGURATION), "has no /boot/grub/grub.cfg"),
-    "bls": (_system(present=SYSTEM.present | {"/boot/loader/entries"}), "has /boot/loader/entries"),
+    "no grub": (_lacking("/boot/grub"), "has neither /boot/grub nor /boot/grub2"),
+    "no mkconfig": (_lacking(bootloader.DEBIAN.mkconfig), "has no /usr/sbin/grub-mkconfig"),
+    "no configuration": (_system(loader=Loader()), "neither /boot/grub/grub.cfg in it boots Linux"),
+    "no settings": (_lacking("/etc/default/grub"), "has no /etc/default/grub"),
+    "not GRUB's": (_system(present=SYSTEM.present | {"/boot/loader/entries"}), "has /boot/loader/entries, and GRUB"),
     "links": (_system(plain=SYSTEM.plain - {"/etc"}), "/etc in it is not a directory"),
     "selinux": (_system(selinux="# SELINUX=disabled\nSELINUX=enforcing\n"), "SELinux"),
     "no kernel": (_system(kernels=()), "no kernel"),
     "no image": (_system(kernels=(Kernel("6.1", ()),)), "kernel 6.1 in it has no initrd"),
     "unified": (_system(kernels=(Kernel("6.1", ("a",), unified=True),)), "unified"),
-    "resume": (_system(loader=LOADER.replace("ro", "ro resume=/dev/vda3")), "hibernation"),
+    "resume": (_system(loader=Loader({CONFIGURATION: LOADER.replace(" ro", " ro resume=/dev/vda3")})), "hibernation"),
     "root=": (_system(loader_settings='GRUB_CMDLINE_LINUX="root=/dev/vda1"'), "sets root="),
     "full root": (_system(free=20 << 20), "the root's file system has 20 MiB left"),
     "odd kernel": (_system(kernels=(Kernel("6.1\x1b[2J", ("a",)),)), "which is no name of a kernel"),
@@ -309,7 +314,7 @@ def test_a_volume_of_kms_needs_a_network_in_the_initrd() -> None:
     ],
 )
 def test_grub_has_to_be_there_only_where_boot_moves(lacking: str, reason: str) -> None:
-    assert planned(_lacking(lacking)(FOUND)).loader == ()
+    assert planned(_lacking(lacking)(FOUND)).loader.install == ()
     with pytest.raises(CryptpilotError, match=reason):
         planned(_lacking(lacking)(without_boot()))
 
@@ -437,16 +442,20 @@ def test_fstab_has_the_volume_as_its_root_and_keeps_the_rest() -> None:
         assert mending.fstab(text, VOLUME, "") == text
 
 
+def wrong_roots(configuration: str) -> list[str]:
+    return grub.wrong(grub.kernels(configuration), VOLUME)
+
+
 def test_what_grub_boots_is_checked() -> None:
     good = "menuentry {\n\tlinux\t/vmlinuz root=/dev/mapper/root ro\n\tinitrd\t/initrd.img\n}\n"
-    assert grub.wrong_roots(good, VOLUME) == []
-    assert grub.wrong_roots(good + LOADER, VOLUME) == [f"UUID={ROOT_UUID}"]
-    assert grub.wrong_roots(good.replace("root ro", "root root=/dev/vda1"), VOLUME) == ["/dev/vda1"]
+    assert wrong_roots(good) == []
+    assert wrong_roots(good + LOADER) == [f"UUID={ROOT_UUID}"]
+    assert wrong_roots(good.replace("root ro", "root root=/dev/vda1")) == ["/dev/vda1"]
     memtest = "menuentry {\n\tlinux16\t/memtest86+.bin console=ttyS0,115200\n}\n"
-    assert grub.wrong_roots(good + memtest, VOLUME) == []
-    assert grub.wrong_roots("", VOLUME) == grub.wrong_roots(memtest, VOLUME) == ["nothing"]
-    assert grub.wrong_roots(good.replace("root=", "roots="), VOLUME) == ["nothing"]
-    assert grub.wrong_roots(good + good.replace("\tinitrd", "#"), VOLUME) == ["/dev/mapper/root without an initrd"]
+    assert wrong_roots(good + memtest) == []
+    assert wrong_roots("") == wrong_roots(memtest) == ["nothing"]
+    assert wrong_roots(good.replace("root=", "roots=")) == ["nothing"]
+    assert wrong_roots(good + good.replace("\tinitrd", "#")) == ["/dev/mapper/root without an initrd"]
 
 
 def test_grub_is_told_in_its_own_way(tmp_path: Path) -> None:
