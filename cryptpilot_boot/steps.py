@@ -42,6 +42,7 @@ _WORDS = {
     "copy": "copying",
     "install": "installing cryptpilot into the image",
     "boot-loader": "setting up the boot loader",
+    "label": "labelling what is new",
     "write-image": "writing",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log, volume
@@ -21,6 +22,7 @@ from cryptpilot_boot.system import (
     lvm,
     mkfs,
     partition_table,
+    relabel,
 )
 from cryptpilot_boot.system.foreign_root import Root, data
 from cryptpilot_boot.system.loop import attached
@@ -42,6 +44,7 @@ Ask = Callable[[], "Passphrase"]
 
 _CHUNK = 1 << 20  # bytes
 _WRITABLE = ("nosuid", "nodev")
+_TICK = 1  # seconds by which the clock of a file system may be behind
 
 
 def working_name(one: Volume) -> str:
@@ -141,8 +144,9 @@ def _make_root(planned: Plan, source: Opened, config: Config, disk: str, ask: As
         kind = planned.kinds[planned.root]
         with log.timed("copy-fs", one.volume, device=mapper):
             clone.copy(kind, old.node, mapper)
+        began = time.time() - _TICK
         with _mounted(planned, disk, mapper, work) as root:
-            _mend(planned, config, disk, root, header)
+            _mend(planned, config, disk, root, header, began)
         for fault in (clone.fault(kind, mapper), clone.fault(planned.boot_kind, partition(disk, planned.boot))):
             if fault:
                 raise CryptpilotError(f"the file system that was copied {fault}", "please report this")
@@ -171,8 +175,11 @@ def _mounted(planned: Plan, disk: str, mapper: str, work: Path) -> Iterator[Root
         yield root
 
 
-def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_header.Header) -> None:
-    """Put cryptpilot into the new system, have its own programs make initrds and boot loader, and check them."""
+def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_header.Header, began: float) -> None:
+    """Put cryptpilot into the new system, have its own programs make initrds and boot loader, and check them.
+
+    began: when it was as it was copied, in seconds since 1970.
+    """
     one = planned.volume
     boot = block.tags(partition(disk, planned.boot)).get("UUID", "") if planned.new_boot else ""
     with log.timed("install", one.volume):
@@ -193,6 +200,10 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
             foreign_tools.rebuild_images(root)
         with log.timed("boot-loader", one.volume):
             loading.change(root, planned.loader, one, disk, boot)
+        if planned.contexts:
+            with log.timed("label", one.volume):
+                for directory in ("/", "/boot"):
+                    relabel.label(root, directory, began, planned.contexts)
     if planned.unified:
         with log.timed("unify", one.volume):
             unify.install(root, root.text(planned.loader.grub.configuration), root.place("/boot/efi"), planned.unified)

@@ -70,9 +70,10 @@ class System:
 
     root: the number of its partition. name: what it calls itself. present: those of `requirements.LOOKED_FOR` that are
     there. plain: those of `requirements.PLAIN_DIRECTORIES` that are directories, and no links. loader_settings: the
-    text of what GRUB's configuration is made from. selinux: of SELinux's configuration. used: bytes of its file system,
-    free: that it has left; boot_used: of what is in /boot; boot_free: that the file system of /boot has left. machine:
-    what processors its programs are for, here: those that are here, and cryptpilot; as `programs.machine` has them.
+    text of what GRUB's configuration is made from. selinux: of SELinux's configuration; contexts: the path of its
+    policy's labels, "" where there are none. used: bytes of its file system, free: that it has left; boot_used: of what
+    is in /boot; boot_free: that the file system of /boot has left. machine: what processors its programs are for, here:
+    those that are here, and cryptpilot; as `programs.machine` has them.
     """
 
     root: int
@@ -84,6 +85,7 @@ class System:
     loader: Loader = Loader()
     loader_settings: str = ""
     selinux: str = ""
+    contexts: str = ""
     used: int = 0
     boot_used: int = 0
     boot_free: int = 0

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.convert import facts, grub, loading, logical, plan, requirements
+from cryptpilot_boot.convert import facts, grub, labels, loading, logical, plan, requirements
 from cryptpilot_boot.errors import CryptpilotError, printable
 from cryptpilot_boot.system import block, clone, dracut, loop, lvm, partition_table, programs, workplace
 from cryptpilot_boot.system.foreign_root import Root
@@ -143,13 +143,16 @@ def _read(root: Root, bare: System) -> System:
     names = dict(line.partition("=")[::2] for line in root.text("/etc/os-release").splitlines())
     settings = [root.text(path) for path in loading.settings_files(root)]
     boot = root.place("/boot")
+    selinux = root.text(labels.CONFIGURATION)
+    contexts = labels.contexts(selinux)
     return dataclasses.replace(
         bare,
         name=printable(names.get("PRETTY_NAME", "").strip("\"'")) or "the system",
         present=frozenset(name for name in requirements.LOOKED_FOR if root.has(name)),
         kernels=tuple(_kernel(root, release) for release in dracut.kernels(root.place("/lib/modules"))),
         loader_settings="\n".join(settings),
-        selinux=root.text("/etc/selinux/config"),
+        selinux=selinux,
+        contexts=contexts if contexts and root.is_file(contexts) else "",
         machine=_machine(root, requirements.SYSTEMCTL),
         here=programs.machine(Path("/proc/self/exe")),
         boot_used=sum(path.lstat().st_blocks * 512 for path in boot.rglob("*")) if boot.is_dir() else 0,

@@ -55,8 +55,8 @@ class Plan:
     gets one of its own. kinds: file systems by partition, of those that are copied as such. volume: what is made of
     the root's partition, dev included; logical: the logical volume that the root is in so far, None for none. loader:
     what is done to the boot loader. used: bytes that are copied, at most. whole: what else is copied, block by block;
-    boot_areas: and what outside of partitions, where it begins and its length in bytes. unified: whether it boots by a
-    unified kernel image.
+    boot_areas: and what outside of partitions, where it begins and its length in bytes. contexts: the path of what says
+    how SELinux labels files in there, "" for not at all. unified: whether it boots by a unified kernel image.
     """
 
     table: Table
@@ -74,6 +74,7 @@ class Plan:
     whole: tuple[int, ...]
     esp: int | None
     boot_areas: tuple[tuple[int, int], ...]
+    contexts: str = ""
     unified: Unified | None = None
 
     @property
@@ -200,6 +201,7 @@ def make(found: Found, volume: Volume, loaders: Roles, unified: Unified | None =
         whole=tuple(number for number in (loaders.bios, loaders.esp) if number is not None),
         esp=loaders.esp,
         boot_areas=layout.boot_areas(found.table, loaders),
+        contexts=system.contexts,
         unified=unified,
     )
 

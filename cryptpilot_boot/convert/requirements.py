@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.convert import bootloader, grub
+from cryptpilot_boot.convert import bootloader, grub, labels
 from cryptpilot_boot.convert.facts import refused
 from cryptpilot_boot.convert.layout import BOOT_ROOM
 from cryptpilot_boot.errors import printable
@@ -36,7 +36,7 @@ _UNKNOWN = {
     "/etc/kernel/install.conf": "kernel-install's layouts are not known so far",
 }
 LOOKED_FOR = (
-    *(*_NEEDED, *_UNKNOWN, *bootloader.LOOKED_FOR, DRACUT_NETWORK, STUB),
+    *(*_NEEDED, *_UNKNOWN, *bootloader.LOOKED_FOR, DRACUT_NETWORK, STUB, labels.SETFILES),
     *(f"/usr/lib/grub/{platform}" for platform in grub.PLATFORMS),
 )
 PLAIN_DIRECTORIES = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
@@ -63,8 +63,7 @@ def require_system(system: System) -> None:
     for path in PLAIN_DIRECTORIES:
         if path not in system.plain:
             raise refused(f"{path} in it is not a directory")
-    if re.search(r"^\s*SELINUX=(?!disabled\s*$)", system.selinux, re.MULTILINE):
-        raise refused("it has SELinux, and what is put into it would have no labels", "disable it in the image first")
+    labels.require(system)
     if not system.kernels:
         raise refused("no kernel is installed in it")
     for kernel in system.kernels:

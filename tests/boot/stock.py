@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import machines
+from tests.boot import enterprise
+from tests.lab import selinux
 from tests.lab.cache import cached, fingerprint
 from tests.lab.disk import Disk, blank_disk
 from tests.lab.image import MODULES
 from tests.lab.run import run
-from tests.lab.tree import clone, in_chroot, kernel_release, root_tree
+from tests.lab.tree import TESTING, clone, in_chroot, kernel_release, root_tree
 from tests.lab.uml import run_uml
 
 PACKAGES = ("fdisk", "qemu-utils", "grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "dosfstools", "lvm2")
@@ -55,7 +57,8 @@ class Stock:
 
     unified: whether there is what a unified kernel image takes, and room for it. mbr: whether that is its partition
     table, as where there is no UEFI; efi: whether there is an EFI system partition all the same. lvm: whether the root
-    is in a logical volume.
+    is in a logical volume. entries: "" for GRUB as Debian has it, "variable" or "static" for boot loader entries as
+    Enterprise Linux 8 and 9 have them. selinux: whether it enforces Debian's policy.
     """
 
     kind: str = "ext4"
@@ -65,11 +68,14 @@ class Stock:
     mbr: bool = False
     efi: bool = True
     lvm: bool = False
+    entries: str = ""
+    selinux: bool = False
 
     def __str__(self) -> str:
-        words = [self.kind, "boot-apart" if self.boot else "boot-inside", *(["unified"] if self.unified else [])]
-        words += [*(["mbr"] if self.mbr else []), *([] if self.efi else ["bios-only"]), *(["lvm"] if self.lvm else [])]
-        return "-".join(words)
+        words = [self.kind, "boot-apart" if self.boot else "boot-inside", "unified" if self.unified else ""]
+        words += ["mbr" if self.mbr else "", "" if self.efi else "bios-only", "lvm" if self.lvm else ""]
+        words += [f"{self.entries}-entries" if self.entries else "", "selinux" if self.selinux else ""]
+        return "-".join(filter(None, words))
 
     @property
     def dev(self) -> str:
@@ -82,6 +88,11 @@ class Stock:
         return ("3" if self.mbr else "15") if self.efi else ""
 
     @property
+    def suite(self) -> str:
+        """Return the release of Debian: boot loader entries are read by GRUB 2.14 alone, of those that there are."""
+        return TESTING if self.entries else "bookworm"
+
+    @property
     def esp_mb(self) -> int:
         """Return the MiB of the EFI system partition."""
         return 124 if self.unified else 16
@@ -89,7 +100,8 @@ class Stock:
     @property
     def packages(self) -> tuple[str, ...]:
         """Return what its tree has beside the usual packages."""
-        return (*PACKAGES, "systemd-boot-efi") if self.unified else PACKAGES
+        more = [*(["systemd-boot-efi"] if self.unified else []), *(selinux.PACKAGES if self.selinux else ())]
+        return (*PACKAGES, *more)
 
     @property
     def table(self) -> str:
@@ -104,8 +116,8 @@ class Stock:
 
 
 def system(stock: Stock, destination: Path) -> Path:
-    """Make the tree that stock images hold: Debian 12 with a kernel, dracut, cryptsetup and GRUB, and an initrd."""
-    tree = clone(root_tree("bookworm", stock.packages), destination)
+    """Make the tree that stock images hold: Debian with a kernel, dracut, cryptsetup and GRUB, and an initrd."""
+    tree = clone(root_tree(stock.suite, stock.packages), destination)
     modules = tree / "usr/lib/modules" / kernel_release(tree)
     kept = modules / "kept"
     for path in [path for pattern in (*MODULES, *FIRMWARE_MODULES) for path in (modules / "kernel").glob(pattern)]:
@@ -122,14 +134,19 @@ def system(stock: Stock, destination: Path) -> Path:
     )
     # as the installers of distributions whose root is in LVM have it
     waits = f" rd.lvm.lv={GROUP}/root rd.lvm.vg={GROUP}" if stock.lvm else ""
+    words = f"console=ttyS0{waits} panic=-1" + (f" {selinux.WORDS}" if stock.selinux else "")
     (tree / "etc/default/grub").write_text(
         'GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_DISTRIBUTOR=Debian\nGRUB_TERMINAL="console serial"\n'
-        'GRUB_CMDLINE_LINUX_DEFAULT=""\nGRUB_DISABLE_OS_PROBER=true\n'
-        f'GRUB_CMDLINE_LINUX="console=ttyS0{waits} panic=-1"\n'
+        f'GRUB_CMDLINE_LINUX_DEFAULT=""\nGRUB_CMDLINE_LINUX="{words}"\nGRUB_DISABLE_OS_PROBER=true\n'
     )
     _make_kept(tree / "opt/kept")
     release = kernel_release(tree)
+    if stock.entries:
+        enterprise.lay_out(tree, variable=stock.entries == "variable", boot="" if stock.boot else "/boot")
+        return tree
     in_chroot(tree, ["dracut", "--no-hostonly", "--force", f"/boot/initrd.img-{release}", release])
+    if stock.selinux:
+        selinux.enforce(tree)
     return tree
 
 
@@ -178,8 +195,11 @@ def make(stock: Stock, archive: Path, tree: Path, path: Path) -> None:
     boot = f"mkfs.{stock.boot} -q /dev/mapper/boot" if stock.boot else ""
     esp = f"${{loop}}p{stock.esp}" if stock.efi else ""
     numbers = ["1", *(["2"] if stock.boot else []), *([stock.esp] if stock.efi else [])]
-    to_esp = "chroot /mnt grub-install --target=x86_64-efi --efi-directory=/boot/efi --no-nvram --removable"
     root = "/dev/mapper/stock--group-root" if stock.lvm else "${loop}p1"
+    to_esp = "chroot /mnt grub-install --target=x86_64-efi --efi-directory=/boot/efi --no-nvram --removable"
+    install = f"chroot /mnt grub-install --target=i386-pc $loop\n{to_esp if esp else ''}"
+    if stock.entries:
+        install = enterprise.install(variable=stock.entries == "variable", boot="" if stock.boot else "/boot")
     script = f"""
 sfdisk --quiet --no-reread /dev/ubda << 'END'
 {stock.table}
@@ -201,12 +221,12 @@ tar -C /mnt {" ".join(TAR)} -xf /dev/ubdb
     {f'echo "UUID=$(uuid {esp}) /boot/efi vfat umask=0077 0 1"' if esp else ""}
 }} > /mnt/etc/fstab
 for point in dev proc sys; do mount --rbind /$point /mnt/$point; done
-chroot /mnt grub-install --target=i386-pc $loop
-{to_esp if esp else ""}
+{install}
 mkdir -p /dev/disk/by-uuid
 ln -s {root} /dev/disk/by-uuid/$(uuid {root})
 chroot /mnt grub-mkconfig -o /boot/grub/grub.cfg
 grep -q root={root if stock.lvm else "UUID="} /mnt/boot/grub/grub.cfg
+{selinux.LABEL if stock.selinux else ""}
 umount --recursive /mnt
 {f"lvm vgchange --quiet --activate n {GROUP}" if stock.lvm else ""}
 losetup -d $loop
@@ -219,7 +239,9 @@ def image(stock: Stock) -> Path:
     """Return an image, shared and cached: not to be changed."""
     tree = root_tree("bookworm", PACKAGES)
     recipe = [Path(__file__).read_text(), fingerprint(Path(machines.__file__).with_name("guest")), tree.name]
-    recipe += [*stock.packages, *(["lvm"] if stock.lvm else [])]
+    recipe += [*stock.packages, *(["lvm"] if stock.lvm else []), stock.suite, str(stock.selinux)]
+    if stock.entries:
+        recipe += [Path(enterprise.__file__).read_text(), stock.entries, str(bool(stock.boot))]
 
     def make_archive_of_system(path: Path) -> None:
         work = path.with_suffix(".work")

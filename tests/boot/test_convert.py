@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import machines
-from tests.boot import stock
+from tests.boot import enterprise, stock
 from tests.boot.stock import Stock
 from tests.boot.test_measure import logged, measure
 from tests.boot.test_root import require_no_secret
-from tests.lab import qemu
+from tests.lab import qemu, selinux
 from tests.lab.disk import Disk, sha256
 from tests.lab.run import run
 from tests.lab.tree import SHARE, kernel_release
@@ -35,7 +35,10 @@ grep -E ' (ext4|xfs|vfat) | /run/cryptpilot/convert ' /proc/mounts || true
 ls -A /srv
 """
 """Shell lines that show what a conversion could have left."""
-CHANGED = ("boot", "etc/cryptpilot", "etc/fstab", "etc/default/grub.d", "etc/systemd/system/", "var/", "usr/")
+CHANGED = (
+    *("boot", "etc/cryptpilot", "etc/fstab", "etc/default/grub", "etc/kernel/cmdline", "etc/systemd/system/"),
+    *("var/", "usr/"),
+)
 """What is other files, in a converted image, than before; of those below usr and var see the test."""
 
 
@@ -65,6 +68,9 @@ ROWS = (
     Row(Stock("ext4", "", mbr=True, efi=False)),
     Row(Stock("ext4", "ext4", mbr=True), uefi=True),
     Row(Stock("ext4", "ext4", mbr=True, efi=False, lvm=True)),
+    Row(Stock("ext4", "ext4", entries="variable")),
+    Row(Stock("ext4", "", entries="static"), uefi=True),
+    Row(Stock("ext4", "", selinux=True)),
 )
 
 
@@ -144,6 +150,11 @@ OWN_GROUP_STAYS = f"""
 dmsetup table | diff /run/tables -
 lvm vgremove --quiet --yes {stock.GROUP}; losetup --detach $own
 """
+UNLABELLED = f"""
+mount -o ro,noload ${{out}}p2 /run/out/boot
+chroot /run/out setfiles -n -v {selinux.CONTEXTS} / 2>&1 | grep -i "would relabel" || true
+"""
+"""Shell lines that show what has another label than the policy says, in a root that is mounted at /run/out."""
 
 
 TPM = "/sys/class/tpm/tpm0/pcr-sha256"
@@ -183,13 +194,15 @@ def test_a_converted_image_boots_by_its_boot_loader_from_kms(
         workshop.run(REPORT_TPM).check()
     before = sha256(original)
     convert = f"{OWN_GROUP}{CONVERT} {row.options}{OWN_GROUP_STAYS}" if row.stock.lvm else f"{CONVERT} {row.options}"
-    script = f"{convert}\n{LEFT_BEHIND}\n{COMPARE}"
+    more = f"{UNLABELLED if row.stock.selinux else ''}{enterprise.SHOW if row.stock.entries else ''}"
+    script = f'{convert}\n{LEFT_BEHIND}\n{COMPARE}\necho "== more"\n{more}'
     result = workshop.run(script, integrity=row.integrity, dev=row.stock.dev).check()
     assert sha256(original) == before
     said, rest = result.stdout.split("== left behind\n")
     assert f"root: {SHARE}/out.img is converted" in said
     left, rest = rest.split("secret\n", 1)
     assert left.split() == ["in.img", "out.img"]
+    rest, more = rest.split("== more\n")
     identity, changed = rest.split("== changed\n")
     uuids, labels, kept = (identity.split()[at : at + 2] for at in (0, 2, 4))
     assert uuids[0] == uuids[1]
@@ -198,6 +211,10 @@ def test_a_converted_image_boots_by_its_boot_loader_from_kms(
     for path in changed.splitlines():
         assert path.startswith(CHANGED), path
         assert not path.startswith("usr/") or "cryptpilot" in path, path
+    if row.stock.entries:
+        enterprise.require_mended(more, variable=row.stock.entries == "variable")
+    else:
+        assert more == ""
     require_booted(row, workshop, network, tmp_path)
 
 
@@ -225,6 +242,8 @@ def require_booted(row: Row, workshop: Workshop, network: Namespace, work: Path)
     assert report["failed"] == ""
     if unified:
         require_measured(expected, report)
+    if row.stock.selinux:
+        selinux.require_none_of_ours(console, report["journal"])
     require_no_secret(site, {**report, "console": console})
 
 

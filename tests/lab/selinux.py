@@ -69,10 +69,19 @@ class Denial:
         return {(self._field("comm"), right, self._field("tclass")) for right in rights} <= _HARMLESS
 
 
-def label(tree: Path) -> None:
-    """Have a tree enforce its policy, and give all its files their labels; nothing may be changed afterwards."""
+LABEL = f"chroot /mnt setfiles -e /dev -e /proc -e /sys -e /boot/efi {CONTEXTS} /"
+"""A shell line that labels a system at /mnt."""
+
+
+def enforce(tree: Path) -> None:
+    """Have a tree enforce its policy."""
     config = tree / "etc/selinux/config"
     config.write_text(config.read_text().replace("SELINUX=permissive", "SELINUX=enforcing"))
+
+
+def label(tree: Path) -> None:
+    """Have a tree enforce its policy, and give all its files their labels; nothing may be changed afterwards."""
+    enforce(tree)
     in_chroot(tree, ["setfiles", "-r", SHARE, CONTEXTS, SHARE], share=tree)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cryptpilot_boot.config import Exec, Identity, Kms, Otp, Volume
-from cryptpilot_boot.convert import bootloader, facts, grub, layout, mending, plan, requirements
+from cryptpilot_boot.convert import bootloader, facts, grub, labels, layout, mending, plan, requirements
 from cryptpilot_boot.convert.facts import Content, Found, Kernel, Loader, System
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, disk_image, partition_table
@@ -221,6 +221,7 @@ def _of(number: int, **changes: Any) -> Callable[[Found], Found]:
     return _table(lambda one: dataclasses.replace(one, **changes) if one.number == number else one)
 
 
+CONTEXTS = "/etc/selinux/targeted/contexts/files/file_contexts"
 REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
     "encrypted": (_content(1, Content("crypto_LUKS")), "partition 1 holds LUKS: the image is encrypted already"),
     "btrfs": (_content(1, Content("btrfs")), "btrfs"),
@@ -255,7 +256,12 @@ REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
     "no settings": (_lacking("/etc/default/grub"), "has no /etc/default/grub"),
     "not GRUB's": (_system(present=SYSTEM.present | {"/boot/loader/entries"}), "has /boot/loader/entries, and GRUB"),
     "links": (_system(plain=SYSTEM.plain - {"/etc"}), "/etc in it is not a directory"),
-    "selinux": (_system(selinux="# SELINUX=disabled\nSELINUX=enforcing\n"), "SELinux"),
+    "selinux": (_system(selinux="# SELINUX=disabled\nSELINUX=enforcing\n"), "SELinux and no /etc/selinux/targeted/"),
+    "no setfiles": (
+        _system(selinux="SELINUX=permissive", contexts=CONTEXTS, present=SYSTEM.present - {labels.SETFILES}),
+        "it has SELinux and no /usr/sbin/setfiles",
+    ),
+    "odd policy": (_system(selinux="SELINUX=enforcing\nSELINUXTYPE=../../x\n"), "names a policy in a way"),
     "no kernel": (_system(kernels=()), "no kernel"),
     "no image": (_system(kernels=(Kernel("6.1", ()),)), "kernel 6.1 in it has no initrd"),
     "unified": (_system(kernels=(Kernel("6.1", ("a",), unified=True),)), "unified"),
