@@ -29,6 +29,14 @@ def add_convert(commands: Any) -> None:
     )
     one.add_argument("--recovery-key", action="store_true", help="enroll a recovery key, and print it")
     one.add_argument(
+        "--package",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="install this package, .deb or .rpm, in the new image first; may be repeated",
+    )
+    one.add_argument(
         "--uki",
         action="store_true",
         help="boot by a unified kernel image, whose measurements can be computed, in place of GRUB; UEFI only",
@@ -85,6 +93,7 @@ def convert(config: Config, arguments: argparse.Namespace) -> bool:
         recovery_key=arguments.recovery_key,
         dry_run=arguments.dry_run,
         unified=Unified(key, certificate) if arguments.uki else None,
+        packages=tuple(path.absolute() for path in arguments.package),
     )
     # the key is alone on standard output
     say = terminal.complain if arguments.recovery_key else terminal.tell

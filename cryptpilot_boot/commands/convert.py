@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, log
 from cryptpilot_boot.commands.key import passphrase_of
 from cryptpilot_boot.commands.select import select
-from cryptpilot_boot.convert import build, look, payload, plan, unify
+from cryptpilot_boot.convert import build, look, packages, payload, plan, unify
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, printable
 from cryptpilot_boot.keys import given
 from cryptpilot_boot.passphrase import Passphrase
@@ -35,7 +35,7 @@ class Options:
     """What is to be done. volume: its name. secret: a file with the secret, None to ask the key provider.
 
     recovery_key: whether the volume gets one. dry_run: say what would be made, and write nothing. unified: how it boots
-    by a unified kernel image, None for GRUB alone.
+    by a unified kernel image, None for GRUB alone. packages: files of those that are installed in it.
     """
 
     volume: str
@@ -43,6 +43,7 @@ class Options:
     recovery_key: bool = False
     dry_run: bool = False
     unified: plan.Unified | None = None
+    packages: tuple[Path, ...] = ()
 
 
 def convert(
@@ -61,6 +62,7 @@ def convert(
     _require_paths(source, target)
     _require_free_name(config, one)
     payload.require_installed()
+    packages.require_files(options.packages)
     if options.unified:
         unify.require_programs(options.unified)
     process.lock_memory()
@@ -73,7 +75,7 @@ def convert(
             drafts.remove_leftovers(target, ("source", "image", *_FORMATS.values()))
             place = work.enter_context(_workplace())
             with log.timed("read-image", one.volume):
-                opened, planned = _planned(source, target, one, place, work, options.unified)
+                opened, planned = _planned(source, target, one, place, work, options)
             for line in planned.lines:
                 say(f"{one.volume}: {line}")
             if options.dry_run:
@@ -99,7 +101,7 @@ def _planned(
     one: Volume,
     work: Path,
     stack: contextlib.ExitStack,
-    unified: plan.Unified | None,
+    options: Options,
 ) -> tuple[look.Opened, plan.Plan]:
     """Look into an image, which stays open, and decide what becomes of it."""
     image = disk_image.facts(source)
@@ -109,7 +111,8 @@ def _planned(
         raw = stack.enter_context(drafts.opened(target, "source")).reach
         disk_image.convert(source, image.format, raw, disk_image.RAW)
     opened = stack.enter_context(look.opened(raw, str(source), build.source_name(one)))
-    return opened, plan.make(look.found(image, opened, work), one, opened.roles, unified)
+    sizes = {path: path.stat().st_size for path in options.packages}
+    return opened, plan.make(look.found(image, opened, work), one, opened.roles, options.unified, sizes)
 
 
 @contextlib.contextmanager

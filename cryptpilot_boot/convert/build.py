@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log, volume
-from cryptpilot_boot.convert import loading, mending, payload, unify
+from cryptpilot_boot.convert import loading, mending, packages, payload, unify
 from cryptpilot_boot.convert.look import partition
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import (
@@ -182,19 +182,22 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
     """
     one = planned.volume
     boot = block.tags(partition(disk, planned.boot)).get("UUID", "") if planned.new_boot else ""
-    with log.timed("install", one.volume):
-        payload.install(root)
-        bound_by = payload.configure(root, config, one)
-        copy, facts = luks_header.copy_from(header.path, one.dev)
-        copy.close()
-        identity.write(one, identity.of(facts, bound_by))
-        root.rewrite("/etc/fstab", data(mending.fstab(root.text("/etc/fstab"), one, boot)))
-        loading.set_root(root, planned.loader, one)
     mapping = working_name(one)
     partitions = [*planned.whole, planned.boot]
     devices = {disk.removeprefix("/dev/"): disk, f"mapper/{mapping}": f"/dev/mapper/{mapping}"}
     devices |= {partition(disk, number).removeprefix("/dev/"): partition(disk, number) for number in partitions}
     with root.furnished(devices):
+        with log.timed("install", one.volume):
+            if planned.packages:
+                packages.install(root, planned.packages, one)
+            if not payload.is_in(root):
+                payload.install(root)
+            bound_by = payload.configure(root, config, one)
+            copy, facts = luks_header.copy_from(header.path, one.dev)
+            copy.close()
+            identity.write(one, identity.of(facts, bound_by))
+            root.rewrite("/etc/fstab", data(mending.fstab(root.text("/etc/fstab"), one, boot)))
+            loading.set_root(root, planned.loader, one)
         with log.timed("make-image", one.volume):
             foreign_tools.enable(root, "cryptpilot.service")
             foreign_tools.rebuild_images(root)

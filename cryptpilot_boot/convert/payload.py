@@ -54,6 +54,11 @@ def require_installed() -> None:
         )
 
 
+def is_in(root: Root) -> bool:
+    """Tell whether a root has a cryptpilot already, of a package."""
+    return root.has(str(record.BUNDLE / record.MANIFEST))
+
+
 def install(root: Root, usr: Path = USR) -> None:
     """Put cryptpilot into a root."""
     for path in files(usr):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.convert import bootloader, grub, layout, mending, requirements
@@ -55,8 +56,9 @@ class Plan:
     gets one of its own. kinds: file systems by partition, of those that are copied as such. volume: what is made of
     the root's partition, dev included; logical: the logical volume that the root is in so far, None for none. loader:
     what is done to the boot loader. used: bytes that are copied, at most. whole: what else is copied, block by block;
-    boot_areas: and what outside of partitions, where it begins and its length in bytes. contexts: the path of what says
-    how SELinux labels files in there, "" for not at all. unified: whether it boots by a unified kernel image.
+    boot_areas: and what outside of partitions, where it begins and its length in bytes. packages: that are installed in
+    there. contexts: the path of what says how SELinux labels files, "" for not at all. unified: whether it boots by a
+    unified kernel image.
     """
 
     table: Table
@@ -74,6 +76,7 @@ class Plan:
     whole: tuple[int, ...]
     esp: int | None
     boot_areas: tuple[tuple[int, int], ...]
+    packages: tuple[Path, ...] = ()
     contexts: str = ""
     unified: Unified | None = None
 
@@ -97,6 +100,7 @@ class Plan:
             ),
             f"/boot: partition {self.boot} ({readable(boot.size * SECTOR)}), {made}; it stays readable",
             f"kernels: {', '.join(self.kernels)}",
+            *([f"packages: {', '.join(path.name for path in self.packages)}"] if self.packages else []),
             f"the disk has {readable(self.size)}, of which at most {readable(self.used)} are written",
         ]
 
@@ -170,15 +174,24 @@ def roles(table: Table, contents: Mapping[int, Content], boot_code: bytes = b"")
     return Roles(tuple(found[""]), bios=first[BIOS_BOOT], esp=first[esp], gap=gap)
 
 
-def make(found: Found, volume: Volume, loaders: Roles, unified: Unified | None = None) -> Plan:
-    """Decide what an image becomes. Raises CryptpilotError when that is not known."""
+def make(
+    found: Found,
+    volume: Volume,
+    loaders: Roles,
+    unified: Unified | None = None,
+    packages: Mapping[Path, int] = MappingProxyType({}),
+) -> Plan:
+    """Decide what an image becomes. Raises CryptpilotError when that is not known.
+
+    packages: bytes of those that are installed in it, by their paths.
+    """
     system = found.system
     boot = _boot(found, loaders, volume)
-    requirements.require_system(system)
+    requirements.require_system(system, volume, packages=bool(packages))
     requirements.require_volume(volume, found)
     for number, fault in sorted(found.faults.items()):
         require_sound(number, fault)
-    requirements.require_root_room(found, moved=boot is None)
+    requirements.require_root_room(found, moved=boot is None, packages=sum(packages.values()))
     loader = bootloader.change(found, loaders, volume, moved=boot is None)
     if unified:
         requirements.require_unified(found, loaders)
@@ -201,6 +214,7 @@ def make(found: Found, volume: Volume, loaders: Roles, unified: Unified | None =
         whole=tuple(number for number in (loaders.bios, loaders.esp) if number is not None),
         esp=loaders.esp,
         boot_areas=layout.boot_areas(found.table, loaders),
+        packages=tuple(packages),
         contexts=system.contexts,
         unified=unified,
     )

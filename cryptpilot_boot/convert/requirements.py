@@ -25,36 +25,43 @@ STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 """What starts a kernel with its initrd and command line: systemd-stub(7)."""
 SYSTEMCTL = "/usr/bin/systemctl"
 DRACUT_NETWORK = "/usr/lib/dracut/modules.d/40network"
-# What a system has to have, and what to do where it has not.
-_NEEDED = {
-    DRACUT: "install dracut in it: cryptpilot is a module of dracut's, and an initrd of initramfs-tools cannot have it",
-    CRYPTSETUP: "install cryptsetup in it",
-    SYSTEMCTL: "only systems with systemd are known so far",
+# What a system has to have, and what to do where it has not; a package that is given can bring it.
+_PACKAGED = {
+    DRACUT: "give its package (--package), or install it there: an initrd of initramfs-tools cannot have cryptpilot",
+    CRYPTSETUP: "give the package of cryptsetup (--package), or install it there",
 }
+_NETWORK = {DRACUT_NETWORK: "give the package of dracut-network (--package), or install it there"}
+_NEEDED = {SYSTEMCTL: "only systems with systemd are known so far"}
 # What a system may not have: its boot is another than the one that is known here.
 _UNKNOWN = {
     "/etc/kernel/install.conf": "kernel-install's layouts are not known so far",
 }
 LOOKED_FOR = (
-    *(*_NEEDED, *_UNKNOWN, *bootloader.LOOKED_FOR, DRACUT_NETWORK, STUB, labels.SETFILES),
+    *(*_PACKAGED, *_NEEDED, *_UNKNOWN, *bootloader.LOOKED_FOR, DRACUT_NETWORK, STUB, labels.SETFILES),
     *(f"/usr/lib/grub/{platform}" for platform in grub.PLATFORMS),
 )
 PLAIN_DIRECTORIES = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
 """What is mounted on, or written below: links there would lead elsewhere."""
 
 _ROOT_ROOM = 96 << 20  # bytes that the root has to have left: for cryptpilot, and for what dracut unpacks
+_UNPACKED = 6  # times a package's bytes that its files take, at most, and its manager's notes
 _KERNEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~-]{0,127}")
 
 
-def require_system(system: System) -> None:
-    """Raise CryptpilotError for a system whose boot is not known."""
+def packaged(volume: Volume) -> dict[str, str]:
+    """Return what a system has to have that a package can bring, and what to do where it has not."""
+    return {**_PACKAGED, **(_NETWORK if volume.needs_network else {})}
+
+
+def require_system(system: System, volume: Volume, *, packages: bool) -> None:
+    """Raise CryptpilotError for a system whose boot is not known. packages: whether some are installed in it first."""
     if SYSTEMCTL in system.present and system.machine != system.here:
         raise refused(
             f"{system.name} in it is for {system.machine or 'a machine that is not known'}, and this machine and its"
             f" cryptpilot are {system.here}",
             f"convert it on a machine that is {system.machine or 'of its kind'}",
         )
-    for path, hint in _NEEDED.items():
+    for path, hint in {**_NEEDED, **({} if packages else packaged(volume))}.items():
         if path not in system.present:
             raise refused(f"{system.name} in it has no {path}", hint)
     for path, hint in _UNKNOWN.items():
@@ -110,17 +117,19 @@ def require_volume(volume: Volume, found: Found) -> None:
             f"volume {volume.volume} is bound to a disk already ({volume.identity.source})",
             "give the image a volume, or a configuration directory, of its own",
         )
-    if volume.needs_network and DRACUT_NETWORK not in found.system.present:
-        raise refused("its dracut has no network, and the key comes over it", "install dracut-network in it")
 
 
-def require_root_room(found: Found, *, moved: bool) -> None:
-    """Raise CryptpilotError where the root has no room. moved: whether what is in /boot leaves it."""
+def require_root_room(found: Found, *, moved: bool, packages: int) -> None:
+    """Raise CryptpilotError where the root has no room.
+
+    moved: whether what is in /boot leaves it. packages: bytes of those that are installed in it first.
+    """
     system = found.system
     left = system.free + (system.boot_used if moved else 0)
-    if left < _ROOT_ROOM:
+    needed = _ROOT_ROOM + _UNPACKED * packages
+    if left < needed:
         raise refused(
-            f"the root's file system has {readable(left)} left, and cryptpilot and dracut need {readable(_ROOT_ROOM)}",
+            f"the root's file system has {readable(left)} left, and cryptpilot and dracut need {readable(needed)}",
             "make room in the image",
         )
 

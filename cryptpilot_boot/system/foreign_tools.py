@@ -1,20 +1,34 @@
 """What the programs of another system are run for, in its own root.
 
-Uses, in there: systemctl, cryptpilot with dracut, grub-mkconfig, grub-editenv, cp (coreutils); here: cp (coreutils),
-find (findutils).
+Uses, in there: systemctl, cryptpilot with dracut, grub-mkconfig, grub-editenv, cp (coreutils), apt-get or rpm; here: cp
+(coreutils), find (findutils).
 """
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.system.mounts import MORTAL
 from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cryptpilot_boot.system.foreign_root import Root
+
+
+PACKAGE_COMMANDS = {
+    # apt, for it takes away what is in conflict, such as initramfs-tools; what is configured already stays
+    ".deb": (
+        *("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "--no-download", "--no-install-recommends"),
+        *("-o", "APT::Sandbox::User=root", "-o", "Dpkg::Options::=--force-confold", "install"),
+    ),
+    ".rpm": ("rpm", "--upgrade", "--replacepkgs"),
+}
+"""What installs packages, by how their files' names end; source: apt-get(8), dpkg(1), rpm(8)."""
+_PACKAGES = "/run/cryptpilot-packages"  # in memory
 
 
 def enable(root: Root, unit: str) -> None:
@@ -28,6 +42,17 @@ def rebuild_images(root: Root) -> None:
     Raises ProgramError.
     """
     root.run(["/usr/bin/cryptpilot", "initrd", "rebuild", "--all", "--", "--no-hostonly"])
+
+
+def install_packages(root: Root, packages: Sequence[Path]) -> None:
+    """Install packages there, all of one kind, without a network. Raises ProgramError."""
+    directory = root.path / _PACKAGES.lstrip("/")
+    directory.mkdir(mode=0o755)
+    for path in packages:
+        shutil.copyfile(path, directory / path.name)
+    command = PACKAGE_COMMANDS[packages[0].suffix]
+    root.run([*command, *(f"{_PACKAGES}/{path.name}" for path in packages)])
+    shutil.rmtree(directory)
 
 
 def make_boot_configuration(root: Root, program: str, path: str) -> None:

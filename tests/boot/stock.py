@@ -34,6 +34,10 @@ UNNEEDED = (
     "var/cache/*",
     "var/lib/dpkg/info",
 )
+PACKAGE_NOTES = ("var/lib/dpkg/info",)
+"""Of these, what a system needs in which packages are installed."""
+LACKING = ("dracut", "dracut-network", "cryptsetup-bin")
+"""What a system with initramfs-tools does not have of the usual packages."""
 TAR = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
 """With what tar keeps all there is of a file."""
 OMITTED = ("crypt", "nvdimm", "qemu", "qemu-net", "lunmask", "resume", "terminfo", "virtiofs", "ifcfg", "memstrack")
@@ -58,7 +62,8 @@ class Stock:
     unified: whether there is what a unified kernel image takes, and room for it. mbr: whether that is its partition
     table, as where there is no UEFI; efi: whether there is an EFI system partition all the same. lvm: whether the root
     is in a logical volume. entries: "" for GRUB as Debian has it, "variable" or "static" for boot loader entries as
-    Enterprise Linux 8 and 9 have them. selinux: whether it enforces Debian's policy.
+    Enterprise Linux 8 and 9 have them. selinux: whether it enforces Debian's policy. initramfs: whether its initrd is
+    of initramfs-tools, as in Debian's own cloud images, and neither dracut nor cryptsetup is there.
     """
 
     kind: str = "ext4"
@@ -70,11 +75,13 @@ class Stock:
     lvm: bool = False
     entries: str = ""
     selinux: bool = False
+    initramfs: bool = False
 
     def __str__(self) -> str:
         words = [self.kind, "boot-apart" if self.boot else "boot-inside", "unified" if self.unified else ""]
         words += ["mbr" if self.mbr else "", "" if self.efi else "bios-only", "lvm" if self.lvm else ""]
         words += [f"{self.entries}-entries" if self.entries else "", "selinux" if self.selinux else ""]
+        words += ["initramfs-tools" if self.initramfs else ""]
         return "-".join(filter(None, words))
 
     @property
@@ -101,7 +108,12 @@ class Stock:
     def packages(self) -> tuple[str, ...]:
         """Return what its tree has beside the usual packages."""
         more = [*(["systemd-boot-efi"] if self.unified else []), *(selinux.PACKAGES if self.selinux else ())]
-        return (*PACKAGES, *more)
+        return (*PACKAGES, *more, *(["initramfs-tools"] if self.initramfs else []))
+
+    @property
+    def tree(self) -> Path:
+        """Return the tree that it is made of, shared and cached: not to be changed."""
+        return root_tree(self.suite, self.packages, LACKING if self.initramfs else ())
 
     @property
     def table(self) -> str:
@@ -117,18 +129,20 @@ class Stock:
 
 def system(stock: Stock, destination: Path) -> Path:
     """Make the tree that stock images hold: Debian with a kernel, dracut, cryptsetup and GRUB, and an initrd."""
-    tree = clone(root_tree(stock.suite, stock.packages), destination)
+    tree = clone(stock.tree, destination)
     modules = tree / "usr/lib/modules" / kernel_release(tree)
     kept = modules / "kept"
     for path in [path for pattern in (*MODULES, *FIRMWARE_MODULES) for path in (modules / "kernel").glob(pattern)]:
         place = kept / path.relative_to(modules / "kernel")
         place.parent.mkdir(parents=True, exist_ok=True)
         path.rename(place)
-    run(["rm", "-r", modules / "kernel", *(path for pattern in UNNEEDED for path in sorted(tree.glob(pattern)))])
+    unneeded = [pattern for pattern in UNNEEDED if not (stock.initramfs and pattern in PACKAGE_NOTES)]
+    run(["rm", "-r", modules / "kernel", *(path for pattern in unneeded for path in sorted(tree.glob(pattern)))])
     kept.rename(modules / "kernel")
     in_chroot(tree, ["depmod", kernel_release(tree)])
     machines.equip(tree)
     omitted = OMITTED if stock.lvm else (*OMITTED, "lvm")
+    (tree / "etc/dracut.conf.d").mkdir(exist_ok=True)
     (tree / "etc/dracut.conf.d/90-lab.conf").write_text(
         f'compress="gzip -n -1"\nomit_dracutmodules+=" {" ".join(omitted)} "\n'
     )
@@ -144,7 +158,8 @@ def system(stock: Stock, destination: Path) -> Path:
     if stock.entries:
         enterprise.lay_out(tree, variable=stock.entries == "variable", boot="" if stock.boot else "/boot")
         return tree
-    in_chroot(tree, ["dracut", "--no-hostonly", "--force", f"/boot/initrd.img-{release}", release])
+    make_image = ["dracut", "--no-hostonly", "--force", f"/boot/initrd.img-{release}", release]
+    in_chroot(tree, ["update-initramfs", "-c", "-k", release] if stock.initramfs else make_image)
     if stock.selinux:
         selinux.enforce(tree)
     return tree
@@ -239,7 +254,7 @@ def image(stock: Stock) -> Path:
     """Return an image, shared and cached: not to be changed."""
     tree = root_tree("bookworm", PACKAGES)
     recipe = [Path(__file__).read_text(), fingerprint(Path(machines.__file__).with_name("guest")), tree.name]
-    recipe += [*stock.packages, *(["lvm"] if stock.lvm else []), stock.suite, str(stock.selinux)]
+    recipe += [*stock.packages, *(["lvm"] if stock.lvm else []), stock.suite, str(stock.selinux), str(stock.initramfs)]
     if stock.entries:
         recipe += [Path(enterprise.__file__).read_text(), stock.entries, str(bool(stock.boot))]
 

@@ -68,21 +68,22 @@ SHARE = "/srv"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def root_tree(suite: str = "bookworm", extra: Sequence[str] = ()) -> Path:
+def root_tree(suite: str = "bookworm", extra: Sequence[str] = (), without: Sequence[str] = ()) -> Path:
     """Return the root tree of a Debian release, shared and cached: not to be changed, see `clone`.
 
     `suite` is bullseye, bookworm, trixie or forky: dracut 051, 059, 106, or 112 and newer. That last one is as it was
     on the day it was made: delete it from the cache to have it as it is today. A tree has a kernel and dracut but no
-    initrd, no DNS server and no password for root. `extra` are packages beside `PACKAGES`. Making it takes half a
-    minute. Host program: ``mmdebstrap``.
+    initrd, no DNS server and no password for root. `extra` are packages beside `PACKAGES`, `without`
+    those of them that are left out. Making it takes half a minute. Host program: ``mmdebstrap``.
     """
-    command = _mmdebstrap(suite, [*PACKAGES, *extra])
+    command = _mmdebstrap(suite, [*(one for one in PACKAGES if one not in without), *extra])
 
     def make(path: Path) -> None:
         # Or else the kernel's post-installation script would have dracut make an initrd.
         run([*command, path], env={**os.environ, "INITRD": "No"}, timeout=600)
 
-    return cached(f"tree-{suite}{'-extra' if extra else ''}", command, make)
+    kind = "-without" if without else "-extra" if extra else ""
+    return cached(f"tree-{suite}{kind}", command, make)
 
 
 def clone(tree: Path, destination: Path) -> Path:

@@ -131,11 +131,13 @@ OPTIONS = {
         "unshare": {"--fork", "--ipc", "--kill-child", "--mount-proc", "--net", "--pid", "--uts"},
     },
     "foreign_tools.py": {
-        "cp": {"--archive"},
+        "apt-get": {"--no-download", "--no-install-recommends", "--yes", "-o"},
+        "cp": {"--archive", "--remove-destination"},
         "cryptpilot": {"--all"},
         "dracut": {"--no-hostonly"},
         "find": {"-delete", "-mindepth", "-xdev"},
         "grub-mkconfig": {"-o"},
+        "rpm": {"--replacepkgs", "--upgrade"},
     },
     "growfs.py": {"e2fsck": {"-f", "-p"}},
     "header_file.py": {"cryptsetup": {"--batch-mode", "--header-backup-file"}},
@@ -149,6 +151,13 @@ OPTIONS = {
     "loop.py": {"losetup": {"--list"}},
     "luks_data.py": {"cryptsetup": {"--resume-only"}},
     "luks_header.py": {"cryptsetup": {"--resume-only"}},
+    "lvm.py": {
+        "dmsetup": {"--readonly", "--retry", "--uuid"},
+        "pvs": {
+            *("--config", "--driverloaded", "--foreign", "--nosuffix", "--options", "--readonly", "--reportformat"),
+            *("--segments", "--units"),
+        },
+    },
     "mkfs.py": {
         "e2fsck": {"-f", "-p"},
         "fsck.vfat": {"-a"},
@@ -171,10 +180,12 @@ OPTIONS = {
     "process.py": {"ulimit": {"-l"}},
     "programs.py": {"findmnt": {"--target"}, "ls": {"-l"}, "sed": {"-i"}},
     "qrcode.py": {"qrencode": {"--output", "--type"}},
+    "relabel.py": {"setfiles": {"-e", "-f"}},
     "workplace.py": {"mkdir": {"--mode"}, "mount": {"-o"}},
 }
 """What the modules of cryptpilot_boot/system give to programs, or have a person give them, by the manual of each.
 
 util-linux 2.32 (its blkid has short options only), cryptsetup 2.2, device-mapper 1.02, systemd 239, dracut 049,
-e2fsprogs 1.45, xfsprogs 5.0, dosfstools 4.1, coreutils 8.30, zstd 1.4, binutils 2.30, pesign 0.112, sbsigntool 0.9.
+e2fsprogs 1.45, xfsprogs 5.0, dosfstools 4.1, coreutils 8.30, zstd 1.4, binutils 2.30, pesign 0.112, sbsigntool 0.9,
+lvm2 2.02.176, policycoreutils 2.8, apt 1.8, rpm 4.14.
 """
