@@ -28,6 +28,10 @@ class Passphrase:
         """Return a view of the bytes; it must not be copied, nor outlive the passphrase."""
         return memoryview(self._buffer)
 
+    def copy(self) -> Passphrase:
+        """Return another one with the same bytes, for what outlives this one; its owner wipes it."""
+        return Passphrase(self._buffer, strong=self.strong)
+
     def wipe(self) -> None:
         """Overwrite the bytes."""
         self._buffer[:] = bytes(len(self._buffer))

@@ -95,6 +95,8 @@ def convert(config: Config, arguments: argparse.Namespace) -> bool:
         unified=Unified(key, certificate) if arguments.uki else None,
         packages=tuple(path.absolute() for path in arguments.package),
     )
+    if arguments.recovery_key:
+        keys.require_shown()
     # the key is alone on standard output
     say = terminal.complain if arguments.recovery_key else terminal.tell
     with terminal.progress():

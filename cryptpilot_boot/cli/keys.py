@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 
 def enroll(config: Config, arguments: argparse.Namespace) -> bool:
     """Run `recovery-key`; True when all went well."""
+    require_shown()
     with terminal.progress():
         return recovery_key.enroll(config, arguments.volume, terminal.report_aside, show, replace=arguments.replace)
+
+
+def require_shown() -> None:
+    """Raise CryptpilotError where a recovery key could not be shown, before one is made."""
+    terminal.require_output("the recovery key")
 
 
 def show(key: Passphrase) -> None:

@@ -34,6 +34,7 @@ _speaking = threading.RLock()
 _status = ""
 _outlet: Outlet | None = None
 _untold: OSError | None = None
+_closed: set[str] = set()  # streams that were closed when this process began
 
 
 def require_streams() -> None:
@@ -44,6 +45,7 @@ def require_streams() -> None:
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
+            _closed.add(name)
             os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -71,6 +73,21 @@ def settle() -> None:
 
 class CannotSay(OSError):
     """Standard output does not take what is written to it, though somebody is there to read it."""
+
+
+def require_output(what: str) -> None:
+    """Raise CryptpilotError where standard output would take nothing that is said. what: would be printed there."""
+    why = "it is closed" if "stdout" in _closed else ""
+    if not why:
+        try:
+            os.write(sys.stdout.fileno(), b"")
+        except OSError as error:
+            why = error.strerror or "unknown error"
+    if why:
+        raise CryptpilotError(
+            f"standard output cannot be written, where {what} would be printed: {why}",
+            "nothing was changed; redirect it to where you keep that",
+        )
 
 
 def say(line: str) -> None:

@@ -88,9 +88,11 @@ def convert(
                 f"{source} was written to meanwhile: what was copied may not fit together",
                 "shut down what uses it, and convert it again",
             )
-        if options.recovery_key:
-            build.enroll(planned, draft, ask, show)
-        _finish(draft, target, one, stack)
+        key = stack.enter_context(build.enroll(planned, draft, ask)) if options.recovery_key else None
+        done = _packed(draft, target, one, stack)
+        if key:
+            _hand_over(key, target, show)
+        drafts.finish(done, target)
     say(f"{one.volume}: {target} is converted")
     return True
 
@@ -194,12 +196,28 @@ def _workplace() -> Iterator[Path]:
         yield directory
 
 
-def _finish(draft: drafts.Draft, target: Path, one: Volume, stack: contextlib.ExitStack) -> None:
-    """Give the image its format and its name."""
+def _packed(draft: drafts.Draft, target: Path, one: Volume, stack: contextlib.ExitStack) -> drafts.Draft:
+    """Return the image in its own format, with all of it on the disk."""
     form = _FORMATS.get(target.suffix.lower())
     if form:
         with log.timed("write-image", one.volume):
             done = stack.enter_context(drafts.opened(target, form))
             disk_image.convert(draft.reach, disk_image.RAW, done.reach, form)
             draft = done
-    drafts.finish(draft, target)
+    os.fsync(draft.descriptor)
+    return draft
+
+
+def _hand_over(key: Passphrase, target: Path, show: Callable[[Passphrase], None]) -> None:
+    """Show the recovery key of an image that is whole and has no name yet.
+
+    So there is never an image whose recovery key was not printed. A key that was printed for an image that then gets no
+    name opens nothing.
+    """
+    try:
+        show(key)
+    except OSError as error:
+        raise CryptpilotError(
+            f"{target} was not kept: its recovery key could not be printed: {error.strerror}",
+            "convert it again, with a standard output that takes the key",
+        ) from None

@@ -212,8 +212,13 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
             unify.install(root, root.text(planned.loader.grub.configuration), root.place("/boot/efi"), planned.unified)
 
 
-def enroll(planned: Plan, draft: Draft, ask: Ask, show: Callable[[Passphrase], None]) -> None:
-    """Give the volume of a new image a recovery key, and show it."""
+def enroll(planned: Plan, draft: Draft, ask: Ask) -> Passphrase:
+    """Give the volume of a new image a recovery key and return it; the caller shows it and wipes it.
+
+    This process's memory is locked. Raises CryptpilotError.
+    """
+    kept: list[Passphrase] = []
     with attached(draft.descriptor, partitions=True) as disk:
-        volume.enroll(on_disk(planned, disk), ask, None, show, replace=False)
+        volume.enroll(on_disk(planned, disk), ask, None, lambda key: kept.append(key.copy()), replace=False)
     os.fsync(draft.descriptor)
+    return kept.pop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
@@ -17,7 +18,7 @@ from cryptpilot_boot.config import Boot, Config
 from cryptpilot_boot.convert import build, payload, plan
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.passphrase import Passphrase
-from cryptpilot_boot.system import lock, mounts, process, workplace
+from cryptpilot_boot.system import disk_image, lock, mounts, process, workplace
 from tests.unit.test_convert_plan import FOUND, KMS
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ SECRET = os.urandom(256)
 
 @dataclasses.dataclass
 class Bench:
-    """Converts. events: what was done, in order; at_work: what comes in between while the image is built."""
+    """Converts. events: what was done, in order; at_work, at_show: what comes in between then."""
 
     directory: Path
     events: list[str] = dataclasses.field(default_factory=list)
     at_work: Callable[[], object] = bool
+    at_show: Callable[[], object] = bool
+    name: str = "out.img"
+    key: Passphrase = dataclasses.field(default_factory=lambda: Passphrase(b"recovery", strong=True))
 
     @property
     def source(self) -> Path:
@@ -42,12 +46,16 @@ class Bench:
 
     @property
     def target(self) -> Path:
-        return self.directory / "out.img"
+        return self.directory / self.name
 
     def run(self, *, secret: Path | None = None, recovery_key: bool = False, dry_run: bool = False) -> bool:
         options = convert.Options("root", secret, recovery_key=recovery_key, dry_run=dry_run)
         config = Config(self.directory, Boot(), (dataclasses.replace(KMS, auto_open=True),))
-        return convert.convert(config, self.source, self.target, options, lambda _: None, lambda _: None)
+        return convert.convert(config, self.source, self.target, options, lambda _: None, self.show)
+
+    def show(self, key: Passphrase) -> None:
+        self.events.append(f"shown {bytes(key.reveal()).decode()} beside {' '.join(self.left)}")
+        self.at_show()
 
     @property
     def left(self) -> list[str]:
@@ -80,10 +88,11 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         made.at_work()
         made.events.append("built")
 
-    def enroll(_: object, __: Draft, ask: Callable[[], Passphrase], ___: object) -> None:
+    def enroll(_: object, __: Draft, ask: Callable[[], Passphrase]) -> Passphrase:
         with ask() as passphrase:
             assert bytes(passphrase.reveal()) == SECRET
         made.events.append("enrolled")
+        return made.key
 
     def asked(*_: object) -> Passphrase:
         made.events.append("asked")
@@ -115,7 +124,39 @@ def test_an_image_is_there_in_the_end_and_nothing_else(bench: Bench) -> None:
     assert bench.target.read_bytes() == b"converted"
     assert bench.left == ["in.img", "out.img", "secret"]
     assert bench.events.count("asked") == 1
-    assert bench.events[-3:] == ["sweep", "end lock", "enrolled"]
+    shown = "shown recovery beside .out.img.image.cryptpilot-new .out.img.image.cryptpilot-new.lock in.img secret"
+    assert bench.events[-4:] == ["sweep", "end lock", "enrolled", shown]
+    assert not any(bench.key.reveal())
+
+
+@pytest.mark.parametrize("name", ["out.img", "out.qcow2"])
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError(errno.EPIPE, "Broken pipe")], ids=str
+)
+def test_no_image_is_there_whose_recovery_key_was_not_printed(bench: Bench, failure: OSError, name: str) -> None:
+    def refuse() -> None:
+        raise failure
+
+    bench.name, bench.at_show = name, refuse
+    with pytest.raises(CryptpilotError, match=f"{name} was not kept: its recovery key could not be printed: "):
+        bench.run(recovery_key=True)
+    assert bench.left == ["in.img", "secret"]
+    assert not any(bench.key.reveal())
+
+
+def test_a_recovery_key_is_printed_once_the_image_is_whole(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fails before that has printed nothing."""
+
+    def fail(*_: object) -> None:
+        raise CryptpilotError("qemu-img: No space left on device")
+
+    monkeypatch.setattr(disk_image, "convert", fail)
+    bench.name = "out.qcow2"
+    with pytest.raises(CryptpilotError, match="No space left"):
+        bench.run(recovery_key=True)
+    assert bench.events[-1] == "enrolled"
+    assert bench.left == ["in.img", "secret"]
+    assert not any(bench.key.reveal())
 
 
 def test_an_interruption_leaves_nothing_wherever_it_comes(bench: Bench) -> None:

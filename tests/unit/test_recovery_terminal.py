@@ -224,3 +224,25 @@ def test_only_one_volume_has_a_recovery_key_to_be_asked_for(capsys: pytest.Captu
         cli.main(["open", "a", "b", "--recovery-key"])
     assert caught.value.code == cli.EXIT_USAGE
     assert "--recovery-key is of one volume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [(">&-", "it is closed"), ("1< /dev/null", "Bad file descriptor")],
+    ids=["closed", "read-only"],
+)
+@pytest.mark.parametrize(
+    "command", ["recovery-key root", "convert in out --volume root --recovery-key"], ids=lambda words: words.split()[0]
+)
+def test_no_key_is_made_that_could_not_be_printed(tmp_path: Path, command: str, stream: str, reason: str) -> None:
+    """A stream that was closed is /dev/null later, which takes everything."""
+    product = [sys.executable, "-m", "cryptpilot_boot", "--config-dir", str(tmp_path)]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {stream}', "sh", *product, *command.split()],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = f"standard output cannot be written, where the recovery key would be printed: {reason}"
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, f"cryptpilot: error: {said}")
