@@ -37,13 +37,15 @@ _WORDS = {
     "grow-fs": "growing the file system",
     "make-image": "dracut makes the image",
     "check-image": "checking the image",
-    "read-image": "reading",
+    "read-image": "reading the image",
+    "unpack-image": "unpacking the image",
     "copy-fs": "copying the file system to",
     "copy": "copying",
     "install": "installing cryptpilot into the image",
     "boot-loader": "setting up the boot loader",
     "label": "labelling what is new",
-    "write-image": "writing",
+    "unify": "making the unified kernel image",
+    "write-image": "packing the image",
 }
 
 
@@ -52,7 +54,9 @@ class Step:
     """A step that has begun and not ended.
 
     device: which it is done to, "" if that does not matter. since: on the monotonic clock. told: when its beginning, or
-    that it goes on, was last told of. waiting_for: what it said that it waits for, "" if it said nothing.
+    that it goes on, was last told of. waiting_for: what it said that it waits for, "" if it said nothing. done: how far
+    it is, from 0 to 1, None if nothing says that. total: bytes that it will have written to the device, 0 if that is
+    not known. thread: that which is at work.
     """
 
     name: str
@@ -61,6 +65,9 @@ class Step:
     since: float
     told: float
     waiting_for: str = ""
+    done: float | None = None
+    total: int = 0
+    thread: int = dataclasses.field(default_factory=threading.get_ident)
 
     @property
     def words(self) -> str:
@@ -101,6 +108,25 @@ def innermost() -> list[Step]:
     """Return for each volume the step it is in."""
     with _lock:
         return list({step.volume: step for step in _at_work}.values())
+
+
+def advance(done: float) -> None:
+    """Note how far the step is that this thread is at work on, from 0 to 1."""
+    step = _own()
+    if step:
+        step.done = done
+
+
+def expect(total: int) -> None:
+    """Note how many bytes the step that this thread is at work on will have written to its device."""
+    step = _own()
+    if step:
+        step.total = total
+
+
+def _own() -> Step | None:
+    with _lock:
+        return next((step for step in reversed(_at_work) if step.thread == threading.get_ident()), None)
 
 
 def wait(name: str, volume: str, waiting_for: str) -> None:

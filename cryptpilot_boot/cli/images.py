@@ -99,7 +99,7 @@ def convert(config: Config, arguments: argparse.Namespace) -> bool:
         keys.require_shown()
     # the key is alone on standard output
     say = terminal.complain if arguments.recovery_key else terminal.tell
-    with terminal.progress():
+    with terminal.progress(lines=True):
         return command.convert(
             config, arguments.source.absolute(), arguments.target.absolute(), options, say, keys.show
         )

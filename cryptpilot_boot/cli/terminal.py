@@ -10,13 +10,12 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
-from cryptpilot_boot import steps
 from cryptpilot_boot.cli.outlet import Outlet
+from cryptpilot_boot.cli.work import Work
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system import block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from cryptpilot_boot.commands.each import Result
     from cryptpilot_boot.config import Volume
@@ -27,7 +26,6 @@ _WIDTH = 72  # characters, where no terminal says otherwise
 _NARROW = 80  # of a terminal that does not say
 _TICK = 0.5  # seconds
 _LONGEST_SECRET = 1024
-_SILENT_FOR = 1.0  # seconds a step may take before it is worth a word
 _FAREWELL = 3.0  # seconds a console has, in the end or before a boot stops, to take what was said
 
 _speaking = threading.RLock()
@@ -265,17 +263,24 @@ def _columns(otherwise: int) -> int:
 
 
 @contextmanager
-def progress() -> Iterator[None]:
-    """Show in the last line of the terminal what is at work, if standard error is one."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+def progress(*, lines: bool = False) -> Iterator[None]:
+    """Show in the last line of the terminal what is at work, if standard error is one.
+
+    lines: if it is none, print a line to it for each step that takes its time.
+    """
+    work = Work()
+    shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if not (shown or lines):
         yield
         return
-    work = _Work()
     ended = threading.Event()
 
     def keep_showing() -> None:
         while not ended.wait(_TICK):
-            _set_status(work.describe())
+            if shown:
+                _set_status(work.describe())
+            else:
+                _complain_of_all(work.begun())
 
     thread = threading.Thread(target=keep_showing, daemon=True)
     thread.start()
@@ -287,24 +292,9 @@ def progress() -> Iterator[None]:
         _set_status("")
 
 
-class _Work:
-    """The steps at work, with how much had been written to the device of each when it was first seen."""
-
-    def __init__(self) -> None:
-        self._before: dict[steps.Step, int] = {}
-
-    def describe(self) -> str:
-        """Say it in one line; "" when there is nothing that takes its time."""
-        now = steps.innermost()
-        known = self._before
-        self._before = {step: known[step] if step in known else block.bytes_written(step.device) for step in now}
-        parts = []
-        for step, before in self._before.items():
-            written = block.bytes_written(step.device) - before
-            so_far = f", {block.readable(written)} written" if written >> 20 else ""
-            if step.seconds >= _SILENT_FOR:
-                parts.append(f"{step.volume}: {step.words}, {step.seconds:.0f} s{so_far}")
-        return "; ".join(parts)
+def _complain_of_all(lines: Sequence[str]) -> None:
+    for line in lines:
+        complain(line)
 
 
 def _set_status(line: str) -> None:

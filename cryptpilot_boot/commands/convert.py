@@ -111,7 +111,8 @@ def _planned(
     raw = source
     if image.format != disk_image.RAW:
         raw = stack.enter_context(drafts.opened(target, "source")).reach
-        disk_image.convert(source, image.format, raw, disk_image.RAW)
+        with log.timed("unpack-image", one.volume):
+            disk_image.convert(source, image.format, raw, disk_image.RAW)
     opened = stack.enter_context(look.opened(raw, str(source), build.source_name(one)))
     sizes = {path: path.stat().st_size for path in options.packages}
     return opened, plan.make(look.found(image, opened, work), one, opened.roles, options.unified, sizes)

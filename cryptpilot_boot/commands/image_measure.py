@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Callable
 
+from cryptpilot_boot import log
 from cryptpilot_boot.commands.show import table
 from cryptpilot_boot.errors import printable
 from cryptpilot_boot.measure import look, registers, stub, unified
@@ -32,7 +33,8 @@ def measure(source: Path, *, secure_boot: bool, as_json: bool, say: Callable[[st
     secure_boot: whether the firmware that boots it has it on.
     """
     disk_image.require_file(source)
-    found = look.found(source)
+    with log.timed("read-image"):
+        found = look.found(source)
     expected = unified.expected(found, secure_boot=secure_boot)
     for line in [_as_json(found, expected, secure_boot)] if as_json else _as_table(found, expected):
         say(line)

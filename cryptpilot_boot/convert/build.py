@@ -92,7 +92,7 @@ def build(planned: Plan, source: Opened, config: Config, draft: Draft, ask: Ask,
         for number in planned.whole:
             with log.timed("copy", name, device=partition(disk, number)):
                 clone.copy_blocks(source.partition(number), partition(disk, number))
-        _make_boot(planned, source, disk)
+        _make_boot(planned, source, disk, work)
         _make_root(planned, source, config, disk, ask, work)
     os.fsync(draft.descriptor)
 
@@ -117,13 +117,13 @@ def _copy_boot_areas(source: str, target: int, areas: Sequence[tuple[int, int]])
         os.close(descriptor)
 
 
-def _make_boot(planned: Plan, source: Opened, disk: str) -> None:
+def _make_boot(planned: Plan, source: Opened, disk: str, work: Path) -> None:
     device = partition(disk, planned.boot)
     with log.timed("copy-fs", planned.volume.volume, device=device):
         if planned.new_boot:
             mkfs.make(planned.boot_kind, device, integrity=False, temporary=False)
         else:
-            clone.copy(planned.boot_kind, source.partition(planned.boot), device)
+            clone.copy(planned.boot_kind, source.partition(planned.boot), device, work)
 
 
 def _make_root(planned: Plan, source: Opened, config: Config, disk: str, ask: Ask, work: Path) -> None:
@@ -143,11 +143,13 @@ def _make_root(planned: Plan, source: Opened, config: Config, disk: str, ask: As
             raise CryptpilotError(f"{mapper} is smaller than {old}, which it is to hold", "please report this")
         kind = planned.kinds[planned.root]
         with log.timed("copy-fs", one.volume, device=mapper):
-            clone.copy(kind, old.node, mapper)
+            clone.copy(kind, old.node, mapper, work)
         began = time.time() - _TICK
         with _mounted(planned, disk, mapper, work) as root:
             _mend(planned, config, disk, root, header, began)
-        for fault in (clone.fault(kind, mapper), clone.fault(planned.boot_kind, partition(disk, planned.boot))):
+        for copied, where in ((kind, mapper), (planned.boot_kind, partition(disk, planned.boot))):
+            with log.timed("check-fs", one.volume, device=where):
+                fault = clone.fault(copied, where)
             if fault:
                 raise CryptpilotError(f"the file system that was copied {fault}", "please report this")
     with telling(one, "cannot be marked as complete"):

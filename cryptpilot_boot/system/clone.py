@@ -16,6 +16,7 @@ from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _MOST_OUTPUT = 64 << 10  # bytes of what a check finds, which can be a line for each file
 
@@ -24,7 +25,8 @@ _MOST_OUTPUT = 64 << 10  # bytes of what a check finds, which can be a line for 
 class Kind:
     """A kind of file system.
 
-    copy: copies it from the device that comes next to the one after that, UUID and label included. check: finds damage
+    copy: copies it from the device that comes next to the one after that, UUID and label included, and says how far
+    it is; {log} stands for a file that it may write. check: finds damage
     and changes nothing. log: shows whether it was unmounted; unclean: what it then says when it was not. readonly:
     options with which the kernel does not write even to replay a journal; options: those with which it mounts a copy of
     what may be mounted already.
@@ -40,14 +42,14 @@ class Kind:
 
 KINDS = {
     "ext4": Kind(
-        copy=["e2image", "-ra"],
+        copy=["e2image", "-ra", "-p"],
         check=["e2fsck", "-f", "-n"],
         log=["dumpe2fs", "-h"],
         unclean=re.compile(r"needs_recovery|^Filesystem state:(?!\s+clean$)", re.MULTILINE),
         readonly=["noload"],
     ),
     "xfs": Kind(
-        copy=["xfs_copy", "-d"],
+        copy=["xfs_copy", "-d", "-L", "{log}"],  # by default it leaves one in /var/tmp
         check=["xfs_repair", "-n"],
         log=["xfs_logprint", "-t"],
         unclean=re.compile("<DIRTY>"),
@@ -81,9 +83,12 @@ def fault(kind: str, device: str) -> str:
     return ""
 
 
-def copy(kind: str, source: str, target: str) -> None:
-    """Copy a file system from one device to another that has at least its size."""
-    run([*MORTAL, *KINDS[kind].copy, source, target])
+def copy(kind: str, source: str, target: str, work: Path) -> None:
+    """Copy a file system from one device to another that has at least its size. work: a directory for small files."""
+    log = work / "log"
+    log.unlink(missing_ok=True)
+    options = [word.replace("{log}", str(log)) for word in KINDS[kind].copy]
+    run([*MORTAL, *options, source, target], keep=_MOST_OUTPUT, meter=True)
 
 
 def copy_blocks(source: str, target: str) -> None:

@@ -15,11 +15,13 @@ from cryptpilot_boot.system.mounts import MORTAL
 from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 RAW = "raw"
 FORMATS = (RAW, "qcow2")
 """Those that are read here."""
+_MOST_OUTPUT = 4096  # bytes of what qemu-img says of its progress
 ARE_READ = f"formats that are read: {', '.join(FORMATS)}"
 
 
@@ -65,14 +67,19 @@ def parse(text: str) -> Facts:
 
 def convert(source: Path, source_format: str, target: Path, target_format: str) -> None:
     """Write an image in another format; target: a new file, in which what is zero takes no room."""
-    run([*MORTAL, "qemu-img", "convert", "-f", source_format, "-O", target_format, _named(source), _named(target)])
+    formats = ["-f", source_format, "-O", target_format]
+    _convert([*formats, _named(source), _named(target)])
 
 
 def extract(source: Path, source_format: str, start: int, size: int, target: Path) -> None:
     """Write a part of an image to a new raw file. start, size: in bytes, of whole sectors of 512 bytes."""
     image = {"driver": source_format, "file": {"driver": "file", "filename": str(source.absolute())}}
     part = json.dumps({"driver": RAW, "offset": start, "size": size, "file": image})
-    run([*MORTAL, "qemu-img", "convert", "-O", RAW, f"json:{part}", _named(target)])
+    _convert(["-O", RAW, f"json:{part}", _named(target)])
+
+
+def _convert(arguments: Sequence[str]) -> None:
+    run([*MORTAL, "qemu-img", "convert", "-p", *arguments], keep=_MOST_OUTPUT, meter=True)
 
 
 def _named(path: Path) -> str:

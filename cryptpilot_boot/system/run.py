@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import fcntl
 import os
+import re
 import select
 import selectors
 import signal
@@ -22,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Callable, cast
 
 from cryptpilot_boot.errors import Interrupted, ProgramError, printable
 from cryptpilot_boot.system import programs, selinux
+from cryptpilot_boot.system.meter import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -78,6 +80,7 @@ def run(
     cwd: str = "/",
     env: Mapping[str, str] | None = None,
     keep: int | None = None,
+    meter: bool = False,
 ) -> tuple[int, str]:
     """Run a program to its end and return its exit status and standard output.
 
@@ -85,13 +88,13 @@ def run(
     program reads nothing. finish: run it to its end whatever happens, even after `interrupt`; for what would leave
     something half done, and for clearing up. patience: seconds it has to end in good order when it may be interrupted.
     pass_fds: descriptors it inherits, under the same numbers. cwd: where it runs. env: what its environment holds
-    beside PATH and LC_ALL. keep: how many bytes of its output are wanted, from the end, None for all. Raises
-    ProgramError, with what the program wrote to standard error, when the exit status is not among `accept`, and
-    Interrupted.
+    beside PATH and LC_ALL. keep: how many bytes of its output are wanted, from the end, None for all. meter: it says
+    how far it is, in percent; the step at work has that then. Raises ProgramError, with what the program wrote to
+    standard error, when the exit status is not among `accept`, and Interrupted.
     """
-    output = _Collected(keep)
+    output, errors = (_Collected(limit, Meter() if meter else None) for limit in (keep, _KEEP))
     ended = _conduct(
-        argv, output.take, stdin=stdin, finish=finish, patience=patience, pass_fds=pass_fds, cwd=cwd, env=env
+        argv, output.take, errors, stdin=stdin, finish=finish, patience=patience, pass_fds=pass_fds, cwd=cwd, env=env
     )
     text = output.data.decode("utf-8", "replace")
     if ended.status not in accept:
@@ -107,7 +110,7 @@ def read_secret(argv: Sequence[str], buffer: SecretBuffer, *, timeout: float) ->
     The secret goes from the pipe into the buffer and nowhere else. A program that writes more than the buffer takes
     loses the other end of its pipe. Raises ProgramError when there is no such program, and Interrupted.
     """
-    return _conduct(argv, buffer.fill, timeout=timeout)
+    return _conduct(argv, buffer.fill, _Collected(_KEEP), timeout=timeout)
 
 
 def interrupt() -> None:
@@ -148,6 +151,7 @@ def _signals_interrupt() -> Iterator[None]:
 def _conduct(
     argv: Sequence[str],
     take: _Take,
+    said: _Collected,
     *,
     stdin: memoryview | None = None,
     finish: bool = False,
@@ -160,9 +164,8 @@ def _conduct(
     """Run a program until it has ended.
 
     What it wrote by then counts: what it left running in the background may hold on to its output, and go on writing.
-    take: takes what it writes to its standard output.
+    take: takes what it writes to its standard output; said: what it writes to standard error.
     """
-    said = _Collected(_KEEP)
     moment = None if timeout is None else time.monotonic() + timeout
     with (
         _signals_interrupt(),
@@ -323,11 +326,12 @@ def _feeder(stdin: memoryview) -> Callable[[int], bool]:
 
 
 class _Collected:
-    """What a program wrote, all of it or the last `keep` bytes."""
+    """What a program wrote, all of it or the last `keep` bytes. meter: reads it as it comes."""
 
-    def __init__(self, keep: int | None = None) -> None:
+    def __init__(self, keep: int | None = None, meter: Meter | None = None) -> None:
         self.data = bytearray()
         self._keep = keep
+        self._meter = meter
 
     def take(self, source: int, most: int) -> int:
         """Read what is there, at most so many bytes, and return how many; 0 at its end."""
@@ -335,11 +339,16 @@ class _Collected:
         self.data += chunk
         if self._keep is not None:
             del self.data[: -self._keep]
+        if self._meter:
+            self._meter.see(chunk)
         return len(chunk)
 
 
 def _tail(output: str) -> str:
-    """Return the last lines of what a program said, as one line that is safe for a console; "" for nothing."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    """Return the last lines of what a program said, as one line that is safe for a console; "" for nothing.
+
+    What it wrote over on a terminal, as a progress that it showed, is left out.
+    """
+    lines = [line.strip() for line in re.sub(r"[^\n]*\x08", "", output).splitlines() if line.strip()]
     text = printable("; ".join(lines[-3:]))
     return text if len(text) <= _LONGEST_QUOTE else f"...{text[-_LONGEST_QUOTE:]}"

@@ -6,7 +6,7 @@ import dataclasses
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import log
+from cryptpilot_boot import log, steps
 from cryptpilot_boot.config.model import SECTOR_SIZES
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.system import block, composite, cryptsetup, lock, luks_header, mkfs, partition
@@ -121,6 +121,8 @@ def _make(
     volume: Volume, device: block.Device, passphrase: Passphrase, mark: str, before_writing: Callable[[], object]
 ) -> luks_header.Header:
     with log.timed("format", volume.volume, device=volume.dev), telling(volume, "cannot be formatted"):
+        if volume.integrity and not volume.makefs:
+            steps.expect(device.size)  # every sector is written once
         header = cryptsetup.luks_format(
             device.node,
             passphrase,

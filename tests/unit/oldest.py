@@ -95,8 +95,8 @@ OPTIONS = {
     "clone.py": {
         "dumpe2fs": {"-h"},
         "e2fsck": {"-f", "-n"},
-        "e2image": {"-ra"},
-        "xfs_copy": {"-d"},
+        "e2image": {"-ra", "-p"},
+        "xfs_copy": {"-L", "-d"},
         "xfs_logprint": {"-t"},
         "xfs_repair": {"-n"},
     },
@@ -112,7 +112,7 @@ OPTIONS = {
             *("--label", "--subsystem", "--test-passphrase", "--token-id", "--type", "--verbose"),
         }
     },
-    "disk_image.py": {"qemu-img": {"--output", "-f", "-O"}},  # qemu 2.12
+    "disk_image.py": {"qemu-img": {"--output", "-f", "-O", "-p"}},  # qemu 2.12
     "dracut.py": {
         "cpio": {"--quiet", "-o", "-H"},
         "cryptpilot": {"--kernel"},

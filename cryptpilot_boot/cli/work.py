@@ -1,0 +1,50 @@
+"""What is at work, in words: the steps that take their time, and how far they are."""
+
+from __future__ import annotations
+
+from cryptpilot_boot import steps
+from cryptpilot_boot.system import block
+
+_SILENT_FOR = 1.0  # seconds a step may take before it is worth a word
+
+
+class Work:
+    """The steps at work, with how much had been written to the device of each when it was first seen."""
+
+    def __init__(self) -> None:
+        self._before: dict[steps.Step, int] = {}
+        self._begun: set[steps.Step] = set()
+
+    def describe(self) -> str:
+        """Say it in one line; "" when there is nothing that takes its time."""
+        now = steps.innermost()
+        known = self._before
+        self._before = {step: known[step] if step in known else block.bytes_written(step.device) for step in now}
+        return "; ".join(
+            _in_full(step, block.bytes_written(step.device) - before)
+            for step, before in self._before.items()
+            if step.seconds >= _SILENT_FOR
+        )
+
+    def begun(self) -> list[str]:
+        """Return a line for each step that takes its time, once."""
+        now = [step for step in steps.innermost() if step.seconds >= _SILENT_FOR]
+        new = [step for step in now if step not in self._begun]
+        self._begun.update(new)
+        return [_subject(step) + step.words for step in new]
+
+
+def _in_full(step: steps.Step, written: int) -> str:
+    """Say what a step does, and how far it is. written: bytes, to its device."""
+    done = min(written / step.total, 1.0) if step.done is None and step.total else step.done
+    parts = [
+        step.words,
+        "" if done is None else f"{100 * done:.0f} %",
+        f"{step.seconds:.0f} s",
+        f"{block.readable(written)} written" if written >> 20 else "",
+    ]
+    return _subject(step) + ", ".join(filter(None, parts))
+
+
+def _subject(step: steps.Step) -> str:
+    return f"{step.volume}: " if step.volume else ""
