@@ -18,8 +18,10 @@ def add_convert(commands: Any) -> None:
     one = commands.add_parser(
         "convert", help="make an image whose root is a volume from an ordinary one", description=texts.CONVERT
     )
-    one.add_argument("source", type=Path, metavar="IN", help="the image of a whole disk: raw or qcow2")
-    one.add_argument("target", type=Path, metavar="OUT", help="the new image: qcow2 if it is named *.qcow2, else raw")
+    one.add_argument("source", type=Path, metavar="IN", help="the image of a whole disk: raw, qcow2 or VHD")
+    one.add_argument(
+        "target", type=Path, metavar="OUT", help="the new image: *.qcow2 is written as qcow2, *.vhd as VHD, else raw"
+    )
     one.add_argument("--volume", required=True, metavar="NAME", help="what the root becomes; dev in its file names it")
     one.add_argument(
         "--secret-file",
@@ -54,7 +56,7 @@ def add_image(commands: Any) -> None:
     one = actions.add_parser(
         "measure", help="show what a verifier has to expect of a machine that boots it", description=texts.MEASURE
     )
-    one.add_argument("image", type=Path, metavar="IMAGE", help="of a whole disk: raw or qcow2")
+    one.add_argument("image", type=Path, metavar="IMAGE", help="of a whole disk: raw, qcow2 or VHD")
     one.add_argument("--json", action="store_true", help="print JSON for programs")
     one.add_argument(
         "--secure-boot", action="store_true", help="for firmware that has Secure Boot on, where PCR 4 is another"

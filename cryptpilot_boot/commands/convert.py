@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Config, Volume
 
 _WORK = private.RUN / "convert"
-# What an image is written as, by how its name ends; all else is raw.
-_FORMATS = {".qcow2": "qcow2"}
 _FULL = 1 << 20  # bytes: with less, whatever failed failed for lack of room
 Ask = Callable[[], Passphrase]
 
@@ -72,11 +70,13 @@ def convert(
         with lock.held(one.volume), contextlib.ExitStack() as work:
             build.close_leftover(one)
             work.callback(build.close_leftover, one)  # an interruption may have come before what would have closed it
-            drafts.remove_leftovers(target, ("source", "image", *_FORMATS.values()))
+            drafts.remove_leftovers(target, ("source", "image", *disk_image.FORMATS))
             place = work.enter_context(_workplace())
             with log.timed("read-image", one.volume):
                 opened, planned = _planned(source, target, one, place, work, options)
-            for line in planned.lines:
+            form = disk_image.format_of(target)
+            disk_image.require_size(form, planned.size)
+            for line in (*planned.lines, f"the new image is written as {disk_image.FORMATS[form]}"):
                 say(f"{one.volume}: {line}")
             if options.dry_run:
                 return True
@@ -180,7 +180,7 @@ def _require_free_name(config: Config, one: Volume) -> None:
 
 def _require_room(planned: plan.Plan, target: Path) -> None:
     left = workplace.room(target.parent)
-    needed = planned.used * (2 if target.suffix.lower() in _FORMATS else 1)
+    needed = planned.used * (1 if disk_image.format_of(target) == disk_image.RAW else 2)
     if left < needed:
         raise CryptpilotError(
             f"{target.parent} has {readable(left)} left, and {readable(needed)} are needed",
@@ -199,8 +199,8 @@ def _workplace() -> Iterator[Path]:
 
 def _packed(draft: drafts.Draft, target: Path, one: Volume, stack: contextlib.ExitStack) -> drafts.Draft:
     """Return the image in its own format, with all of it on the disk."""
-    form = _FORMATS.get(target.suffix.lower())
-    if form:
+    form = disk_image.format_of(target)
+    if form != disk_image.RAW:
         with log.timed("write-image", one.volume):
             done = stack.enter_context(drafts.opened(target, form))
             disk_image.convert(draft.reach, disk_image.RAW, done.reach, form)

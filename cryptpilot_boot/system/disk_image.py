@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
@@ -15,14 +16,26 @@ from cryptpilot_boot.system.mounts import MORTAL
 from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 RAW = "raw"
-FORMATS = (RAW, "qcow2")
-"""Those that are read here."""
+_VHD = "vpc"
+FORMATS: Mapping[str, str] = {RAW: "raw", "qcow2": "qcow2", _VHD: "VHD"}
+"""Those that are known here: by the name that qemu-img has for them, what a person calls them."""
+ARE_READ = f"formats that are read: {', '.join(FORMATS.values())}"
 _MOST_OUTPUT = 4096  # bytes of what qemu-img says of its progress
-ARE_READ = f"formats that are read: {', '.join(FORMATS)}"
+# Of a VHD the size that qemu-img gives it by default is one of whole cylinders, and the table's copy not at its end.
+_WRITING: Mapping[str, Sequence[str]] = {_VHD: ("-o", "subformat=dynamic,force_size=on")}
+_SUFFIXES = {".qcow2": "qcow2", ".vhd": _VHD}
+_MOST: Mapping[str, int] = {_VHD: 2040 << 30}  # bytes; qemu, block/vpc.c, VPC_MAX_SECTORS
+# Source: Virtual Hard Disk Image Format Specification, 1.0, "Hard Disk Footer Format": 512 bytes that begin with the
+# cookie; what kind of disk it is, as a big-endian number. The footer is at the end; all kinds but a fixed disk have a
+# copy of it at the beginning.
+_FOOTER = 512
+_COOKIE = b"conectix"
+_KIND_AT = 60
+_FIXED, _DYNAMIC = 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +55,54 @@ def require_file(path: Path) -> None:
 
 def facts(path: Path) -> Facts:
     """Look at an image. Raises CryptpilotError when it cannot be read, or is in use by a virtual machine."""
+    first, last = _ends(path)
     try:
-        _, text = run(["qemu-img", "info", "--output=json", _named(path)])
+        found = _facts(path)
+        if found.format == RAW and last.startswith(_COOKIE):
+            found = _facts(path, _VHD)  # one of a fixed size is not recognized: it begins as a raw image does
     except ProgramError as error:
         raise CryptpilotError(
             f"{path}: cannot be read: {error.what}", error.hint or "see: qemu-img info FILE"
         ) from None
-    return parse(text)
+    if found.format == _VHD and not _is_whole_vhd(first, last):
+        return dataclasses.replace(found, parts=("a parent disk", *found.parts))
+    return found
+
+
+def _facts(path: Path, form: str = "") -> Facts:
+    return parse(run(["qemu-img", "info", *(["-f", form] if form else []), "--output=json", _named(path)])[1])
+
+
+def _ends(path: Path) -> tuple[bytes, bytes]:
+    """Return the first and the last bytes of a file, as many as a VHD's footer has. Raises CryptpilotError."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(_FOOTER)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _FOOTER))
+            return first, file.read(_FOOTER)
+    except OSError as error:
+        raise CryptpilotError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _is_whole_vhd(first: bytes, last: bytes) -> bool:
+    """Tell whether a VHD has all of its disk. qemu-img reads what a parent has as zeros, without a word."""
+    footer, kind = (first, _DYNAMIC) if first.startswith(_COOKIE) else (last, _FIXED)
+    return int.from_bytes(footer[_KIND_AT : _KIND_AT + 4], "big") == kind
+
+
+def format_of(path: Path) -> str:
+    """Return the format that an image is written in, by how its name ends."""
+    return _SUFFIXES.get(path.suffix.lower(), RAW)
+
+
+def require_size(form: str, size: int) -> None:
+    """Raise CryptpilotError for a disk that is too large for a format. size: in bytes."""
+    most = _MOST.get(form)
+    if most and size > most:
+        raise CryptpilotError(
+            f"the disk has more than the {most >> 30} GiB that a {FORMATS[form]} takes",
+            "name the new image *.qcow2, or write a raw one",
+        )
 
 
 def parse(text: str) -> Facts:
@@ -67,7 +121,7 @@ def parse(text: str) -> Facts:
 
 def convert(source: Path, source_format: str, target: Path, target_format: str) -> None:
     """Write an image in another format; target: a new file, in which what is zero takes no room."""
-    formats = ["-f", source_format, "-O", target_format]
+    formats = ["-f", source_format, "-O", target_format, *_WRITING.get(target_format, ())]
     _convert([*formats, _named(source), _named(target)])
 
 

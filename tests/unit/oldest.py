@@ -112,7 +112,7 @@ OPTIONS = {
             *("--label", "--subsystem", "--test-passphrase", "--token-id", "--type", "--verbose"),
         }
     },
-    "disk_image.py": {"qemu-img": {"--output", "-f", "-O", "-p"}},  # qemu 2.12
+    "disk_image.py": {"qemu-img": {"--output", "-f", "-O", "-o", "-p"}},  # qemu 2.12
     "dracut.py": {
         "cpio": {"--quiet", "-o", "-H"},
         "cryptpilot": {"--kernel"},

@@ -129,7 +129,7 @@ def test_an_image_is_there_in_the_end_and_nothing_else(bench: Bench) -> None:
     assert not any(bench.key.reveal())
 
 
-@pytest.mark.parametrize("name", ["out.img", "out.qcow2"])
+@pytest.mark.parametrize("name", ["out.img", "out.qcow2", "out.vhd"])
 @pytest.mark.parametrize(
     "failure", [OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError(errno.EPIPE, "Broken pipe")], ids=str
 )
@@ -197,10 +197,11 @@ def test_a_secret_that_is_none_is_refused_before_anything_is_done(bench: Bench, 
     assert bench.events == []
 
 
-def test_room_is_needed_twice_for_qcow2(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_is_needed_twice_for_a_format_that_is_packed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan.make(FOUND, KMS, plan.roles(FOUND.table, FOUND.contents))
+    assert planned.size % (1 << 20) == 0  # as clouds want it of a VHD
     monkeypatch.setattr(workplace, "room", lambda _: planned.used)
     convert._require_room(planned, bench.directory / "out.img")
-    for name in ("out.qcow2", "OUT.QCOW2"):
+    for name in ("out.qcow2", "OUT.QCOW2", "out.vhd"):
         with pytest.raises(CryptpilotError, match="are needed"):
             convert._require_room(planned, bench.directory / name)
