@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, log
 from cryptpilot_boot.commands.key import passphrase_of
 from cryptpilot_boot.commands.select import select
-from cryptpilot_boot.convert import build, look, packages, payload, plan, unify
+from cryptpilot_boot.convert import build, look, packages, payload, plan, tools, unify
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, printable
 from cryptpilot_boot.keys import given
 from cryptpilot_boot.passphrase import Passphrase
-from cryptpilot_boot.system import disk_image, drafts, lock, mounts, private, process, workplace
+from cryptpilot_boot.system import disk_image, drafts, lock, mapper, mounts, private, process, workplace
 from cryptpilot_boot.system.block import readable
 
 if TYPE_CHECKING:
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Config, Volume
 
 _WORK = private.RUN / "convert"
+_PURPOSES = ("source", "image", *disk_image.FORMATS)  # of the drafts beside the new image
+_HINTS = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "have the quota raised, or write the image elsewhere",
+    errno.EROFS: "write the image elsewhere",
+    errno.EACCES: "run this as root",
+    errno.EPERM: "run this as root",
+}
 _FULL = 1 << 20  # bytes: with less, whatever failed failed for lack of room
 Ask = Callable[[], Passphrase]
 
@@ -61,19 +70,24 @@ def convert(
     _require_free_name(config, one)
     payload.require_installed()
     packages.require_files(options.packages)
+    tools.require()
+    if not options.dry_run:
+        mapper.require()
     if options.unified:
         unify.require_programs(options.unified)
     process.lock_memory()
     mounts.keep_private()
     before = _version(source)
     with _asking(one, config, options) as ask, contextlib.ExitStack() as stack, _telling(target):
-        with lock.held(one.volume), contextlib.ExitStack() as work:
+        # the inner one sees a disk that is full before what filled it is removed
+        with lock.held(one.volume), contextlib.ExitStack() as work, _telling(target):
             build.close_leftover(one)
             work.callback(build.close_leftover, one)  # an interruption may have come before what would have closed it
-            drafts.remove_leftovers(target, ("source", "image", *disk_image.FORMATS))
+            drafts.remove_leftovers(target, _PURPOSES)
             place = work.enter_context(_workplace())
             with log.timed("read-image", one.volume):
                 opened, planned = _planned(source, target, one, place, work, options)
+            tools.require_for_boot(planned.boot_kind, new=planned.new_boot)
             form = disk_image.format_of(target)
             disk_image.require_size(form, planned.size)
             for line in (*planned.lines, f"the new image is written as {disk_image.FORMATS[form]}"):
@@ -110,8 +124,10 @@ def _planned(
     plan.require_readable(image, str(source))
     raw = source
     if image.format != disk_image.RAW:
-        raw = stack.enter_context(drafts.opened(target, "source")).reach
+        unpacked = stack.enter_context(drafts.opened(target, "source"))
+        raw = unpacked.reach
         with log.timed("unpack-image", one.volume):
+            drafts.resize(unpacked, image.size)
             disk_image.convert(source, image.format, raw, disk_image.RAW)
     opened = stack.enter_context(look.opened(raw, str(source), build.source_name(one)))
     sizes = {path: path.stat().st_size for path in options.packages}
@@ -143,7 +159,8 @@ def _telling(target: Path) -> Iterator[None]:
             ) from None
         if isinstance(error, OSError):
             what = printable(str(error.filename or target))
-            raise CryptpilotError(f"{what}: {error.strerror}", "see what the kernel says of it: dmesg") from None
+            hint = _HINTS.get(error.errno or 0, "see the kernel's log: dmesg")
+            raise CryptpilotError(f"{what}: {error.strerror}", hint) from None
         raise
 
 
@@ -160,13 +177,12 @@ def _require_paths(source: Path, target: Path) -> None:
             raise CryptpilotError(
                 f"{path} has a name of an image that is being written, and may be removed as such", "rename it first"
             )
-    _require_new(target)
     if not target.parent.is_dir():
         raise CryptpilotError(f"{target.parent}: no such directory", "make it, or name another")
-
-
-def _require_new(target: Path) -> None:
+    drafts.require_name(target, _PURPOSES)
     if os.path.lexists(target):
+        # one that was killed just after it had given the image its name has left the other one
+        drafts.remove_leftovers(target, _PURPOSES)
         raise drafts.taken(target)
 
 

@@ -85,7 +85,7 @@ def build(planned: Plan, source: Opened, config: Config, draft: Draft, ask: Ask,
     The volume in it is complete in the end, and closed. Raises CryptpilotError; what the file holds then is of no use.
     """
     name = planned.volume.volume
-    os.ftruncate(draft.descriptor, planned.size)
+    drafts.resize(draft, planned.size)
     partition_table.write(draft.reach, planned.table)
     _copy_boot_areas(source.device, draft.descriptor, planned.boot_areas)
     with attached(draft.descriptor, partitions=True) as disk:
@@ -147,6 +147,8 @@ def _make_root(planned: Plan, source: Opened, config: Config, disk: str, ask: As
         began = time.time() - _TICK
         with _mounted(planned, disk, mapper, work) as root:
             _mend(planned, config, disk, root, header, began)
+            for path in ("/", "/boot"):
+                foreign_tools.flush(root.place(path))
         for copied, where in ((kind, mapper), (planned.boot_kind, partition(disk, planned.boot))):
             with log.timed("check-fs", one.volume, device=where):
                 fault = clone.fault(copied, where)

@@ -53,9 +53,9 @@ def opened(raw: Path, name: str, mapping: str) -> Iterator[Opened]:
 
     Raises CryptpilotError for what cannot be converted.
     """
-    table = plan.require_table(partition_table.read(raw), name)
     descriptor = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        table = plan.require_table(partition_table.read(Path(f"/proc/{os.getpid()}/fd/{descriptor}")), name)
         with loop.attached(descriptor, partitions=True) as device, contextlib.ExitStack() as stack:
             devices = {one.number: partition(device, one.number) for one in table.partitions}
             contents = {number: _content(node) for number, node in devices.items()}

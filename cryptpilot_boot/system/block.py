@@ -283,6 +283,21 @@ def writing(path: str) -> Iterator[int]:
         raise DeviceError(f"{path}: cannot be written: {error.strerror}") from None
 
 
+def flush(path: str) -> None:
+    """Have all that was written to a device on it. Raises DeviceError when it did not take all of it.
+
+    A program that only closes what it has written to does not learn of that; see fsync(2).
+    """
+    try:
+        target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(target)
+        finally:
+            os.close(target)
+    except OSError as error:
+        raise DeviceError(f"{path}: not all could be written: {error.strerror}") from None
+
+
 def write(target: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of `data` to a descriptor, from the byte `offset` on."""
     while data:

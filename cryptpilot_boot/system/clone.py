@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import ProgramError
+from cryptpilot_boot.system import block
 from cryptpilot_boot.system.mounts import MORTAL
 from cryptpilot_boot.system.programs import is_there
 from cryptpilot_boot.system.run import run
@@ -84,11 +85,15 @@ def fault(kind: str, device: str) -> str:
 
 
 def copy(kind: str, source: str, target: str, work: Path) -> None:
-    """Copy a file system from one device to another that has at least its size. work: a directory for small files."""
+    """Copy a file system from one device to another that has at least its size. work: a directory for small files.
+
+    All of it is on the device then. Raises ProgramError, DeviceError.
+    """
     log = work / "log"
     log.unlink(missing_ok=True)
     options = [word.replace("{log}", str(log)) for word in KINDS[kind].copy]
     run([*MORTAL, *options, source, target], keep=_MOST_OUTPUT, meter=True)
+    block.flush(target)
 
 
 def copy_blocks(source: str, target: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
@@ -48,9 +49,15 @@ class Facts:
 
 
 def require_file(path: Path) -> None:
-    """Raise CryptpilotError for what is no regular file."""
-    if not path.is_file():
-        raise CryptpilotError(f"{path}: {'is no regular file' if path.exists() else 'no such image'}")
+    """Raise CryptpilotError for what is not a regular file, or a link to one."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CryptpilotError(f"{path}: cannot be read: {error.strerror}", "name an image file") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise CryptpilotError(
+            f"{path} is not a regular file", "copy a disk to a file first: qemu-img convert -O qcow2 DEVICE FILE"
+        )
 
 
 def facts(path: Path) -> Facts:
@@ -127,9 +134,15 @@ def convert(source: Path, source_format: str, target: Path, target_format: str) 
 
 def extract(source: Path, source_format: str, start: int, size: int, target: Path) -> None:
     """Write a part of an image to a new raw file. start, size: in bytes, of whole sectors of 512 bytes."""
-    image = {"driver": source_format, "file": {"driver": "file", "filename": str(source.absolute())}}
-    part = json.dumps({"driver": RAW, "offset": start, "size": size, "file": image})
-    _convert(["-O", RAW, f"json:{part}", _named(target)])
+    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # JSON cannot have every name that a file can have
+        reach = f"/proc/{os.getpid()}/fd/{descriptor}"
+        image = {"driver": source_format, "file": {"driver": "file", "filename": reach}}
+        part = json.dumps({"driver": RAW, "offset": start, "size": size, "file": image})
+        _convert(["-O", RAW, f"json:{part}", _named(target)])
+    finally:
+        os.close(descriptor)
 
 
 def _convert(arguments: Sequence[str]) -> None:

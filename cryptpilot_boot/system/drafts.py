@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import private
+from cryptpilot_boot.system.block import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,9 +37,32 @@ class Draft:
         return Path(f"/proc/{os.getpid()}/fd/{self.descriptor}")
 
 
+def resize(draft: Draft, size: int) -> None:
+    """Give a draft its size in bytes; all that is added is zero, and takes no room. Raises CryptpilotError."""
+    try:
+        os.ftruncate(draft.descriptor, size)
+    except OSError as error:
+        raise CryptpilotError(
+            f"{draft.path.parent}: no file of {readable(size)} can be written there: {error.strerror}",
+            "raise the limit (ulimit -f), or write the image to a file system that takes such files",
+        ) from None
+
+
+def require_name(target: Path, purposes: Sequence[str]) -> None:
+    """Raise CryptpilotError where the names of drafts beside a path would be too long for its file system."""
+    most = os.pathconf(target.parent, "PC_NAME_MAX")
+    longest = max(len(os.fsencode(_name(target, purpose).name + _LOCK)) for purpose in purposes)
+    if longest > most:
+        raise CryptpilotError(
+            f"{target}: the name is {longest - most} bytes too long",
+            "choose a shorter one: the image has a longer name while it is written",
+        )
+
+
 def is_name_of_draft(path: Path) -> bool:
     """Tell whether a file of this name, links followed, is or may be removed as a draft."""
-    return path.resolve().name.removesuffix(_LOCK).endswith(SUFFIX)
+    # of a link to itself, Path.resolve makes a bug
+    return os.path.realpath(path).removesuffix(_LOCK).endswith(SUFFIX)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.errors import CryptpilotError, ProgramError
 from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
@@ -18,8 +19,15 @@ _ENVIRONMENT = {"MTOOLS_SKIP_CHECK": "1"}
 
 
 def files(image: Path) -> list[str]:
-    """Return the paths of all files, as "/EFI/BOOT/BOOTX64.EFI", sorted."""
-    _, text = run(["mdir", "-/", "-b", "-i", str(image), f"{_ROOT}/"], env=_ENVIRONMENT)
+    """Return the paths of all files, as "/EFI/BOOT/BOOTX64.EFI", sorted. Raises CryptpilotError."""
+    try:
+        _, text = run(["mdir", "-/", "-b", "-i", str(image), f"{_ROOT}/"], env=_ENVIRONMENT)
+    except ProgramError as error:
+        if error.hint:  # it could not even be run
+            raise
+        raise CryptpilotError(
+            f"the EFI system partition has no file system that mtools can read: {error.what}"
+        ) from None
     paths = [line[len(_ROOT) :] for line in text.splitlines() if line.startswith(_ROOT)]
     return sorted(path for path in paths if not path.endswith("/"))
 

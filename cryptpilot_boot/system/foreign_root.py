@@ -142,7 +142,11 @@ class Root:
         It has no network, and sees no process of this system. Raises ProgramError.
         """
         apart = ["--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", f"--mount-proc={self.path}/proc"]
-        return run([*MORTAL, "unshare", *apart, "chroot", str(self.path), *argv], keep=_MOST_OUTPUT)[1]
+        return run(
+            [*MORTAL, "unshare", *apart, "chroot", str(self.path), *argv],
+            keep=_MOST_OUTPUT,
+            name=f"{argv[0]} in the image",
+        )[1]
 
     @contextlib.contextmanager
     def furnished(self, devices: Mapping[str, str]) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """What the programs of another system are run for, in its own root.
 
-Uses, in there: systemctl, cryptpilot with dracut, grub-mkconfig, grub-editenv, cp (coreutils), apt-get or rpm; here: cp
-(coreutils), find (findutils).
+Uses, in there: systemctl, cryptpilot with dracut, grub-mkconfig, grub-editenv, cp (coreutils), apt-get or rpm; here: cp,
+sync (coreutils), find (findutils).
 """
 
 from __future__ import annotations
@@ -74,3 +74,11 @@ def move_content(source: Path, target: Path) -> None:
     """Move what is in a directory to another one, on another file system. Raises ProgramError."""
     run([*MORTAL, "cp", "--archive", f"{source}/.", str(target)])
     run([*MORTAL, "find", str(source), "-xdev", "-mindepth", "1", "-delete"])
+
+
+def flush(mounted: Path) -> None:
+    """Have all that was written to a file system on its device. Raises ProgramError when that did not take all of it.
+
+    Unmounting it would not say so. Before Linux 5.8 this does not either; see syncfs(2).
+    """
+    run([*MORTAL, "sync", "--file-system", str(mounted)])

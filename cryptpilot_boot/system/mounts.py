@@ -12,18 +12,13 @@ import time
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
-from cryptpilot_boot.system.run import run
+from cryptpilot_boot.system.run import MORTAL, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-MORTAL = ("setpriv", "--pdeathsig", "KILL")
-"""What to put before a command line for the program to end with this thread, by whatever this is ended.
-
-For programs that use what this process has mounted or mapped: the next one could not clear it away. Source: setpriv(1),
-prctl(2) under PR_SET_PDEATHSIG.
-"""
+__all__ = ["MORTAL", "keep_private", "mounted"]
 
 _CLONE_NEWNS = 0x00020000  # <linux/sched.h>
 _MS_REC_PRIVATE = 0x4000 | 1 << 18  # <linux/mount.h>

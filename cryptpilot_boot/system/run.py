@@ -40,6 +40,13 @@ _CHUNK = 65536  # bytes read at once
 _KEEP = 4096  # bytes of standard error, from its end
 _LONGEST_QUOTE = 300  # characters
 
+MORTAL = ("setpriv", "--pdeathsig", "KILL")
+"""What to put before a command line for the program to end with this thread, by whatever this is ended.
+
+For programs that use what this process has mounted or mapped: the next one could not clear it away. Source: setpriv(1),
+prctl(2) under PR_SET_PDEATHSIG.
+"""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Those by which a person or systemd wants this process to end."""
 
@@ -81,6 +88,7 @@ def run(
     env: Mapping[str, str] | None = None,
     keep: int | None = None,
     meter: bool = False,
+    name: str = "",
 ) -> tuple[int, str]:
     """Run a program to its end and return its exit status and standard output.
 
@@ -89,8 +97,8 @@ def run(
     something half done, and for clearing up. patience: seconds it has to end in good order when it may be interrupted.
     pass_fds: descriptors it inherits, under the same numbers. cwd: where it runs. env: what its environment holds
     beside PATH and LC_ALL. keep: how many bytes of its output are wanted, from the end, None for all. meter: it says
-    how far it is, in percent; the step at work has that then. Raises ProgramError, with what the program wrote to
-    standard error, when the exit status is not among `accept`, and Interrupted.
+    how far it is, in percent; the step at work has that then. name: what an error calls it. Raises ProgramError, with
+    what the program wrote to standard error, when the exit status is not among `accept`, and Interrupted.
     """
     output, errors = (_Collected(limit, Meter() if meter else None) for limit in (keep, _KEEP))
     ended = _conduct(
@@ -100,7 +108,7 @@ def run(
     if ended.status not in accept:
         said = ended.said or _tail(text) or "failed without a word"
         how = f"exit status {ended.status}" if ended.status >= 0 else f"killed by signal {-ended.status}"
-        raise ProgramError(f"{argv[0]}: {said} ({how})", status=ended.status)
+        raise ProgramError(f"{name or _program(argv)}: {said} ({how})", status=ended.status)
     return ended.status, text
 
 
@@ -203,6 +211,7 @@ class _Program:
         self._wake, self._waker = os.pipe()
         try:
             executable = programs.find(argv[0])
+            programs.find(_program(argv))
             for descriptor in pass_fds:
                 selinux.share(executable, descriptor)
             with _lock:
@@ -342,6 +351,11 @@ class _Collected:
         if self._meter:
             self._meter.see(chunk)
         return len(chunk)
+
+
+def _program(argv: Sequence[str]) -> str:
+    """Return the program of a command line that a person knows it by."""
+    return argv[len(MORTAL)] if tuple(argv[: len(MORTAL)]) == MORTAL else argv[0]
 
 
 def _tail(output: str) -> str:

@@ -125,6 +125,7 @@ OPTIONS = {
         "xz": {"--check", "--lzma2", "-T0"},
         "zstd": {"-q", "-T0", "-c"},
     },
+    "drafts.py": {"ulimit": {"-f"}},
     "exitrd.py": {"mount": {"--rbind", "-o"}},
     "fat.py": {"mcopy": {"-i", "-n"}, "mdir": {"-b", "-i"}},  # mtools 4.0.18
     "foreign_root.py": {
@@ -138,6 +139,7 @@ OPTIONS = {
         "find": {"-delete", "-mindepth", "-xdev"},
         "grub-mkconfig": {"-o"},
         "rpm": {"--replacepkgs", "--upgrade"},
+        "sync": {"--file-system"},
     },
     "growfs.py": {"e2fsck": {"-f", "-p"}},
     "header_file.py": {"cryptsetup": {"--batch-mode", "--header-backup-file"}},
@@ -168,8 +170,7 @@ OPTIONS = {
         "xfs_logprint": {"-t"},
         "xfs_repair": {"-n"},
     },
-    # util-linux 2.33 has --pdeathsig: for `convert` alone, whose documentation says so
-    "mounts.py": {"mount": {"-o", "-t"}, "setpriv": {"--pdeathsig"}, "umount": {"--recursive"}},
+    "mounts.py": {"mount": {"-o", "-t"}, "umount": {"--recursive"}},
     "partition_table.py": {"sfdisk": {"--json", "--no-reread", "--quiet"}},
     "portable_executable.py": {
         "objcopy": {"--add-section", "--change-section-vma", "--only-section", "--output-target"},
@@ -181,6 +182,8 @@ OPTIONS = {
     "programs.py": {"findmnt": {"--target"}, "ls": {"-l"}, "sed": {"-i"}},
     "qrcode.py": {"qrencode": {"--output", "--type"}},
     "relabel.py": {"setfiles": {"-e", "-f"}},
+    # util-linux 2.33 has it: for `convert` alone, whose documentation says so
+    "run.py": {"setpriv": {"--pdeathsig"}},
     "workplace.py": {"mkdir": {"--mode"}, "mount": {"-o"}},
 }
 """What the modules of cryptpilot_boot/system give to programs, or have a person give them, by the manual of each.

@@ -15,10 +15,10 @@ import pytest
 from cryptpilot_boot import keys
 from cryptpilot_boot.commands import convert
 from cryptpilot_boot.config import Boot, Config
-from cryptpilot_boot.convert import build, payload, plan
+from cryptpilot_boot.convert import build, payload, plan, tools
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.passphrase import Passphrase
-from cryptpilot_boot.system import disk_image, lock, mounts, process, workplace
+from cryptpilot_boot.system import disk_image, lock, mapper, mounts, process, workplace
 from tests.unit.test_convert_plan import FOUND, KMS
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
     for module, name, replacement in (
         (payload, "require_installed", nothing),
+        (tools, "require", nothing),
+        (mapper, "require", nothing),
         (process, "lock_memory", nothing),
         (mounts, "keep_private", nothing),
         (lock, "held", lambda _: within("lock")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import errno
 import os
 import stat
 from functools import partial
@@ -17,9 +18,10 @@ from cryptpilot_boot.commands import convert as command
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume
 from cryptpilot_boot.convert import look, payload
 from cryptpilot_boot.convert.facts import Kernel
-from cryptpilot_boot.errors import CryptpilotError, ProgramError
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.keys import given
 from cryptpilot_boot.system import (
+    block,
     clone,
     mounts,
 )
@@ -252,3 +254,25 @@ def test_mounts_that_cannot_be_kept_private_are_an_error(monkeypatch: pytest.Mon
     monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: _Refusing)
     with pytest.raises(CryptpilotError, match="mounts cannot be kept"):
         mounts.keep_private()
+
+
+def test_what_a_device_did_not_take_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that copy write to memory, and close: only fsync(2) tells that the disk was full."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    for path in (source, target):
+        with path.open("wb") as file:
+            file.truncate(16 << 20)
+    run(["mkfs.ext4", "-q", str(source)])
+    real, flushed = os.fsync, []
+
+    def refuse(descriptor: int) -> None:
+        real(descriptor)
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").resolve())
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(DeviceError, match="target: not all could be written: Input/output error"):
+        clone.copy("ext4", str(source), str(target), tmp_path)
+    assert flushed == [target]
+    monkeypatch.setattr(os, "fsync", real)
+    block.flush(str(target))

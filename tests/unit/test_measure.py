@@ -326,7 +326,7 @@ def test_a_control_sequence_of_an_image_is_not_shown(tmp_path: Path, monkeypatch
 
 
 def test_an_image_without_a_way_to_boot_is_refused(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path, "no regular file"), (tmp_path / "missing", "no such image")):
+    for path, reason in ((tmp_path, "not a regular file"), (tmp_path / "missing", "No such file")):
         with pytest.raises(CryptpilotError, match=reason):
             image_measure.measure(path, secure_boot=False, as_json=True, say=print)
     one = Partition(1, 2048, 2048, ESP, "A")
