@@ -20,12 +20,14 @@ class Option:
     help: str
     repeated: str = ""
     choices: tuple[str, ...] = ()
+    required: bool = False
 
     @property
     def usage(self) -> str:
         """Return how it stands in a synopsis."""
         if self.names:
-            return f"[{' '.join([self.names[-1], *filter(None, [self.value])])}]"
+            words = " ".join([self.names[-1], *filter(None, [self.value])])
+            return words if self.required else f"[{words}]"
         return {"+": f"{self.value}...", "*": f"[{self.value}...]", "?": f"[{self.value}]"}.get(
             self.repeated, self.value
         )
@@ -104,4 +106,5 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[Option]:
             (action.help or "") % {"default": action.default, "prog": parser.prog},
             str(action.nargs or ""),
             choices,
+            action.required,
         )

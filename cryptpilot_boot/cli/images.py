@@ -20,16 +20,21 @@ def add_convert(commands: Any) -> None:
     )
     one.add_argument("source", type=Path, metavar="IN", help="the image of a whole disk: raw, qcow2 or VHD")
     one.add_argument(
-        "target", type=Path, metavar="OUT", help="the new image: *.qcow2 is written as qcow2, *.vhd as VHD, else raw"
+        "target", type=Path, metavar="OUT", help="the new image: its name says the format, *.qcow2, *.vhd, or raw"
     )
-    one.add_argument("--volume", required=True, metavar="NAME", help="what the root becomes; dev in its file names it")
+    one.add_argument(
+        "--volume",
+        required=True,
+        metavar="NAME",
+        help="the volume that the root becomes; dev in its file names the partition",
+    )
     one.add_argument(
         "--secret-file",
         type=Path,
         metavar="FILE",
-        help="the value of the volume's secret, where its provider cannot be asked",
+        help="read the secret from this file instead of asking the key provider",
     )
-    one.add_argument("--recovery-key", action="store_true", help="enroll a recovery key, and print it")
+    one.add_argument("--recovery-key", action="store_true", help="enroll a recovery key and print it")
     one.add_argument(
         "--package",
         action="append",
@@ -41,10 +46,10 @@ def add_convert(commands: Any) -> None:
     one.add_argument(
         "--uki",
         action="store_true",
-        help="boot by a unified kernel image, whose measurements can be computed, in place of GRUB; UEFI only",
+        help="boot a unified kernel image instead of GRUB, so that its measurements can be computed; UEFI only",
     )
-    one.add_argument("--uki-key", type=Path, metavar="FILE", help="sign it with this key, PEM")
-    one.add_argument("--uki-cert", type=Path, metavar="FILE", help="the certificate of that key, PEM")
+    one.add_argument("--uki-key", type=Path, metavar="FILE", help="sign the unified kernel image with this key (PEM)")
+    one.add_argument("--uki-cert", type=Path, metavar="FILE", help="the certificate of that key (PEM)")
     one.add_argument("--dry-run", action="store_true", help="say what would be made, and write no image")
     one.set_defaults(parser=one, command="convert", needs_all_files=True)
 
@@ -56,10 +61,10 @@ def add_image(commands: Any) -> None:
     one = actions.add_parser(
         "measure", help="show what a verifier has to expect of a machine that boots it", description=texts.MEASURE
     )
-    one.add_argument("image", type=Path, metavar="IMAGE", help="of a whole disk: raw, qcow2 or VHD")
+    one.add_argument("image", type=Path, metavar="IMAGE", help="the image of a whole disk: raw, qcow2 or VHD")
     one.add_argument("--json", action="store_true", help="print JSON for programs")
     one.add_argument(
-        "--secure-boot", action="store_true", help="for firmware that has Secure Boot on, where PCR 4 is another"
+        "--secure-boot", action="store_true", help="compute for firmware that has Secure Boot on: PCR 4 differs"
     )
     one.set_defaults(parser=one, command="image measure", needs_configuration=False)
 

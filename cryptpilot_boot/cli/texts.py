@@ -28,7 +28,7 @@ stays so. After an interruption or a power cut run it again.
 
 CONVERT = """\
 Writes a new image: the same system, with its root in a LUKS2 volume that is opened at boot, and cryptpilot installed in
-it. IN is only read. OUT is there once it is whole, and does not exist before. What cannot be converted is refused
+it. IN is only read. OUT gets its name when it is whole, and is not there before. What cannot be converted is refused
 before anything is written; --dry-run finds that out. The image's own dracut and GRUB are run, as root, in the new
 image: convert only images that you would boot. /boot stays readable for the host, with the client key in the initrd.
 """

@@ -99,8 +99,8 @@ def convert(
             build.build(planned, opened, config, draft, ask, place)
         if _version(source) != before:
             raise CryptpilotError(
-                f"{source} was written to meanwhile: what was copied may not fit together",
-                "shut down what uses it, and convert it again",
+                f"{source} was changed during the conversion: the copy may be inconsistent",
+                "shut down what uses it, then convert it again",
             )
         key = stack.enter_context(build.enroll(planned, draft, ask)) if options.recovery_key else None
         done = _packed(draft, target, one, stack)
@@ -175,7 +175,8 @@ def _require_paths(source: Path, target: Path) -> None:
     for path in (source, target):
         if drafts.is_name_of_draft(path):
             raise CryptpilotError(
-                f"{path} has a name of an image that is being written, and may be removed as such", "rename it first"
+                f"{path} is named like a file that a conversion writes, and the next one removes those",
+                "rename it first",
             )
     if not target.parent.is_dir():
         raise CryptpilotError(f"{target.parent}: no such directory", "make it, or name another")
@@ -190,7 +191,8 @@ def _require_free_name(config: Config, one: Volume) -> None:
     for name in (build.working_name(one), build.source_name(one)):
         if name in [other.volume for other in config.volumes]:
             raise CryptpilotError(
-                f"volume {name} has the name that volume {one.volume} has meanwhile", "rename one of the two"
+                f"volume {one.volume} has the name {name} during the conversion, and another volume has that name",
+                "rename one of the two",
             )
 
 

@@ -60,9 +60,9 @@ def _as_table(found: Found, expected: Expected) -> Iterator[str]:
         yield from table([["Register", bank], *known])
     for why in dict.fromkeys(expected.refused.values()):
         numbers = ", ".join(str(number) for number, one in expected.refused.items() if one == why)
-        yield f"PCR {numbers}: cannot be said: {printable(why)}"
+        yield f"PCR {numbers}: not computed: {printable(why)}"
     if obstacle:
-        yield f"RTMR: cannot be said: {printable(obstacle)}"
+        yield f"RTMR: not computed: {printable(obstacle)}"
 
 
 def _described(section: str, found: Found) -> str:

@@ -30,9 +30,14 @@ def measured(disk: bytes, count: int) -> bytes:
         raise CryptpilotError("the image is too short for a partition table")
     signature, *_, first, entries, size, _ = _HEADER.unpack(header)
     if (signature, first, size) != (_SIGNATURE, 2, _ENTRY) or entries > _MOST:
-        raise CryptpilotError("the partition table is not laid out as is usual", "make it by sfdisk, with 128 entries")
+        raise CryptpilotError(
+            "the partition table has an unusual layout",
+            "only the layout that sfdisk writes, with 128 entries, is supported",
+        )
     table = disk[first * SECTOR : first * SECTOR + entries * size]
     used = [table[at : at + size] for at in range(0, len(table), size) if any(table[at : at + _TYPE])]
     if len(used) != count:
-        raise CryptpilotError(f"the partition table has {len(used)} partitions, and {count} to sfdisk")
+        raise CryptpilotError(
+            f"the partition table has {len(used)} entries in use, but sfdisk reads {count} partitions"
+        )
     return header + struct.pack("<Q", len(used)) + b"".join(used)

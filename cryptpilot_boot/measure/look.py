@@ -21,13 +21,13 @@ _IN_MEMORY = Path("/run")
 
 
 def found(source: Path) -> unified.Found:
-    """Read an image. Raises CryptpilotError for one that has no EFI system partition with a program for UEFI."""
+    """Read an image. Raises CryptpilotError for one that has no EFI system partition with a UEFI program."""
     image = disk_image.facts(source)
     if image.format not in disk_image.FORMATS or image.parts:
         what = f"needs {image.parts[0]}" if image.parts else f"is {image.format}"
         raise CryptpilotError(
             f"{source}: cannot be measured: {what}",
-            f"{disk_image.ARE_READ}; see qemu-img",
+            f"{disk_image.ARE_READ}; convert it: qemu-img convert",
         )
     with _place(2 * _HEAD) as work:
         head, table = _table(source, image, work)
@@ -39,7 +39,8 @@ def found(source: Path) -> unified.Found:
         files = fat.files(work / "esp")
         if unified.LOADER.lower() not in [path.lower() for path in files]:
             raise CryptpilotError(
-                f"{source}: its EFI system partition has no {unified.LOADER}", "it boots by BIOS, or by an entry"
+                f"{source}: its EFI system partition has no {unified.LOADER}",
+                "only what boots from there can be measured; convert --uki makes such an image",
             )
         fat.copy(work / "esp", unified.LOADER, work / "program")
         return _program(work, tuple(files), gpt.measured(head, len(table.partitions)))
@@ -54,7 +55,9 @@ def _table(source: Path, image: disk_image.Facts, work: Path) -> tuple[bytes, Ta
     table = partition_table.read(path)
     if table is None or (table.label, table.sector) != ("gpt", partition_table.SECTOR):
         what = "has no partition table" if table is None else f"has a partition table of kind {table.label}"
-        raise CryptpilotError(f"{source}: cannot be measured: {what}", "only GPT with sectors of 512 bytes is known")
+        raise CryptpilotError(
+            f"{source}: cannot be measured: {what}", "only GPT with sectors of 512 bytes is supported"
+        )
     return head, table
 
 
@@ -62,7 +65,8 @@ def _esp(source: Path, table: Table) -> partition_table.Partition:
     esps = [one for one in table.partitions if one.type == partition_table.ESP]
     if len(esps) != 1:
         raise CryptpilotError(
-            f"{source}: cannot be measured: it has {len(esps)} EFI system partitions", "one is needed, for UEFI"
+            f"{source}: cannot be measured: it has {len(esps)} EFI system partitions",
+            "an image that boots by UEFI has one",
         )
     return esps[0]
 
@@ -71,7 +75,7 @@ def _program(work: Path, files: tuple[str, ...], table: bytes) -> unified.Found:
     path = work / "program"
     sections = pe.sections(path)
     if sections is None:
-        raise CryptpilotError(f"{unified.LOADER} is no program for UEFI")
+        raise CryptpilotError(f"{unified.LOADER} is not a UEFI program")
     names = tuple(name for name, _ in sections)
     contents = {}
     for name in unified.sections_to_read(names):

@@ -48,7 +48,7 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """What has to be expected. events: in their order. refused: why a PCR cannot be said, by number."""
+    """What has to be expected. events: in their order. refused: why a PCR was not computed, by number."""
 
     events: tuple[Event, ...] = ()
     refused: Mapping[int, str] = dataclasses.field(default_factory=dict)
@@ -81,7 +81,7 @@ def expected(found: Found, *, secure_boot: bool = False) -> Expected:
     if not fault and version not in stub.STUBS:
         known = ", ".join(map(str, stub.STUBS))
         name = f"systemd-stub {version}" if version else "a program that does not name itself systemd-stub"
-        fault = f"{LOADER} is {name}; those whose measurements are known: {known}"
+        fault = f"{LOADER} is {name}; supported: systemd-stub {known}"
     if fault or version is None:
         return Expected(refused=dict.fromkeys(COMPUTED, fault))
     release = stub.STUBS[version]
@@ -96,7 +96,7 @@ def expected(found: Found, *, secure_boot: bool = False) -> Expected:
 def _fault(found: Found) -> str:
     """Say why nothing can be computed, "" when it can."""
     if stub.LINUX not in found.names:
-        return f"{LOADER} is no unified kernel image: what a boot loader measures depends on what it finds as it runs"
+        return f"{LOADER} is not a unified kernel image: what a boot loader measures depends on what it finds at boot"
     missing = [name for name in _NEEDED if name not in found.names]
     unknown = [name for name in found.names if name not in _KNOWN]
     twice = sorted({name for name in found.names if found.names.count(name) > 1})
@@ -115,7 +115,9 @@ def _refused(found: Found, release: stub.Stub) -> dict[int, str]:
         refused = dict.fromkeys((KERNEL_OPTIONS, OVERRIDES), f"the stub may read files beside it: {beside[0]}")
     elif stub.series(kernel) not in stub.KERNELS:
         known = ", ".join(stub.KERNELS)
-        refused = {KERNEL_OPTIONS: f"what kernel {kernel or 'of no known kind'} measures is not known; known: {known}"}
+        refused = {
+            KERNEL_OPTIONS: f"what kernel {kernel or 'of an unknown kind'} measures is not known; supported: {known}"
+        }
     elif stub.load_options(found.sections[stub.CMDLINE], release) is None:
         refused = {KERNEL_OPTIONS: "the command line is empty, or not ASCII"}
     return refused

@@ -49,7 +49,7 @@ def parse_sections(text: str) -> list[tuple[str, int]] | None:
     found = [_SECTION.fullmatch(line) for line in lines if _LINE.match(line)]
     if None in found:
         raise CryptpilotError(
-            "a program for UEFI has a section whose name is not known", "see: objdump --section-headers FILE"
+            "the UEFI program has a section whose name cannot be read", "see: objdump --section-headers FILE"
         )
     return [(one[1], int(one[2], 16)) for one in found if one]
 
@@ -60,7 +60,7 @@ def add_sections(path: Path, parts: Sequence[tuple[str, Path]], target: Path) ->
     places = [_PLACE.match(line) for line in text.splitlines()]
     end = max((int(found[1], 16) + int(found[2], 16) for found in places if found), default=0)
     if not end:
-        raise CryptpilotError(f"{path.name} is no program for UEFI")
+        raise CryptpilotError(f"{path.name} is not a UEFI program")
     words = []
     for name, content in parts:
         end = -(-end // _PAGE) * _PAGE
@@ -96,7 +96,7 @@ def authenticode(path: Path) -> dict[str, str]:
             digest.update(part)
     values = {bank: digest.hexdigest() for bank, digest in digests.items()}
     if values["sha256"] != parse_digest(text):
-        raise CryptpilotError("a program for UEFI has its parts in an order that is not known", "see: pesign --hash")
+        raise CryptpilotError("the UEFI program has its parts in an unknown order", "see: pesign --hash")
     return values
 
 
@@ -116,7 +116,7 @@ def _signed(data: bytes) -> list[bytes]:
         directory = optional + _DIRECTORY[struct.unpack_from("<H", data, optional)[0]]
         start, size = struct.unpack_from("<II", data, directory)
     except (struct.error, KeyError):
-        raise CryptpilotError("a program for UEFI has a header that cannot be read") from None
+        raise CryptpilotError("the UEFI program has a header that cannot be read") from None
     checksum = optional + _CHECKSUM
     end = start if size else len(data)
     return [data[:checksum], data[checksum + 4 : directory], data[directory + 8 : end]]

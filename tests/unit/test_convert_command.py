@@ -178,7 +178,7 @@ def test_an_interruption_leaves_nothing_wherever_it_comes(bench: Bench) -> None:
 
 def test_an_image_that_is_written_to_meanwhile_is_not_converted(bench: Bench) -> None:
     bench.at_work = lambda: bench.source.open("ab").write(b"more")
-    with pytest.raises(CryptpilotError, match=r"in\.img was written to meanwhile"):
+    with pytest.raises(CryptpilotError, match=r"in\.img was changed during the conversion"):
         bench.run()
     assert bench.left == ["in.img", "secret"]
 

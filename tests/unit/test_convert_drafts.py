@@ -211,10 +211,10 @@ def test_what_fills_a_disk_is_said_to_have_done_that(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("source", "target", "reason"),
     [
-        (".out.image.cryptpilot-new", "out", "has a name of an image that is being written"),
-        (".out.source.cryptpilot-new.lock", "out", "has a name of an image that is being written"),
-        ("alias", "other", "has a name of an image that is being written"),
-        ("in", ".out.image.cryptpilot-new", "has a name of an image that is being written"),
+        (".out.image.cryptpilot-new", "out", "is named like a file that a conversion writes"),
+        (".out.source.cryptpilot-new.lock", "out", "is named like a file that a conversion writes"),
+        ("alias", "other", "is named like a file that a conversion writes"),
+        ("in", ".out.image.cryptpilot-new", "is named like a file that a conversion writes"),
         ("nothing", "out", "cannot be read: No such file"),
         (".", "out", "is not a regular file"),
         ("in", "in", "is there already"),
