@@ -105,8 +105,12 @@ def convert(config: Config, arguments: argparse.Namespace) -> bool:
     if arguments.recovery_key:
         keys.require_shown()
     # the key is alone on standard output
-    say = terminal.complain if arguments.recovery_key else terminal.tell
+    say = terminal.complain if arguments.recovery_key else _tell
     with terminal.progress(lines=True):
         return command.convert(
             config, arguments.source.absolute(), arguments.target.absolute(), options, say, keys.show
         )
+
+
+def _tell(line: str) -> None:
+    terminal.tell(terminal.plain(line))

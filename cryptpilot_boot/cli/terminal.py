@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import termios
 import threading
@@ -24,6 +25,7 @@ _COLORS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36"}  # ECMA-48,
 _CLEAR_LINE = "\r\x1b[K"
 _WIDTH = 72  # characters, where no terminal says otherwise
 _NARROW = 80  # of a terminal that does not say
+_NO_TEXT = re.compile("[\udc80-\udcff]")  # as os.fsdecode has them
 _TICK = 0.5  # seconds
 _LONGEST_SECRET = 1024
 _FAREWELL = 3.0  # seconds a console has, in the end or before a boot stops, to take what was said
@@ -140,7 +142,15 @@ def warn(warning: str) -> None:
 def complain(line: str) -> None:
     """Print a line to standard error, if that takes it: there is nowhere else to say that it does not."""
     with suppress(OSError):
-        _write(sys.stderr, f"cryptpilot: {line}")
+        _write(sys.stderr, f"cryptpilot: {plain(line)}")
+
+
+def plain(line: str) -> str:
+    """Return a line without what a terminal obeys: a file's name may hold that, and line breaks.
+
+    Bytes in it that are no text stay; how they are shown is `require_streams`' to say.
+    """
+    return "".join(char if char.isprintable() or _NO_TEXT.match(char) else " " for char in line)
 
 
 def explain(error: CryptpilotError, subject: str = "") -> None:

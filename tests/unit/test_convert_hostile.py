@@ -41,6 +41,28 @@ NAMES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"new\nline", "new line"),
+        (b"\x1b[31mred\rover\x07", " [31mred over "),
+        (b"\xff\xfe", "\\udcff\\udcfe"),
+        ("\u202eä".encode(), " ä"),
+    ],
+)
+def test_a_name_does_nothing_to_the_terminal_that_shows_it(tmp_path: Path, name: bytes, shown: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cryptpilot_boot", "image", "measure", os.fsencode(tmp_path) + b"/" + name],
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    first = f"cryptpilot: error: {tmp_path}/{shown}: cannot be read: No such file or directory"
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, first)
+
+
 @pytest.fixture(params=NAMES, ids=ascii)
 def named(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A raw image with a partition, under a name that few programs like."""
