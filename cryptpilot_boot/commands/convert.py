@@ -94,7 +94,7 @@ def convert(
                 say(f"{one.volume}: {line}")
             if options.dry_run:
                 return True
-            _require_room(planned, target)
+            _require_room(planned.used * (1 if form == disk_image.RAW else 2), target)
             draft = stack.enter_context(drafts.opened(target, "image"))
             build.build(planned, opened, config, draft, ask, place)
         if _version(source) != before:
@@ -124,6 +124,7 @@ def _planned(
     plan.require_readable(image, str(source))
     raw = source
     if image.format != disk_image.RAW:
+        _require_room(source.stat().st_blocks * 512, target)  # at least: it may be compressed
         unpacked = stack.enter_context(drafts.opened(target, "source"))
         raw = unpacked.reach
         with log.timed("unpack-image", one.volume):
@@ -196,9 +197,8 @@ def _require_free_name(config: Config, one: Volume) -> None:
             )
 
 
-def _require_room(planned: plan.Plan, target: Path) -> None:
+def _require_room(needed: int, target: Path) -> None:
     left = workplace.room(target.parent)
-    needed = planned.used * (1 if disk_image.format_of(target) == disk_image.RAW else 2)
     if left < needed:
         raise CryptpilotError(
             f"{target.parent} has {readable(left)} left, and {readable(needed)} are needed",

@@ -18,7 +18,7 @@ from cryptpilot_boot.config import Boot, Config
 from cryptpilot_boot.convert import build, payload, plan, tools
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.passphrase import Passphrase
-from cryptpilot_boot.system import disk_image, lock, mapper, mounts, process, workplace
+from cryptpilot_boot.system import disk_image, drafts, lock, mapper, mounts, process, workplace
 from tests.unit.test_convert_plan import FOUND, KMS
 
 if TYPE_CHECKING:
@@ -199,11 +199,28 @@ def test_a_secret_that_is_none_is_refused_before_anything_is_done(bench: Bench, 
     assert bench.events == []
 
 
-def test_room_is_needed_twice_for_a_format_that_is_packed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "times"), [("out.img", 1), ("out.qcow2", 2), ("OUT.QCOW2", 2), ("out.vhd", 2)], ids=str
+)
+def test_room_is_needed_twice_for_a_format_that_is_packed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, times: int
+) -> None:
     planned = plan.make(FOUND, KMS, plan.roles(FOUND.table, FOUND.contents))
     assert planned.size % (1 << 20) == 0  # as clouds want it of a VHD
-    monkeypatch.setattr(workplace, "room", lambda _: planned.used)
-    convert._require_room(planned, bench.directory / "out.img")
-    for name in ("out.qcow2", "OUT.QCOW2", "out.vhd"):
-        with pytest.raises(CryptpilotError, match="are needed"):
-            convert._require_room(planned, bench.directory / name)
+    bench.name = name
+    monkeypatch.setattr(workplace, "room", lambda _: times * planned.used - 1)
+    with pytest.raises(CryptpilotError, match="are needed"):
+        bench.run()
+    assert "built" not in bench.events
+    monkeypatch.setattr(workplace, "room", lambda _: times * planned.used)
+    assert bench.run()
+
+
+def test_an_image_that_is_unpacked_needs_room_for_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, raw = tmp_path / "in", tmp_path / "raw"
+    raw.write_bytes(os.urandom(4 << 20))
+    disk_image.convert(raw, "raw", source, "qcow2")
+    monkeypatch.setattr(workplace, "room", lambda _: 3 << 20)
+    monkeypatch.setattr(drafts, "opened", lambda *_: pytest.fail("it was begun"))
+    with pytest.raises(CryptpilotError, match=r"has 3 MiB left, and .* are needed"), contextlib.ExitStack() as stack:
+        convert._planned(source, tmp_path / "out", KMS, tmp_path, stack, None)
