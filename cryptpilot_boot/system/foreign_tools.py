@@ -1,7 +1,7 @@
 """What the programs of another system are run for, in its own root.
 
-Uses, in there: systemctl, cryptpilot with dracut, grub-mkconfig, grub-editenv, cp (coreutils), apt-get or rpm; here: cp,
-sync (coreutils), find (findutils).
+Uses, in there: systemctl, cryptpilot with dracut, grub-mkconfig, grub-editenv, cp (coreutils), apt-get or rpm; here:
+cp, sync (coreutils), find (findutils).
 """
 
 from __future__ import annotations

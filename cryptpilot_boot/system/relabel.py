@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.system import private
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -62,7 +64,7 @@ def label(root: Root, directory: str, since: float, contexts: str) -> None:
     if not paths:
         return
     listing = root.path / _LIST.lstrip("/")
-    listing.write_bytes(b"\0".join(os.fsencode(_inside(root, path)) for path in paths) + b"\0")
+    private.write(listing, "".join(f"{_inside(root, path)}\0" for path in paths))
     excluded = [word for path in mounts for word in ("-e", _inside(root, path))]
     root.run(["setfiles", *excluded, "-0", "-f", _LIST, contexts])
     listing.unlink()

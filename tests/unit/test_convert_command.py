@@ -223,4 +223,4 @@ def test_an_image_that_is_unpacked_needs_room_for_that(tmp_path: Path, monkeypat
     monkeypatch.setattr(workplace, "room", lambda _: 3 << 20)
     monkeypatch.setattr(drafts, "opened", lambda *_: pytest.fail("it was begun"))
     with pytest.raises(CryptpilotError, match=r"has 3 MiB left, and .* are needed"), contextlib.ExitStack() as stack:
-        convert._planned(source, tmp_path / "out", KMS, tmp_path, stack, None)
+        convert._planned(source, tmp_path / "out", KMS, tmp_path, stack, convert.Options("root"))

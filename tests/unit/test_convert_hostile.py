@@ -95,7 +95,7 @@ def test_an_image_is_read_whatever_its_name(named: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(loop, "attached", attached)
     monkeypatch.setattr(partition_table, "read", lambda path, real=partition_table.read: tables.append(real(path)))
     tables: list[partition_table.Table] = []
-    with pytest.raises(CryptpilotError), look.opened(named, str(named)):
+    with pytest.raises(CryptpilotError), look.opened(named, str(named), "root-source"):
         pytest.fail("it was to end earlier")
     assert [one.number for one in tables[0].partitions] == [1]
 

@@ -36,6 +36,12 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return told
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step of another test's, whose thread was given up and is still at work."""
+    monkeypatch.setattr(steps, "_at_work", [])
+
+
 def require_whole_way(seen: list[float]) -> None:
     assert seen == sorted(seen)
     assert (seen[0], seen[-1]) == (0.0, 1.0)
@@ -96,6 +102,7 @@ def test_no_more_is_kept_of_a_program_that_never_ends_its_line(seen: list[float]
     assert seen == []
 
 
+@pytest.mark.usefixtures("alone")
 def test_it_is_the_step_of_the_thread_that_runs_the_program() -> None:
     with log.timed("format", "first"):
         ready, done = threading.Event(), threading.Event()
@@ -116,6 +123,7 @@ def test_it_is_the_step_of_the_thread_that_runs_the_program() -> None:
     steps.advance(1.0)  # of no step
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_step_is_said_with_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     written = {"/dev/a": 0, "": 0}
     monkeypatch.setattr(block, "bytes_written", lambda device: written[device])
