@@ -72,8 +72,7 @@ class System:
     there. plain: those of `requirements.PLAIN_DIRECTORIES` that are directories, and no links. loader_settings: the
     text of what GRUB's configuration is made from. selinux: of SELinux's configuration; contexts: the path of its
     policy's labels, "" where there are none. used: bytes of its file system, free: that it has left; boot_used: of what
-    is in /boot; boot_free: that the file system of /boot has left. machine: what processors its programs are for, here:
-    those that are here, and cryptpilot; as `programs.machine` has them.
+    is in /boot; boot_free: that the file system of /boot has left.
     """
 
     root: int
@@ -90,8 +89,6 @@ class System:
     boot_used: int = 0
     boot_free: int = 0
     free: int = 0
-    machine: str = ""
-    here: str = ""
     efi_directories: tuple[str, ...] = ()
 
     @property

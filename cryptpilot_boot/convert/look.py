@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.system.disk_image import Facts
     from cryptpilot_boot.system.partition_table import Table
 
+_ITSELF = Path("/proc/self/exe")
 READ_ONLY = ("ro", "nosuid", "nodev", "noexec")
 
 
@@ -105,6 +106,7 @@ def _system(source: Opened, kinds: Mapping[int, str], work: Path) -> System | No
             root = Root(path)
             if not (root.has("/etc/fstab") and root.has("/etc/os-release")):
                 continue
+            requirements.require_machine(_machine(root, requirements.SYSTEMCTL), programs.machine(_ITSELF))
             text = root.text("/etc/fstab")
             bare = facts.System(number, name="", fstab=text)
             boot = bare.mounts.get("/boot")
@@ -153,8 +155,6 @@ def _read(root: Root, bare: System) -> System:
         loader_settings="\n".join(settings),
         selinux=selinux,
         contexts=contexts if contexts and root.is_file(contexts) else "",
-        machine=_machine(root, requirements.SYSTEMCTL),
-        here=programs.machine(Path("/proc/self/exe")),
         boot_used=sum(path.lstat().st_blocks * 512 for path in boot.rglob("*")) if boot.is_dir() else 0,
         boot_free=workplace.room(boot) if boot.is_dir() else 0,
     )
@@ -169,8 +169,8 @@ def _kernel(root: Root, release: str) -> Kernel:
     )
 
 
-def _machine(root: Root, program: str) -> str:
-    return programs.machine(root.place(program)) if root.is_file(program) else ""
+def _machine(root: Root, program: str) -> str | None:
+    return programs.machine(root.place(program)) if root.is_file(program) else None
 
 
 def _used(path: Path) -> int:

@@ -53,14 +53,21 @@ def packaged(volume: Volume) -> dict[str, str]:
     return {**_PACKAGED, **(_NETWORK if volume.needs_network else {})}
 
 
+def require_machine(there: str | None, here: str) -> None:
+    """Raise CryptpilotError for a system of other processors, as `programs.machine` has them.
+
+    there: those of its programs, None where none was found. here: those of this cryptpilot, which is put into it.
+    """
+    if there not in (None, here):
+        raise refused(
+            f"the system in it is for {there or 'a machine that is not known'}, and this machine and its cryptpilot are"
+            f" {here}",
+            f"convert it on a machine that is {there or 'of its kind'}",
+        )
+
+
 def require_system(system: System, volume: Volume, *, packages: bool) -> None:
     """Raise CryptpilotError for a system whose boot is not known. packages: whether some are installed in it first."""
-    if SYSTEMCTL in system.present and system.machine != system.here:
-        raise refused(
-            f"{system.name} in it is for {system.machine or 'a machine that is not known'}, and this machine and its"
-            f" cryptpilot are {system.here}",
-            f"convert it on a machine that is {system.machine or 'of its kind'}",
-        )
     for path, hint in {**_NEEDED, **({} if packages else packaged(volume))}.items():
         if path not in system.present:
             raise refused(f"{system.name} in it has no {path}", hint)

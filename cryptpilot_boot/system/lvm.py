@@ -94,7 +94,7 @@ def require_programs() -> None:
     """Raise DeviceError where this system has not what it takes to read a logical volume."""
     for program, package in _PROGRAMS.items():
         if not programs.is_there(program):
-            raise DeviceError(f"it holds a logical volume, and {program} is missing here", f"install {package}")
+            raise DeviceError(f"the image holds a logical volume, and {program} is missing here", f"install {package}")
 
 
 def read(device: str) -> tuple[Run, ...]:

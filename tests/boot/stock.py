@@ -199,6 +199,7 @@ ACL = struct.pack("<I", 2) + b"".join(
 
 
 MAKE_LVM = f"""
+export DM_DISABLE_UDEV=1  # there is none: LVM is to make its devices' nodes itself
 lvm vgcreate --quiet {GROUP} ${{loop}}p1
 lvm lvcreate --quiet --yes --zero n --wipesignatures n --extents 100%FREE --name root {GROUP}
 """
