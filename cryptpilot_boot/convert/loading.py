@@ -119,8 +119,7 @@ def _write(root: Root, made: Change, new: Loader) -> None:
     path, wanted = bls.COMMAND_LINES[0], new.command_line
     now = root.text(path)
     if now and not wanted and made.reads_entries:
-        root.remove(
-            path
-        )  # mkconfig's, of /etc/default/grub: without it, kernel-install takes all of the running kernel's
+        # it is mkconfig's, of /etc/default/grub: without it, kernel-install takes all that the running kernel was given
+        root.remove(path)
     elif wanted != now and (now or wanted != old.command_line):
         root.replace(path, data(wanted))

@@ -113,7 +113,7 @@ class Stock:
     @property
     def tree(self) -> Path:
         """Return the tree that it is made of, shared and cached: not to be changed."""
-        return root_tree(self.suite, self.packages, LACKING if self.initramfs else ())
+        return root_tree(self.suite, self.packages, without=LACKING if self.initramfs else ())
 
     @property
     def table(self) -> str:

@@ -383,7 +383,7 @@ for name in root swap; do
     lvm lvcreate --quiet --activate n --zero n --wipesignatures n --extents 9 --name $name two
 done
 losetup -d $loop; refused lvm lvm
-loop=$(changed arm); mount ${{loop}}p1 /mnt; printf '\267' | dd of=/mnt/usr/bin/systemctl bs=1 seek=18 conv=notrunc
+loop=$(changed arm); mount ${{loop}}p1 /mnt; printf '\\267' | dd of=/mnt/usr/bin/systemctl bs=1 seek=18 conv=notrunc
 umount /mnt; losetup -d $loop; refused arm arm
 truncate -s 1M blank; refused blank blank
 qemu-img create -q -f qcow2 -F raw -b in.img backed; refused backed backed

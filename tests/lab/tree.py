@@ -68,7 +68,7 @@ SHARE = "/srv"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def root_tree(suite: str = "bookworm", extra: Sequence[str] = (), without: Sequence[str] = ()) -> Path:
+def root_tree(suite: str = "bookworm", extra: Sequence[str] = (), *, without: Sequence[str] = ()) -> Path:
     """Return the root tree of a Debian release, shared and cached: not to be changed, see `clone`.
 
     `suite` is bullseye, bookworm, trixie or forky: dracut 051, 059, 106, or 112 and newer. That last one is as it was

@@ -82,7 +82,9 @@ def test_files_and_directories_that_are_new_are_found_each_once(tmp_path: Path, 
     (tmp_path / "usr/lib/one/link").symlink_to("/etc")
     (tmp_path / "line\nbreak").write_text("")
     (tmp_path / "usr/lib/one/two/old/file").chmod(0o600)
+    (tmp_path / "etc/kept/new").write_text("")
     assert changed(tmp_path, since) == [
+        "etc/kept/new",
         *("etc/new", "etc/old", "line\nbreak", "usr/lib/one/link", "usr/lib/one/two/new", "usr/lib/one/two/old/file"),
     ]
 
