@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.cli import terminal, texts
+from cryptpilot_boot.cli.paths import absolute
 
 if TYPE_CHECKING:
     import argparse
@@ -76,7 +77,7 @@ def measure(_: Config, arguments: argparse.Namespace) -> bool:
 
     with terminal.progress():
         return image_measure.measure(
-            arguments.image.absolute(), secure_boot=arguments.secure_boot, as_json=arguments.json, say=terminal.say
+            absolute(arguments.image), secure_boot=arguments.secure_boot, as_json=arguments.json, say=terminal.say
         )
 
 
@@ -88,7 +89,7 @@ def convert(config: Config, arguments: argparse.Namespace) -> bool:
     from cryptpilot_boot.convert.plan import Unified
     from cryptpilot_boot.keys import given
 
-    key, certificate = (path and path.absolute() for path in (arguments.uki_key, arguments.uki_cert))
+    key, certificate = (path and absolute(path) for path in (arguments.uki_key, arguments.uki_cert))
     if bool(key) != bool(certificate) or (key and not arguments.uki):
         arguments.parser.error("--uki-key and --uki-cert go together, and with --uki")
     exposed = given.exposure(arguments.secret_file) if arguments.secret_file else ""
@@ -107,9 +108,7 @@ def convert(config: Config, arguments: argparse.Namespace) -> bool:
     # the key is alone on standard output
     say = terminal.complain if arguments.recovery_key else _tell
     with terminal.progress(lines=True):
-        return command.convert(
-            config, arguments.source.absolute(), arguments.target.absolute(), options, say, keys.show
-        )
+        return command.convert(config, absolute(arguments.source), absolute(arguments.target), options, say, keys.show)
 
 
 def _tell(line: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cryptpilot_boot.cli import images, moving, terminal
 from cryptpilot_boot.cli.arguments import parse
+from cryptpilot_boot.cli.paths import absolute
 from cryptpilot_boot.config import Boot, Config, load
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
@@ -192,7 +193,7 @@ def _header_backup(config: Config, arguments: argparse.Namespace) -> bool:
     from cryptpilot_boot.commands import header
 
     with terminal.progress():
-        return header.backup(config, arguments.volume, arguments.file.absolute(), terminal.report)
+        return header.backup(config, arguments.volume, absolute(arguments.file), terminal.report)
 
 
 def _header_restore(config: Config, arguments: argparse.Namespace) -> bool:
@@ -203,7 +204,7 @@ def _header_restore(config: Config, arguments: argparse.Namespace) -> bool:
         return header.restore(
             config,
             arguments.volume,
-            arguments.file.absolute(),
+            absolute(arguments.file),
             terminal.report,
             (lambda _: True) if arguments.yes else terminal.confirm,
             overwrite=frozenset(arguments.overwrite),

