@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cryptpilot_boot.system import luks_header
+from cryptpilot_boot.system import luks_copies
 from tests import machines
 from tests.lab import powercut
 from tests.lab.disk import Disk, blank_disk
@@ -154,7 +154,7 @@ def whole_copies(image: Path) -> list[dict[str, Any]]:
     """Return the metadata of those copies of a disk's header that are whole."""
     descriptor = os.open(image, os.O_RDONLY)
     try:
-        return [copy.metadata() for copy in luks_header._copies(descriptor)]
+        return [copy.metadata() for copy in luks_copies.copies(descriptor)]
     finally:
         os.close(descriptor)
 
