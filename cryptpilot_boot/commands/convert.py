@@ -33,7 +33,7 @@ _HINTS = {
     errno.EACCES: "run this as root",
     errno.EPERM: "run this as root",
 }
-_FULL = 1 << 20  # bytes: with less, whatever failed failed for lack of room
+_FULL = 16 << 20  # bytes: with less, what failed failed for lack of room; programs write some MiB at once
 Ask = Callable[[], Passphrase]
 
 

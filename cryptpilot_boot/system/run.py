@@ -108,6 +108,7 @@ def run(
     if ended.status not in accept:
         said = ended.said or _tail(text) or "failed without a word"
         how = f"exit status {ended.status}" if ended.status >= 0 else f"killed by signal {-ended.status}"
+        said = said.removeprefix(f"{_program(argv)}: ")
         raise ProgramError(f"{name or _program(argv)}: {said} ({how})", status=ended.status)
     return ended.status, text
 

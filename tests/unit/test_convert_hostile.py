@@ -284,6 +284,8 @@ def test_an_error_names_the_program_that_failed() -> None:
         run([*MORTAL, "sh", "-c", "echo oh >&2; exit 3"])
     with pytest.raises(ProgramError, match=r"^no-such-program: program not found"):
         run([*MORTAL, "no-such-program"])
+    with pytest.raises(ProgramError, match=r"^sh: oh \(exit status 3\)$"):
+        run([*MORTAL, "sh", "-c", "echo sh: oh >&2; exit 3"])
     with pytest.raises(ProgramError, match=r"^dracut in the image: oh"):
         run(["sh", "-c", "echo oh >&2; exit 3"], name="dracut in the image")
 
