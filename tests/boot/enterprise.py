@@ -8,6 +8,7 @@ by a grub.cfg beside it. Not of theirs: all that is in their packages.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tests.lab.run import run
@@ -16,6 +17,8 @@ from tests.lab.tree import in_chroot, kernel_release
 if TYPE_CHECKING:
     from pathlib import Path
 
+LINKED = re.compile(r"usr/lib/modules/[^/]+/(config|vmlinuz)")
+"""What Debian testing has hard links to in /boot, which end where that moves."""
 MACHINE = "a0284538aa5b498cb38b8e530b2a6be4"
 VENDOR = "almalinux"
 WORDS = "ro console=ttyS0 panic=-1"
