@@ -46,6 +46,9 @@ _WORDS = {
     "label": "labelling what is new",
     "unify": "making the unified kernel image",
     "write-image": "packing the image",
+    "shrink": "shrinking the file system on",
+    "encrypt": "encrypting",
+    "move": "moving the first data of",
 }
 
 

@@ -17,11 +17,24 @@ if TYPE_CHECKING:
 def add_convert(commands: Any) -> None:
     """Add the command `convert`. commands: of the parser, as argparse makes them."""
     one = commands.add_parser(
-        "convert", help="make an image whose root is a volume from an ordinary one", description=texts.CONVERT
+        "convert",
+        help="make an image, or a disk, whose root is a volume from an ordinary one",
+        description=texts.CONVERT,
+        usage="%(prog)s [-h] (IN OUT | --device DISK) --volume NAME [OPTIONS]",
     )
-    one.add_argument("source", type=Path, metavar="IN", help="the image of a whole disk: raw, qcow2 or VHD")
+    one.add_argument("source", nargs="?", type=Path, metavar="IN", help="the image of a whole disk: raw, qcow2 or VHD")
     one.add_argument(
-        "target", type=Path, metavar="OUT", help="the new image: its name says the format, *.qcow2, *.vhd, or raw"
+        "target",
+        nargs="?",
+        type=Path,
+        metavar="OUT",
+        help="the new image: its name says the format, *.qcow2, *.vhd, or raw",
+    )
+    one.add_argument(
+        "--device",
+        type=Path,
+        metavar="DISK",
+        help="encrypt the root where it is, on a disk of another machine that is attached here; no IN and OUT then",
     )
     one.add_argument(
         "--volume",
@@ -51,7 +64,7 @@ def add_convert(commands: Any) -> None:
     )
     one.add_argument("--uki-key", type=Path, metavar="FILE", help="sign the unified kernel image with this key (PEM)")
     one.add_argument("--uki-cert", type=Path, metavar="FILE", help="the certificate of that key (PEM)")
-    one.add_argument("--dry-run", action="store_true", help="say what would be made, and write no image")
+    one.add_argument("--dry-run", action="store_true", help="say what would be made, and write nothing")
     one.set_defaults(parser=one, command="convert", needs_all_files=True)
 
 
@@ -107,6 +120,15 @@ def convert(config: Config, arguments: argparse.Namespace) -> bool:
         keys.require_shown()
     # the key is alone on standard output
     say = terminal.complain if arguments.recovery_key else _tell
+    if arguments.device:
+        from cryptpilot_boot.commands import convert_device
+
+        if arguments.source or arguments.uki:
+            arguments.parser.error(f"--device takes no {'IN and OUT' if arguments.source else '--uki'}")
+        with terminal.progress(lines=True):
+            return convert_device.convert(config, arguments.device, options, say, keys.show)
+    if not arguments.target:
+        arguments.parser.error("IN and OUT are missing, or --device DISK")
     with terminal.progress(lines=True):
         return command.convert(config, absolute(arguments.source), absolute(arguments.target), options, say, keys.show)
 

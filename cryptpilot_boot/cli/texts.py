@@ -31,6 +31,8 @@ Writes a new image: the same system, with its root in a LUKS2 volume that is ope
 it. IN is only read. OUT gets its name when it is whole, and is not there before. What cannot be converted is refused
 before anything is written; --dry-run finds that out. The image's own dracut and GRUB are run, as root, in the new
 image: convert only images that you would boot. /boot stays readable for the host, with the client key in the initrd.
+With --device, the root of a disk that is attached here is encrypted where it is; after an interruption, or a power cut,
+the same command goes on. Have a backup: no program can keep a disk from failing meanwhile.
 """
 
 MEASURE = """\

@@ -24,6 +24,8 @@ _WARNINGS = {
     State.REQUIRES_INIT: "is not initialized",
     State.INITIALIZING: "is half initialized",
 }
+# How it may stand that keeps it from being opened, and what to do where that is not said with it.
+_ERRORS = {State.CHECK_FAILED: "see what is on the device: lsblk --fs", State.CONVERTING: ""}
 _WEAK = (
     "its secret is weak (text, or shorter than 32 bytes): each open has to derive the key with Argon2id, which takes"
     " seconds and up to 1 GiB of memory; better is the output of: head -c 256 /dev/urandom | base64 -w 0"
@@ -81,8 +83,8 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
     yield from required.doubts(one, fstab.parse(init.fstab(), init.resolve))
     yield from (found.sentence for found in competing.find([one]))
     status = volume.examine(one)
-    if status.state is State.CHECK_FAILED or status.hint:  # that of an open volume: it would not open again
-        raise CryptpilotError(status.detail, status.hint or "see what is on the device: lsblk --fs")
+    if status.state in _ERRORS or status.hint:  # that of an open volume: it would not open again
+        raise CryptpilotError(status.detail, status.hint or _ERRORS[status.state])
     if status.state in _WARNINGS:
         yield f"{_WARNINGS[status.state]}: {status.detail}" if status.detail else _WARNINGS[status.state]
     if status.reencrypting:

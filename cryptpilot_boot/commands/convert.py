@@ -67,7 +67,7 @@ def convert(
     """
     (one,) = select(config, [options.volume])
     _require_paths(source, target)
-    _require_free_name(config, one)
+    require_free_name(config, one)
     payload.require_installed()
     packages.require_files(options.packages)
     tools.require()
@@ -78,13 +78,13 @@ def convert(
     process.lock_memory()
     mounts.keep_private()
     before = _version(source)
-    with _asking(one, config, options) as ask, contextlib.ExitStack() as stack, _telling(target):
+    with asking(one, config, options) as ask, contextlib.ExitStack() as stack, _telling(target):
         # the inner one sees a disk that is full before what filled it is removed
         with lock.held(one.volume), contextlib.ExitStack() as work, _telling(target):
             build.close_leftover(one)
             work.callback(build.close_leftover, one)  # an interruption may have come before what would have closed it
             drafts.remove_leftovers(target, _PURPOSES)
-            place = work.enter_context(_workplace())
+            place = work.enter_context(directory_to_mount_in())
             with log.timed("read-image", one.volume):
                 opened, planned = _planned(source, target, one, place, work, options)
             tools.require_for_boot(planned.boot_kind, new=planned.new_boot)
@@ -136,7 +136,7 @@ def _planned(
 
 
 @contextlib.contextmanager
-def _asking(one: Volume, config: Config, options: Options) -> Iterator[Ask]:
+def asking(one: Volume, config: Config, options: Options) -> Iterator[Ask]:
     """Give what returns the passphrase; a file that holds it is read once, and first: it may be a pipe, or wrong."""
     if options.secret is None:
         with keys.Answers() as answers:
@@ -188,7 +188,8 @@ def _require_paths(source: Path, target: Path) -> None:
         raise drafts.taken(target)
 
 
-def _require_free_name(config: Config, one: Volume) -> None:
+def require_free_name(config: Config, one: Volume) -> None:
+    """Raise CryptpilotError if another volume has the name of a mapping that a conversion uses."""
     for name in (build.working_name(one), build.source_name(one)):
         if name in [other.volume for other in config.volumes]:
             raise CryptpilotError(
@@ -207,9 +208,9 @@ def _require_room(needed: int, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _workplace() -> Iterator[Path]:
-    """Give a directory to mount in; what is mounted there only this process sees."""
-    with mounts.mounted("tmpfs", private.directory(_WORK), "tmpfs", ("mode=700", "size=1m")) as directory:
+def directory_to_mount_in(size: int = 1) -> Iterator[Path]:
+    """Give a directory in memory to mount in, of so many MiB; what is mounted there only this process sees."""
+    with mounts.mounted("tmpfs", private.directory(_WORK), "tmpfs", ("mode=700", f"size={size}m")) as directory:
         for name in ("root", "esp"):
             (directory / name).mkdir(mode=0o700)
         yield directory

@@ -68,6 +68,7 @@ _COLORS = {
     State.REQUIRES_INIT: "yellow",
     State.REQUIRES_ADOPT: "yellow",
     State.INITIALIZING: "yellow",
+    State.CONVERTING: "yellow",
     State.READY_TO_OPEN: "cyan",
     State.OPENED: "green",
 }

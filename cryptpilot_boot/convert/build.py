@@ -144,11 +144,8 @@ def _make_root(planned: Plan, source: Opened, config: Config, disk: str, ask: As
         kind = planned.kinds[planned.root]
         with log.timed("copy-fs", one.volume, device=mapper):
             clone.copy(kind, old.node, mapper, work)
-        began = time.time() - _TICK
-        with _mounted(planned, disk, mapper, work) as root:
-            _mend(planned, config, disk, root, header, began)
-            for path in ("/", "/boot"):
-                foreign_tools.flush(root.place(path))
+        with system_mounted(planned, disk, mapper, work) as root:
+            mend(planned, config, disk, root, header, name)
         for copied, where in ((kind, mapper), (planned.boot_kind, partition(disk, planned.boot))):
             with log.timed("check-fs", one.volume, device=where):
                 fault = clone.fault(copied, where)
@@ -159,7 +156,7 @@ def _make_root(planned: Plan, source: Opened, config: Config, disk: str, ask: As
 
 
 @contextlib.contextmanager
-def _mounted(planned: Plan, disk: str, mapper: str, work: Path) -> Iterator[Root]:
+def system_mounted(planned: Plan, disk: str, mapper: str, work: Path) -> Iterator[Root]:
     """Mount the new system, /boot and the EFI system partition included; a new /boot gets what is in the old one."""
     kind = planned.kinds[planned.root]
     boot = partition(disk, planned.boot)
@@ -179,16 +176,17 @@ def _mounted(planned: Plan, disk: str, mapper: str, work: Path) -> Iterator[Root
         yield root
 
 
-def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_header.Header, began: float) -> None:
+def mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_header.Header, mapping: str = "") -> None:
     """Put cryptpilot into the new system, have its own programs make initrds and boot loader, and check them.
 
-    began: when it was as it was copied, in seconds since 1970.
+    mapping: what its root is open as; "" where that is the partition itself. What has it boot otherwise comes last.
     """
     one = planned.volume
+    began = time.time() - _TICK
     boot = block.tags(partition(disk, planned.boot)).get("UUID", "") if planned.new_boot else ""
-    mapping = working_name(one)
-    partitions = [*planned.whole, planned.boot]
-    devices = {disk.removeprefix("/dev/"): disk, f"mapper/{mapping}": f"/dev/mapper/{mapping}"}
+    partitions = [*planned.whole, planned.boot, *([] if mapping else [planned.root])]
+    devices = {disk.removeprefix("/dev/"): disk}
+    devices |= {f"mapper/{mapping}": f"/dev/mapper/{mapping}"} if mapping else {}
     devices |= {partition(disk, number).removeprefix("/dev/"): partition(disk, number) for number in partitions}
     with root.furnished(devices):
         with log.timed("install", one.volume):
@@ -200,12 +198,12 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
             copy, facts = luks_header.copy_from(header.path, one.dev)
             copy.close()
             identity.write(one, identity.of(facts, bound_by))
-            root.rewrite("/etc/fstab", data(mending.fstab(root.text("/etc/fstab"), one, boot)))
-            loading.set_root(root, planned.loader, one)
         with log.timed("make-image", one.volume):
             foreign_tools.enable(root, "cryptpilot.service")
             foreign_tools.rebuild_images(root)
         with log.timed("boot-loader", one.volume):
+            root.rewrite("/etc/fstab", data(mending.fstab(root.text("/etc/fstab"), one, boot)))
+            loading.set_root(root, planned.loader, one)
             loading.change(root, planned.loader, one, disk, boot)
         if planned.contexts:
             with log.timed("label", one.volume):
@@ -214,6 +212,8 @@ def _mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_hea
     if planned.unified:
         with log.timed("unify", one.volume):
             unify.install(root, root.text(planned.loader.grub.configuration), root.place("/boot/efi"), planned.unified)
+    for path in ("/", "/boot"):
+        foreign_tools.flush(root.place(path))
 
 
 def enroll(planned: Plan, draft: Draft, ask: Ask) -> Passphrase:

@@ -44,8 +44,8 @@ class Opened:
 
 
 def partition(disk: str, number: int) -> str:
-    """Return the device of a partition of a loop device."""
-    return f"{disk}p{number}"
+    """Return the device of a partition: the kernel has a "p" between a name that ends in a digit and the number."""
+    return f"{disk}{'p' if disk[-1:].isdigit() else ''}{number}"
 
 
 @contextlib.contextmanager
@@ -59,20 +59,21 @@ def opened(raw: Path, name: str, mapping: str) -> Iterator[Opened]:
         table = plan.require_table(partition_table.read(Path(f"/proc/{os.getpid()}/fd/{descriptor}")), name)
         with loop.attached(descriptor, partitions=True) as device, contextlib.ExitStack() as stack:
             devices = {one.number: partition(device, one.number) for one in table.partitions}
-            contents = {number: _content(node) for number, node in devices.items()}
+            contents = {number: content(node) for number, node in devices.items()}
             number = plan.logical_partition(table, contents)
             if number is not None:
                 lvm.require_programs()
                 inside = logical.require_one(number, lvm.read(devices[number]))
                 devices[number] = stack.enter_context(lvm.mapped(devices[number], inside, mapping))
-                contents[number] = dataclasses.replace(_content(devices[number]), logical=inside)
+                contents[number] = dataclasses.replace(content(devices[number]), logical=inside)
             code = os.pread(descriptor, grub.BOOT_CODE, 0)
             yield Opened(device, devices, table, contents, plan.roles(table, contents, code))
     finally:
         os.close(descriptor)
 
 
-def _content(device: str) -> Content:
+def content(device: str) -> Content:
+    """Return what a partition holds. Raises CryptpilotError where the kernel shows none."""
     if not block.is_block_device(device):
         raise CryptpilotError(f"{device}: the kernel shows no such partition", "see: lsblk; dmesg")
     return facts.content(block.tags(device))

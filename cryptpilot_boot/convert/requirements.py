@@ -36,14 +36,15 @@ _NEEDED = {SYSTEMCTL: "only systems with systemd are known so far"}
 _UNKNOWN = {
     "/etc/kernel/install.conf": "kernel-install's layouts are not known so far",
 }
+CRYPTPILOT = "/usr/bin/cryptpilot"
 LOOKED_FOR = (
-    *(*_PACKAGED, *_NEEDED, *_UNKNOWN, *bootloader.LOOKED_FOR, DRACUT_NETWORK, STUB, labels.SETFILES),
+    *(*_PACKAGED, *_NEEDED, *_UNKNOWN, *bootloader.LOOKED_FOR, DRACUT_NETWORK, STUB, labels.SETFILES, CRYPTPILOT),
     *(f"/usr/lib/grub/{platform}" for platform in grub.PLATFORMS),
 )
 PLAIN_DIRECTORIES = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
 """What is mounted on, or written below: links there would lead elsewhere."""
 
-_ROOT_ROOM = 96 << 20  # bytes that the root has to have left: for cryptpilot, and for what dracut unpacks
+ROOT_ROOM = 96 << 20  # bytes that the root has to have left: for cryptpilot, and for what dracut unpacks
 _UNPACKED = 6  # times a package's bytes that its files take, at most, and its manager's notes
 _KERNEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~-]{0,127}")
 
@@ -133,7 +134,7 @@ def require_root_room(found: Found, *, moved: bool, packages: int) -> None:
     """
     system = found.system
     left = system.free + (system.boot_used if moved else 0)
-    needed = _ROOT_ROOM + _UNPACKED * packages
+    needed = ROOT_ROOM + _UNPACKED * packages
     if left < needed:
         raise refused(
             f"the root's file system has {readable(left)} left, and cryptpilot and dracut need {readable(needed)}",

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 # Source: cryptsetup(8) under "RETURN CODES".
 WRONG_PASSPHRASE = 2
 
-_CIPHER = ["--cipher=aes-xts-plain64", "--key-size=512", "--hash=sha256"]
+CIPHER = ["--cipher=aes-xts-plain64", "--key-size=512", "--hash=sha256"]
 # Stretching is for what a person can remember. 1,000 iterations is the least PBKDF2 allows.
-_DERIVATION = {
+DERIVATION = {
     True: ["--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000"],
     False: ["--pbkdf=argon2id"],
 }
@@ -80,11 +80,11 @@ def luks_format(
                     "--batch-mode",
                     *place.options,
                     f"--offset={luks_header.SIZE // 512}",
-                    *_CIPHER,
+                    *CIPHER,
                     f"--sector-size={sector_size}",
                     *(_INTEGRITY if integrity else []),
                     *(["--integrity-no-wipe"] if integrity and not wipe else []),
-                    *_DERIVATION[passphrase.strong],
+                    *DERIVATION[passphrase.strong],
                     f"--subsystem={subsystem}",
                     "--key-file=-",
                     place.device,
@@ -225,7 +225,7 @@ def add_key(device: str, passphrase: Passphrase, new: Passphrase) -> None:
                     "--type=luks2",
                     "--batch-mode",
                     "--hash=sha256",
-                    *_DERIVATION[new.strong],
+                    *DERIVATION[new.strong],
                     "--key-file=-",
                     device,
                     f"/proc/self/fd/{descriptor}",

@@ -165,20 +165,32 @@ def copy_from(device: str, name: str = "", check: Check = luks_metadata.check) -
         os.close(source)
 
 
-def metadata(header: Header) -> dict[str, Any]:
-    """Return the JSON of a header that cryptsetup has just made in memory. Raises DeviceError when it made none."""
-    copies = list(luks_copies.copies(header.descriptor))
+def metadata(descriptor: int) -> dict[str, Any]:
+    """Return the JSON of a header that was checked, or that cryptsetup has just made. Raises DeviceError for none."""
+    return _newest(descriptor).metadata()
+
+
+def replace_metadata(descriptor: int, changed: Mapping[str, Any]) -> None:
+    """Have such a header say something else; at each moment one of the two copies of its metadata is whole.
+
+    Raises ValueError if there is no room.
+    """
+    found = _newest(descriptor)
+    size = len(found.content)
+    for offset, magic in ((0, luks_copies.FIRST), (size, luks_copies.SECOND)):
+        content = bytearray(found.content)
+        content[luks_copies.MAGIC] = magic
+        content[luks_copies.OFFSET] = offset.to_bytes(8, "big")
+        content[luks_copies.SEQUENCE] = (found.sequence + 1).to_bytes(8, "big")
+        block.write(descriptor, luks_copies.filled(content, changed), offset)
+        os.fsync(descriptor)
+
+
+def _newest(descriptor: int) -> luks_copies.Copy:
+    copies = list(luks_copies.copies(descriptor))
     if not copies:
-        raise DeviceError("cryptsetup made no LUKS2 header", "please report this")
-    return luks_copies.newest(copies).metadata()
-
-
-def replace_metadata(header: Header, changed: Mapping[str, Any]) -> None:
-    """Have both copies of the metadata of such a header say something else. Raises ValueError if there is no room."""
-    size = len(luks_copies.newest(list(luks_copies.copies(header.descriptor))).content)
-    for offset in (0, size):
-        content = bytearray(os.pread(header.descriptor, size, offset))
-        block.write(header.descriptor, luks_copies.filled(content, changed), offset)
+        raise DeviceError("there is no LUKS2 header", "please report this")
+    return luks_copies.newest(copies)
 
 
 def _copy(source: int, found: luks_copies.Copy, check: Check) -> tuple[Header, Facts]:

@@ -140,6 +140,18 @@ def parse(text: str) -> Table:
     return identified(table, table.identifier) if table.label == MBR else table
 
 
+def rename(path: str, partition: Partition) -> None:
+    """Give a partition of a disk the name and UUID of `partition`; the kernel keeps it as it is. Raises ProgramError.
+
+    The copy of the table at the disk's end is written apart from the one at its beginning.
+    """
+    quiet = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel"]
+    number = str(partition.number)
+    for option, value in (("--part-uuid", partition.uuid), ("--part-label", partition.name)):
+        if value:
+            run([*quiet, option, path, number, value], finish=True)
+
+
 def script(table: Table) -> str:
     """Return what has sfdisk make a table; all in it is said, so that nothing is chosen."""
     lines = [f"label: {table.label}", f"label-id: {table.identifier}", "unit: sectors"]

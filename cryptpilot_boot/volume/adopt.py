@@ -105,7 +105,7 @@ def _require_adoptable(volume: Volume, found: block.Signature | None) -> None:
         )
     if found.version != "2":
         raise unmarked.refusal(volume, found)
-    if found.subsystem in (state.INITIALIZING, state.TEMPORARY):
+    if found.subsystem in (state.INITIALIZING, state.TEMPORARY, state.CONVERTING):
         # how a temporary volume was encrypted nobody knows; and of what init left there is nothing to keep
         opening.require_initialized(volume, found)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.errors import DeviceError
+
 if TYPE_CHECKING:
     from cryptpilot_boot.system import block
 
@@ -13,7 +15,9 @@ if TYPE_CHECKING:
 INITIALIZING = "cryptpilot-initializing"
 COMPLETE = "cryptpilot"
 TEMPORARY = "cryptpilot-otp"
-MARKS = (INITIALIZING, COMPLETE, TEMPORARY)
+# Its data are being encrypted where they are: they are all there, and nothing else may be made of it.
+CONVERTING = "cryptpilot-converting"
+MARKS = (INITIALIZING, COMPLETE, TEMPORARY, CONVERTING)
 
 
 def describe(found: block.Signature | None) -> str:
@@ -26,8 +30,25 @@ def describe(found: block.Signature | None) -> str:
         COMPLETE: "an initialized cryptpilot volume",
         INITIALIZING: "a cryptpilot volume whose init was interrupted",
         TEMPORARY: "a temporary cryptpilot volume",
+        CONVERTING: "a cryptpilot volume whose conversion was interrupted",
     }
     return named.get(found.subsystem, f"a {found} header of somebody else")
+
+
+def unconverted(device: str, name: str) -> DeviceError:
+    """Say of a device that its conversion is not finished, and how it goes on. name: of the volume."""
+    return DeviceError(
+        f"{device} is not completely converted: that was interrupted, and its data are all there",
+        again(name),
+    )
+
+
+def again(name: str) -> str:
+    """Say how a conversion in place goes on. name: of the volume."""
+    return (
+        "attach the disk to the machine where that began, and run the same command again, which goes on:"
+        f" cryptpilot convert --device DISK --volume {name}"
+    )
 
 
 def word(found: block.Signature) -> str:
@@ -36,4 +57,4 @@ def word(found: block.Signature) -> str:
     What carries the mark of a persistent volume has a word of its own, so that the word for anybody's LUKS does not
     name it.
     """
-    return COMPLETE if found.subsystem in (COMPLETE, INITIALIZING) else found.kind
+    return COMPLETE if found.subsystem in (COMPLETE, INITIALIZING, CONVERTING) else found.kind

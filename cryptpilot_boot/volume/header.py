@@ -136,6 +136,8 @@ def _look(volume: Volume, saved: luks_header.Header, path: Path, overwrite: froz
             'check "dev" in the configuration',
         )
     found = state.look(device.node)
+    if found and found.subsystem == state.CONVERTING:
+        raise state.unconverted(volume.dev, volume.volume)
     _require_no_others(volume, found, overwrite)
     restoration = Restoration(device, found, proven=_is_the_same(volume, device, facts, path))
     _require_bound(volume, facts, path)

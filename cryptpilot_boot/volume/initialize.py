@@ -217,6 +217,8 @@ def _require_allowed(volume: Volume, found: block.Signature | None, force: Force
                 f" cryptpilot init {volume.volume} --force-reinit",
             )
         return
+    if found.subsystem == state.CONVERTING:
+        raise state.unconverted(volume.dev, volume.volume)
     if found.kind.endswith("_member"):
         raise DeviceError(
             f"{volume.dev} is part of something bigger: it holds {state.describe(found)}",

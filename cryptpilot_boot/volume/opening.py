@@ -176,16 +176,22 @@ def initialized_header(volume: Volume, device: block.Device) -> tuple[luks_heade
 def require_initialized(volume: Volume, found: block.Signature | None) -> None:
     """Raise DeviceError unless what was found on the device is a persistent volume that is complete."""
     if found is None or found.kind != "crypto_LUKS":
+        backup = f"put a backup of that back: cryptpilot header restore {volume.volume} FILE"
         raise DeviceError(
             f"{volume.dev} is not initialized: it holds {state.describe(found)}",
-            f"initialize it first: cryptpilot init {volume.volume}; or, if it was initialized and the header is lost,"
-            f" put a backup of that back: cryptpilot header restore {volume.volume} FILE",
+            f"if it is converted in place, that was interrupted: {state.again(volume.volume)}; if its header is lost,"
+            f" {backup}"
+            if volume.identity
+            else f"initialize it first: cryptpilot init {volume.volume}; or, if it was initialized and the header is"
+            f" lost, {backup}",
         )
     if found.subsystem == state.INITIALIZING:
         raise DeviceError(
             f"{volume.dev} is not completely initialized: init was interrupted",
             f"run it again: cryptpilot init {volume.volume}",
         )
+    if found.subsystem == state.CONVERTING:
+        raise state.unconverted(volume.dev, volume.volume)
     if unmarked.is_unmarked(found):
         raise unmarked.refusal(volume, found)
     if found.subsystem != state.COMPLETE:

@@ -50,23 +50,35 @@ def enroll(
     """
     require_persistent(volume)
     with lock.held(volume.volume):
-        device = block.look_up(volume.dev)
-        before = _facts(volume, device)
-        if before.recovery_slots and not replace:
-            raise CryptpilotError(
-                "has a recovery key already",
-                f"if it is lost: cryptpilot recovery-key {volume.volume} --replace makes another, and this one void",
-            )
-        enrolled = Enrolled()
+        return enroll_held(volume, ask_passphrase, ask_previous, show, replace=replace)
 
-        def work(passphrase: Passphrase) -> None:
-            nonlocal enrolled
-            own = opening.find_slot(volume, device, passphrase)  # nothing is done unless there is one
-            with recovery.generate() as key:
-                enrolled = _enroll(volume, device, passphrase, own, key, before, show)
 
-        opening.with_either_value(volume, ask_passphrase, ask_previous, work)
-        return enrolled
+def enroll_held(
+    volume: Volume,
+    ask_passphrase: Ask,
+    ask_previous: Ask | None,
+    show: Callable[[Passphrase], None],
+    *,
+    replace: bool,
+) -> Enrolled:
+    """Do what `enroll` does for a caller that holds the volume's lock."""
+    device = block.look_up(volume.dev)
+    before = _facts(volume, device)
+    if before.recovery_slots and not replace:
+        raise CryptpilotError(
+            "has a recovery key already",
+            f"if it is lost: cryptpilot recovery-key {volume.volume} --replace makes another, and this one void",
+        )
+    enrolled = Enrolled()
+
+    def work(passphrase: Passphrase) -> None:
+        nonlocal enrolled
+        own = opening.find_slot(volume, device, passphrase)  # nothing is done unless there is one
+        with recovery.generate() as key:
+            enrolled = _enroll(volume, device, passphrase, own, key, before, show)
+
+    opening.with_either_value(volume, ask_passphrase, ask_previous, work)
+    return enrolled
 
 
 def _enroll(

@@ -11,10 +11,13 @@ from cryptpilot_boot.errors import DeviceError
 from cryptpilot_boot.system import block, luks_data, luks_header, partition
 from cryptpilot_boot.volume import growth, identity, pending, unmarked
 from cryptpilot_boot.volume.found import COMPLETE as COMPLETE
+from cryptpilot_boot.volume.found import CONVERTING as CONVERTING
 from cryptpilot_boot.volume.found import INITIALIZING as INITIALIZING
 from cryptpilot_boot.volume.found import MARKS as MARKS
 from cryptpilot_boot.volume.found import TEMPORARY as TEMPORARY
+from cryptpilot_boot.volume.found import again as again
 from cryptpilot_boot.volume.found import describe as describe
+from cryptpilot_boot.volume.found import unconverted as unconverted
 from cryptpilot_boot.volume.found import word
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ class State(enum.Enum):
     REQUIRES_INIT = "requires-init"
     REQUIRES_ADOPT = "requires-adopt"
     INITIALIZING = "initializing"
+    CONVERTING = "converting"
     READY_TO_OPEN = "ready-to-open"
     OPENED = "opened"
 
@@ -133,6 +137,9 @@ def _examine(volume: Volume) -> Status:
         return _with_facts(Status(volume, state, what, hint=hint, growth=grown), facts)
     if found.subsystem == INITIALIZING:
         return Status(volume, State.INITIALIZING, "init was interrupted; run it again")
+    if found.subsystem == CONVERTING:
+        refused = unconverted(volume.dev, volume.volume)
+        return Status(volume, State.CONVERTING, f"{refused.what}; {refused.hint}")
     if unmarked.is_unmarked(found):
         refused = unmarked.refusal(volume, found)
         return Status(volume, State.REQUIRES_ADOPT, refused.what, hint=refused.hint)

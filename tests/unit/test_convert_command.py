@@ -108,7 +108,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         (process, "lock_memory", nothing),
         (mounts, "keep_private", nothing),
         (lock, "held", lambda _: within("lock")),
-        (convert, "_workplace", lambda: within("workplace")),
+        (convert, "directory_to_mount_in", lambda: within("workplace")),
         (convert, "_planned", look),
         (build, "close_leftover", lambda _: made.events.append("sweep")),
         (build, "build", write),

@@ -188,7 +188,7 @@ def test_a_secret_in_a_pipe_is_read_once(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     key = os.urandom(256)
     threading.Thread(target=pipe.write_bytes, args=[base64.b64encode(key)], daemon=True).start()
-    with convert._asking(one, Config(tmp_path, Boot(), ()), convert.Options("root", pipe)) as ask:
+    with convert.asking(one, Config(tmp_path, Boot(), ()), convert.Options("root", pipe)) as ask:
         for _ in range(2):
             with ask() as passphrase:
                 assert (bytes(passphrase.reveal()), passphrase.strong) == (key, True)

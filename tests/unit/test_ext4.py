@@ -1,0 +1,95 @@
+"""ext4 is made smaller: by what is really there, and whenever that is cut short nothing is lost."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cryptpilot_boot.system import ext4, mkfs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BLOCKS = 6000
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A file system with files at its end, which are to be moved."""
+    source = tmp_path / "source"
+    source.mkdir()
+    chance = random.Random(1)  # noqa: S311
+    (source / "0").write_bytes(chance.randbytes(20 << 20))
+    for number in range(1, 30):
+        (source / str(number)).write_bytes(chance.randbytes(chance.randrange(200_000)))
+    path = tmp_path / "image"
+    with path.open("wb") as file:
+        file.truncate(136 << 20)  # there is a second group, with a copy of the superblock
+    subprocess.run(
+        ["mkfs.ext4", "-q", "-O", "^extents,^64bit", "-b", "4096", "-N", "512", "-d", source, path], check=True
+    )
+    subprocess.run(["debugfs", "-w", "-R", "rm 0", path], check=True, capture_output=True)
+    (source / "0").unlink()
+    assert mkfs.check("ext4", str(path)) == ""
+    return path
+
+
+def content(image: Path, directory: Path) -> dict[str, bytes]:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    subprocess.run(["debugfs", "-R", f"rdump / {directory}", image], check=True, capture_output=True)
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def test_it_is_made_smaller_and_keeps_its_files(image: Path, tmp_path: Path) -> None:
+    before = content(image, tmp_path / "out")
+    assert len(before) == 29
+    assert ext4.size(str(image)) == ext4.Size(34816, 4096)
+    assert 1000 < ext4.least(str(image)) < BLOCKS
+    ext4.shrink(str(image), BLOCKS)
+    assert ext4.size(str(image)).bytes == BLOCKS * 4096
+    assert mkfs.check("ext4", str(image)) == ""
+    assert content(image, tmp_path / "out") == before
+
+
+def test_what_was_cut_short_is_known_and_mended(image: Path, tmp_path: Path) -> None:
+    """It may be what e2fsck asks about, such as two files with one block: so resize2fs leaves it when it is killed."""
+    subprocess.run(["tune2fs", "-M", "cryptpilot-shrinking", image], check=True, capture_output=True)
+    shared = f"set_inode_field /2 block[0] {block_of(image, '/1')}"
+    subprocess.run(["debugfs", "-w", "-R", shared, image], check=True, capture_output=True)
+    before = content(image, tmp_path / "out")
+    assert mkfs.check("ext4", str(image))
+    assert ext4.is_of_a_power_cut(str(image))
+    ext4.mend(str(image))
+    assert mkfs.check("ext4", str(image)) == ""
+    assert content(image, tmp_path / "out") == before
+
+
+def test_a_superblock_of_which_half_was_written_is_mended(image: Path, tmp_path: Path) -> None:
+    """The checksum is in its other sector."""
+    before = content(image, tmp_path / "out")
+    with image.open("r+b") as file:
+        file.seek(1024 + 0x88)
+        file.write(b"/elsewhere")
+    assert mkfs.check("ext4", str(image))
+    assert ext4.is_of_a_power_cut(str(image))
+    ext4.mend(str(image))
+    assert mkfs.check("ext4", str(image)) == ""
+    assert content(image, tmp_path / "out") == before
+
+
+def test_a_file_system_that_is_damaged_is_none_of_a_power_cut(image: Path) -> None:
+    shared = f"set_inode_field /2 block[0] {block_of(image, '/1')}"
+    subprocess.run(["debugfs", "-w", "-R", shared, image], check=True, capture_output=True)
+    assert mkfs.check("ext4", str(image))
+    assert not ext4.is_of_a_power_cut(str(image))
+
+
+def block_of(image: Path, path: str) -> str:
+    """Return the number of the first block of a file."""
+    said = subprocess.run(["debugfs", "-R", f"blocks {path}", image], check=True, capture_output=True, text=True).stdout
+    return said.split()[0]
