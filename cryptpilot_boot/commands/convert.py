@@ -33,7 +33,9 @@ _HINTS = {
     errno.EACCES: "run this as root",
     errno.EPERM: "run this as root",
 }
-_FULL = 16 << 20  # bytes: with less, what failed failed for lack of room; programs write some MiB at once
+# Bytes: with less, what failed failed for lack of room. Programs write some MiB at once, and of what ext4 has left it
+# keeps 16 MiB for itself: linux/fs/ext4/super.c, ext4_calculate_resv_clusters.
+_FULL = 32 << 20
 Ask = Callable[[], Passphrase]
 
 
@@ -79,8 +81,7 @@ def convert(
     mounts.keep_private()
     before = _version(source)
     with asking(one, config, options) as ask, contextlib.ExitStack() as stack, _telling(target):
-        # the inner one sees a disk that is full before what filled it is removed
-        with lock.held(one.volume), contextlib.ExitStack() as work, _telling(target):
+        with lock.held(one.volume), contextlib.ExitStack() as work:
             build.close_leftover(one)
             work.callback(build.close_leftover, one)  # an interruption may have come before what would have closed it
             drafts.remove_leftovers(target, _PURPOSES)
@@ -96,7 +97,8 @@ def convert(
                 return True
             _require_room(planned.used * (1 if form == disk_image.RAW else 2), target)
             draft = stack.enter_context(drafts.opened(target, "image"))
-            build.build(planned, opened, config, draft, ask, place)
+            with _writing(target):
+                build.build(planned, opened, config, draft, ask, place)
         if _version(source) != before:
             raise CryptpilotError(
                 f"{source} was changed during the conversion: the copy may be inconsistent",
@@ -127,7 +129,7 @@ def _planned(
         _require_room(source.stat().st_blocks * 512, target)  # at least: it may be compressed
         unpacked = stack.enter_context(drafts.opened(target, "source"))
         raw = unpacked.reach
-        with log.timed("unpack-image", one.volume):
+        with log.timed("unpack-image", one.volume), _writing(target):
             drafts.resize(unpacked, image.size)
             disk_image.convert(source, image.format, raw, disk_image.RAW)
     opened = stack.enter_context(look.opened(raw, str(source), build.source_name(one)))
@@ -148,21 +150,31 @@ def asking(one: Volume, config: Config, options: Options) -> Iterator[Ask]:
 
 @contextlib.contextmanager
 def _telling(target: Path) -> Iterator[None]:
-    """Say what is wrong with where an image is written, whatever it was that failed for it."""
+    """Say what the kernel refused, and what to do about it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        what = printable(str(error.filename or target))
+        hint = _HINTS.get(error.errno or 0, "see the kernel's log: dmesg")
+        raise CryptpilotError(f"{what}: {error.strerror}", hint) from None
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Say that a disk ran full, whatever it was that failed for it, before what filled it is removed."""
     try:
         yield
     except (Interrupted, BrokenPipeError):
         raise
     except (CryptpilotError, OSError) as error:
-        if workplace.room(target.parent) < _FULL:
-            raise CryptpilotError(
-                f"{target.parent} ran full while the image was written", "make room, or write the image elsewhere"
-            ) from None
-        if isinstance(error, OSError):
-            what = printable(str(error.filename or target))
-            hint = _HINTS.get(error.errno or 0, "see the kernel's log: dmesg")
-            raise CryptpilotError(f"{what}: {error.strerror}", hint) from None
-        raise
+        if workplace.room(target.parent) >= _FULL:
+            raise
+        what = error.what if isinstance(error, CryptpilotError) else error.strerror
+        raise CryptpilotError(
+            f"{target.parent} ran full while the image was written: {what}", "make room, or write the image elsewhere"
+        ) from None
 
 
 def _version(path: Path) -> tuple[int, ...]:
@@ -220,11 +232,11 @@ def _packed(draft: drafts.Draft, target: Path, one: Volume, stack: contextlib.Ex
     """Return the image in its own format, with all of it on the disk."""
     form = disk_image.format_of(target)
     if form != disk_image.RAW:
-        with log.timed("write-image", one.volume):
+        with log.timed("write-image", one.volume), _writing(target):
             done = stack.enter_context(drafts.opened(target, form))
             disk_image.convert(draft.reach, disk_image.RAW, done.reach, form)
+            os.fsync(done.descriptor)
             draft = done
-    os.fsync(draft.descriptor)
     return draft
 
 

@@ -224,3 +224,15 @@ def test_an_image_that_is_unpacked_needs_room_for_that(tmp_path: Path, monkeypat
     monkeypatch.setattr(drafts, "opened", lambda *_: pytest.fail("it was begun"))
     with pytest.raises(CryptpilotError, match=r"has 3 MiB left, and .* are needed"), contextlib.ExitStack() as stack:
         convert._planned(source, tmp_path / "out", KMS, tmp_path, stack, convert.Options("root"))
+
+
+def test_a_refusal_is_not_taken_for_a_disk_that_is_full(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was written by then."""
+
+    def refuse(*_: object) -> None:
+        raise CryptpilotError("cannot be converted: it has no kernel")
+
+    monkeypatch.setattr(convert, "_planned", refuse)
+    monkeypatch.setattr(workplace, "room", lambda _: 4096)
+    with pytest.raises(CryptpilotError, match=r"^cannot be converted: it has no kernel$"):
+        bench.run()

@@ -198,13 +198,20 @@ def test_what_fills_a_disk_is_said_to_have_done_that(tmp_path: Path, monkeypatch
     target = tmp_path / "out.img"
     for error in (ProgramError("e2image: Input/output error"), OSError(errno.EIO, "Input/output error")):
         monkeypatch.setattr(workplace, "room", lambda _: 4096)
-        with pytest.raises(CryptpilotError, match=f"{tmp_path} ran full"), convert._telling(target):
+        # what failed stands there too
+        full = f"{tmp_path} ran full while the image was written: .*Input/output error"
+        with pytest.raises(CryptpilotError, match=full), convert._telling(target), convert._writing(target):
             raise error
         monkeypatch.setattr(workplace, "room", lambda _: 1 << 30)
-        with pytest.raises(CryptpilotError, match="Input/output error"), convert._telling(target):
+        with (
+            pytest.raises(CryptpilotError, match=r"^(?!.*ran full).*Input/output error"),
+            convert._telling(target),
+            convert._writing(target),
+        ):
             raise error
+    monkeypatch.setattr(workplace, "room", lambda _: 4096)
     for other in (Interrupted(), BrokenPipeError(errno.EPIPE, "Broken pipe")):
-        with pytest.raises(type(other)), convert._telling(target):
+        with pytest.raises(type(other)), convert._telling(target), convert._writing(target):
             raise other
 
 
