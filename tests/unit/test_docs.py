@@ -1,0 +1,123 @@
+"""The documentation is held to the product: links lead somewhere, and errors that it quotes are given."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+from tests.printed import Printed, commands, is_printed
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+QUOTED = re.compile(r"^\| `(.+?)` \|", re.MULTILINE)
+GAP = "\0"
+
+
+class Page:
+    """A page of the documentation."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.text = path.read_text(encoding="utf-8")
+
+    @cached_property
+    def links(self) -> list[str]:
+        """Return what the page links to within the documentation."""
+        found = LINK.findall(re.sub(r"`[^`\n]*`", "", FENCED.sub("", self.text)))
+        return [one for one in found if not re.match(r"[a-z]+:", one)]
+
+    @cached_property
+    def anchors(self) -> set[str]:
+        """Return what its headings are called in links, as the common renderers of Markdown have it."""
+        headings = re.findall(r"^#+ (.+)$", FENCED.sub("", self.text), re.MULTILINE)
+        return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    broken = []
+    for link in Page(path).links:
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists() or (anchor and anchor not in Page(target).anchors):
+            broken.append(link)
+    assert broken == []
+
+
+def sentences() -> list[str]:
+    """Return every text of the product's, with GAP for what is put into it when it is said."""
+    found = []
+    for path in sorted(CHECKOUT.glob("cryptpilot_boot/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [one.value if isinstance(one, ast.Constant) else GAP for one in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def is_said(quoted: str, said: list[str]) -> bool:
+    """Tell whether the product has a sentence that a page quotes, with "..." for what is put into it."""
+    parts = [re.escape(part) for part in re.split(r" ?\.\.\. ?", quoted.replace("\\|", "|")) if part]
+    gap = r"[^\n]*"
+    return any(re.search(gap.join(parts), text) for text in said)
+
+
+SAID = sentences()
+TROUBLE = (CHECKOUT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+ERRORS = QUOTED.findall(TROUBLE.partition("\n## What `convert` says\n")[2].partition("\n## ")[0])
+
+
+def test_there_are_errors_to_look_for() -> None:
+    assert len(ERRORS) > 50
+    assert len(set(ERRORS)) == len(ERRORS)
+
+
+@pytest.mark.parametrize("quoted", ERRORS)
+def test_an_error_that_is_quoted_is_one_of_the_products(quoted: str) -> None:
+    assert is_said(quoted, SAID)
+
+
+def test_what_is_quoted_is_found_across_what_is_put_into_it_and_nothing_else_is() -> None:
+    said = [f"the file {GAP} is {GAP}, not vfat", "is swap space"]
+    assert is_said("the file ... is ..., not vfat", said)
+    assert is_said("... is swap space", said)
+    assert not is_said("the file ... was ..., not vfat", said)
+    assert not is_said("is ..., not ext4", said)
+
+
+def test_command_lines_are_read_with_their_continuations_and_what_they_print() -> None:
+    page = """
+<!-- tried: here -->
+```
+# cat > file << 'END'
+one
+END
+# two \\
+    more
+printed 1.5 s
+$ three
+```
+```
+# not marked
+```
+<!-- tried: there -->
+```
+# four
+```
+"""
+    assert commands(page, "here") == [
+        Printed("cat > file << 'END'\none\nEND"),
+        Printed("two \\\n    more", ("printed 1.5 s",)),
+        Printed("three"),
+    ]
+    assert commands(page, "there") == [Printed("four")]
+    assert is_printed("printed 1.5 s", "before\nprinted 22 s\n")
+    assert not is_printed("printed 1.5 s", "printed some")
