@@ -218,7 +218,8 @@ def test_what_is_installed_is_what_the_guide_for_packagers_lists(bundle: Path, t
     listed = [line.strip() for line in guide.splitlines() if line.startswith("    root/")]
     listed.remove("root/usr/share/doc/cryptpilot/cryptpilot.cdx.json")  # which this bundle lacks
     assert listed == [str(path.relative_to(tmp_path)) for path in written if path.suffix != ".md"]
-    documents = {path.name for path in (ROOT / "docs").glob("*.md")}
-    assert {path.name for path in written if path.suffix == ".md"} == documents
+    documents = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    installed = tmp_path / "root/usr/share/doc/cryptpilot"
+    assert {str(path.relative_to(installed)) for path in written if path.suffix == ".md"} == documents
     for row in layout._COPIED:
         assert f"`{row.source}`" in guide

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 from functools import cached_property
 from pathlib import Path
 
 import pytest
 
-from tests.printed import Printed, commands, is_printed
+from tests.printed import BLOCK, Printed, commands, is_printed
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])
@@ -37,6 +38,11 @@ class Page:
         """Return what its headings are called in links, as the common renderers of Markdown have it."""
         headings = re.findall(r"^#+ (.+)$", FENCED.sub("", self.text), re.MULTILINE)
         return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    @cached_property
+    def cells(self) -> list[list[str]]:
+        """Return what the first cells of its tables quote."""
+        return [re.findall(r"`([^`]+)`", cell) for cell in re.findall(r"^\| (.*?) \|", self.text, re.MULTILINE)]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(CHECKOUT)))
@@ -121,3 +127,34 @@ $ three
     assert commands(page, "there") == [Printed("four")]
     assert is_printed("printed 1.5 s", "before\nprinted 22 s\n")
     assert not is_printed("printed 1.5 s", "printed some")
+
+
+TRANSLATED = sorted([*CHECKOUT.glob("*.zh.md"), *CHECKOUT.glob("docs/zh/*.md")])
+SOURCE = re.compile(r"<!-- translated from (\S+), sha256 ([0-9a-f]{64}) -->\n")
+
+
+def source(path: Path) -> tuple[Path, str]:
+    """Return the English page that a translation is of, and the digest that it had then."""
+    found = SOURCE.match(path.read_text(encoding="utf-8"))
+    assert found, f"{path}: its first line does not say what it is translated from"
+    return CHECKOUT / found[1], found[2]
+
+
+def test_there_are_translations() -> None:
+    assert CHECKOUT / "docs/zh/tutorial-root.md" in TRANSLATED
+
+
+@pytest.mark.parametrize("path", TRANSLATED, ids=lambda path: path.name)
+def test_a_translation_is_of_the_page_as_it_is(path: Path) -> None:
+    english, digest = source(path)
+    now = hashlib.sha256(english.read_bytes()).hexdigest()
+    assert digest == now, f"{english} has changed: translate the change into {path}, then put {now} into its first line"
+
+
+@pytest.mark.parametrize("path", TRANSLATED, ids=lambda path: path.name)
+def test_a_translation_has_the_same_commands_errors_and_sections(path: Path) -> None:
+    page, english = Page(path), Page(source(path)[0])
+    assert FENCED.findall(page.text) == FENCED.findall(english.text)
+    assert page.cells == english.cells
+    assert page.text.count("\n## ") == english.text.count("\n## ")
+    assert BLOCK.findall(page.text) == BLOCK.findall(english.text)
