@@ -52,7 +52,7 @@ def test_the_tutorial_at_home_is_what_happens(tmp_path: Path) -> None:
     (tmp_path / "console.log").write_text(console)
     found = machines.read_report(report)
     assert found["root_source"].strip() == "/dev/mapper/root"
-    assert "cryptpilot" in console, console
+    assert "root: /dev/mapper/root opened in" in console, console
 
 
 def _line(one: Printed) -> str:
