@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import boots, image, integrity, several, start, storm, unlock
+from tests.bench import boots, convert, image, integrity, several, start, storm, unlock
 from tests.bench.workshop import Workshop
 from tests.lab.run import mean_default_signals
 
@@ -21,6 +21,7 @@ QUESTIONS = {
     "unlock": unlock.measure,
     "several": several.measure,
     "integrity": integrity.measure,
+    "convert": convert.measure,
     "storm": storm.measure,
 }
 
