@@ -71,4 +71,4 @@ def _boot(one: Printed, images: Path, report: Path) -> str:
         "-device",
         "virtio-blk-pci,drive=report,serial=report",
     ]
-    return run([*words, *more, "-nic", "none", "-no-reboot"], timeout=600)
+    return run([*words, *more, "-nic", "none", "-no-reboot"], timeout=400)
