@@ -14,7 +14,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from cryptpilot_boot.errors import DeviceError
+from cryptpilot_boot.errors import DeviceError, ProgramError
 from cryptpilot_boot.system import block, programs
 from cryptpilot_boot.system.run import run
 
@@ -108,11 +108,14 @@ def read(device: str) -> tuple[Run, ...]:
         ],
         env=_ENVIRONMENT,
     )
-    return parse(text)
+    try:
+        return parse(text)
+    except (KeyError, TypeError, ValueError):
+        raise ProgramError("lvm: what it reports cannot be read", "releases 2.02.158 and later are known") from None
 
 
 def parse(text: str) -> tuple[Run, ...]:
-    """Read what `lvm pvs --segments --reportformat=json` says."""
+    """Read what `lvm pvs --segments --reportformat=json` says. Raises KeyError, TypeError and ValueError."""
     rows: list[dict[str, Any]] = [row for report in json.loads(text)["report"] for row in report["pvseg"]]
     return tuple(_run(row) for row in rows)
 

@@ -399,7 +399,7 @@ def test_a_cryptsetup_that_is_too_old_is_refused_before_the_disk_is_changed() ->
 
 
 def test_nothing_goes_on_where_the_step_that_was_cut_short_was_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cryptsetup says that there is no reencryption then, and fails."""
+    """cryptsetup says that there is no reencryption then, and fails; so too where only its end is not noted."""
     left = [False]
     done: list[str] = []
     monkeypatch.setattr(encryption, "mend", lambda *_: done.append("mend"))
@@ -409,13 +409,18 @@ def test_nothing_goes_on_where_the_step_that_was_cut_short_was_the_last(monkeypa
         "copy_from",
         lambda *_, **__: (luks_header.Header(1), dataclasses.replace(luks_facts(), reencrypting=left[0])),
     )
-    monkeypatch.setattr(luks_conversion, "is_all_encrypted", lambda _: False)
+    all_encrypted = [False]
+    monkeypatch.setattr(encryption, "end", lambda *_: done.append("end"))
+    monkeypatch.setattr(luks_conversion, "is_all_encrypted", lambda _: all_encrypted[0])
     passphrase = Passphrase(b"x", strong=True)
     encrypt._encrypt(device("/dev/sdb1"), passphrase)
     assert done == ["mend"]
     left[0] = True
     encrypt._encrypt(device("/dev/sdb1"), passphrase)
     assert done == ["mend", "mend", "go on"]
+    all_encrypted[0] = True
+    encrypt._encrypt(device("/dev/sdb1"), passphrase)
+    assert done == ["mend", "mend", "go on", "mend", "end"]
 
 
 def test_a_failure_says_that_nothing_is_lost_and_how_it_goes_on() -> None:

@@ -12,7 +12,7 @@ import pytest
 from cryptpilot_boot.config import Exec, Volume, names
 from cryptpilot_boot.convert import bootloader, build, facts, layout, logical, mending, plan
 from cryptpilot_boot.convert.facts import Content, Found, Loader
-from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.system import block, lvm, partition_table, programs
 from cryptpilot_boot.system.lvm import Logical, Segment
 from cryptpilot_boot.system.partition_table import SECTOR
@@ -141,6 +141,16 @@ def test_lvm_is_run_for_that_device_alone(monkeypatch: pytest.MonkeyPatch) -> No
     configuration = next(one for one in argv if one.startswith("--config="))
     assert 'global_filter=["a|^/dev/loop0p1$|","r|.*|"]' in configuration
     assert env["LVM_SYSTEM_DIR"] == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"report": [{}]}', '{"report": [{"pvseg": [{"vg_name": "x"}]}]}', IN_PARTS.replace('"15"', '"a"')],
+)
+def test_a_report_of_another_kind_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(lvm, "run", lambda *_, **__: (0, text))
+    with pytest.raises(ProgramError, match="what it reports cannot be read"):
+        lvm.read("/dev/loop0p1")
 
 
 @pytest.mark.parametrize("lacking", ["lvm", "dmsetup"])
