@@ -68,22 +68,25 @@ SHARE = "/srv"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def root_tree(suite: str = "bookworm", extra: Sequence[str] = (), *, without: Sequence[str] = ()) -> Path:
+def root_tree(
+    suite: str = "bookworm", extra: Sequence[str] = (), options: Sequence[str] = (), *, without: Sequence[str] = ()
+) -> Path:
     """Return the root tree of a Debian release, shared and cached: not to be changed, see `clone`.
 
     `suite` is bullseye, bookworm, trixie or forky: dracut 051, 059, 106, or 112 and newer. That last one is as it was
     on the day it was made: delete it from the cache to have it as it is today. A tree has a kernel and dracut but no
-    initrd, no DNS server and no password for root. `extra` are packages beside `PACKAGES`, `without`
-    those of them that are left out. Making it takes half a minute. Host program: ``mmdebstrap``.
+    initrd, no DNS server and no password for root. `extra` are packages beside `PACKAGES`, `without` those of them that
+    are left out, `options` more of mmdebstrap's. Making it takes half a minute. Host program: ``mmdebstrap``.
     """
-    command = _mmdebstrap(suite, [*(one for one in PACKAGES if one not in without), *extra])
+    command = _mmdebstrap(suite, [*(one for one in PACKAGES if one not in without), *extra], options)
+    # the cache keeps a few of each name: a run that needs several sets of packages must not make one push out another
+    name = "-".join(["tree", suite, *extra, *(f"no-{one}" for one in without)])[:100]
 
     def make(path: Path) -> None:
         # Or else the kernel's post-installation script would have dracut make an initrd.
         run([*command, path], env={**os.environ, "INITRD": "No"}, timeout=600)
 
-    kind = "-without" if without else "-extra" if extra else ""
-    return cached(f"tree-{suite}{kind}", command, make)
+    return cached(name, command, make)
 
 
 def clone(tree: Path, destination: Path) -> Path:
@@ -148,7 +151,7 @@ def make_initrd(tree: Path, destination: Path, *options: str, env: Mapping[str, 
     return output
 
 
-def _mmdebstrap(suite: str, packages: Sequence[str]) -> list[str]:
+def _mmdebstrap(suite: str, packages: Sequence[str], options: Sequence[str]) -> list[str]:
     return [
         "mmdebstrap",
         "--mode=root",
@@ -164,5 +167,6 @@ def _mmdebstrap(suite: str, packages: Sequence[str]) -> list[str]:
         '--customize-hook=rm "$1/etc/resolv.conf"',
         '--customize-hook=echo lab > "$1/etc/hostname"',
         *SUITE_OPTIONS.get(suite, ()),
+        *options,
         suite,
     ]
