@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Callable
 import pytest
 
 from tests import machines
+from tests.boot import stock
+from tests.boot.conversion import Workshop
 from tests.boot.matrix import Bench, Release
 from tests.lab import qemu, selinux
 from tests.lab.disk import Disk, blank_disk
@@ -165,6 +167,19 @@ def release(
     site.behave("ok")
     name = request.module.RELEASE
     return Release(site, tmp_path_factory.mktemp(name), name)
+
+
+@pytest.fixture(scope="session")
+def converter(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+    """A machine that converts images."""
+    return machines.install(clone(stock.root(), tmp_path_factory.mktemp("converter") / "tree"))
+
+
+@pytest.fixture
+def workshop(site: machines.Site, converter: Path, tmp_path: Path) -> Workshop:
+    share = tmp_path / "images"
+    share.mkdir()
+    return Workshop(site, converter, share)
 
 
 @pytest.fixture

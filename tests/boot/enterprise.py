@@ -98,7 +98,6 @@ END
 
 
 SHOW = """
-mount -o ro,noload ${out}p2 /run/out/boot
 cat /run/out/boot/loader/entries/*.conf /run/out/etc/default/grub
 cat /run/out/etc/kernel/cmdline || true
 chroot /run/out grub2-editenv /boot/grub2/grubenv list
@@ -108,7 +107,7 @@ for image in initramfs-0-rescue-*.img; do
 done
 cd /
 """
-"""Shell lines that show what GRUB reads in a system that was converted, with its root at /run/out, of the disk $out."""
+"""Shell lines that show what GRUB reads in a system that was converted, with its root and /boot at /run/out."""
 
 
 def require_mended(said: str, *, variable: bool) -> None:

@@ -1,7 +1,8 @@
 """Ordinary images of Debian with GRUB, partitioned as the distribution's own cloud images are, for BIOS and for UEFI.
 
 Made in user-mode Linux, where there are loop devices with partitions, by the programs an installer uses: sfdisk,
-mkfs, grub-install, grub-mkconfig. They boot by their boot loader, and know nothing of cryptpilot.
+mkfs, grub-install, grub-mkconfig. They boot by their boot loader, and know nothing of cryptpilot. Their kernel is the
+last point release's, and apt has a newer one for them: see `upgrade_disk`.
 """
 
 from __future__ import annotations
@@ -16,26 +17,56 @@ from tests.boot import enterprise
 from tests.lab import selinux
 from tests.lab.cache import cached, fingerprint
 from tests.lab.disk import Disk, blank_disk
-from tests.lab.image import MODULES
-from tests.lab.run import run
+from tests.lab.image import MODULES, make_ext4
+from tests.lab.run import LabError, run
 from tests.lab.tree import TESTING, clone, in_chroot, kernel_release, root_tree
 from tests.lab.uml import run_uml
 
-PACKAGES = ("fdisk", "qemu-utils", "grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "dosfstools", "lvm2")
-"""What the trees have beside the usual packages: images GRUB, the machine that converts them sfdisk, qemu-img, LVM."""
+PACKAGES = (
+    *("grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "systemd-boot-efi"),
+    # the machine that converts it
+    *("fdisk", "qemu-utils", "binutils", "lvm2"),
+)
+"""What a tree has beside the usual packages: what an image boots by, and what converts it."""
+LOADED = (
+    *("arch/x86/crypto/aesni-intel", "arch/x86/crypto/crc32", "arch/x86/crypto/sha"),
+    *("crypto/af_alg", "crypto/algif_hash", "crypto/algif_skcipher"),
+    *("crypto/async_tx", "crypto/authenc.", "crypto/cryptd", "crypto/crypto_simd", "crypto/ecb", "crypto/essiv"),
+    *("crypto/gf128mul", "crypto/sha512", "crypto/xor", "crypto/xts"),
+    *("drivers/block/loop", "drivers/block/virtio_blk", "drivers/char/hw_random/virtio"),
+    *("drivers/md/dm-bufio", "drivers/md/dm-crypt", "drivers/md/dm-integrity", "drivers/md/dm-mod"),
+    *("drivers/net/net_failover", "drivers/net/virtio_net", "drivers/virtio/virtio", "net/core/failover"),
+    *("fs/fat/", "fs/nls/nls_ascii", "fs/nls/nls_cp437", "fs/nls/nls_iso8859-1.", "fs/nls/nls_utf8", "fs/xfs/"),
+    *("lib/libcrc32c",),
+)
+"""How the paths of the kernel's modules begin that its machines load: dracut starts a program for each it takes."""
 FIRMWARE_MODULES = ("drivers/virtio", "drivers/pci")
-"""Kernel modules that an initrd of the image's own needs beside those of a booted system."""
+"""Modules of Debian testing's kernel that an initrd needs beside those of a booted system."""
+UPGRADE = "upgrade"
+"""Where a tree has the packages that apt would upgrade its kernel by, and the name of the disk that brings them."""
+OPTIONS = (
+    # which dpkg keeps to for a kernel that comes later, too
+    "--dpkgopt=path-exclude=/lib/modules/*/kernel/*",
+    *(f"--dpkgopt=path-include=/lib/modules/*/kernel/{start}*" for start in LOADED),
+    # the kernel of the last point release, as if what came later by security updates were yet to come
+    """--setup-hook=printf 'Package: linux-image-cloud-amd64\nPin: release n=bookworm-security\nPin-Priority: -1\n'\
+ > "$1/etc/apt/preferences.d/older\"""",
+    f"""--customize-hook=rm "$1/etc/apt/preferences.d/older"; mkdir -p "$1/{UPGRADE}/partial"
+APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get install --yes --download-only \
+-o Dir::Cache::archives="$1/{UPGRADE}" linux-image-cloud-amd64""",
+)
+"""What mmdebstrap is told beside the usual, for Debian 12."""
 UNNEEDED = (
+    UPGRADE,
+    "usr/bin/x86_64-linux-gnu-*",
     "usr/lib/udev/hwdb*",
     "usr/lib/x86_64-linux-gnu/gconv",
     "usr/share/bash-completion",
     "usr/share/zoneinfo",
     "usr/bin/qemu-*",
     "var/cache/*",
-    "var/lib/dpkg/info",
 )
-PACKAGE_NOTES = ("var/lib/dpkg/info",)
-"""Of these, what a system needs in which packages are installed."""
+"""What an image does well without. Its package database is whole, for apt."""
 LACKING = ("dracut", "dracut-network", "cryptsetup-bin")
 """What a system with initramfs-tools does not have of the usual packages."""
 TAR = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
@@ -59,11 +90,11 @@ DISK = "0badcafe"
 class Stock:
     """A layout. kind: of the root's file system; boot: of /boot's, "" where that is inside the root.
 
-    unified: whether there is what a unified kernel image takes, and room for it. mbr: whether that is its partition
-    table, as where there is no UEFI; efi: whether there is an EFI system partition all the same. lvm: whether the root
-    is in a logical volume. entries: "" for GRUB as Debian has it, "variable" or "static" for boot loader entries as
-    Enterprise Linux 8 and 9 have them. selinux: whether it enforces Debian's policy. initramfs: whether its initrd is
-    of initramfs-tools, as in Debian's own cloud images, and neither dracut nor cryptsetup is there.
+    unified: whether there is room for a unified kernel image. mbr: whether that is its partition table, as where there
+    is no UEFI; efi: whether there is an EFI system partition all the same. lvm: whether its root is a logical volume.
+    entries: "" for GRUB as Debian has it, "variable" or "static" for boot loader entries as Enterprise Linux 8 and 9
+    have them. selinux: whether it enforces Debian's policy. initramfs: whether its initrd is of initramfs-tools, as in
+    Debian's own cloud images, and neither dracut nor cryptsetup is there.
     """
 
     kind: str = "ext4"
@@ -105,15 +136,11 @@ class Stock:
         return 124 if self.unified else 16
 
     @property
-    def packages(self) -> tuple[str, ...]:
-        """Return what its tree has beside the usual packages."""
-        more = [*(["systemd-boot-efi"] if self.unified else []), *(selinux.PACKAGES if self.selinux else ())]
-        return (*PACKAGES, *more, *(["initramfs-tools"] if self.initramfs else []))
-
-    @property
     def tree(self) -> Path:
         """Return the tree that it is made of, shared and cached: not to be changed."""
-        return root_tree(self.suite, self.packages, without=LACKING if self.initramfs else ())
+        more = [*(selinux.PACKAGES if self.selinux else ()), *(["initramfs-tools"] if self.initramfs else [])]
+        options = () if self.suite == TESTING else OPTIONS
+        return root_tree(self.suite, (*PACKAGES, *more), options, without=LACKING if self.initramfs else ())
 
     @property
     def table(self) -> str:
@@ -127,19 +154,43 @@ class Stock:
         return "\n".join(rows)
 
 
-def system(stock: Stock, destination: Path) -> Path:
-    """Make the tree that stock images hold: Debian with a kernel, dracut, cryptsetup and GRUB, and an initrd."""
-    tree = clone(stock.tree, destination)
+def root() -> Path:
+    """Return the tree of which most images are made, and the machine that converts them: shared, not to be changed."""
+    return Stock().tree
+
+
+def upgrade_release() -> str:
+    """Return the release of the kernel that apt upgrades an image's by."""
+    packages = sorted((root() / UPGRADE).glob("linux-image-[0-9]*.deb"))
+    if len(packages) != 1:
+        raise LabError(f"Debian has {len(packages)} kernels that are newer than the last point release's, not one")
+    return packages[0].name.split("_")[0].removeprefix("linux-image-")
+
+
+def upgrade_disk(path: Path) -> Disk:
+    """Make a disk with the packages of that upgrade."""
+    return Disk(make_ext4(path, root() / UPGRADE, 64 << 20), UPGRADE, readonly=True)
+
+
+def prune_modules(tree: Path) -> None:
+    """Leave a kernel of Debian testing the modules that its machines load."""
     modules = tree / "usr/lib/modules" / kernel_release(tree)
     kept = modules / "kept"
     for path in [path for pattern in (*MODULES, *FIRMWARE_MODULES) for path in (modules / "kernel").glob(pattern)]:
         place = kept / path.relative_to(modules / "kernel")
         place.parent.mkdir(parents=True, exist_ok=True)
         path.rename(place)
-    unneeded = [pattern for pattern in UNNEEDED if not (stock.initramfs and pattern in PACKAGE_NOTES)]
-    run(["rm", "-r", modules / "kernel", *(path for pattern in unneeded for path in sorted(tree.glob(pattern)))])
+    run(["rm", "-r", modules / "kernel"])
     kept.rename(modules / "kernel")
     in_chroot(tree, ["depmod", kernel_release(tree)])
+
+
+def system(stock: Stock, destination: Path) -> Path:
+    """Make the tree that stock images hold: Debian with a kernel, dracut, cryptsetup and GRUB, and an initrd."""
+    tree = clone(stock.tree, destination)
+    run(["rm", "-r", *(path for pattern in UNNEEDED for path in sorted(tree.glob(pattern)))])
+    if stock.suite == TESTING:
+        prune_modules(tree)
     machines.equip(tree)
     omitted = OMITTED if stock.lvm else (*OMITTED, "lvm")
     (tree / "etc/dracut.conf.d").mkdir(exist_ok=True)
@@ -253,9 +304,9 @@ losetup -d $loop
 
 def image(stock: Stock) -> Path:
     """Return an image, shared and cached: not to be changed."""
-    tree = root_tree("bookworm", PACKAGES)
+    tree = root()
     recipe = [Path(__file__).read_text(), fingerprint(Path(machines.__file__).with_name("guest")), tree.name]
-    recipe += [*stock.packages, *(["lvm"] if stock.lvm else []), stock.suite, str(stock.selinux), str(stock.initramfs)]
+    recipe += [stock.tree.name, str(stock.lvm)]
     if stock.entries:
         recipe += [Path(enterprise.__file__).read_text(), stock.entries, str(bool(stock.boot))]
 

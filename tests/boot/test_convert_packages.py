@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.boot.conversion import CONVERT, FROM_SECRET, LEFT_BEHIND, Row, Workshop, boot
 from tests.boot.stock import LACKING, Stock
-from tests.boot.test_convert import CONVERT, LEFT_BEHIND, Row, Workshop, converter, require_booted, workshop
 from tests.lab.cache import cached
 from tests.lab.disk import sha256
 from tests.lab.run import run
-from tests.lab.tree import SHARE
 from tests.packages.made import deb_of
 
 if TYPE_CHECKING:
@@ -19,11 +18,9 @@ if TYPE_CHECKING:
 
     from tests.lab.net import Namespace
 
-__all__ = ["converter", "workshop"]
 STOCK = Stock("ext4", "", initramfs=True)
 SHOW = """
 out=$(losetup --find --show --partscan --read-only out.img)
-base64 -d secret > /run/key
 cryptsetup open --readonly --key-file=/run/key ${out}p1 opened
 mount -t ext4 -o ro,noload /dev/mapper/opened /mnt
 chroot /mnt dpkg --audit
@@ -66,18 +63,18 @@ def test_an_image_with_initramfs_tools_gets_dracut_and_the_package_of_cryptpilot
     given = " ".join(f"--package debs/{path.name}" for path in debs)
     result = workshop.run(
         f"""
-cd {SHARE}
 ! {CONVERT} 2> /run/refused; grep "has no /usr/bin/dracut" /run/refused
 {CONVERT} {given}
 rm -r debs
 {LEFT_BEHIND}
-{SHOW}"""
+echo "== packages"
+{FROM_SECRET}{SHOW}"""
     ).check()
     assert sha256(workshop.share / "in.img") == before
     said, rest = result.stdout.split("== left behind\n")
     assert f"root: packages: {debs[0].name}" in said
-    left, there = rest.split("secret\n", 1)
-    assert left.split() == ["in.img", "out.img"]
+    left, there = rest.split("== packages\n")
+    assert left.split() == ["==", "files", "in.img", "out.img", "secret"]
     assert {"cryptpilot installed", "dracut installed"} <= set(there.splitlines())
     assert "initramfs-tools installed" not in there
-    require_booted(Row(STOCK), workshop, network, tmp_path)
+    boot(Row(STOCK), workshop, network, tmp_path / "booted")

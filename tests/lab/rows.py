@@ -1,4 +1,4 @@
-"""The table that `make matrix` prints: what was run, how it ended, of which commit."""
+"""The table of the matrix that `make matrix` prints: what was run, how it ended, of which commit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pytest
 
 MARK = "matrix"
+PAIRWISE = "pairwise"
+"""What those of them have that `make test` runs too, and prints the same table of."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def outcomes(reports: Iterable[pytest.TestReport]) -> list[Outcome]:
 def table(rows: Iterable[Outcome], commit: str) -> list[str]:
     """Return the lines of a Markdown table."""
     return [
-        f"`make matrix` on commit {commit}:",
+        f"Rows of the matrix, on commit {commit}:",
         "",
         "| test | result | seconds |",
         "|---|---|---:|",

@@ -1,10 +1,13 @@
-"""The table that `make matrix` prints."""
+"""The rows of `make matrix`, and the table that it prints."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 
 from buildlib.base import ROOT
+from tests.boot import test_convert, test_convert_uefi
 from tests.lab import rows
 
 
@@ -32,9 +35,19 @@ def test_a_row_is_a_test_with_the_mark_and_all_its_parts() -> None:
     ]
 
 
-def test_the_two_targets_leave_no_test_out_and_share_none() -> None:
+def test_the_two_targets_leave_no_test_out_and_share_the_pairwise_choice() -> None:
     lines = (ROOT / "Makefile").read_text().splitlines()
     assert [line.partition("-m ")[2] for line in lines if line.startswith("\t@$(PYTEST)")] == [
-        f'"not {rows.MARK}" $(PYTEST_ARGS)',
+        f'"not {rows.MARK} or {rows.PAIRWISE}" $(PYTEST_ARGS)',
         f"{rows.MARK} $(PYTEST_ARGS)",
     ]
+
+
+def test_images_of_every_kind_are_converted_and_two_that_differ_in_all_by_make_test() -> None:
+    every = (*test_convert.ROWS, *test_convert_uefi.ROWS)
+    kinds = {row: (row.uefi, row.stock.kind, bool(row.stock.boot)) for row in every}
+    assert set(kinds.values()) == set(itertools.product((False, True), ("ext4", "xfs"), (False, True)))
+    assert any(row.integrity for row in every)
+    assert any(row.stock.unified for row in every)
+    first, second = (kinds[row] for row in every if row.pairwise)
+    assert all(one != other for one, other in zip(first, second))
