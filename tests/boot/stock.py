@@ -71,8 +71,12 @@ LACKING = ("dracut", "dracut-network", "cryptsetup-bin")
 """What a system with initramfs-tools does not have of the usual packages."""
 TAR = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
 """With what tar keeps all there is of a file."""
-OMITTED = ("crypt", "nvdimm", "qemu", "qemu-net", "lunmask", "resume", "terminfo", "virtiofs", "ifcfg", "memstrack")
-"""Modules that the image's dracut leaves out: in user-mode Linux, starting programs is what takes its time."""
+OMITTED = ("crypt", "nvdimm", "lunmask", "resume", "terminfo", "virtiofs", "ifcfg", "memstrack")
+"""Modules that the image's dracut leaves out: in user-mode Linux, starting programs is what takes its time.
+
+None that another depends on in a virtual machine, as network does on qemu-net: dracut leaves that out then, and what
+depends on it, in the machine that apt upgrades but not where it is converted.
+"""
 UML_MODULES = ("vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1")
 """What user-mode Linux mounts such images with."""
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
