@@ -56,11 +56,11 @@ def demo(work: Path) -> int:
     if result.ending is not qemu.Ending.POWERED_OFF:
         print(f"\nThe machine did not come up: {result.ending.value}. See {OUTPUT}/console.log")
         return 1
-    return tell(machines.read_report(report_disk), site)
+    return tell(machines.read_report(report_disk), site, OUTPUT)
 
 
-def tell(report: dict[str, str], site: machines.Site) -> int:
-    """Print what happened and leave it in report.json."""
+def tell(report: dict[str, str], site: machines.Site, output: Path) -> int:
+    """Print what happened and leave it in a directory, in report.json."""
     root_source = report["root_source"].strip()
     requests = site.requests()
     summary = {
@@ -69,13 +69,13 @@ def tell(report: dict[str, str], site: machines.Site) -> int:
         "kms_requests": requests,
         "boot": json.loads(report["boot-report.json"]),
     }
-    (OUTPUT / "report.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (OUTPUT / "boot.svg").write_text(report["boot-report.svg"])
+    (output / "report.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (output / "boot.svg").write_text(report["boot-report.svg"])
 
     print("\nWhat `cryptpilot boot report` says in the machine:\n")
     print(report["boot-report"])
     print(f"/ is {root_source}; the KMS served {len(requests)} request for a secret.")
-    print(f"Left behind in {OUTPUT}: console.log, report.json and boot.svg, a picture of this boot")
+    print(f"Left behind in {output}: console.log, report.json and boot.svg, a picture of this boot")
     return 0 if root_source == f"/dev/mapper/{machines.ROOT}" else 1
 
 
