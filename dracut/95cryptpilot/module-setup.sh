@@ -22,13 +22,22 @@ check() {
     _may_have_systemd || find_binary switch_root > /dev/null || _fail "an image without systemd takes switch_root: \
 install util-linux, or util-linux-extra where that is a package of its own (Debian 14)"
     # dracut leaves a module out whose dependency it does not have, with a word few would notice.
-    if _plan 2> /dev/null | grep -q '^network '; then
+    if _plans network; then
         _has_module network || _fail "a volume has its key in KMS, and dracut has no network module: \
 install dracut-network"
         _may_have_systemd || [[ $(_network_without_systemd) ]] || _fail "a volume has its key in KMS, and dracut's \
 network without systemd takes $(_needed_without_systemd)"
     fi
+    # What one of the modules that this one depends on depends on may be omitted. Of a module that is forced in, dracut
+    # makes no image without it.
+    [[ " $force_add_dracutmodules " == *" cryptpilot "* ]] || ! _plans volume || force_add_dracutmodules+=" cryptpilot "
     return 0
+}
+
+# Whether the plan has a line of that kind. All of it is read: a program whose output is not taken fails, and dracut has
+# bash take that for the failure of the whole pipe.
+_plans() {
+    _plan 2> /dev/null | grep "^$1 " > /dev/null
 }
 
 # Whether this dracut has a module of that name.

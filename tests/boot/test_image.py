@@ -11,10 +11,14 @@ import pytest
 from tests import machines
 from tests.boot import luks
 from tests.lab.run import LabError
-from tests.lab.tree import SHARE, clone, in_chroot
+from tests.lab.tree import SHARE, TESTING, clone, in_chroot, root_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+HANDLERS = "systemd-networkd network-manager network-legacy connman"
+"""What dracut's network depends on: one of these."""
 
 
 def listing(tree: Path, image: machines.Image) -> dict[str, str]:
@@ -81,6 +85,20 @@ def test_an_image_that_could_not_reach_kms_is_not_made(tree: Path, tmp_path: Pat
     (copy / "etc/dracut.conf.d/11-ifcfg.conf").unlink()
     with pytest.raises(LabError, match="dracut has no network module"):
         machines.make_image(copy, tmp_path / "initrd.img")
+    assert not (tmp_path / "initrd.img").exists()
+
+
+@pytest.mark.parametrize("suite", ["bullseye", "bookworm", TESTING])
+def test_an_image_whose_dracut_omits_what_the_network_depends_on_is_not_made(
+    suite: str, site: machines.Site, tmp_path: Path
+) -> None:
+    """By itself, dracut would leave the agent out, in the image that apt makes for a new kernel, say."""
+    copy = machines.install(clone(root_tree(suite), tmp_path / "tree"))
+    machines.configure(copy, {"root": machines.volume_file(site)})
+    for path in (copy / "etc/dracut.conf.d").glob("*ifcfg*"):
+        path.unlink()
+    with pytest.raises(LabError, match=r"cryptpilot.* cannot be (found or )?installed"):
+        machines.make_image(copy, tmp_path / "initrd.img", "--omit", f"ifcfg {HANDLERS}")
     assert not (tmp_path / "initrd.img").exists()
 
 
