@@ -6,6 +6,7 @@ command is the installed one, and the machine boots by firmware and GRUB from th
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,6 +22,8 @@ from tests.lab.tree import clone
 
 OUTPUT = Path("build/demo-root")
 IN, OUT = "debian-12.img", "encrypted.img"
+TOLD = re.compile(r"Booting `|Loading |cryptpilot|login:|reboot: ")
+"""What is shown of the console; all of it is in a file."""
 COMMAND = f"cryptpilot convert {IN} {OUT} --volume {machines.ROOT}"
 
 
@@ -31,6 +34,12 @@ def main() -> int:
     OUTPUT.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="cryptpilot-demo-root-") as work:
         return demo(Path(work))
+
+
+def show(line: qemu.Line) -> None:
+    """Show a line of the console that has to do with it."""
+    if TOLD.search(line.text):
+        print(f"    {line.seconds:6.2f}  {line.text}", flush=True)
 
 
 def demo(work: Path) -> int:
@@ -61,7 +70,7 @@ def demo(work: Path) -> int:
             qemu.Machine(None, None, "", disks, netns=network, smp=2),
             timeout=300,
             log=OUTPUT / "console.log",
-            on_line=lambda line: print(f"    {line.seconds:6.2f}  {line.text}", flush=True),
+            on_line=show,
         )
     if result.ending is not qemu.Ending.POWERED_OFF:
         print(f"\nThe machine did not come up: {result.ending.value}. See {OUTPUT}/console.log")
