@@ -77,7 +77,7 @@ lint:
 	@$(DEV)/ruff check .
 	@$(DEV)/ruff format --check .
 	@$(DEV)/mypy
-	@shellcheck $$(git grep -lE '^#!.*[/ ](ba)?sh$$')
+	@shellcheck $$(git grep -lE '^#!.*[/ ](ba)?sh$$' -- ':!*.py')
 
 format:
 	@$(DEV)/ruff check --fix .
