@@ -20,14 +20,15 @@ def test_one_that_is_killed_leaves_nothing_once_the_next_has_run(workshop: Works
     result = workshop.run(
         f"""
 for seconds in {" ".join(map(str, KILLED_AFTER))}; do
-    {CONVERT} > /dev/null 2>&1 & sleep $seconds; kill -KILL $! || echo "had ended"; wait $! || true
+    {CONVERT} > /run/said 2>&1 & sleep $seconds
+    kill -KILL $! || {{ echo "had ended"; cat /run/said; }}; wait $! || true
     {CONVERT} --dry-run > /dev/null
     [ -z "$(losetup --list --noheadings)" ] || {{ losetup --list; ls /dev/mapper; exit 1; }}
     [ "$(ls /dev/mapper)" = control ]
     [ "$(ls -A .)" = "$(printf 'in.img\nsecret')" ]
 done
 for seconds in {" ".join(map(str, INTERRUPTED_AFTER))}; do
-    {CONVERT} > /dev/null 2>&1 & sleep $seconds; kill -TERM $!; wait $! && exit 1 || [ $? = 130 ]
+    {CONVERT} > /run/said 2>&1 & sleep $seconds; kill -TERM $! || cat /run/said; wait $! && exit 1 || [ $? = 130 ]
     {LEFT_BEHIND}
 done
 """,
@@ -35,7 +36,7 @@ done
         timeout=1500,
     ).check()
     assert sha256(original) == before
-    assert "had ended" not in result.stdout
+    assert "had ended" not in result.stdout, result
     for left in result.stdout.split("== left behind\n")[1:]:
         assert left.split() == NOTHING, left
 
