@@ -26,6 +26,7 @@ from cryptpilot_boot.system import (
 )
 from cryptpilot_boot.system.foreign_root import Root, data
 from cryptpilot_boot.system.loop import attached
+from cryptpilot_boot.system.mapper import remove_empty
 from cryptpilot_boot.system.mounts import mounted
 from cryptpilot_boot.volume import identity, state
 from cryptpilot_boot.volume.initialize import make, telling
@@ -62,7 +63,9 @@ def close_leftover(one: Volume) -> None:
 
     Raises CryptpilotError where something of that name is not such a mapping: it lies on a draft.
     """
-    for name in (working_name(one), cryptsetup.below(working_name(one))):
+    working = (working_name(one), cryptsetup.below(working_name(one)))
+    remove_empty((*working, source_name(one)))
+    for name in working:
         found = block.mapping(name)
         if found and not is_of_conversion(found.uuid, block.backing_files(found)):
             raise CryptpilotError(

@@ -18,6 +18,7 @@ from cryptpilot_boot.system import block, cryptsetup, encryption, ext4, luks_hea
 from cryptpilot_boot.system.block import readable
 from cryptpilot_boot.system.disk_image import RAW, Facts
 from cryptpilot_boot.system.luks_conversion import TAKEN, reader
+from cryptpilot_boot.system.mapper import remove_empty
 from cryptpilot_boot.system.programs import is_there
 from cryptpilot_boot.volume import state
 
@@ -108,6 +109,7 @@ def opened(path: Path, volume: Volume) -> Disk:
 
 def close_leftover(volume: Volume, device: str) -> None:
     """Remove the mapping of a partition that a conversion which was killed left behind."""
+    remove_empty([build.working_name(volume)])
     found = block.mapping(build.working_name(volume))
     if found and block.encrypts(found, device):
         cryptsetup.close(found.name)

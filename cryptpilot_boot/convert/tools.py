@@ -14,6 +14,7 @@ NEEDED: Mapping[str, str] = {
     **dict.fromkeys(("blkid", "mount", "setpriv", "umount", "unshare"), "util-linux"),
     **dict.fromkeys(("chroot", "cp", "dd", "sync"), "coreutils"),
     "cryptsetup": "cryptsetup-bin",
+    "dmsetup": "dmsetup",
     "find": "findutils",
     "qemu-img": "qemu-utils",
     "sfdisk": "fdisk",

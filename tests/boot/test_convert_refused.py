@@ -64,6 +64,10 @@ start=2048" | sfdisk --quiet $draft; loop=$(losetup --find --show --partscan $dr
 format ${{loop}}p1; cryptsetup open --key-file=secret ${{loop}}p1 root-converting; losetup -d $loop
 {CONVERT} --dry-run
 [ ! -e $draft ]; [ ! -e /dev/mapper/root-converting ]; [ -z "$(losetup --list --noheadings)" ]
+# what cryptsetup leaves that is killed before its mapping has a table
+dmsetup create root-converting --notable --uuid CRYPT-LUKS2-0-root-converting; dmsetup create else --notable
+{CONVERT} --dry-run > /dev/null
+dmsetup ls | grep -v ^else && exit 1; dmsetup remove else
 # of the same name, and of somebody else
 truncate -s 32M other; format other; cryptsetup open --key-file=secret other root-converting
 cp --sparse=always in.img mine; refused mine mapping

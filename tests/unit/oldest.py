@@ -168,6 +168,7 @@ OPTIONS = {
             *("--segments", "--units"),
         },
     },
+    "mapper.py": {"dmsetup": {"--columns", "--noheadings", "--options", "--separator"}},
     "mkfs.py": {
         "e2fsck": {"-f", "-p"},
         "fsck.vfat": {"-a"},
