@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 PACKAGE_COMMANDS = {
     # apt, for it takes away what is in conflict, such as initramfs-tools; what is configured already stays
     ".deb": (
-        *("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "--no-download", "--no-install-recommends"),
+        *("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "--no-install-recommends"),
+        # nothing else is known to it: of the same version it could take a repository's. Not --no-download, with which
+        # apt 2.6 finds no file that is given
+        *("-o", "Dir::Etc::SourceList=/dev/null", "-o", "Dir::Etc::SourceParts=/dev/null"),
         *("-o", "APT::Sandbox::User=root", "-o", "Dpkg::Options::=--force-confold", "install"),
     ),
     ".rpm": ("rpm", "--upgrade", "--replacepkgs"),

@@ -140,7 +140,7 @@ OPTIONS = {
         "unshare": {"--fork", "--ipc", "--kill-child", "--mount-proc", "--net", "--pid", "--uts"},
     },
     "foreign_tools.py": {
-        "apt-get": {"--no-download", "--no-install-recommends", "--yes", "-o"},
+        "apt-get": {"--no-install-recommends", "--yes", "-o"},
         "cp": {"--archive", "--remove-destination"},
         "cryptpilot": {"--all"},
         "dracut": {"--no-hostonly"},
