@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from tests import machines
 from tests.lab import net, qemu
@@ -27,10 +27,15 @@ OUTPUT = Path("build/demo")
 
 def main() -> int:
     """Show the main job; the exit status is 0 when the machine runs from the encrypted root."""
+    return shown(demo, OUTPUT)
+
+
+def shown(demo: Callable[[Path], int], output: Path) -> int:
+    """Show a demo, which is given a directory to work in. output: where it leaves what it has to show, made anew."""
     mean_default_signals()
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    OUTPUT.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(prefix="cryptpilot-demo-") as work:
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix=f"cryptpilot-{output.name}-") as work:
         return demo(Path(work))
 
 

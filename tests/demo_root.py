@@ -7,17 +7,15 @@ command is the installed one, and the machine boots by firmware and GRUB from th
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 from tests import machines
 from tests.boot import stock
 from tests.boot.stock import Stock
-from tests.demo import step, tell
+from tests.demo import shown, step, tell
 from tests.lab import net, qemu
 from tests.lab.disk import Disk, sha256
-from tests.lab.run import mean_default_signals, run
+from tests.lab.run import run
 from tests.lab.tree import clone
 
 OUTPUT = Path("build/demo-root")
@@ -29,11 +27,7 @@ COMMAND = f"cryptpilot convert {IN} {OUT} --volume {machines.ROOT}"
 
 def main() -> int:
     """Show it; the exit status is 0 when the machine runs from the encrypted root."""
-    mean_default_signals()
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    OUTPUT.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(prefix="cryptpilot-demo-root-") as work:
-        return demo(Path(work))
+    return shown(demo, OUTPUT)
 
 
 def show(line: qemu.Line) -> None:

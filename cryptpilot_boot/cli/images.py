@@ -114,7 +114,7 @@ def convert(config: Config, arguments: argparse.Namespace) -> bool:
         recovery_key=arguments.recovery_key,
         dry_run=arguments.dry_run,
         unified=Unified(key, certificate) if arguments.uki else None,
-        packages=tuple(path.absolute() for path in arguments.package),
+        packages=tuple(absolute(path) for path in arguments.package),
     )
     if arguments.recovery_key:
         keys.require_shown()

@@ -276,7 +276,7 @@ def _columns(otherwise: int) -> int:
 def progress(*, lines: bool = False) -> Iterator[None]:
     """Show in the last line of the terminal what is at work, if standard error is one.
 
-    lines: if it is none, print a line to it for each step that takes its time.
+    lines: where it is no terminal, print one line to it for each step that takes longer than a second.
     """
     work = Work()
     shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -145,7 +145,7 @@ def asking(one: Volume, config: Config, options: Options) -> Iterator[Ask]:
             yield passphrase_of(one, config, answers)
         return
     with given.from_file(one.encrypt, options.secret) as known:
-        yield lambda: Passphrase(known.reveal(), strong=known.strong)
+        yield known.copy
 
 
 @contextlib.contextmanager

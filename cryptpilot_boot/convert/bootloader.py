@@ -33,8 +33,8 @@ class Grub:
     """GRUB as a distribution has it.
 
     directory: what it reads in /boot; mkconfig, install, editenv: its programs. settings: what is to hold ours for
-    mkconfig; own: whether that is a file of ours. signed: whether its programs for UEFI come from packages, signed, and
-    are never made there: they read grub.cfg from where they are themselves.
+    mkconfig; own: whether nothing else is in that file. signed: whether packages bring its programs for UEFI, signed.
+    Such programs are never made on the machine, and read the grub.cfg beside them.
     """
 
     directory: str

@@ -143,7 +143,7 @@ def _enroll(volume: Volume, size: int, header: Header, ask: Ask) -> list[Passphr
                 dataclasses.replace(volume, dev=device),
                 ask,
                 None,
-                lambda key: keys.append(Passphrase(key.reveal(), strong=key.strong)),
+                lambda key: keys.append(key.copy()),
                 replace=False,
             )
         changed, moved = luks_conversion.with_slots_of(

@@ -26,7 +26,7 @@ _INITRD = re.compile(r"\s*initrd(?:16|efi)?\s+\S")
 _ROOT = re.compile(r'(?<!\S)root=(?:[^\s"]|"[^"]*")*')
 LVM = ("rd.lvm.lv", "rd.lvm.vg")
 """Kernel parameters by which dracut waits for a logical volume; dracut.cmdline(7)."""
-_LVM_WORD = re.compile(r"(?<![^\s\"'=])rd\.lvm\.(?:lv|vg)=[^\s\"']*[ \t]?")
+_LVM_WORD = re.compile(rf"(?<![^\s\"'=])(?:{'|'.join(map(re.escape, LVM))})=[^\s\"']*[ \t]?")
 _PREFIX = re.compile(r"^([ \t]*set prefix=\(\$\w+\)'?)/boot(/grub2?'?)[ \t]*$", re.MULTILINE)
 
 

@@ -59,7 +59,7 @@ class Answers:
             answer.there.wait()
         if answer.passphrase is None:
             raise answer.error or KeyFetchError("the key provider gave no answer")
-        return Passphrase(answer.passphrase.reveal(), strong=answer.passphrase.strong)
+        return answer.passphrase.copy()
 
     def _obtain(self, answer: _Answer, ask: Ask, deadline: Deadline) -> None:
         try:

@@ -9,6 +9,7 @@ Uses: cryptsetup (reencrypt, repair).
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import DeviceError
@@ -19,7 +20,6 @@ from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.system.luks_header import Header
@@ -68,7 +68,7 @@ def write(device: block.Device, header: Header) -> None:
     """Put a header that was prepared before the data of a device. The last `TAKEN` bytes of the device are free.
 
     Until the superblock is gone, nothing has changed but free room; from then on a copy of the header is found in the
-    free room by `saved`, and `rewrite` goes on. Raises DeviceError.
+    free room by `saved`, and is to be written once more by its `write_to`. Raises DeviceError.
     """
     end = device.size - SHIFT
     with block.writing(device.node) as target:
@@ -92,7 +92,7 @@ def saved(device: block.Device) -> Header | None:
         return None
     header = luks_header.Header()
     try:
-        with open(device.node, "rb", buffering=0) as source:  # noqa: PTH123 - a device
+        with Path(device.node).open("rb", buffering=0) as source:
             for done in range(0, SHIFT, _CHUNK):
                 block.write(header.descriptor, os.pread(source.fileno(), _CHUNK, device.size - TAKEN + done), done)
     except OSError as error:

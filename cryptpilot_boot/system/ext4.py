@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from pathlib import Path
 
 from cryptpilot_boot.errors import ProgramError
 from cryptpilot_boot.system.run import raise_if_interrupted, run
@@ -59,7 +60,7 @@ def is_of_a_power_cut(device: str) -> bool:
     That is so if it was being made smaller by `shrink`, and was not mounted since, as it was whole before; and if what
     is wrong is nothing but summaries and the superblock, which a power cut leaves with half of what was written.
     """
-    with open(device, "rb", buffering=0) as source:  # noqa: PTH123 - a device
+    with Path(device).open("rb", buffering=0) as source:
         last_mounted = os.pread(source.fileno(), _LAST_MOUNTED[1], _LAST_MOUNTED[0])
     if last_mounted.rstrip(b"\0").decode("ascii", "replace") == _SHRINKING:
         return True

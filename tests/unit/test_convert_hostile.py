@@ -65,7 +65,13 @@ def test_a_name_does_nothing_to_the_terminal_that_shows_it(tmp_path: Path, name:
 
 @pytest.mark.parametrize(
     "command",
-    ["image measure in", "convert in out --volume root", "header backup root file", "header restore root file"],
+    [
+        "image measure in",
+        "convert in out --volume root",
+        "convert /in /out --volume root --package file",
+        "header backup root file",
+        "header restore root file",
+    ],
 )
 def test_a_current_directory_that_is_gone_is_no_bug(tmp_path: Path, command: str) -> None:
     product = [sys.executable, "-m", "cryptpilot_boot", "--config-dir", str(tmp_path)]
