@@ -48,7 +48,7 @@ def remove_empty(names: Collection[str]) -> None:
     """
     if not _is_there():
         return
-    _, said = run(["dmsetup", "info", "--columns", "--noheadings", "--separator=/", "--options=attr,name"])
+    _, said = run(["dmsetup", "info", "--columns", "--noheadings", "--separator=/", "-o", "attr,name"])
     for line in said.splitlines():
         attributes, _, name = line.strip().partition("/")
         if name in names and not attributes.startswith(_LIVE):

@@ -168,7 +168,7 @@ OPTIONS = {
             *("--segments", "--units"),
         },
     },
-    "mapper.py": {"dmsetup": {"--columns", "--noheadings", "--options", "--separator"}},
+    "mapper.py": {"dmsetup": {"--columns", "--noheadings", "--separator", "-o"}},
     "mkfs.py": {
         "e2fsck": {"-f", "-p"},
         "fsck.vfat": {"-a"},

@@ -65,8 +65,13 @@ heading table
 cryptpilot show a
 heading twice
 fails cryptpilot recovery-key a
-heading not shown
+heading nothing can be printed
 status=0; cryptpilot recovery-key b 2>&1 > /dev/full || status=$?; echo "status $status"
+heading not shown
+# its file system is full, which only a byte that is written finds out
+mkdir /run/full; mount -t tmpfs -o size=4k full /run/full; touch /run/full/out
+head -c 4096 /dev/zero > /run/full/all
+status=0; cryptpilot recovery-key b 2>&1 > /run/full/out || status=$?; echo "status $status"
 cryptsetup luksDump /dev/disk/by-id/virtio-b | grep -cE "^  [0-9]: (luks2|systemd-recovery)"
 # a token that is wrong, as somebody's own slip may have left it
 cryptsetup token import --json-file=- /dev/disk/by-id/virtio-b <<< '{"type":"systemd-recovery","keyslots":["0"]}'
@@ -147,6 +152,12 @@ cryptpilot open a
     assert [metadata["keyslots"][slot]["kdf"]["type"] for slot in "01"] == ["pbkdf2", "pbkdf2"]
     assert metadata["keyslots"]["1"]["kdf"]["iterations"] == 1000
 
+    cannot = "standard output cannot be written, where the recovery key would be printed: No space left on device"
+    assert said["nothing can be printed"].splitlines() == [
+        f"cryptpilot: error: {cannot}",
+        "cryptpilot:   nothing was changed; redirect it to where you keep that",
+        "status 1",
+    ]
     assert said["not shown"].splitlines() == [
         "cryptpilot: error: b: the recovery key could not be shown: No space left on device",
         "cryptpilot:   it was removed again, as nobody has it; nothing has changed",
