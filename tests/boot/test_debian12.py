@@ -21,7 +21,7 @@ RELEASE = "bookworm"
 
 ROWS = [
     Row("systemd-networkd"),
-    Row("network-manager", hostonly=True),
+    pytest.param(Row("network-manager", hostonly=True), marks=pytest.mark.matrix),  # beside that with LVM, below
     Row("network-legacy", systemd=False),
 ]
 
