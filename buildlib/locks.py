@@ -30,7 +30,7 @@ _LOCKS = {
 _OVERRIDES = """\
 protobuf>=6.33.5
 """
-# Imported by the SDK at the top of modules, for calls never made here: keys/tea.py, kms_sdk.py and kms_openapi.py have
+# Imported by the SDK at the top of modules, for calls never made here: tea.py, kms_sdk.py and kms_openapi.py have
 # empty modules in their place.
 _EXCLUDES = """\
 aiohttp

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cryptpilot_boot import config, keys
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.keys import metadata
+from cryptpilot_boot.providers import metadata
 
 _PATIENCE = 30.0  # seconds, for a build machine that has much else to do
 

@@ -52,6 +52,7 @@ class Plan:
 
     configuration: tuple[str, ...]
     programs: tuple[str, ...]
+    files: tuple[str, ...]
     modules: tuple[str, ...]
     network: bool
     no_shell: bool = False
@@ -136,6 +137,7 @@ def findings(content: Content) -> Iterator[CryptpilotError]:
     if not plan.programs:
         yield CryptpilotError("the agent is in it, and the configuration of no volume it is to open", REBUILD)
     yield from _programs_missing(tree, plan)
+    yield from _files_missing(tree, plan)
     yield from kernel_modules.missing(tree, plan.modules)
     yield from kernel_modules.disabled(tree, plan.modules, init.kernel_command_line())
     yield from _exposed(tree, plan)
@@ -215,9 +217,9 @@ def _below(tree: Path, path: Path | str) -> Path:
 
 def _parse_plan(text: str) -> Plan:
     pairs = [line.partition(" ")[::2] for line in text.splitlines()]
-    values = {kind: tuple(value for key, value in pairs if key == kind) for kind in ("config", "program", "module")}
-    needs = (("network", "yes") in pairs, ("shell", "no") in pairs)
-    return Plan(values["config"], values["program"], values["module"], *needs)
+    kinds = ("config", "program", "file", "module")
+    configuration, programs, files, modules = (tuple(value for key, value in pairs if key == kind) for kind in kinds)
+    return Plan(configuration, programs, files, modules, ("network", "yes") in pairs, ("shell", "no") in pairs)
 
 
 def _other_configuration(content: Content) -> Iterator[CryptpilotError]:
@@ -246,6 +248,12 @@ def _programs_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
             except ProgramError as error:
                 hint = REBUILD if _starts_here(program) else remedy.program_broken(program)
                 yield CryptpilotError(f"the program {program} does not start in it: {error.what}", hint)
+
+
+def _files_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
+    for path in plan.files:
+        if not _below(tree, path).is_symlink() and not _below(tree, path).exists():
+            yield CryptpilotError(f"{path} is missing, which a volume's key is asked for with", REBUILD)
 
 
 def _starts_here(program: str) -> bool:

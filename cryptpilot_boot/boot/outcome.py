@@ -10,7 +10,7 @@ from cryptpilot_boot import keys, log, volume
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.errors import CryptpilotError
-    from cryptpilot_boot.keys.expiry import Notice
+    from cryptpilot_boot.providers.expiry import Notice
 
 
 @dataclasses.dataclass(frozen=True)

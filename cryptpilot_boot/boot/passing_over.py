@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.config.names import escape, escape_path, unit
+from cryptpilot_boot.names import escape, escape_path, unit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.boot import fstab, parameters
-from cryptpilot_boot.config import Exec, KmsRole
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import mkfs
 
 if TYPE_CHECKING:
@@ -62,12 +62,14 @@ class Plan:
 class ImageNeeds:
     """What an initrd must carry to open its volumes.
 
-    programs: by name, or by path for a command that is configured so. authorities: whether the system's public CAs.
-    shell: whether it may give a root shell when a boot cannot go on.
+    programs: by name, or by path for a command that is configured so. files: paths of what else its sources of keys
+    are asked with. authorities: whether the system's public CAs. shell: whether it may give a root shell when a boot
+    cannot go on.
     """
 
     configuration: tuple[Path, ...]
     programs: tuple[str, ...]
+    files: tuple[str, ...]
     modules: tuple[str, ...]
     network: bool
     authorities: bool
@@ -161,16 +163,19 @@ def image_needs(config: Config) -> ImageNeeds:
     identities = (volume.identity.source for volume in volumes if volume.identity)
     files = (*(volume.source for volume in volumes), *identities)
     makers = sorted({mkfs.KINDS[v.makefs].command[0] for v in volumes if v.temporary and v.makefs})
-    commands = sorted({v.encrypt.command for v in volumes if isinstance(v.encrypt, Exec)})
+    sources = [table.of(v.encrypt).needs(v.encrypt) for v in volumes]
+    further = tuple(dict.fromkeys(name for one in sources for name in one.modules))
+    commands = sorted({name for one in sources for name in one.programs})
     integrity = any(v.integrity for v in volumes)
-    modules = _MODULES + (_INTEGRITY_MODULES if integrity else ())
+    modules = _MODULES + (_INTEGRITY_MODULES if integrity else ()) + further
     programs = _PROGRAMS + (_INTEGRITY_PROGRAMS if integrity else ())
     return ImageNeeds(
         configuration=(global_file, *files) if volumes else (),
         programs=(*programs, *makers, *commands) if volumes else (),
+        files=tuple(sorted({path for one in sources for path in one.files})),
         modules=modules if volumes else (),
-        network=any(volume.needs_network for volume in volumes),
-        authorities=any(isinstance(v.encrypt, KmsRole) and v.encrypt.kms_cert_pem is None for v in volumes),
+        network=any(one.network for one in sources),
+        authorities=any(one.authorities for one in sources),
         # Whether it carries credentials or not: in a shell anyone has what a provider gives this machine.
         shell=config.boot.emergency_shell or not volumes,
     )

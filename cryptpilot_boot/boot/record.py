@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import cryptpilot_boot
 from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
-from cryptpilot_boot.config import Exec
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import clock
 from cryptpilot_boot.system.programs import located
 
@@ -37,7 +37,8 @@ class Record:
 
     version: of cryptpilot. agent: SHA-256 of the manifest of the frozen agent, "" if there is none. configuration:
     SHA-256 by path. volumes: what the image opens, providers by name. programs, modules, network: as in ImageNeeds.
-    commands: SHA-256 by path of the programs of `[encrypt.exec]`; None in a record of a version that left them out.
+    commands: SHA-256 by path of the programs and files that sources of keys need; None in a record of a version that
+    left them out.
     made: when, as ISO 8601 in UTC; None in a record of a version that left it out. The clock in the initrd is never
     before it: see keys/floor.py.
     """
@@ -88,9 +89,11 @@ def make(config: Config, bundle: Path = BUNDLE) -> Record:
 
 
 def commands(config: Config) -> tuple[Path, ...]:
-    """Return the paths of the programs that an image has only because a configuration file names them."""
-    named = {one.encrypt.command for one in initrd_volumes(config) if isinstance(one.encrypt, Exec)}
-    return tuple(Path(path) for path in sorted(map(located, named)) if path)
+    """Return the paths of the programs and files that an image has only because sources of keys need them."""
+    needs = [table.of(one.encrypt).needs(one.encrypt) for one in initrd_volumes(config)]
+    programs = {located(name) for one in needs for name in one.programs}
+    files = {path for one in needs for path in one.files}
+    return tuple(Path(path) for path in sorted(programs | files) if path)
 
 
 def parse(text: str) -> Record:

@@ -27,8 +27,8 @@ import re
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.boot import fstab, passing_over
-from cryptpilot_boot.config.names import escape, escape_path
-from cryptpilot_boot.config.names import unit as unit_name
+from cryptpilot_boot.names import escape, escape_path
+from cryptpilot_boot.names import unit as unit_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
+from cryptpilot_boot import names
 from cryptpilot_boot.boot import plan, units
 from cryptpilot_boot.commands import competing
-from cryptpilot_boot.config import files, names
+from cryptpilot_boot.config import files
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, init, private
 

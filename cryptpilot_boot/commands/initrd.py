@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot import keys
+from cryptpilot_boot import keys, names
 from cryptpilot_boot.boot import passing_over
 from cryptpilot_boot.boot import record as records
 from cryptpilot_boot.boot.plan import auto_open, image_needs, initrd_volumes
-from cryptpilot_boot.config import names
 from cryptpilot_boot.errors import ConfigError, CryptpilotError
 from cryptpilot_boot.system import certificates, init
 
@@ -30,6 +29,7 @@ def plan(config: Config) -> list[str]:
             _require_usable(one)
     lines = [f"config {path}" for path in needs.configuration if path.exists()]
     lines += [f"program {name}" for name in needs.programs]
+    lines += [f"file {path}" for path in needs.files]
     lines += [f"module {name}" for name in needs.modules]
     lines += [f"device {volume.dev}" for volume in config.volumes]
     lines += [f"volume {volume.volume}" for volume in initrd_volumes(config)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys
 from cryptpilot_boot.commands import competing
 from cryptpilot_boot.commands.select import notes, select
-from cryptpilot_boot.keys.expiry import Level
+from cryptpilot_boot.providers.expiry import Level
 from cryptpilot_boot.system import block
 from cryptpilot_boot.volume import State, examine
 

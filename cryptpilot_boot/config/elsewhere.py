@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.config.document import Document, line_of
 from cryptpilot_boot.errors import ConfigError
+from cryptpilot_boot.providers import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,6 @@ FDE = (
 def require_known_provider(document: Document, found: Mapping[str, object]) -> None:
     """Raise ConfigError for a key provider that another program has, and this one has not. found: `[encrypt]`."""
     for name, (what, todo) in _PROVIDERS.items():
-        if name in found:
+        if name in found and name not in table.names():
             where = f"{document.path}{line_of(document.text, 'encrypt', name)}"
             raise ConfigError(f"{where}: [encrypt.{name}] is {what}: there is no such key provider here", todo)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Callable, TypeVar
 
 import tomli
 
-from cryptpilot_boot.config import files, names, schema, text, trust
+from cryptpilot_boot import names, text
+from cryptpilot_boot.config import files, schema, trust
 from cryptpilot_boot.config.document import Document
-from cryptpilot_boot.config.model import IDENTITIES, Boot, Config, Exec, Volume
+from cryptpilot_boot.config.model import IDENTITIES, Boot, Config, Volume
 from cryptpilot_boot.errors import ConfigError, printable
+from cryptpilot_boot.providers import table
 from cryptpilot_boot.system.programs import located
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def load(directory: Path = DEFAULT_DIRECTORY, *, others: bool = True) -> Config:
     def volume_of(document: Document) -> Volume:
         volume = schema.volume(document)
         if others:
-            _require_trusted_program(volume)
+            _require_trusted_programs(volume)
         return _with_identity(volume, config, others=others)
 
     volumes = [volume for file in found.volumes for volume in usable(file, volume_of)]
@@ -113,18 +115,16 @@ def _require_trust(path: Path, own: Sequence[Path] = ()) -> None:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _require_trusted_program(volume: Volume) -> None:
-    """Raise ConfigError when somebody else can change the program that a volume's passphrase comes from."""
-    if not isinstance(volume.encrypt, Exec):
-        return
-    path = located(volume.encrypt.command)
-    try:
-        if path:
-            trust.require(Path(path))
-    except ConfigError as error:
-        raise ConfigError(f"{volume.source}: the program {error.what}", error.hint) from None
-    except OSError as error:
-        raise ConfigError(f"{volume.source}: the program {path} cannot be looked at: {error.strerror}") from None
+def _require_trusted_programs(volume: Volume) -> None:
+    """Raise ConfigError when somebody else can change a program that a volume's passphrase comes from."""
+    for path in map(located, table.of(volume.encrypt).needs(volume.encrypt).programs):
+        try:
+            if path:
+                trust.require(Path(path))
+        except ConfigError as error:
+            raise ConfigError(f"{volume.source}: the program {error.what}", error.hint) from None
+        except OSError as error:
+            raise ConfigError(f"{volume.source}: the program {path} cannot be looked at: {error.strerror}") from None
 
 
 def _parse(path: Path, *, others: bool) -> Document:

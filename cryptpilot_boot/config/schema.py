@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
-from cryptpilot_boot.config import client_key, kms_text, names, pem
+from cryptpilot_boot import names
 from cryptpilot_boot.config.document import Document, line_of
 from cryptpilot_boot.config.elsewhere import require_known_provider
 from cryptpilot_boot.config.misplaced import Section, require_in_place
-from cryptpilot_boot.config.model import (
-    FILE_SYSTEMS,
-    SECRET_ARN,
-    SECTOR_SIZES,
-    Boot,
-    Encrypt,
-    Exec,
-    Identity,
-    Kms,
-    KmsRole,
-    Otp,
-    Volume,
+from cryptpilot_boot.config.model import FILE_SYSTEMS, SECTOR_SIZES, Boot, Encrypt, Identity, Volume
+from cryptpilot_boot.errors import ConfigError
+from cryptpilot_boot.providers import table
+from cryptpilot_boot.providers.fields import (
+    BOOL,
+    NUMBER,
+    STRING,
+    STRINGS,
+    TABLE,
+    TIMEOUT,
+    Key,
+    between,
+    did_you_mean,
+    one_of,
 )
-from cryptpilot_boot.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
+
+    from cryptpilot_boot.providers.provider import Provider
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -34,28 +36,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
-def _file_system(name: str) -> str:
-    if name in FILE_SYSTEMS:
-        return ""
-    return f"must be one of {', '.join(FILE_SYSTEMS)}{_did_you_mean(name, FILE_SYSTEMS)}"
-
-
 def _sector_size(size: int) -> str:
     return "" if size in SECTOR_SIZES else f"must be {' or '.join(map(str, SECTOR_SIZES))} (bytes)"
-
-
-def _auth_mode(name: str) -> str:
-    if name in _KMS_MODES:
-        return ""
-    return f"must be one of {', '.join(_KMS_MODES)}{_did_you_mean(name, _KMS_MODES)}"
-
-
-def _timeout(seconds: int) -> str:
-    return "" if 1 <= seconds <= 3600 else "must be between 1 and 3600 seconds"
-
-
-def _patience(seconds: int) -> str:
-    return "" if 0 <= seconds <= 3600 else "must be between 0 and 3600 seconds"
 
 
 def _uuid(text: str) -> str:
@@ -68,114 +50,50 @@ def _digests(texts: list[str]) -> str:
     return "must be one or more different SHA-256 digests, each 64 hexadecimal digits in lower case"
 
 
-def _any(_: object) -> str:
-    return ""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Kind:
-    """A type of TOML values: what it is called, which values are of it, and what it becomes in `config.model`."""
-
-    words: str
-    holds: Callable[[object], bool]
-    make: Callable[[Any], object] = lambda value: value
-
-
-_STRING = _Kind("a string", lambda value: isinstance(value, str))
-_PEM = _Kind("a string", _STRING.holds, pem.canonical)
-_CLIENT_KEY = _Kind("a string", _STRING.holds, client_key.canonical)
-_PASSWORD = _Kind("a string", _STRING.holds, client_key.canonical_password)
-_STRINGS = _Kind(
-    "a list of strings",
-    lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
-    tuple,
-)
-_BOOL = _Kind("true or false", lambda value: isinstance(value, bool))
-# bool is a subclass of int, and must not pass for one
-_NUMBER = _Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
-_TABLE = _Kind("a table", lambda value: isinstance(value, dict))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Key:
-    """One key: its type, what else must hold ("" or the complaint), and whether it must be there."""
-
-    kind: _Kind
-    check: Callable[[Any], str] = _any
-    required: bool = False
-
-
-_GLOBAL = {"boot": _Key(_TABLE)}
+_GLOBAL = {"boot": Key(TABLE)}
 _BOOT = {
-    "verbose": _Key(_BOOL),
-    "timeout": _Key(_NUMBER, _timeout),
-    "late_after": _Key(_NUMBER, _patience),
-    "emergency_shell": _Key(_BOOL),
+    "verbose": Key(BOOL),
+    "timeout": TIMEOUT,
+    "late_after": Key(NUMBER, between(0, 3600)),
+    "emergency_shell": Key(BOOL),
 }
 _VOLUME = {
-    "volume": _Key(_STRING, names.volume, required=True),
-    "dev": _Key(_STRING, names.device, required=True),
-    "auto_open": _Key(_BOOL),
-    "initrd": _Key(_BOOL),
-    "required": _Key(_BOOL),
-    "makefs": _Key(_STRING, _file_system),
-    "integrity": _Key(_BOOL),
-    "sector_size": _Key(_NUMBER, _sector_size),
-    "discard": _Key(_BOOL),
-    "encrypt": _Key(_TABLE, required=True),
+    "volume": Key(STRING, names.volume, required=True),
+    "dev": Key(STRING, names.device, required=True),
+    "auto_open": Key(BOOL),
+    "initrd": Key(BOOL),
+    "required": Key(BOOL),
+    "makefs": Key(STRING, one_of(FILE_SYSTEMS)),
+    "integrity": Key(BOOL),
+    "sector_size": Key(NUMBER, _sector_size),
+    "discard": Key(BOOL),
+    "encrypt": Key(TABLE, required=True),
 }
 _IDENTITY = {
-    "uuid": _Key(_STRING, _uuid),
-    "volume_keys": _Key(_STRINGS, _digests, required=True),
+    "uuid": Key(STRING, _uuid),
+    "volume_keys": Key(STRINGS, _digests, required=True),
 }
-_AUTH_MODE = _Key(_STRING, _auth_mode)
-# By auth_mode, the default first; a key that is not here is none of KMS.
-_KMS_MODES: dict[str, tuple[type, dict[str, _Key]]] = {
-    "client_key": (
-        Kms,
-        {
-            "auth_mode": _AUTH_MODE,
-            "kms_instance_id": _Key(_STRING, kms_text.instance_id, required=True),
-            "secret_name": _Key(_STRING, kms_text.secret_name, required=True),
-            "client_key": _Key(_CLIENT_KEY, kms_text.client_key, required=True),
-            "client_key_password": _Key(_PASSWORD, client_key.password_complaint, required=True),
-            "kms_cert_pem": _Key(_PEM, kms_text.certificates, required=True),
-            "endpoint": _Key(_STRING, names.endpoint),
-        },
-    ),
-    "ecs_ram_role": (
-        KmsRole,
-        {
-            "auth_mode": _AUTH_MODE,
-            "kms_instance_id": _Key(_STRING, kms_text.instance_id),
-            "secret_name": _Key(_STRING, kms_text.secret_name_or_arn, required=True),
-            "ecs_ram_role_name": _Key(_STRING, kms_text.role_name),
-            "region_id": _Key(_STRING, kms_text.region_id),
-            "endpoint": _Key(_STRING, names.endpoint),
-            "kms_cert_pem": _Key(_PEM, kms_text.authority),
-        },
-    ),
-}
-_PROVIDERS: dict[str, tuple[type, dict[str, _Key]]] = {
-    "otp": (Otp, {}),
-    "kms": _KMS_MODES["client_key"],
-    "exec": (
-        Exec,
-        {
-            "command": _Key(_STRING, names.program, required=True),
-            "args": _Key(_STRINGS, names.arguments),
-            "timeout": _Key(_NUMBER, _timeout),
-        },
-    ),
-}
-_ENCRYPT = {provider: _Key(_TABLE) for provider in _PROVIDERS}
-_KMS = {name for _, keys in _KMS_MODES.values() for name in keys}
+
+
+def _chooser(modes: Sequence[Provider]) -> dict[str, Key]:
+    """Return the key by which a table says which of several providers it is; nothing where there is one."""
+    chosen = dict(one.mode for one in modes if one.mode)
+    values = tuple(one.mode[1] for one in modes if one.mode)
+    return {name: Key(STRING, one_of(values)) for name in chosen}
+
+
+def _keys_of(modes: Sequence[Provider]) -> dict[str, Key]:
+    """Return all keys that a provider's table may have, whatever else is in it."""
+    return {**_chooser(modes), **{name: key for one in modes for name, key in one.keys.items()}}
+
+
+_PROVIDERS = {name: _keys_of(table.modes(name)) for name in table.names()}
+_ENCRYPT = {name: Key(TABLE) for name in _PROVIDERS}
 # Where each key stands, to tell where one belongs that stands elsewhere. By the name of the table, "" above the first.
 _VOLUME_FILE: dict[str, Section] = {
     "": Section("the volume", _VOLUME),
     "encrypt": Section("[encrypt]", _ENCRYPT),
-    **{f"encrypt.{name}": Section(f"[encrypt.{name}]", keys) for name, (_, keys) in _PROVIDERS.items()},
-    "encrypt.kms": Section("[encrypt.kms]", _KMS),
+    **{f"encrypt.{name}": Section(f"[encrypt.{name}]", keys) for name, keys in _PROVIDERS.items()},
 }
 _GLOBAL_FILE: dict[str, Section] = {
     "": Section("global.toml", _GLOBAL),
@@ -219,46 +137,39 @@ def _encrypt(document: Document, data: dict[str, Any]) -> Encrypt:
         tables = ", ".join(f"[encrypt.{provider}]" for provider in _PROVIDERS)
         found = "none of them" if not data else f"{len(data)} of them"
         raise ConfigError(f"{document.path}: exactly one of {tables} is needed, found {found}")
-    ((provider, values),) = data.items()
-    make, keys = _kms_mode(document, values) if provider == "kms" else _PROVIDERS[provider]
-    checked = _checked(document, f"encrypt.{provider}", keys, values)
-    checked.pop("auth_mode", None)
-    _require_one_region(document, checked)
-    made: Encrypt = make(**checked)
-    return made
+    ((name, values),) = data.items()
+    section = f"encrypt.{name}"
+    provider = _mode(document, section, values, table.modes(name))
+    chooser = _chooser(table.modes(name))
+    checked = _checked(document, section, {**chooser, **provider.keys}, values)
+    for key in chooser:
+        checked.pop(key, None)
+    if wrong := provider.complain(checked):
+        where = f"{document.path}{line_of(document.text, section, wrong.key)}"
+        raise ConfigError(f'{where}: "{section}.{wrong.key}" {wrong.what}', wrong.todo)
+    return provider.make(**checked)
 
 
-def _require_one_region(document: Document, values: Mapping[str, Any]) -> None:
-    """Raise ConfigError when a secret's full name and the file name two regions."""
-    full = SECRET_ARN.fullmatch(values.get("secret_name", ""))
-    if full and values.get("region_id", full["region"]) != full["region"]:
-        where = f"{document.path}{line_of(document.text, 'encrypt.kms', 'region_id')}"
-        raise ConfigError(
-            f'{where}: "encrypt.kms.region_id" must be the region in secret_name, {full["region"]}',
-            "remove it: the full name of a secret has its region",
-        )
-
-
-def _kms_mode(document: Document, values: Mapping[str, Any]) -> tuple[type, dict[str, _Key]]:
-    """Return what `[encrypt.kms]` is with its auth_mode; raise ConfigError for a key of another mode's."""
-    section = "encrypt.kms"
-    chosen = {name: value for name, value in values.items() if name == "auth_mode"}
-    _checked(document, section, {"auth_mode": _AUTH_MODE}, chosen)
-    mode = chosen.get("auth_mode", next(iter(_KMS_MODES)))
-    _, keys = _KMS_MODES[mode]
+def _mode(document: Document, section: str, values: Mapping[str, Any], modes: Sequence[Provider]) -> Provider:
+    """Return which provider a table is of; raise ConfigError for a key that another one has, and it has not."""
+    chooser = _chooser(modes)
+    _checked(document, section, chooser, {name: value for name, value in values.items() if name in chooser})
+    chosen = [one for one in modes if one.mode and values.get(one.mode[0]) == one.mode[1]]
+    meant = chosen[0] if chosen else modes[0]
     for name in values:
-        others = [other for other, (_, known) in _KMS_MODES.items() if name in known and name not in keys]
-        if others:
+        others = [one.mode for one in modes if one.mode and name in one.keys and name not in meant.keys]
+        if others and meant.mode:
+            key, value = meant.mode
             where = f"{document.path}{line_of(document.text, section, name)}"
-            said = f'auth_mode = "{mode}"' if chosen else f'auth_mode left out, which means "{mode}"'
+            said = f'{key} = "{value}"' if chosen else f'{key} left out, which means "{value}"'
             raise ConfigError(
                 f'{where}: "{section}.{name}" has no meaning with {said}',
-                f'remove it, or set auth_mode = "{others[0]}"',
+                f'remove it, or set {others[0][0]} = "{others[0][1]}"',
             )
-    return _KMS_MODES[mode]
+    return meant
 
 
-def _checked(document: Document, section: str, keys: Mapping[str, _Key], data: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(document: Document, section: str, keys: Mapping[str, Key], data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a section; raise ConfigError on the first thing in `data` that `keys` does not allow."""
     values = {}
     for name, value in data.items():
@@ -268,7 +179,7 @@ def _checked(document: Document, section: str, keys: Mapping[str, _Key], data: M
             kind = "table" if isinstance(value, dict) else "key"
             quoted = f' "{full}"' if _BARE_KEY.fullmatch(name) else ""
             known = f"known here: {', '.join(keys)}" if keys else "no key may stand here"
-            raise ConfigError(f"{where}unknown {kind}{quoted}{_did_you_mean(name, keys)}", known)
+            raise ConfigError(f"{where}unknown {kind}{quoted}{did_you_mean(name, keys)}", known)
         key = keys[name]
         if not key.kind.holds(value):
             raise ConfigError(f'{where}"{full}" must be {key.kind.words}')
@@ -279,11 +190,6 @@ def _checked(document: Document, section: str, keys: Mapping[str, _Key], data: M
     for name, key in keys.items():
         if key.required and name not in data:
             where = f" in [{section}]" if section else ""
-            near = _did_you_mean(name, [other for other in data if other not in keys and _BARE_KEY.fullmatch(other)])
+            near = did_you_mean(name, [other for other in data if other not in keys and _BARE_KEY.fullmatch(other)])
             raise ConfigError(f'{document.path}: missing key "{name}"{where}{near}')
     return values
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = nearest(name, known)
-    return f' (did you mean "{near}"?)' if near else ""

@@ -16,8 +16,8 @@ from cryptpilot_boot.system import clock
 from cryptpilot_boot.system.init import in_initrd
 
 if TYPE_CHECKING:
-    from cryptpilot_boot.keys.retry import Ask
     from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.providers.provider import Ask
 
 _raising = threading.Lock()  # volumes ask at the same time, and one raises the clock for all
 

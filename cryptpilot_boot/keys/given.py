@@ -6,17 +6,16 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.config import Kms, KmsRole
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
-from cryptpilot_boot.keys import kms_value
-from cryptpilot_boot.passphrase import Passphrase, SecretBuffer, is_key_material
+from cryptpilot_boot.passphrase import Passphrase, SecretBuffer
+from cryptpilot_boot.providers import table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptpilot_boot.config import Encrypt
 
-_LONGEST = 8 << 20  # bytes; see keys.execute
+_LONGEST = 8 << 20  # bytes; see providers.execute
 
 
 def exposure(path: Path) -> str:
@@ -49,9 +48,7 @@ def from_file(encrypt: Encrypt, path: Path) -> Passphrase:
         value = buffer.reveal()
         if buffer.full or not len(value):
             raise CryptpilotError(f"{path}: {'is too long for a secret' if buffer.full else 'is empty'}")
-        if not isinstance(encrypt, (Kms, KmsRole)):
-            return Passphrase(value, strong=is_key_material(value))
         try:
-            return kms_value.decode(bytes(value).decode("latin-1"), encrypt.secret_name)
+            return table.of(encrypt).decode(encrypt, value)
         except KeyFetchError as error:
             raise CryptpilotError(f"{path}: {error.what}", error.hint) from None

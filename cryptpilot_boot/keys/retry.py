@@ -6,20 +6,17 @@ deadline, and a change of the network is a reason to ask at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system.network import adopt_name_servers, has_route, limit_lookups
 from cryptpilot_boot.system.wait import Deadline, network_changes, wait_for
 
 if TYPE_CHECKING:
+    from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.providers.provider import Ask
     from cryptpilot_boot.system.wait import Changes
-
-# Asks once for the passphrase, within so many seconds; a provider may take less time for a try than it is left.
-# Raises KeyFetchError.
-Ask = Callable[[float], Passphrase]
 
 _FIRST_PAUSE = 0.25  # seconds
 _LONGEST_PAUSE = 8.0

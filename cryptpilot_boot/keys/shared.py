@@ -7,16 +7,16 @@ import threading
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
-from cryptpilot_boot.config import Otp
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.keys.retry import ask_until
 from cryptpilot_boot.passphrase import Passphrase
+from cryptpilot_boot.providers import table
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from cryptpilot_boot.config import Encrypt
-    from cryptpilot_boot.keys.retry import Ask
+    from cryptpilot_boot.providers.provider import Ask
     from cryptpilot_boot.system.wait import Deadline
 
 
@@ -45,7 +45,7 @@ class Answers:
 
         The passphrase is the caller's, to be wiped by him. Raises what the asking raised.
         """
-        if isinstance(encrypt, Otp):
+        if table.of(encrypt).one_time:
             return ask_until(ask, deadline, volume)
         with self._lock:
             mine = encrypt not in self._answers

@@ -219,7 +219,7 @@ install() {
             program)
                 inst_multiple "$value" || _fail "program $value is missing"
                 ;;
-            authorities)
+            file | authorities)
                 inst_simple "$value" || _fail "$value is missing"
                 ;;
             network)

@@ -11,7 +11,7 @@ import pytest
 from cryptpilot_boot.boot.fstab import before_network, parse
 from cryptpilot_boot.boot.units import units
 from cryptpilot_boot.config import Otp, Volume
-from cryptpilot_boot.config.names import escape_path
+from cryptpilot_boot.names import escape_path
 from tests import machines
 from tests.lab.tree import RELEASES, SHARE, in_chroot, root_tree
 

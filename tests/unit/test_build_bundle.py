@@ -209,6 +209,6 @@ def test_a_python_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_every_module_of_the_package_is_exercised() -> None:
     names = precompute.modules()
-    assert {"cryptpilot_boot", "cryptpilot_boot.cli", "cryptpilot_boot.keys.kms_sdk"} <= set(names)
+    assert {"cryptpilot_boot", "cryptpilot_boot.cli", "cryptpilot_boot.providers.kms_sdk"} <= set(names)
     assert "cryptpilot_boot.__main__" not in names
     assert freeze.NAME == "cryptpilot"

@@ -87,7 +87,7 @@ def test_what_is_there_belongs_to_whom_it_is_from(table: Table) -> None:
         for location in (
             "cryptpilot",
             "cryptpilot.pkg/__main__",
-            "cryptpilot.pkg/cryptpilot_boot.keys.kms_sdk",
+            "cryptpilot.pkg/cryptpilot_boot.providers.kms_sdk",
             "cryptpilot.pkg/google.protobuf.message",
             "cryptpilot.pkg/Tea.core",
             "cryptpilot.pkg/pyimod01_archive",
@@ -96,7 +96,7 @@ def test_what_is_there_belongs_to_whom_it_is_from(table: Table) -> None:
     assert found == {
         "cryptpilot": "pyinstaller",
         "cryptpilot.pkg/__main__": "cryptpilot",
-        "cryptpilot.pkg/cryptpilot_boot.keys.kms_sdk": "cryptpilot",
+        "cryptpilot.pkg/cryptpilot_boot.providers.kms_sdk": "cryptpilot",
         "cryptpilot.pkg/google.protobuf.message": "protobuf",
         "cryptpilot.pkg/Tea.core": "alibabacloud-tea",
         "cryptpilot.pkg/pyimod01_archive": "pyinstaller",

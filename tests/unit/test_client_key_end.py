@@ -18,8 +18,8 @@ from cryptpilot_boot.boot.story import stories
 from cryptpilot_boot.commands import check, show
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, KmsRole, Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
-from cryptpilot_boot.keys import expiry
-from cryptpilot_boot.keys.expiry import Level
+from cryptpilot_boot.providers import expiry
+from cryptpilot_boot.providers.expiry import Level
 from cryptpilot_boot.system import block, clock, process
 from tests.kms.pki import ClientKey, make_client_key, make_pki
 from tests.kms.server import KmsServer

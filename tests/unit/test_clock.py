@@ -16,7 +16,7 @@ import pytest
 from cryptpilot_boot import keys
 from cryptpilot_boot.config import Kms
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import clock as judging
+from cryptpilot_boot.providers import clock as judging
 from cryptpilot_boot.system import clock
 from tests.kms.pki import make_pki, make_server_certificate
 from tests.kms.server import KmsServer

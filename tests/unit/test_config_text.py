@@ -10,7 +10,7 @@ import pytest
 
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.config import load
-from cryptpilot_boot.config.text import describe, mend
+from cryptpilot_boot.text import describe, mend
 from tests.unit.test_config import EXEC, GUIDE_KMS, GUIDE_OTP, OTHER, ROLE, SMALL, complaint, configure
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cryptpilot_boot.config import Exec, Volume, names
+from cryptpilot_boot import names
+from cryptpilot_boot.config import Exec, Volume
 from cryptpilot_boot.convert import bootloader, build, facts, layout, logical, mending, plan
 from cryptpilot_boot.convert.facts import Content, Found, Loader
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError

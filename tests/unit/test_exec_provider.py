@@ -152,7 +152,7 @@ def test_the_time_that_is_left_bounds_that_of_the_command() -> None:
 
 
 def test_a_command_has_its_own_time_and_not_that_of_a_kms_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cryptpilot_boot.keys import limit
+    from cryptpilot_boot.providers import limit
 
     monkeypatch.setattr(limit, "LONGEST_TRY", 0.2)
     with keys.ask_until(keys.prepare(shell("sleep 1.2; printf late")), Deadline(LONG), "v") as passphrase:

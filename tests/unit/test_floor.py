@@ -17,6 +17,7 @@ from cryptpilot_boot.config import Boot, Config, Encrypt, Exec, Kms, KmsRole, Ot
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.keys import floor
 from cryptpilot_boot.passphrase import Passphrase
+from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import clock
 
 if TYPE_CHECKING:
@@ -59,6 +60,14 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     return made
 
 
+def prepared_by(monkeypatch: pytest.MonkeyPatch, encrypt: Encrypt, ask: Ask) -> None:
+    """Have the provider of `encrypt` ask that way."""
+    rows = (
+        dataclasses.replace(one, prepare=lambda _: ask) if one.make is type(encrypt) else one for one in table.PROVIDERS
+    )
+    monkeypatch.setattr(table, "PROVIDERS", tuple(rows))
+
+
 def provider(monkeypatch: pytest.MonkeyPatch, encrypt: Encrypt, machine: Machine) -> Iterator[datetime.datetime]:
     """Have a provider note at what time it asks."""
     asked: list[datetime.datetime] = []
@@ -67,7 +76,7 @@ def provider(monkeypatch: pytest.MonkeyPatch, encrypt: Encrypt, machine: Machine
         asked.append(machine.now)
         return Passphrase(b"x", strong=True)
 
-    monkeypatch.setitem(keys._PREPARE, encrypt.provider, lambda _: ask)
+    prepared_by(monkeypatch, encrypt, ask)
     keys.prepare(encrypt)(5).wipe()
     return iter(asked)
 
@@ -96,13 +105,11 @@ def test_every_provider_there_is_or_will_be_is_prepared_that_way(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for the one that asks nobody."""
-    assert {encrypt.provider for encrypt in SECTIONS.values()} == set(keys._PREPARE) - {"otp"}
-    asked: dict[str, list[datetime.datetime]] = {}
-    for name in keys._PREPARE:
+    assert {type(encrypt) for encrypt in SECTIONS.values()} | {Otp} <= {one.make for one in table.PROVIDERS}
+    for one in table.PROVIDERS:
         machine.now = MADE - DAY
-        encrypt = next((one for one in SECTIONS.values() if one.provider == name), Otp())
-        asked[name] = list(provider(monkeypatch, encrypt, machine))
-    assert asked == {"otp": [MADE - DAY], "kms": [MADE], "exec": [MADE]}
+        source = object.__new__(one.make)  # only its type counts
+        assert list(provider(monkeypatch, source, machine)) == [MADE - DAY if one.make is Otp else MADE]
 
 
 @pytest.mark.parametrize("ahead", [0 * DAY, SECOND, 20 * 365 * DAY], ids=["equal", "second", "years"])
@@ -113,7 +120,7 @@ def test_a_clock_that_is_not_before_the_image_is_left_as_it_is(machine: Machine,
 
 
 def test_a_clock_that_is_set_back_later_is_raised_again(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(keys._PREPARE, "exec", lambda _: lambda _: Passphrase(b"x", strong=True))
+    prepared_by(monkeypatch, Exec("get-key"), lambda _: Passphrase(b"x", strong=True))
     ask: Ask = keys.prepare(Exec("get-key"))
     for _ in range(2):
         machine.now = MADE - DAY

@@ -22,7 +22,7 @@ from cryptpilot_boot.boot import console
 from cryptpilot_boot.boot.stage import Outcome
 from cryptpilot_boot.config import Exec, Kms, KmsRole, Volume
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import foreign, metadata
+from cryptpilot_boot.providers import foreign, metadata
 from tests.kms import acs3, errors, protocol
 from tests.kms.behaviours import Reply
 from tests.kms.metadata import MetadataServer

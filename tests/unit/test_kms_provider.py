@@ -374,7 +374,7 @@ def test_a_passing_trouble_is_waited_out(pki: Pki, kms: KmsServer, switch: Switc
 def test_one_try_does_not_burn_the_deadline(
     pki: Pki, kms: KmsServer, switch: Switch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cryptpilot_boot.keys.limit.LONGEST_TRY", 0.5)
+    monkeypatch.setattr("cryptpilot_boot.providers.limit.LONGEST_TRY", 0.5)
     switch.set(Behaviour("hang", times=1))
     deadline = Deadline(30)
     with keys.ask_until(keys.prepare(section(pki, kms.endpoint)), deadline, "v") as passphrase:

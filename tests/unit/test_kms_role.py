@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cryptpilot_boot import keys
-from cryptpilot_boot.config import KmsRole, model
+from cryptpilot_boot.config import KmsRole
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import kms_openapi, limit, metadata
+from cryptpilot_boot.providers import kms, kms_openapi, limit, metadata
 from cryptpilot_boot.system import certificates
 from cryptpilot_boot.system.wait import Deadline
 from tests.kms import acs3, errors
@@ -105,7 +105,7 @@ def test_the_instances_own_gateway_is_asked_with_the_role_where_its_ca_is_known(
         SharedGateway({"disk": Secret(VALUE)}, service.grants, certificate) as shared,
         KmsServer(pki, {}, certificate=certificate, by_role=shared.answer) as instance,
     ):
-        monkeypatch.setattr(model, "instance_gateway", lambda name: instance.endpoint if name == "kst-1" else "")
+        monkeypatch.setattr(kms, "instance_gateway", lambda name: instance.endpoint if name == "kst-1" else "")
         own = KmsRole("disk", kms_cert_pem=authority.pem, kms_instance_id="kst-1")
         with keys.prepare(own)(5) as passphrase:
             assert bytes(passphrase.reveal()) == SECRET
@@ -272,7 +272,8 @@ def test_nobody_at_the_metadata_services_address(role: KmsRole, monkeypatch: pyt
 ASK = """
 import json, sys
 from cryptpilot_boot import keys
-from cryptpilot_boot.config import KmsRole, model
+from cryptpilot_boot.config import KmsRole
+from cryptpilot_boot.providers import kms
 from cryptpilot_boot.errors import KeyFetchError
 try:
     with keys.prepare(KmsRole(**json.load(sys.stdin)))(5) as passphrase:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from buildlib import interpreter
 from buildlib.base import ROOT
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import client_key
+from cryptpilot_boot.providers import client_key
 from cryptpilot_boot.system import libcrypto
 from tests.kms.pki import ClientKey, make_client_key, old_client_key
 from tests.unit.test_client_key_end import section

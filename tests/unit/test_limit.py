@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import limit
 from cryptpilot_boot.passphrase import Passphrase
+from cryptpilot_boot.providers import limit
 
 LATE = KeyFetchError("too slow", retryable=True)
 

@@ -14,6 +14,7 @@ from buildlib.distribute import commands, roff
 from buildlib.distribute.pages import pages
 from cryptpilot_boot.cli.arguments import _parser
 from cryptpilot_boot.config import schema
+from cryptpilot_boot.providers.fields import TABLE, Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,10 +62,11 @@ def test_the_page_has_each_command_with_each_of_its_options(words: tuple[str, ..
 def test_the_page_of_the_configuration_has_each_key() -> None:
     text = (ROOT / "man/cryptpilot.toml.5").read_text()
     tables = [value for name, value in vars(schema).items() if name.startswith("_") and isinstance(value, dict)]
-    keys = {key for table in tables for key, kind in table.items() if isinstance(kind, schema._Key)}
+    tables += schema._PROVIDERS.values()
+    keys = {key: kind for table in tables for key, kind in table.items() if isinstance(kind, Key)}
     assert len(keys) >= 20
-    tables_of_keys = {"encrypt", "boot", "otp", "kms", "exec"}
-    for key in keys - tables_of_keys:
+    assert {"auth_mode", "client_key", "command"} <= set(keys)
+    for key in (name for name, kind in keys.items() if kind.kind is not TABLE):
         assert f"\\fB{roff.escaped(key)}\\fR" in text or f" {roff.escaped(key)}\\fR" in text, key
 
 

@@ -15,8 +15,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from cryptpilot_boot import keys
-from cryptpilot_boot.config import Kms, client_key, load, pem
+from cryptpilot_boot.config import Kms, load
 from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.providers import client_key_text as client_key
+from cryptpilot_boot.providers import pem
 from cryptpilot_boot.system import certificates
 from tests.kms.pki import make_authority, make_pki, private_pem
 

@@ -9,6 +9,8 @@ import pytest
 
 from cryptpilot_boot.boot.plan import before_network, early_mounts, image_needs, pivot_volumes, plan
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, KmsRole, Otp, Volume
+from cryptpilot_boot.providers import table
+from cryptpilot_boot.providers.provider import Needs
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
 
@@ -128,6 +130,26 @@ def test_only_a_role_without_a_ca_of_its_own_needs_those_of_the_system() -> None
     for others in ((given,), (volume("d", kms=True),), (late,)):
         assert not image_needs(config(*others)).authorities
     assert image_needs(config(given)).network
+
+
+def test_an_image_carries_what_its_sources_of_keys_need_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = Needs(programs=("unseal",), files=("/etc/unseal.conf",), modules=("tpm_tis",), network=True)
+    rows = [dataclasses.replace(one, needs=lambda _: needs) if one.make is Exec else one for one in table.PROVIDERS]
+    monkeypatch.setattr(table, "PROVIDERS", tuple(rows))
+    source = Path("/etc/cryptpilot/volumes/v.toml")
+    sealed = Volume("a", "/dev/a", Exec("x"), source, auto_open=True)
+    found = image_needs(config(sealed, volume("b")))
+    assert (found.programs[-1], found.files, found.modules[-1], found.network) == (
+        "unseal",
+        ("/etc/unseal.conf",),
+        "tpm_tis",
+        True,
+    )
+    late = dataclasses.replace(sealed, initrd=False)
+    others = image_needs(config(late, volume("b")))
+    assert (others.files, others.network) == ((), False)
+    assert "unseal" not in others.programs
+    assert "tpm_tis" not in others.modules
 
 
 def test_only_a_temporary_volume_needs_mkfs_at_boot() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "cryptpilot_boot"
-ROOMS = ["cli", "commands", "convert", "measure", "boot", "volume", "keys", "config", "system"]
-BASE = {"errors", "passphrase", "log", "steps"}
+ROOMS = ["cli", "commands", "convert", "measure", "boot", "volume", "keys", "config", "providers", "system"]
+BASE = {"errors", "passphrase", "log", "steps", "names", "text"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

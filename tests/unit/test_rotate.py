@@ -13,9 +13,9 @@ import pytest
 
 from cryptpilot_boot import keys, volume
 from cryptpilot_boot.config import Exec, Kms, Otp, Volume
-from cryptpilot_boot.config.model import PREVIOUS
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError, NoValue, ProgramError
 from cryptpilot_boot.keys import Passphrase, ask_until
+from cryptpilot_boot.providers.kms import PREVIOUS
 from cryptpilot_boot.system import block, cryptsetup, lock
 from cryptpilot_boot.system.wait import Deadline
 from cryptpilot_boot.volume import Opening, opening, pending, state

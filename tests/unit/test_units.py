@@ -9,7 +9,7 @@ import pytest
 
 from cryptpilot_boot.boot.units import Units, misread, mount, units
 from cryptpilot_boot.config import Kms, Otp, Volume
-from cryptpilot_boot.config.names import escape, escape_path
+from cryptpilot_boot.names import escape, escape_path
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
 

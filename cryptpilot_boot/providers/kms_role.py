@@ -12,18 +12,18 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.config.model import SECRET_ARN
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import clock, kms_openapi, kms_transport, kms_value, limit, metadata
-from cryptpilot_boot.keys.gateway import Gateway
+from cryptpilot_boot.providers import clock, kms_openapi, kms_transport, kms_value, limit, metadata
+from cryptpilot_boot.providers.gateway import Gateway
+from cryptpilot_boot.providers.kms_text import SECRET_ARN
 from cryptpilot_boot.system import certificates, process
 from cryptpilot_boot.system.wait import Deadline
 
 if TYPE_CHECKING:
-    from cryptpilot_boot.config import KmsRole
-    from cryptpilot_boot.keys.metadata import Credentials
-    from cryptpilot_boot.keys.retry import Ask
     from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.providers.kms import KmsRole
+    from cryptpilot_boot.providers.metadata import Credentials
+    from cryptpilot_boot.providers.provider import Ask
 
 _LEAST_TIMEOUT = 0.1
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import kms_codes, kms_transport
+from cryptpilot_boot.providers import kms_codes, kms_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cryptpilot_boot.keys.gateway import Gateway
+    from cryptpilot_boot.providers.gateway import Gateway
 
 
 def explain(error: Exception, gateway: Gateway) -> KeyFetchError:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import datetime
     from collections.abc import Iterable
 
-    from cryptpilot_boot.config import Kms
+    from cryptpilot_boot.providers.kms import Kms
 
 
 @dataclasses.dataclass(frozen=True)

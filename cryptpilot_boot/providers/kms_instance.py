@@ -9,16 +9,16 @@ import base64
 import ssl
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.keys import client_key, clock, expiry, kms_sdk, kms_transport, kms_value, limit
-from cryptpilot_boot.keys.gateway import Gateway
+from cryptpilot_boot.providers import client_key, clock, expiry, kms_sdk, kms_transport, kms_value, limit
+from cryptpilot_boot.providers.gateway import Gateway
 from cryptpilot_boot.system import certificates, process
 from cryptpilot_boot.system import clock as system_clock
 
 if TYPE_CHECKING:
-    from cryptpilot_boot.config import Kms
-    from cryptpilot_boot.keys.client_key import ClientKey
-    from cryptpilot_boot.keys.retry import Ask
     from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.providers.client_key import ClientKey
+    from cryptpilot_boot.providers.kms import Kms
+    from cryptpilot_boot.providers.provider import Ask
 
 
 class _Signer:

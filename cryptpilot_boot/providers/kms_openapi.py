@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cryptpilot_boot.keys import absent, tea
+from cryptpilot_boot.providers import absent, tea
 
 absent.stand_in(
     # Every way to come by credentials, with a scheduler that renews them in a thread of its own: 76 modules, 20 ms of
-    # imports. Here they come in one way, once for each request: keys/metadata.py.
+    # imports. Here they come in one way, once for each request: providers/metadata.py.
     "alibabacloud_credentials",
     "alibabacloud_credentials.client",
     "alibabacloud_credentials.models",

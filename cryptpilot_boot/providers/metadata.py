@@ -14,10 +14,10 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cryptpilot_boot.config.model import REGION_ID, ROLE_NAME
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import foreign, kms_errors
-from cryptpilot_boot.keys.gateway import Gateway
+from cryptpilot_boot.providers import foreign, kms_errors
+from cryptpilot_boot.providers.gateway import Gateway
+from cryptpilot_boot.providers.kms_text import REGION_ID, ROLE_NAME
 
 if TYPE_CHECKING:
     from cryptpilot_boot.system.wait import Deadline

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot import names
 from cryptpilot_boot.errors import KeyFetchError, ProgramError
 from cryptpilot_boot.passphrase import Passphrase, SecretBuffer, is_key_material
+from cryptpilot_boot.providers.fields import STRING, STRINGS, TIMEOUT, Key
+from cryptpilot_boot.providers.provider import Needs, Provider, Source
 from cryptpilot_boot.system import programs
 from cryptpilot_boot.system.run import read_secret
 
 if TYPE_CHECKING:
-    from cryptpilot_boot.config import Exec
-    from cryptpilot_boot.keys.retry import Ask
+    from cryptpilot_boot.providers.provider import Ask
     from cryptpilot_boot.system.run import Ended
 
 # cryptsetup reads no more from a key file; "Maximum keyfile size" in `cryptsetup --help`.
@@ -22,14 +25,28 @@ _TELLING = 8  # bytes of a passphrase in a text that are no coincidence
 _TRY_AGAIN = os.EX_TEMPFAIL  # 75, <sysexits.h>
 
 
-def prepare(source: Exec) -> Ask:
+@dataclasses.dataclass(frozen=True)
+class Exec(Source):
+    """What a program writes to its standard output, byte for byte.
+
+    command: an absolute path, or a name looked up where programs of the system are. timeout: seconds it may take.
+    """
+
+    provider = "exec"
+
+    command: str
+    args: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    timeout: int = 30
+
+
+def _prepare(source: Exec) -> Ask:
     """Return what runs the command and takes its standard output."""
 
     def ask(timeout: float) -> Passphrase:
         seconds = min(timeout, source.timeout)
         with SecretBuffer(_LONGEST) as buffer:
             try:
-                require_runnable(source)
+                _require_runnable(source)
                 ended = read_secret([source.command, *source.args], buffer, timeout=seconds)
             except ProgramError as error:
                 raise KeyFetchError(error.what, error.hint) from None
@@ -39,7 +56,7 @@ def prepare(source: Exec) -> Ask:
     return ask
 
 
-def require_runnable(source: Exec) -> None:
+def _require_runnable(source: Exec) -> None:
     """Raise ProgramError when the command is not there, or for what would keep it from being run."""
     if fault := programs.fault(source.command):
         raise fault
@@ -94,3 +111,25 @@ def _name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _describe(source: Exec) -> dict[str, str]:
+    # not its arguments, which may be secret, nor those that stand in its place by mistake
+    first, blank, _ = source.command.partition(" ")
+    name = f"{first} ..." if blank and not programs.is_there(source.command) else source.command
+    return {"provider": f"command {name}"}
+
+
+PROVIDER = Provider(
+    make=Exec,
+    keys={
+        "command": Key(STRING, names.program, required=True),
+        "args": Key(STRINGS, names.arguments),
+        "timeout": TIMEOUT,
+    },
+    prepare=_prepare,
+    describe=_describe,
+    needs=lambda source: Needs(programs=(source.command,)),
+    secret=lambda source: ("exec", source.command, source.args),
+    require_usable=_require_runnable,
+)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from cryptpilot_boot.config.model import PREVIOUS
 from cryptpilot_boot.errors import KeyFetchError, NoValue
-from cryptpilot_boot.keys import foreign
+from cryptpilot_boot.providers import foreign
+from cryptpilot_boot.providers.kms import PREVIOUS
 
 if TYPE_CHECKING:
-    from cryptpilot_boot.keys.gateway import Gateway
+    from cryptpilot_boot.providers.gateway import Gateway
 
 _SERVER_FAULT = 500  # HTTP status from which on the gateway, not the request, is at fault
 _TOO_MANY_REQUESTS = 429
@@ -37,7 +37,7 @@ def explain(error: Any, gateway: Gateway) -> KeyFetchError:
     """Explain an answer of the gateway that says no.
 
     error: as either SDK raises it, with `code` and `data`. Of the answer nothing is quoted but a code that looks like
-    one: see keys/foreign.py.
+    one: see providers/foreign.py.
     """
     code = _code(error)
     if gateway.stage == PREVIOUS and _NO_SUCH_VALUE in code:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 
-from cryptpilot_boot.config import client_key as client_key_files
-from cryptpilot_boot.config import pem
-from cryptpilot_boot.config.model import REGION_ID, ROLE_NAME, SECRET_ARN, SECRET_NAME
-from cryptpilot_boot.config.text import describe, unseen
+from cryptpilot_boot.providers import client_key_text as client_key_files
+from cryptpilot_boot.providers import pem
+from cryptpilot_boot.text import describe, unseen
+
+# They become part of a path and of a host name, wherever they come from: nothing else may be in them.
+ROLE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+REGION_ID = re.compile(r"[a-z0-9](-?[a-z0-9]){0,39}")
+# What KMS lets a secret be called (its API reference, CreateSecret), and the full name that says whose it is.
+SECRET_NAME = re.compile(r"[A-Za-z0-9_/+=.@-]{1,192}")
+SECRET_ARN = re.compile(
+    rf"acs:kms:(?P<region>{REGION_ID.pattern}):(?P<account>[0-9]{{1,32}}):secret/(?P<name>{SECRET_NAME.pattern})"
+)
 
 # A label of the instance's host name.
 _INSTANCE_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")

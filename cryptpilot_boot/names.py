@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from cryptpilot_boot.config.text import describe, unseen
+from cryptpilot_boot.text import describe, unseen
 
 LONGEST_NAME = 255  # bytes: of a file (NAME_MAX, <linux/limits.h>) and of a unit (systemd.unit(5))
 _LONGEST_PATH = 4095  # bytes: PATH_MAX without the NUL

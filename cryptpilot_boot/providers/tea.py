@@ -11,7 +11,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
-from cryptpilot_boot.keys import absent
+from cryptpilot_boot.providers import absent
 
 # With DEBUG=sdk in its environment the SDKs write requests and answers, secrets included, to standard error.
 os.environ.pop("DEBUG", None)
@@ -25,7 +25,7 @@ from Tea.core import TeaCore, _TLSAdapter  # noqa: E402
 from Tea.exceptions import TeaException  # noqa: E402
 from urllib3.exceptions import ProtocolError, ReadTimeoutError  # noqa: E402
 
-from cryptpilot_boot.keys.kms_transport import (  # noqa: E402
+from cryptpilot_boot.providers.kms_transport import (  # noqa: E402
     LONGEST_ANSWER,
     BrokenOff,
     NotAnAnswer,

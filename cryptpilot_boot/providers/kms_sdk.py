@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cryptpilot_boot.keys import absent, tea  # noqa: F401 - tea is how the SDK asks
+from cryptpilot_boot.providers import absent, tea  # noqa: F401 - tea is how the SDK asks
 
-# PKCS#12 through an interface that current pyOpenSSL no longer has; keys/client_key.py opens it.
+# PKCS#12 through an interface that current pyOpenSSL no longer has; providers/client_key.py opens it.
 absent.stand_in("OpenSSL")
 
 with absent.without_signatures():

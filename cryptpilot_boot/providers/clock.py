@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import kms_errors, limit
+from cryptpilot_boot.providers import kms_errors, limit
 from cryptpilot_boot.system import clock
 from cryptpilot_boot.system.init import in_initrd
 
 if TYPE_CHECKING:
-    from cryptpilot_boot.keys.gateway import Gateway
+    from cryptpilot_boot.providers.gateway import Gateway
 
 # <openssl/x509_vfy.h>
 _NO_CHECK_TIME = 0x200000

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from google.protobuf.message import DecodeError
 
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys import absent, foreign, kms_codes
+from cryptpilot_boot.providers import absent, foreign, kms_codes
 
 # Guesses in what encoding a text is, which nothing here asks; public authorities, which nothing here trusts.
 absent.stand_in("charset_normalizer", "certifi")
@@ -23,7 +23,7 @@ from requests import exceptions  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cryptpilot_boot.keys.gateway import Gateway
+    from cryptpilot_boot.providers.gateway import Gateway
 
 LONGEST_ANSWER = 256 << 10
 """Bytes of an answer that are read; a secret has at most 30 KiB."""

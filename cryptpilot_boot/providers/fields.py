@@ -1,0 +1,77 @@
+"""The keys of a table in a configuration file: of which type, and what else must hold. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Callable
+
+from cryptpilot_boot.errors import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+Check = Callable[[Any], str]
+"""Returns "", or the complaint: what the value must be, to be read after the name of its key."""
+
+
+def anything(_: object) -> str:
+    """Check nothing."""
+    return ""
+
+
+def one_of(names: Collection[str]) -> Check:
+    """Return a check for one of these names."""
+
+    def check(name: str) -> str:
+        return "" if name in names else f"must be one of {', '.join(names)}{did_you_mean(name, names)}"
+
+    return check
+
+
+def between(least: int, most: int) -> Check:
+    """Return a check for a number of seconds."""
+
+    def check(seconds: int) -> str:
+        return "" if least <= seconds <= most else f"must be between {least} and {most} seconds"
+
+    return check
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return what to add to a complaint about a name that is not known; "" if it is like none that is."""
+    near = nearest(name, known)
+    return f' (did you mean "{near}"?)' if near else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A type of TOML values: what it is called, which values are of it, and what it becomes."""
+
+    words: str
+    holds: Callable[[object], bool]
+    make: Callable[[Any], object] = lambda value: value
+
+
+STRING = Kind("a string", lambda value: isinstance(value, str))
+STRINGS = Kind(
+    "a list of strings",
+    lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+    tuple,
+)
+BOOL = Kind("true or false", lambda value: isinstance(value, bool))
+# bool is a subclass of int, and must not pass for one
+NUMBER = Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+TABLE = Kind("a table", lambda value: isinstance(value, dict))
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One key: its type, what else must hold, and whether it must be there."""
+
+    kind: Kind
+    check: Check = anything
+    required: bool = False
+
+
+TIMEOUT = Key(NUMBER, between(1, 3600))
+"""Seconds that something may take."""

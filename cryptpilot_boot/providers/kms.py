@@ -1,0 +1,217 @@
+"""A secret of Alibaba Cloud KMS, read with a client key or with the RAM role of this ECS instance.
+
+What asks is in `kms_instance` and `kms_role`: a tenth of a second of imports each, which other volumes do without.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from cryptpilot_boot import names
+from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.providers import client_key_text, kms_text, pem
+from cryptpilot_boot.providers.fields import STRING, Key, Kind
+from cryptpilot_boot.providers.kms_text import SECRET_ARN
+from cryptpilot_boot.providers.provider import Complaint, Needs, Provider, Source
+
+if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Mapping
+
+    from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.providers.provider import Ask
+
+CURRENT = "ACSCurrent"
+PREVIOUS = "ACSPrevious"
+"""What KMS calls the two values of a secret that was rotated (its version stages)."""
+
+
+def instance_gateway(kms_instance_id: str) -> str:
+    """Return the host name of a KMS instance's gateway inside its VPC."""
+    return f"{kms_instance_id}.cryptoservice.kms.aliyuncs.com"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kms(Source):
+    """A secret kept in an Alibaba Cloud KMS instance, read with the client key of an access point.
+
+    client_key: content of the clientKey_****.json file; client_key_password: of the ****_Password.txt file;
+    kms_cert_pem: of the PrivateKmsCA_****.pem file, the CA chain that signs the instance's certificate.
+    endpoint: "host[:port]" in place of the instance's own name inside the VPC. stage: which of the secret's values it
+    is; the configuration names none, and means the current one.
+    """
+
+    provider = "kms"
+    credentials = "a client key"
+
+    kms_instance_id: str
+    secret_name: str
+    client_key: str = dataclasses.field(repr=False)
+    client_key_password: str = dataclasses.field(repr=False)
+    kms_cert_pem: str = dataclasses.field(repr=False)
+    endpoint: str | None = None
+    stage: str = CURRENT
+
+    @property
+    def address(self) -> str:
+        """The gateway to ask, as "host" or "host:port" (default port 443)."""
+        return self.endpoint or instance_gateway(self.kms_instance_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class KmsRole(Source):
+    """A secret kept in Alibaba Cloud KMS, read with the RAM role of this ECS instance.
+
+    secret_name: its name, or its full name (SECRET_ARN), which no secret of another account has. ecs_ram_role_name,
+    region_id: None for what the instance's metadata service says. kms_instance_id: the KMS instance that the secret is
+    in; with kms_cert_pem, its own gateway is asked. endpoint: "host[:port]" in place of that, or of the region's shared
+    gateway inside the VPC. kms_cert_pem: the CA that alone is trusted, None for those that the system trusts. stage: as
+    of Kms.
+    """
+
+    provider = "kms"
+
+    secret_name: str
+    ecs_ram_role_name: str | None = None
+    region_id: str | None = None
+    endpoint: str | None = None
+    kms_cert_pem: str | None = dataclasses.field(default=None, repr=False)
+    stage: str = CURRENT
+    kms_instance_id: str | None = None
+
+    @property
+    def instance(self) -> str | None:
+        """The KMS instance whose own gateway is asked; None for the shared gateway, whose CA is a public one."""
+        return self.kms_instance_id if self.kms_cert_pem else None
+
+    @property
+    def host(self) -> str | None:
+        """The gateway to ask, as "host" or "host:port", where that is known without the region."""
+        return self.endpoint or (instance_gateway(self.instance) if self.instance else None)
+
+    @property
+    def region(self) -> str | None:
+        """The region that the configuration names, on its own or as a part of the secret's full name."""
+        full = SECRET_ARN.fullmatch(self.secret_name)
+        return full["region"] if full else self.region_id
+
+    def address_in(self, region: str) -> str:
+        """Return the gateway to ask in a region, as "host" or "host:port" (default port 443)."""
+        return self.host or f"kms-vpc.{region}.aliyuncs.com"
+
+
+def _prepare_with_client_key(kms: Kms) -> Ask:
+    from cryptpilot_boot.providers import kms_instance
+
+    return kms_instance.prepare(kms)
+
+
+def _prepare_with_role(role: KmsRole) -> Ask:
+    from cryptpilot_boot.providers import kms_role
+
+    return kms_role.prepare(role)
+
+
+def _describe_with_client_key(kms: Kms) -> dict[str, str]:
+    return {
+        "provider": f"KMS instance {kms.kms_instance_id}, {_which(kms)}",
+        "endpoint": _with_port(kms.address),
+    }
+
+
+def _describe_with_role(role: KmsRole) -> dict[str, str]:
+    account = f"RAM role {role.ecs_ram_role_name}" if role.ecs_ram_role_name else "the instance's RAM role"
+    whose = f"KMS instance {role.instance}" if role.instance else "KMS"
+    return {
+        "provider": f"{whose} with {account}, {_which(role)}",
+        "endpoint": _with_port(role.address_in(role.region or "<region>")),
+    }
+
+
+def _which(kms: Kms | KmsRole) -> str:
+    return f'secret "{kms.secret_name}"' + ("" if kms.stage == CURRENT else f", {kms.stage}")
+
+
+def _with_port(address: str) -> str:
+    return address if ":" in address else f"{address}:443"
+
+
+def _secret(kms: Kms | KmsRole) -> tuple[object, ...]:
+    full = SECRET_ARN.fullmatch(kms.secret_name)
+    return ("kms", full["name"] if full else kms.secret_name)
+
+
+def _previous(kms: Kms | KmsRole) -> Source:
+    return dataclasses.replace(kms, stage=PREVIOUS)
+
+
+def _decode(kms: Kms | KmsRole, value: memoryview) -> Passphrase:
+    from cryptpilot_boot.providers import kms_value
+
+    return kms_value.decode(bytes(value).decode("latin-1"), kms.secret_name)
+
+
+def _ends(kms: Kms) -> datetime.datetime | None:
+    from cryptpilot_boot.providers import client_key
+
+    try:
+        return client_key.opened(kms).ends
+    except KeyFetchError:
+        return None  # `prepare` says what is wrong with it
+
+
+def _one_region(values: Mapping[str, Any]) -> Complaint | None:
+    """Find that a secret's full name and the file name two regions."""
+    full = SECRET_ARN.fullmatch(values.get("secret_name", ""))
+    if full and values.get("region_id", full["region"]) != full["region"]:
+        return Complaint(
+            "region_id",
+            f"must be the region in secret_name, {full['region']}",
+            "remove it: the full name of a secret has its region",
+        )
+    return None
+
+
+_PEM = Kind("a string", STRING.holds, pem.canonical)
+_CLIENT_KEY = Kind("a string", STRING.holds, client_key_text.canonical)
+_PASSWORD = Kind("a string", STRING.holds, client_key_text.canonical_password)
+
+CLIENT_KEY = Provider(
+    make=Kms,
+    mode=("auth_mode", "client_key"),
+    keys={
+        "kms_instance_id": Key(STRING, kms_text.instance_id, required=True),
+        "secret_name": Key(STRING, kms_text.secret_name, required=True),
+        "client_key": Key(_CLIENT_KEY, kms_text.client_key, required=True),
+        "client_key_password": Key(_PASSWORD, client_key_text.password_complaint, required=True),
+        "kms_cert_pem": Key(_PEM, kms_text.certificates, required=True),
+        "endpoint": Key(STRING, names.endpoint),
+    },
+    prepare=_prepare_with_client_key,
+    describe=_describe_with_client_key,
+    needs=lambda _: Needs(network=True),
+    secret=_secret,
+    previous=_previous,
+    ends=_ends,
+    decode=_decode,
+)
+RAM_ROLE = Provider(
+    make=KmsRole,
+    mode=("auth_mode", "ecs_ram_role"),
+    keys={
+        "kms_instance_id": Key(STRING, kms_text.instance_id),
+        "secret_name": Key(STRING, kms_text.secret_name_or_arn, required=True),
+        "ecs_ram_role_name": Key(STRING, kms_text.role_name),
+        "region_id": Key(STRING, kms_text.region_id),
+        "endpoint": Key(STRING, names.endpoint),
+        "kms_cert_pem": Key(_PEM, kms_text.authority),
+    },
+    complain=_one_region,
+    prepare=_prepare_with_role,
+    describe=_describe_with_role,
+    needs=lambda role: Needs(network=True, authorities=role.kms_cert_pem is None),
+    secret=_secret,
+    previous=_previous,
+    decode=_decode,
+)

@@ -1,0 +1,33 @@
+"""The key providers that there are: a row each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.providers import execute, kms, otp
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.providers.provider import Provider, Source
+
+PROVIDERS: tuple[Provider, ...] = (
+    otp.PROVIDER,
+    kms.CLIENT_KEY,
+    kms.RAM_ROLE,
+    execute.PROVIDER,
+)
+"""In the order in which messages name them."""
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the tables that there may be below `[encrypt]`."""
+    return tuple(dict.fromkeys(one.name for one in PROVIDERS))
+
+
+def modes(name: str) -> tuple[Provider, ...]:
+    """Return the providers that a table's name stands for; more than one if a key of it chooses, the default first."""
+    return tuple(one for one in PROVIDERS if one.name == name)
+
+
+def of(source: Source) -> Provider:
+    """Return the provider of a source."""
+    return next(one for one in PROVIDERS if one.make is type(source))
