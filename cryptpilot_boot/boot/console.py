@@ -66,7 +66,8 @@ def result(outcome: Outcome, *, shell: bool = False) -> list[str]:
     volume = outcome.volume
     if outcome.error is None:
         how = "was open already" if outcome.was_open else f"opened in {outcome.seconds:.2f} s"
-        lines = [f"{volume.volume}: {volume.mapper_path} {how}"]
+        by = f" by {outcome.opened_by}" if outcome.opened_by else ""
+        lines = [f"{volume.volume}: {volume.mapper_path} {how}{by}"]
         if outcome.rotation_pending:
             todo = f"once the system is up: cryptpilot rotate {volume.volume}"
             lines.append(f"{volume.volume}: warning: the previous value of its secret opened it; {todo}")

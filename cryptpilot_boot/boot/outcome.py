@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import keys, log, volume
+from cryptpilot_boot.keys.sources import named
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -20,6 +21,7 @@ class Outcome:
     error: None when it is open. seconds: from the start of the stage. late: it was left to the next stage, where it
     may yet succeed; the error says what it was waiting for. needed: the boot cannot go on without it. rotation_pending:
     it was the previous value of its secret that opened it. ending: what to say of a client key that ends.
+    source: the number of the source of its key that opened it.
     """
 
     volume: Volume
@@ -31,6 +33,7 @@ class Outcome:
     needed: bool = False
     rotation_pending: bool = False
     ending: Notice | None = None
+    source: int = 0
 
     @property
     def result(self) -> str:
@@ -40,10 +43,19 @@ class Outcome:
         return "left to the system stage" if self.late else "failed"
 
     @property
+    def opened_by(self) -> str:
+        """Which of several sources gave the key; "" for a volume with one, and where none did."""
+        if self.error or self.was_open or not self.volume.fallbacks:
+            return ""
+        return named(self.volume, self.source)
+
+    @property
     def facts(self) -> dict[str, object]:
         """What the event log has of it."""
         facts: dict[str, object] = {"result": self.result, "needed": self.needed, "device": self.volume.dev}
-        facts.update(keys.describe(self.volume.encrypt))
+        facts.update(keys.describe(self.volume.sources[self.source]))
+        if self.opened_by:
+            facts.update(source=self.volume.source_name(self.source))
         if self.rotation_pending:
             facts.update(rotation_pending=True)
         if self.ending:
@@ -53,8 +65,8 @@ class Outcome:
         return facts
 
 
-def ending(one: Volume, opened: volume.Opening | None) -> Notice | None:
-    """Return what to say of the end of a volume's client key.
+def ending(one: Volume, opened: volume.Opening | None, source: int = 0) -> Notice | None:
+    """Return what to say of the end of a volume's client key. source: the number of the one that opened it.
 
     Only where KMS has just given its secret out with that: it finds no clock right that is more than 15 minutes off, so
     this is no host's date.
@@ -62,5 +74,5 @@ def ending(one: Volume, opened: volume.Opening | None) -> Notice | None:
     if opened not in (volume.Opening.CURRENT, volume.Opening.PREVIOUS):
         return None
     with log.telling(f"when the client key of {one.volume} ends"):
-        return keys.ending(one.encrypt)
+        return keys.ending(one.sources[source])
     return None

@@ -163,7 +163,7 @@ def image_needs(config: Config) -> ImageNeeds:
     identities = (volume.identity.source for volume in volumes if volume.identity)
     files = (*(volume.source for volume in volumes), *identities)
     makers = sorted({mkfs.KINDS[v.makefs].command[0] for v in volumes if v.temporary and v.makefs})
-    sources = [table.of(v.encrypt).needs(v.encrypt) for v in volumes]
+    sources = [table.of(one).needs(one) for v in volumes for one in v.sources]
     further = tuple(dict.fromkeys(name for one in sources for name in one.modules))
     commands = sorted({name for one in sources for name in one.programs})
     integrity = any(v.integrity for v in volumes)

@@ -79,7 +79,11 @@ def make(config: Config, bundle: Path = BUNDLE) -> Record:
         version=cryptpilot_boot.__version__,
         agent=digest(bundle / MANIFEST),
         configuration=digests(str(path) for path in needs.configuration),
-        volumes={one.volume: one.encrypt.provider for one in config.volumes if one.source in needs.configuration},
+        volumes={
+            one.volume: ", ".join(source.provider for source in one.sources)
+            for one in config.volumes
+            if one.source in needs.configuration
+        },
         programs=needs.programs,
         modules=needs.modules,
         network=needs.network,
@@ -90,7 +94,7 @@ def make(config: Config, bundle: Path = BUNDLE) -> Record:
 
 def commands(config: Config) -> tuple[Path, ...]:
     """Return the paths of the programs and files that an image has only because sources of keys need them."""
-    needs = [table.of(one.encrypt).needs(one.encrypt) for one in initrd_volumes(config)]
+    needs = [table.of(source).needs(source) for one in initrd_volumes(config) for source in one.sources]
     programs = {located(name) for one in needs for name in one.programs}
     files = {path for one in needs for path in one.files}
     return tuple(Path(path) for path in sorted(programs | files) if path)

@@ -80,7 +80,8 @@ class Fate:
 
     result: see above. at: when that was known. needed: whether the boot could not go on without it. error, hint: why it
     is not open, and what to do. before: how it fared in earlier runs, if it was not opened there. rotation_pending: it
-    was the previous value of its secret that opened it. ending: what was said of a client key that ends.
+    was the previous value of its secret that opened it. ending: what was said of a client key that ends. source: which
+    of its sources opened it, where it has several.
     """
 
     volume: str
@@ -97,6 +98,7 @@ class Fate:
     before: tuple[Fate, ...] = ()
     rotation_pending: bool = False
     ending: str = ""
+    source: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,13 +304,14 @@ def _fate(run: _Run, volume: str, steps: Sequence[Step], was_opened: bool) -> Fa
     if outcome is None:
         result, at, error, hint = _by_steps(run, steps, was_opened)
         needed = rotation_pending = False
-        ending = ""
+        ending = source = ""
     else:
         result = _fact(outcome, "result") or (FAILED if outcome.phase == "fail" else OPENED)
         at, error, hint = outcome.boot, _fact(outcome, "error"), _fact(outcome, "hint")
         needed = outcome.facts.get("needed") is True
         rotation_pending = outcome.facts.get("rotation_pending") is True
         ending = _fact(outcome, "ending")
+        source = _fact(outcome, "source")
     return Fate(
         volume=printable(volume),
         result=result,
@@ -323,6 +326,7 @@ def _fate(run: _Run, volume: str, steps: Sequence[Step], was_opened: bool) -> Fa
         endpoint=latest("endpoint"),
         rotation_pending=rotation_pending,
         ending=ending,
+        source=source,
     )
 
 

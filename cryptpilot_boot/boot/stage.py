@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, log, steps, volume
 from cryptpilot_boot.boot import outcome as outcomes
-from cryptpilot_boot.boot.bring_up import bring_up, watch_network
+from cryptpilot_boot.boot.bring_up import Opened, bring_up, watch_network
 from cryptpilot_boot.boot.outcome import Outcome as Outcome
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, describe_bug
 from cryptpilot_boot.system import process
@@ -113,7 +113,7 @@ class _Stage:
 
         def work() -> None:
             error: CryptpilotError | None = None
-            opened: volume.Opening | None = None
+            opened: Opened | None = None
             try:
                 opened = bring_up(one, self.deadline, answers, self._prepared, self._asking)
             except Interrupted:
@@ -260,7 +260,7 @@ class _Stage:
         self,
         one: Volume,
         error: CryptpilotError | None,
-        opened: volume.Opening | None = None,
+        opened: Opened | None = None,
         *,
         late: bool = False,
     ) -> None:
@@ -269,9 +269,10 @@ class _Stage:
                 return  # it was given up meanwhile
             seconds = self.deadline.passed()
             needed = one.volume in self._needed()
-            was_open, pending = opened is volume.Opening.WAS_OPEN, opened is volume.Opening.PREVIOUS
-            ending = outcomes.ending(one, opened)
-            self._tell(Outcome(one, self._plan.stage, seconds, error, was_open, late, needed, pending, ending))
+            how, source = (opened.how, opened.source) if opened else (None, 0)
+            was_open, pending = how is volume.Opening.WAS_OPEN, how is volume.Opening.PREVIOUS
+            ending = outcomes.ending(one, how, source)
+            self._tell(Outcome(one, self._plan.stage, seconds, error, was_open, late, needed, pending, ending, source))
             self._changed.notify_all()
 
     def _tell(self, outcome: Outcome) -> None:

@@ -127,6 +127,16 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(parser=one, command="close")
 
     one = commands.add_parser(
+        "enroll", help="have a volume take the secret of another of its sources, too", description=texts.ENROLL
+    )
+    one.add_argument("volume", metavar="VOLUME")
+    one.add_argument("source", metavar="SOURCE", help='"encrypt", "fallback1", ..., or a key provider such as "exec"')
+    one.add_argument(
+        "--recovery-key", action="store_true", help="ask for the recovery key, and none of the other sources"
+    )
+    one.set_defaults(parser=one, command="enroll")
+
+    one = commands.add_parser(
         "rotate",
         help="move volumes to the current values of their secrets, which KMS has rotated",
         description=texts.ROTATE,

@@ -262,6 +262,20 @@ def _initrd_plan(config: Config, _: argparse.Namespace) -> bool:
     return True
 
 
+def _enroll(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.cli import keys
+    from cryptpilot_boot.commands import enroll
+
+    with terminal.progress():
+        return enroll.enroll(
+            config,
+            arguments.volume,
+            arguments.source,
+            terminal.report,
+            keys.ask if arguments.recovery_key else None,
+        )
+
+
 def _rotate(config: Config, arguments: argparse.Namespace) -> bool:
     from cryptpilot_boot.commands import rotate
 
@@ -336,6 +350,7 @@ _COMMANDS = {
     "image measure": images.measure,
     "open": _open,
     "close": _close,
+    "enroll": _enroll,
     "rotate": _rotate,
     "bind": _bind,
     "resize": _resize,

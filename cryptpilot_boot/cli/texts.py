@@ -48,6 +48,12 @@ what it held is gone. Opening what is open is no error. A device that holds anyt
 if that is named with --overwrite, after a question.
 """
 
+ENROLL = """\
+Adds a key slot for the current secret of SOURCE to a persistent volume, open or closed, so that it opens by that too.
+SOURCE is one that the volume's file has: "encrypt" for its [encrypt] table, "fallback1" for the first [[fallback]],
+and so on; or the name of a key provider that only one of them has. Another source of the volume has to open it, or its
+recovery key. "init" does this for all sources of a new volume. Removes nothing; where SOURCE opens the volume already,
+nothing is changed."""
 ROTATE = """\
 Moves each volume to the current value of its secret, after KMS has rotated that: adds a key slot for the current
 value, tries it, and only then removes the one for the previous value. The volume may be open or closed, and stays so.

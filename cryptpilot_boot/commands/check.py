@@ -8,15 +8,16 @@ from cryptpilot_boot import keys, volume
 from cryptpilot_boot.boot import fstab, required
 from cryptpilot_boot.boot.plan import initrd_volumes, pivot_volumes
 from cryptpilot_boot.commands import competing, select
-from cryptpilot_boot.commands.key import passphrase_of, previous_of
+from cryptpilot_boot.commands.key import passphrase_from, previous_from
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, NoValue, describe_bug
+from cryptpilot_boot.keys.sources import named
 from cryptpilot_boot.system import init
 from cryptpilot_boot.volume import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cryptpilot_boot.config import Config, Volume
+    from cryptpilot_boot.config import Config, Encrypt, Volume
 
 # How a volume may stand that is no error, and worth a look.
 _WARNINGS = {
@@ -69,9 +70,10 @@ def _check(
             say(f"{one.volume}: error: {error.what}")
             if error.hint:
                 say(f"{one.volume}:   {error.hint}")
-        if ending := keys.ending(one.encrypt):  # whatever else is wrong with it
+        endings = [ending for source in one.sources if (ending := keys.ending(source))]
+        for ending in endings:  # whatever else is wrong with it
             say(f"{one.volume}: {ending}")
-        elif not said and not error:
+        if not endings and not said and not error:
             say(f"{one.volume}: ok")
     return good
 
@@ -93,20 +95,65 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
     if status.state is State.READY_TO_OPEN:
         volume.require_openable(one)
     yield from _exchangeable(one, status, config)
-    keys.require_usable(one.encrypt)
+    if not one.fallbacks:
+        yield from _source_warnings(one, one.encrypt, status, config, answers, skip_passphrase=skip_passphrase)
+        return
+    yield from _unreached(one, config)
+    failures = []
+    for number, source in enumerate(one.sources):
+        name = named(one, number)
+        try:
+            for warning in _source_warnings(one, source, status, config, answers, skip_passphrase=skip_passphrase):
+                yield f"{name}: {warning}"
+        except Interrupted:
+            raise
+        except volume.WrongSecret as error:
+            todo = f"if it was never enrolled: cryptpilot enroll {one.volume} {one.source_name(number)}"
+            failures.append(CryptpilotError(f"{name}: {error.what}", todo))
+        except CryptpilotError as error:
+            failures.append(CryptpilotError(f"{name}: {error.what}", error.hint))
+    if failures:
+        raise CryptpilotError(
+            "; ".join(error.what for error in failures), "; ".join(error.hint for error in failures if error.hint)
+        )
+
+
+def _unreached(one: Volume, config: Config) -> Iterator[str]:
+    """Yield that a fallback has its turn too late to be of use."""
+    turn = 0
+    for number, fallback in enumerate(one.fallbacks, 1):
+        turn += fallback.after
+        if turn >= config.boot.timeout:
+            yield (
+                f"{named(one, number)} is asked after {turn} s of silence, and [boot] timeout ({config.boot.timeout} s)"
+                " is over by then"
+            )
+
+
+def _source_warnings(
+    one: Volume,
+    source: Encrypt,
+    status: volume.Status,
+    config: Config,
+    answers: keys.Answers,
+    *,
+    skip_passphrase: bool,
+) -> Iterator[str]:
+    """Do for one source of a volume's key what `_warnings` does."""
+    keys.require_usable(source)
     if one.temporary or skip_passphrase:
         return
+    current, previous = passphrase_from(one, source, config, answers), previous_from(one, source, config, answers)
     unusable: NoValue | None = None
     try:
-        with passphrase_of(one, config, answers)() as passphrase:
+        with current() as passphrase:
             if not passphrase.strong:
                 yield _WEAK
     except NoValue as error:
         unusable = error
     if status.state in (State.READY_TO_OPEN, State.OPENED):
         # the current value has been fetched: it is not asked for again
-        previous = previous_of(one, config, answers)
-        if volume.verify(one, passphrase_of(one, config, answers), previous) is volume.Opening.PREVIOUS:
+        if volume.verify(one, current, previous) is volume.Opening.PREVIOUS:
             todo = f"; {unusable.what}: {unusable.hint}" if unusable else f"; rotate it: cryptpilot rotate {one.volume}"
             yield f"it opens with the previous value of its secret only{todo}"
     elif unusable:
@@ -120,7 +167,11 @@ def _exchangeable(one: Volume, status: volume.Status, config: Config) -> Iterato
     """
     if one.temporary or one.identity or not status.initialized:
         return
-    others = [other.volume for other in config.volumes if other is not one and keys.share(one.encrypt, other.encrypt)]
+    others = [
+        other.volume
+        for other in config.volumes
+        if other is not one and any(keys.share(mine, theirs) for mine in one.sources for theirs in other.sources)
+    ]
     if others:
         yield (
             f"its secret also opens {', '.join(others)}, whose disk would open in the place of its own; bind it to its"

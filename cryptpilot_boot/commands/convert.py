@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, log
-from cryptpilot_boot.commands.key import passphrase_of
+from cryptpilot_boot.commands.key import asked_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.convert import build, look, packages, payload, plan, tools, unify
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, printable
@@ -110,6 +110,7 @@ def convert(
             _hand_over(key, target, show)
         drafts.finish(done, target)
     say(f"{one.volume}: {target} is converted")
+    say_what_to_enroll(one, say)
     return True
 
 
@@ -137,12 +138,21 @@ def _planned(
     return opened, plan.make(look.found(image, opened, work), one, opened.roles, options.unified, sizes)
 
 
+def say_what_to_enroll(one: Volume, say: Callable[[str], None]) -> None:
+    """Say which sources of a volume that was converted have no key slot yet: all but the first."""
+    if one.fallbacks:
+        todo = "; ".join(
+            f"cryptpilot enroll {one.volume} {one.source_name(number)}" for number in range(1, len(one.sources))
+        )
+        say(f"{one.volume}: only the first source of its key opens it so far; once the system is up: {todo}")
+
+
 @contextlib.contextmanager
 def asking(one: Volume, config: Config, options: Options) -> Iterator[Ask]:
     """Give what returns the passphrase; a file that holds it is read once, and first: it may be a pipe, or wrong."""
     if options.secret is None:
         with keys.Answers() as answers:
-            yield passphrase_of(one, config, answers)
+            yield asked_of(one, 0, config, answers)
         return
     with given.from_file(one.encrypt, options.secret) as known:
         yield known.copy

@@ -6,7 +6,13 @@ import contextlib
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.commands.convert import Options, asking, directory_to_mount_in, require_free_name
+from cryptpilot_boot.commands.convert import (
+    Options,
+    asking,
+    directory_to_mount_in,
+    require_free_name,
+    say_what_to_enroll,
+)
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.convert import encrypt, in_place, packages, payload
 from cryptpilot_boot.system import lock, luks_header, mapper, mounts, process
@@ -63,6 +69,7 @@ def convert(
         if enrolls:
             _enroll(volume, ask, say, show)
     say(f"{one.volume}: {path} is converted")
+    say_what_to_enroll(one, say)
     return True
 
 

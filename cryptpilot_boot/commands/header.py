@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot import keys, volume
 from cryptpilot_boot.commands.each import each
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.commands.recovery_key import Ask
     from cryptpilot_boot.commands.volumes import Confirm
     from cryptpilot_boot.config import Config, Volume
+    from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.passphrase import Passphrase
 
 
@@ -64,7 +65,7 @@ def restore(
         report(one, CryptpilotError("not restored: not confirmed", "nothing was changed"))
         return False
     with keys.Answers() as answers:
-        ask: Callable[[], Passphrase] | None = passphrase_of(one, config, answers)
+        ask: Secret | None = passphrase_of(one, config, answers)
         previous = previous_of(one, config, answers)
         if force:
             ask = None

@@ -47,7 +47,8 @@ def plan(config: Config) -> list[str]:
 
 def _require_usable(one: Volume) -> None:
     try:
-        keys.require_usable(one.encrypt)
+        for source in one.sources:
+            keys.require_usable(source)
     except CryptpilotError as error:
         raise CryptpilotError(f"{one.volume}: {error.what}", error.hint) from None
 

@@ -2,36 +2,75 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot import keys, log
+from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.keys.sources import Sources, named
 from cryptpilot_boot.system import process
 from cryptpilot_boot.system.wait import Deadline
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Config, Encrypt, Volume
     from cryptpilot_boot.keys import Passphrase
+    from cryptpilot_boot.keys.race import Asked
+    from cryptpilot_boot.keys.sources import Secret
 
 
-def passphrase_of(one: Volume, config: Config, answers: keys.Answers) -> Callable[[], Passphrase]:
-    """Return what asks the volume's key provider, for as long as `[boot] timeout` allows.
+def passphrase_of(one: Volume, config: Config, answers: keys.Answers) -> Secret:
+    """Return what asks the volume's key provider, for as long as `[boot] timeout` allows, or all its sources.
 
     answers: of the same command for other volumes, of which one may have asked already.
     """
-    return _asking(one, one.encrypt, config, answers)
+    if not one.fallbacks:
+        return passphrase_from(one, one.encrypt, config, answers)
+
+    def prepare(source: Encrypt) -> Asked:
+        process.lock_memory()
+        prepared = keys.prepare(source)
+        return lambda: answers.ask(source, prepared, Deadline(config.boot.timeout), one.volume)
+
+    sources = ", ".join(named(one, number) for number in range(len(one.sources)))
+    return Sources(one, prepare, lambda: log.timed(log.FETCH_KEY, one.volume, provider=sources))
 
 
-def previous_of(one: Volume, config: Config, answers: keys.Answers) -> Callable[[], Passphrase] | None:
-    """Return what asks for the value that the volume's secret had before it was rotated; None if nobody keeps that."""
-    previous = keys.previous(one.encrypt)
-    return _asking(one, previous, config, answers) if previous else None
+def previous_of(one: Volume, config: Config, answers: keys.Answers) -> Asked | None:
+    """Return what asks for the value that the volume's secret had before it was rotated; None if nobody keeps that.
+
+    None for a volume with several sources, too: what `passphrase_of` returns for it asks for these itself.
+    """
+    return None if one.fallbacks else previous_from(one, one.encrypt, config, answers)
 
 
-def _asking(one: Volume, encrypt: Encrypt, config: Config, answers: keys.Answers) -> Callable[[], Passphrase]:
+def asked_of(one: Volume, number: int, config: Config, answers: keys.Answers) -> Asked:
+    """Return what asks one of the volume's sources; where it has several, an error says which one failed."""
+    ask = passphrase_from(one, one.sources[number], config, answers)
+    return _naming(one, number, ask) if one.fallbacks else ask
+
+
+def _naming(one: Volume, number: int, ask: Asked) -> Asked:
+    def ask_then() -> Passphrase:
+        try:
+            return ask()
+        except KeyFetchError as error:
+            raise type(error)(f"{named(one, number)}: {error.what}", error.hint) from None
+
+    return ask_then
+
+
+def passphrase_from(one: Volume, source: Encrypt, config: Config, answers: keys.Answers) -> Asked:
+    """Return what asks one of the volume's sources, as `passphrase_of` does."""
+
     def ask() -> Passphrase:
-        with log.timed(log.FETCH_KEY, one.volume, **keys.describe(encrypt)):
+        with log.timed(log.FETCH_KEY, one.volume, **keys.describe(source)):
             process.lock_memory()
-            prepared = keys.prepare(encrypt)
-            return answers.ask(encrypt, prepared, Deadline(config.boot.timeout), one.volume)
+            prepared = keys.prepare(source)
+            return answers.ask(source, prepared, Deadline(config.boot.timeout), one.volume)
 
     return ask
+
+
+def previous_from(one: Volume, source: Encrypt, config: Config, answers: keys.Answers) -> Asked | None:
+    """Return what asks one of the volume's sources for the previous value of its secret; None if it keeps none."""
+    previous = keys.previous(source)
+    return passphrase_from(one, previous, config, answers) if previous else None

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot import keys
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import passphrase_of, previous_of
+from cryptpilot_boot.commands.key import passphrase_from, previous_from
 from cryptpilot_boot.commands.select import select
-from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.keys.sources import named
 from cryptpilot_boot.volume.rotate import rotate as rotate_volume
 
 if TYPE_CHECKING:
@@ -22,10 +23,31 @@ def rotate(config: Config, names: Sequence[str], report: Report) -> bool:
     """Move volumes to the current values of their secrets; True when all are there, whoever moved them."""
 
     def rotate_one(one: Volume) -> str:
-        previous = previous_of(one, config, answers)
+        if not one.fallbacks:
+            return rotate_source(one, 0)
+        if not any(keys.previous(source) for source in one.sources):
+            raise _nothing_to_rotate(one)
+        said, failures = [], []
+        for number, source in enumerate(one.sources):
+            if not keys.previous(source):
+                said.append(f"{one.source_name(number)}: has no previous value to ask for")
+                continue
+            try:
+                said.append(f"{one.source_name(number)}: {rotate_source(one, number)}")
+            except Interrupted:
+                raise
+            except CryptpilotError as error:
+                failures.append(CryptpilotError(f"{named(one, number)}: {error.what}", error.hint))
+        if failures:
+            raise CryptpilotError("; ".join(error.what for error in failures), failures[0].hint)
+        return "; ".join(said)
+
+    def rotate_source(one: Volume, number: int) -> str:
+        source = one.sources[number]
+        previous = previous_from(one, source, config, answers)
         if previous is None:
             raise _nothing_to_rotate(one)
-        changed = rotate_volume(one, passphrase_of(one, config, answers), previous)
+        changed = rotate_volume(one, passphrase_from(one, source, config, answers), previous)
         if not changed:
             return (
                 f"{one.dev} has nothing to rotate: it takes the current value of its secret, and not the previous one"

@@ -10,7 +10,7 @@ from cryptpilot_boot.commands import competing
 from cryptpilot_boot.commands.select import notes, select
 from cryptpilot_boot.providers.expiry import Level
 from cryptpilot_boot.system import block
-from cryptpilot_boot.volume import State, examine
+from cryptpilot_boot.volume import State, examine, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,14 +50,13 @@ def show(config: Config, names: Sequence[str], *, as_json: bool, paint: Paint | 
 def _endings(volumes: Sequence[Volume], paint: Paint | None) -> Iterator[str]:
     """Yield whose client key ends."""
     for volume in volumes:
-        ending = keys.ending(volume.encrypt)
-        if ending:
+        for ending in filter(None, map(keys.ending, volume.sources)):
             word, color = f"{ending.level.value}:", _LEVEL_COLORS[ending.level]
             yield f"{paint(word, color) if paint else word} {volume.volume}: {ending.what}; {ending.todo}"
 
 
 def _client_key_ends(volume: Volume) -> str | None:
-    ends = keys.ends(volume.encrypt)
+    ends = min(filter(None, map(keys.ends, volume.sources)), default=None)
     return f"{ends:%Y-%m-%dT%H:%M:%SZ}" if ends else None
 
 
@@ -99,12 +98,23 @@ def _row(status: Status) -> list[str]:
         volume.volume,
         volume.mapper_path,
         volume.dev,
-        volume.encrypt.provider,
+        _providers(status),
         ", ".join(name for name, on in options.items() if on) or "-",
         "Not required" if volume.temporary else str(status.initialized),
         str(status.opened),
         _told(status),
     ]
+
+
+def _providers(status: Status) -> str:
+    """Name the key providers, and which of several opened the volume."""
+    names = ", ".join(source.provider for source in status.volume.sources)
+    by = _opened_by(status)
+    return f"{names} (opened by {by})" if by else names
+
+
+def _opened_by(status: Status) -> str:
+    return opened.source(status.volume.volume) if status.opened and status.volume.fallbacks else ""
 
 
 def _told(status: Status) -> str:
@@ -119,6 +129,8 @@ def _record(status: Status, competitors: Sequence[Competitor] = ()) -> dict[str,
         "underlying_device": volume.dev,
         **_as_elsewhere(status),
         "key_provider": volume.encrypt.provider,
+        "fallbacks": [{"provider": one.encrypt.provider, "after": one.after} for one in volume.fallbacks],
+        "opened_by": _opened_by(status) or None,
         "auto_open": volume.auto_open,
         "makefs": volume.makefs,
         "integrity": volume.integrity,

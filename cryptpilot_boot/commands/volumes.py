@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, volume
 from cryptpilot_boot.boot import units
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import passphrase_of, previous_of
+from cryptpilot_boot.commands.key import asked_of, passphrase_of, previous_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
+from cryptpilot_boot.keys.sources import Sources, named
 from cryptpilot_boot.system.init import stop_unit
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.commands.each import Report, Result
     from cryptpilot_boot.config import Config, Volume
+    from cryptpilot_boot.keys.sources import Secret
 
 Confirm = Callable[[str], bool]
 
@@ -56,9 +58,8 @@ def init(
     warnings: dict[str, str] = {}
 
     def initialize(one: Volume) -> str:
-        unbound = volume.initialize(
-            one, targets[one.volume], force, passphrase_of(one, config, answers), config.identity_file(one.volume)
-        )
+        first, *others = (asked_of(one, number, config, answers) for number in range(len(one.sources)))
+        unbound = volume.initialize(one, targets[one.volume], force, first, config.identity_file(one.volume), others)
         if unbound:
             warnings[one.volume] = (
                 f"{one.volume}: is not bound to its disk: {unbound.what}; bind it where that can be written:"
@@ -83,8 +84,8 @@ def _with_warnings(report: Report, warnings: Mapping[str, str], warn: Callable[[
 
 _OPENED = {
     volume.Opening.WAS_OPEN: "was open already",
-    volume.Opening.CURRENT: "is open",
-    volume.Opening.PREVIOUS: "is open, with the previous value of its secret; rotate it: cryptpilot rotate {}",
+    volume.Opening.CURRENT: "is open{by}",
+    volume.Opening.PREVIOUS: "is open{by}, with the previous value of its secret; rotate it: cryptpilot rotate {name}",
 }
 
 
@@ -92,17 +93,25 @@ def open_volumes(config: Config, names: Sequence[str], report: Report, *, check_
     """Open volumes; True when all are open, whoever opened them. check_fs: look their file systems over first."""
 
     def open_one(one: Volume) -> str:
+        secret = passphrase_of(one, config, answers)
         opened = volume.open_volume(
             one,
-            passphrase_of(one, config, answers),
+            secret,
             ask_previous=previous_of(one, config, answers),
             check_fs=check_fs,
         )
         remains = f"; {volume.reencryption(one)}" if volume.examine(one).reencrypting else ""
-        return f"{one.mapper_path} {_OPENED[opened].format(one.volume)}{remains}"
+        return f"{one.mapper_path} {_OPENED[opened].format(name=one.volume, by=_by(one, secret))}{remains}"
 
     with keys.Answers() as answers:
         return each(select(config, names), open_one, report)
+
+
+def _by(one: Volume, secret: Secret) -> str:
+    """Say which of several sources opened a volume."""
+    if not isinstance(secret, Sources) or secret.opened_by is None:
+        return ""
+    return f" by {named(one, secret.opened_by)}"
 
 
 def close(config: Config, names: Sequence[str], report: Report, warn: Callable[[str], None]) -> bool:

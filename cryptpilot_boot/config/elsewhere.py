@@ -35,9 +35,12 @@ FDE = (
 )
 
 
-def require_known_provider(document: Document, found: Mapping[str, object]) -> None:
-    """Raise ConfigError for a key provider that another program has, and this one has not. found: `[encrypt]`."""
+def require_known_provider(document: Document, section: str, found: Mapping[str, object]) -> None:
+    """Raise ConfigError for a key provider that another program has, and this one has not.
+
+    found: what stands in a section.
+    """
     for name, (what, todo) in _PROVIDERS.items():
         if name in found and name not in table.names():
-            where = f"{document.path}{line_of(document.text, 'encrypt', name)}"
-            raise ConfigError(f"{where}: [encrypt.{name}] is {what}: there is no such key provider here", todo)
+            where = f"{document.path}{line_of(document.text, section, name)}"
+            raise ConfigError(f"{where}: [{section}.{name}] is {what}: there is no such key provider here", todo)

@@ -117,7 +117,8 @@ def _require_trust(path: Path, own: Sequence[Path] = ()) -> None:
 
 def _require_trusted_programs(volume: Volume) -> None:
     """Raise ConfigError when somebody else can change a program that a volume's passphrase comes from."""
-    for path in map(located, table.of(volume.encrypt).needs(volume.encrypt).programs):
+    programs = (name for one in volume.sources for name in table.of(one).needs(one).programs)
+    for path in map(located, programs):
         try:
             if path:
                 trust.require(Path(path))
@@ -202,8 +203,9 @@ _ALIKE: tuple[tuple[Callable[[Volume], str], str, str], ...] = (
 def _warnings(volumes: Sequence[Volume]) -> Iterator[str]:
     for volume in volumes:
         mode = stat.S_IMODE(volume.source.stat().st_mode)
-        if volume.encrypt.credentials and mode & 0o077:
+        credentials = " and ".join(dict.fromkeys(filter(None, (one.credentials for one in volume.sources))))
+        if credentials and mode & 0o077:
             yield (
-                f"{volume.source} holds {volume.encrypt.credentials} and can be read by others (mode {mode:04o}):"
+                f"{volume.source} holds {credentials} and can be read by others (mode {mode:04o}):"
                 f" chmod 600 {volume.source}"
             )

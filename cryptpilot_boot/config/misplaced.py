@@ -72,13 +72,18 @@ def _move(document: Document, here: Collection[str], home: str, table: str, name
     if kind == "table":
         return f"write [{home}.{name}]" if home else f"write [{name}]"
     if not home:
-        return f"move it above the line [{_first_table(document, here, table)}]"
+        return f"move it above the line {_line(_first_table(document, here, table))}"
     value: Any = document.data
     for part in home.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     if isinstance(value, dict):
-        return f"move it below the line [{home}]"
-    return f"it has a meaning only below a line [{home}]"
+        return f"move it below the line {_line(home)}"
+    return f"it has a meaning only below a line {_line(home)}"
+
+
+def _line(table: str) -> str:
+    """Write the line that a table begins with."""
+    return f"[[{table}]]" if table == "fallback" else f"[{table}]"
 
 
 def _first_table(document: Document, here: Collection[str], table: str) -> str:

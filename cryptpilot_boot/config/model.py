@@ -21,6 +21,18 @@ SECTOR_SIZES = (512, 4096)
 """What a LUKS2 volume may have its sectors be, in bytes."""
 
 
+FALLBACK_AFTER = 15
+"""Seconds without an answer after which the next source is asked too, unless the file says otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fallback:
+    """A further source of a volume's key. after: seconds of silence of those before it, after which it is asked too."""
+
+    encrypt: Encrypt
+    after: int = FALLBACK_AFTER
+
+
 @dataclasses.dataclass(frozen=True)
 class Identity:
     """Which LUKS2 volume belongs to a name, so that no other is opened in its place.
@@ -44,6 +56,7 @@ class Volume:
     new volume's sectors, None for what suits the device. discard: whether blocks that are not used any more are given
     back to the device. source: the file it was read from. identity: what it is bound to; None when any volume that its
     secret opens will do. required: whether the boot stops if what fstab mounts of it cannot be mounted.
+    fallbacks: where else its key comes from.
     """
 
     volume: str
@@ -58,6 +71,16 @@ class Volume:
     discard: bool = False
     identity: Identity | None = None
     required: bool = False
+    fallbacks: tuple[Fallback, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Encrypt, ...]:
+        """All sources of its key, in the order in which they are asked."""
+        return (self.encrypt, *(one.encrypt for one in self.fallbacks))
+
+    def source_name(self, number: int) -> str:
+        """Return what one of `sources` is called, on the command line too."""
+        return f"fallback{number}" if number else "encrypt"
 
     @property
     def mapper_path(self) -> str:
@@ -71,8 +94,8 @@ class Volume:
 
     @property
     def needs_network(self) -> bool:
-        """Whether its passphrase comes over the network."""
-        return table.of(self.encrypt).needs(self.encrypt).network
+        """Whether its passphrase comes, or may have to come, over the network."""
+        return any(table.of(one).needs(one).network for one in self.sources)
 
 
 @dataclasses.dataclass(frozen=True)

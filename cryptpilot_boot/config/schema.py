@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot import names
+from cryptpilot_boot.config import fallbacks
 from cryptpilot_boot.config.document import Document, line_of
 from cryptpilot_boot.config.elsewhere import require_known_provider
 from cryptpilot_boot.config.misplaced import Section, require_in_place
-from cryptpilot_boot.config.model import FILE_SYSTEMS, SECTOR_SIZES, Boot, Encrypt, Identity, Volume
+from cryptpilot_boot.config.model import (
+    FALLBACK_AFTER,
+    FILE_SYSTEMS,
+    SECTOR_SIZES,
+    Boot,
+    Encrypt,
+    Fallback,
+    Identity,
+    Volume,
+)
 from cryptpilot_boot.errors import ConfigError
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.providers.fields import (
     BOOL,
+    FALLBACKS,
     NUMBER,
     STRING,
     STRINGS,
@@ -68,6 +80,7 @@ _VOLUME = {
     "sector_size": Key(NUMBER, _sector_size),
     "discard": Key(BOOL),
     "encrypt": Key(TABLE, required=True),
+    "fallback": Key(FALLBACKS),
 }
 _IDENTITY = {
     "uuid": Key(STRING, _uuid),
@@ -95,6 +108,13 @@ _VOLUME_FILE: dict[str, Section] = {
     "encrypt": Section("[encrypt]", _ENCRYPT),
     **{f"encrypt.{name}": Section(f"[encrypt.{name}]", keys) for name, keys in _PROVIDERS.items()},
 }
+# Of a single `[[fallback]]`.
+_FALLBACK = {"after": Key(NUMBER, between(0, 3600)), **_ENCRYPT}
+_FALLBACK_FILE: dict[str, Section] = {
+    "": Section("the volume", _VOLUME),
+    "fallback": Section("[[fallback]]", _FALLBACK),
+    **{f"fallback.{name}": Section(f"[fallback.{name}]", keys) for name, keys in _PROVIDERS.items()},
+}
 _GLOBAL_FILE: dict[str, Section] = {
     "": Section("global.toml", _GLOBAL),
     "boot": Section("[boot] of global.toml", _BOOT),
@@ -112,7 +132,7 @@ def volume(document: Document) -> Volume:
     """Turn a file of volumes/ into its value."""
     encrypt = document.data.get("encrypt")
     if isinstance(encrypt, dict):
-        require_known_provider(document, encrypt)
+        require_known_provider(document, "encrypt", encrypt)
     require_in_place(document, _VOLUME_FILE, _GLOBAL_FILE)
     values = _checked(document, "", _VOLUME, document.data)
     if values.get("integrity") and values.get("discard"):
@@ -121,8 +141,10 @@ def volume(document: Document) -> Volume:
             " a block that was discarded has no valid tag",
             'remove "discard"; or, on a volume that is still to be initialized, remove "integrity"',
         )
-    provider = _encrypt(document, values.pop("encrypt"))
-    return Volume(encrypt=provider, source=document.path, **values)
+    values.pop("fallback", None)
+    provider = _encrypt(document, "encrypt", values.pop("encrypt"))
+    made = Volume(encrypt=provider, source=document.path, **values)
+    return dataclasses.replace(made, fallbacks=_fallbacks(document, made))
 
 
 def identity(document: Document) -> Identity:
@@ -131,14 +153,43 @@ def identity(document: Document) -> Identity:
     return Identity(values.get("uuid", ""), frozenset(values["volume_keys"]), document.path)
 
 
-def _encrypt(document: Document, data: dict[str, Any]) -> Encrypt:
-    _checked(document, "encrypt", _ENCRYPT, data)
+def _fallbacks(document: Document, one: Volume) -> tuple[Fallback, ...]:
+    found: list[Fallback] = []
+    for part in fallbacks.each(document):
+        line = line_of(part.text, "", "fallback")
+        if one.temporary:
+            raise ConfigError(
+                f"{part.path}{line}: [[fallback]] has no meaning for a temporary volume: its key is a new one at each"
+                " open",
+                "remove it; or, to keep what the volume holds, write another table than [encrypt.otp]",
+            )
+        data = part.data["fallback"]
+        require_known_provider(part, "fallback", data)
+        require_in_place(part, _FALLBACK_FILE, _GLOBAL_FILE)
+        checked = _checked(part, "fallback", _FALLBACK, data)
+        after = checked.pop("after", FALLBACK_AFTER)
+        encrypt = _encrypt(part, "fallback", {name: value for name, value in data.items() if name in _ENCRYPT})
+        if table.of(encrypt).one_time:
+            raise ConfigError(
+                f"{part.path}{line}: [fallback.{encrypt.provider}] gives another key at each open, which never opens"
+                " what is there",
+                "name a source that keeps a secret",
+            )
+        fallbacks.require_different(part, line, encrypt, [one.encrypt, *(other.encrypt for other in found)])
+        found.append(Fallback(encrypt, after))
+    return tuple(found)
+
+
+def _encrypt(document: Document, table_name: str, data: dict[str, Any]) -> Encrypt:
+    """Return the source that `[encrypt]` or a `[[fallback]]` holds. table_name: which of the two."""
+    _checked(document, table_name, _ENCRYPT, data)
     if len(data) != 1:
-        tables = ", ".join(f"[encrypt.{provider}]" for provider in _PROVIDERS)
+        tables = ", ".join(f"[{table_name}.{provider}]" for provider in _PROVIDERS)
         found = "none of them" if not data else f"{len(data)} of them"
-        raise ConfigError(f"{document.path}: exactly one of {tables} is needed, found {found}")
+        line = line_of(document.text, "", "fallback") if table_name == "fallback" else ""
+        raise ConfigError(f"{document.path}{line}: exactly one of {tables} is needed, found {found}")
     ((name, values),) = data.items()
-    section = f"encrypt.{name}"
+    section = f"{table_name}.{name}"
     provider = _mode(document, section, values, table.modes(name))
     chooser = _chooser(table.modes(name))
     checked = _checked(document, section, {**chooser, **provider.keys}, values)

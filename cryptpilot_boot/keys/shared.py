@@ -39,6 +39,7 @@ class Answers:
     def __init__(self) -> None:
         self._answers: dict[Encrypt, _Answer] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     def ask(self, encrypt: Encrypt, ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
         """Ask as `keys.ask_until` does, or wait for the answer to the one who asked first.
@@ -63,7 +64,11 @@ class Answers:
 
     def _obtain(self, answer: _Answer, ask: Ask, deadline: Deadline) -> None:
         try:
-            answer.passphrase = ask_until(ask, deadline, answer.first)
+            passphrase = ask_until(ask, deadline, answer.first)
+            with self._lock:
+                if self._closed:  # whoever asked has the key from elsewhere by now
+                    passphrase.wipe()
+                answer.passphrase = passphrase
         except CryptpilotError as error:
             answer.error = error
         finally:
@@ -76,6 +81,7 @@ class Answers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._lock:
+            self._closed = True
             for answer in self._answers.values():
                 if answer.passphrase is not None:
                     answer.passphrase.wipe()

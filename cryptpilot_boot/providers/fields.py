@@ -62,6 +62,10 @@ BOOL = Kind("true or false", lambda value: isinstance(value, bool))
 # bool is a subclass of int, and must not pass for one
 NUMBER = Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
 TABLE = Kind("a table", lambda value: isinstance(value, dict))
+FALLBACKS = Kind(
+    "a list of tables: write [[fallback]], and below it a table such as [fallback.exec]",
+    lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from cryptpilot_boot.volume.header import Restoration, backup, require_restorable, restore
 from cryptpilot_boot.volume.initialize import Force, Target, initialize, require_formattable
-from cryptpilot_boot.volume.opening import Opening, close, open_volume, require_openable, verify
+from cryptpilot_boot.volume.opening import Opening, WrongSecret, close, open_volume, require_openable, verify
 from cryptpilot_boot.volume.recovery import enroll, open_by_key, require_persistent
 from cryptpilot_boot.volume.state import State, Status, describe, examine, is_open, reencryption
 
@@ -13,6 +13,7 @@ __all__ = [
     "State",
     "Status",
     "Target",
+    "WrongSecret",
     "backup",
     "close",
     "describe",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptpilot_boot.config import Identity, Volume
+    from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.passphrase import Passphrase
 
 
@@ -41,7 +42,7 @@ class Adopted:
 def adopt(
     volume: Volume,
     path: Path,
-    ask_passphrase: Callable[[], Passphrase],
+    ask_passphrase: Secret,
     ask_previous: Callable[[], Passphrase] | None,
 ) -> Adopted:
     """Mark what a persistent volume's device holds, open or not, as this volume, and bind the name to it.

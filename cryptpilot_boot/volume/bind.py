@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptpilot_boot.config import Identity, Volume
+    from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.passphrase import Passphrase
 
 
 def bind(
     volume: Volume,
     path: Path,
-    ask_passphrase: Callable[[], Passphrase],
+    ask_passphrase: Secret,
     ask_previous: Callable[[], Passphrase] | None,
 ) -> Identity:
     """Bind a persistent volume, open or not, to what its device holds, and return what that is.

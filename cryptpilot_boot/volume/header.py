@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, ProgramError
+from cryptpilot_boot.keys.sources import Sources
 from cryptpilot_boot.system import block, cryptsetup, header_file, lock, luks_header
 from cryptpilot_boot.volume import identity, opening, state
 from cryptpilot_boot.volume.initialize import close_leftover, working_name
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.passphrase import Passphrase
 
 
@@ -68,7 +70,7 @@ def restore(
     path: Path,
     agreed: Restoration,
     overwrite: frozenset[str],
-    ask_passphrase: Callable[[], Passphrase] | None,
+    ask_passphrase: Secret | None,
     ask_previous: Callable[[], Passphrase] | None = None,
     *,
     by_recovery_key: bool = False,
@@ -90,6 +92,7 @@ def restore(
             prove = _prove_key if agreed.proven else _prove
             try:
                 _by_either(
+                    volume,
                     ask_passphrase,
                     ask_previous,
                     lambda passphrase: prove(volume, agreed.device, saved, path, passphrase),
@@ -206,11 +209,15 @@ def _is_the_same(volume: Volume, device: block.Device, saved: luks_header.Facts,
 
 
 def _by_either(
-    ask_passphrase: Callable[[], Passphrase],
+    volume: Volume,
+    ask_passphrase: Secret,
     ask_previous: Callable[[], Passphrase] | None,
     prove: Callable[[Passphrase], None],
 ) -> None:
     """Prove something with the current value of a secret or, if that opens nothing, with the previous one."""
+    if isinstance(ask_passphrase, Sources):
+        opening.with_any_source(volume, ask_passphrase, lambda ask, before: _by_either(volume, ask, before, prove))
+        return
     try:
         with ask_passphrase() as passphrase:
             prove(passphrase)

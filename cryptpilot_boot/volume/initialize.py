@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
@@ -13,7 +14,7 @@ from cryptpilot_boot.system import block, composite, cryptsetup, lock, luks_head
 from cryptpilot_boot.volume import identity, pending, state, unmarked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from cryptpilot_boot.config import Volume
@@ -54,13 +55,15 @@ def initialize(
     force: Force,
     ask_passphrase: Callable[[], Passphrase],
     identity_file: Path,
+    ask_others: Sequence[Callable[[], Passphrase]] = (),
 ) -> CryptpilotError | None:
     """Format the device of a persistent volume, make its file system, and bind the volume to it.
 
     target: what `require_formattable` returned and was agreed to. Everything is looked at again right before the
     device is written to. After a power cut the header says `cryptpilot-initializing`, or there is none, and this can
     be run again. Returns why the volume could not be bound; None when it is. A volume that was bound before, and
-    cannot be bound to what was made, is not completed: it could not be opened.
+    cannot be bound to what was made, is not completed: it could not be opened. ask_others: ask the volume's further
+    sources, each of which gets a key slot; all have answered before the device is written to.
     """
 
     def require_unchanged() -> None:
@@ -77,12 +80,16 @@ def initialize(
             # no old copy of a header may be found once a new one is half written
             block.clear(target.device.node, [(0, luks_header.SIZE)])
 
-    with lock.held(volume.volume), ask_passphrase() as passphrase:
+    with lock.held(volume.volume), ask_passphrase() as passphrase, contextlib.ExitStack() as stack:
+        others = [stack.enter_context(ask()) for ask in ask_others]
         with log.timed("probe", volume.volume, device=volume.dev):
             require_unchanged()  # before the passphrase is stretched in vain
         with make(volume, target.device, passphrase, mark=state.INITIALIZING, before_writing=clear_the_way) as header:
             # before the mark: at no moment is there a complete volume that the name is not bound to, but to an older
             unbound = _bind(volume, header, identity_file)
+        for other in others:
+            with log.timed("add-key", volume.volume, device=volume.dev), telling(volume, "cannot be given a key slot"):
+                cryptsetup.add_key(target.device.node, passphrase, other)
         with telling(volume, "cannot be marked as complete"):
             cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
         pending.note(volume.volume, pending=False)

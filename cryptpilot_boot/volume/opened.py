@@ -13,6 +13,7 @@ from cryptpilot_boot import log
 from cryptpilot_boot.system import block, private
 
 DIRECTORY = Path("/run/cryptpilot/opened")
+SOURCES = Path("/run/cryptpilot/opened-by")
 
 
 def note(volume: str, key: str, directory: Path = DIRECTORY) -> None:
@@ -31,6 +32,21 @@ def forget(volume: str, directory: Path = DIRECTORY) -> None:
     """Forget a volume that was closed."""
     with log.telling(f"that {volume} was closed"):
         (directory / volume).unlink(missing_ok=True)
+        (SOURCES / volume).unlink(missing_ok=True)
+
+
+def note_source(volume: str, name: str) -> None:
+    """Keep which of its sources gave the key by which a volume was opened. name: "" if it has one, or it was none."""
+    with log.telling(f"what opened {volume}"):
+        if name:
+            private.write(private.directory(SOURCES) / volume, f"{name}\n")
+        else:
+            (SOURCES / volume).unlink(missing_ok=True)
+
+
+def source(volume: str) -> str:
+    """Return what `note_source` was given of a volume that is open; "" where it is not known."""
+    return _read(volume, SOURCES).strip()
 
 
 def is_known(volume: str, directory: Path = DIRECTORY) -> bool:

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import enum
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import keys, log
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, NoValue, ProgramError
+from cryptpilot_boot import log
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
+from cryptpilot_boot.keys.sources import Sources
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_data, luks_header, mkfs, partition
 from cryptpilot_boot.volume import opened, pending, state, unmarked
 from cryptpilot_boot.volume.initialize import close_leftover, make, require_makable, working_name
+from cryptpilot_boot.volume.secret import Opening as Opening
+from cryptpilot_boot.volume.secret import WrongSecret as WrongSecret
+from cryptpilot_boot.volume.secret import neither_opens as neither_opens
+from cryptpilot_boot.volume.secret import with_any_source as with_any_source
+from cryptpilot_boot.volume.secret import with_either_value as with_either_value
+from cryptpilot_boot.volume.secret import without_previous as without_previous
+from cryptpilot_boot.volume.secret import wrong_secret as wrong_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.passphrase import Passphrase
-
-
-class WrongSecret(CryptpilotError):
-    """No key slot takes a passphrase."""
-
-
-class Opening(enum.Enum):
-    """How a volume came to be open: it was already, or by which value of its secret."""
-
-    WAS_OPEN = enum.auto()
-    CURRENT = enum.auto()
-    PREVIOUS = enum.auto()
 
 
 def open_volume(
     volume: Volume,
-    ask_passphrase: Callable[[], Passphrase],
+    ask_passphrase: Secret,
     *,
     ask_previous: Callable[[], Passphrase] | None = None,
     check_fs: bool = False,
@@ -41,7 +37,8 @@ def open_volume(
     """Open a volume.
 
     The device is looked at first, so that the key provider is not asked in vain. ask_previous: asks for the value that
-    the secret had before it was rotated, if there can be one; only done when no key slot takes the current one.
+    the secret had before it was rotated, if there can be one; only done when no key slot takes the current one. Sources
+    ask for that themselves.
     check_fs: look the file system over before anybody can mount it.
     """
     with lock.held(volume.volume):
@@ -53,65 +50,12 @@ def open_volume(
         def unlock(passphrase: Passphrase) -> None:
             _unlock(volume, device, passphrase, check_fs=check_fs)
 
-        opened = with_either_value(volume, ask_passphrase, ask_previous, unlock)
-        if ask_previous:
-            pending.note(volume.volume, pending=opened is Opening.PREVIOUS)
-        return opened
-
-
-def with_either_value(
-    volume: Volume,
-    ask_passphrase: Callable[[], Passphrase],
-    ask_previous: Callable[[], Passphrase] | None,
-    attempt: Callable[[Passphrase], object],
-) -> Opening:
-    """Make an attempt with the current value of a secret and, if it raises WrongSecret, with the previous one.
-
-    So too if the current value is none that can be used: whoever put it there did not mean to lock the volume.
-    """
-    unusable: NoValue | None = None
-    try:
-        with ask_passphrase() as passphrase:
-            attempt(passphrase)
-    except (WrongSecret, NoValue) as error:
-        if ask_previous is None:
-            raise
-        if isinstance(error, NoValue):
-            unusable = error
-    else:
-        return Opening.CURRENT
-    try:
-        with ask_previous() as passphrase:
-            attempt(passphrase)
-    except KeyFetchError as error:
-        raise unusable or without_previous(volume, error) from None
-    except WrongSecret:
-        raise unusable or neither_opens(volume) from None
-    return Opening.PREVIOUS
-
-
-def without_previous(volume: Volume, error: KeyFetchError) -> CryptpilotError:
-    """Say that no key slot takes the current value of a secret, and why there is no previous one to try."""
-    if isinstance(error, NoValue):
-        return wrong_secret(volume, f"no key slot takes it, and {error.what}")
-    return CryptpilotError(
-        f"the current value of the secret does not open {volume.dev}, and the previous one cannot be had: {error.what}",
-        error.hint,
-    )
-
-
-def neither_opens(volume: Volume) -> WrongSecret:
-    """Say that no key slot takes the current value of a secret nor the previous one."""
-    return wrong_secret(volume, "no key slot takes it, and none its previous value")
-
-
-def wrong_secret(volume: Volume, why: str) -> WrongSecret:
-    """Say that a secret does not open a volume."""
-    return WrongSecret(
-        f"the secret does not open {volume.dev}: {why}",
-        f"check that {keys.describe(volume.encrypt)['provider']} is what the volume was initialized with, and"
-        " that the secret has not changed since",
-    )
+        how = with_either_value(volume, ask_passphrase, ask_previous, unlock)
+        by = ask_passphrase.opened_by if isinstance(ask_passphrase, Sources) else None
+        opened.note_source(volume.volume, "" if by is None else volume.source_name(by))
+        if ask_previous or (isinstance(ask_passphrase, Sources) and by is not None and ask_passphrase.previous(by)):
+            pending.note(volume.volume, pending=how is Opening.PREVIOUS)
+        return how
 
 
 def require_openable(volume: Volume) -> block.Device:
@@ -221,7 +165,7 @@ def checked_header(volume: Volume, path: str, name: str) -> tuple[luks_header.He
 
 def verify(
     volume: Volume,
-    ask_passphrase: Callable[[], Passphrase],
+    ask_passphrase: Secret,
     ask_previous: Callable[[], Passphrase] | None = None,
 ) -> Opening:
     """Try a persistent volume's secret as `open_volume` does, without opening anything.

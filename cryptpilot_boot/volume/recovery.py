@@ -20,6 +20,7 @@ from cryptpilot_boot.volume.initialize import telling
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.system.luks_header import Facts
 
@@ -36,7 +37,7 @@ class Enrolled:
 
 def enroll(
     volume: Volume,
-    ask_passphrase: Ask,
+    ask_passphrase: Secret,
     ask_previous: Ask | None,
     show: Callable[[Passphrase], None],
     *,
@@ -55,7 +56,7 @@ def enroll(
 
 def enroll_held(
     volume: Volume,
-    ask_passphrase: Ask,
+    ask_passphrase: Secret,
     ask_previous: Ask | None,
     show: Callable[[Passphrase], None],
     *,

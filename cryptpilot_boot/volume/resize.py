@@ -13,6 +13,7 @@ from cryptpilot_boot.volume.opening import initialized_header, with_either_value
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.system.luks_header import Header
 
@@ -32,9 +33,7 @@ class Resized:
     free: int
 
 
-def resize(
-    volume: Volume, ask_passphrase: Callable[[], Passphrase], ask_previous: Callable[[], Passphrase] | None
-) -> Resized:
+def resize(volume: Volume, ask_passphrase: Secret, ask_previous: Callable[[], Passphrase] | None) -> Resized:
     """Have an open persistent volume fill its device, and its file system the volume.
 
     ask_passphrase, ask_previous: as of `open_volume`; asked only if the volume is to grow. What has begun is finished;

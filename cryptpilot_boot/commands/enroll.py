@@ -1,0 +1,74 @@
+"""`cryptpilot enroll`: a volume takes the secret of another of its sources, too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot import keys
+from cryptpilot_boot.commands.each import each
+from cryptpilot_boot.commands.key import asked_of, passphrase_of, previous_of
+from cryptpilot_boot.commands.select import select
+from cryptpilot_boot.errors import CryptpilotError, nearest, printable
+from cryptpilot_boot.keys.sources import named
+from cryptpilot_boot.system import process
+from cryptpilot_boot.volume.enroll import enroll_source
+from cryptpilot_boot.volume.recovery import require_persistent
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.commands.each import Report
+    from cryptpilot_boot.config import Config, Volume
+    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.passphrase import Passphrase
+
+
+def enroll(
+    config: Config, name: str, source: str, report: Report, ask_key: Callable[[str], Passphrase] | None = None
+) -> bool:
+    """Give a volume a key slot for one of its sources; True when it has one, whoever gave it that.
+
+    source: "encrypt", "fallback1", ..., or the name of a key provider that one source alone has. ask_key: asks a person
+    for the recovery key, in place of asking the other sources.
+    """
+    (one,) = select(config, [name])
+    try:
+        require_persistent(one)
+        number = numbered(one, source)
+    except CryptpilotError as error:
+        report(one, error)
+        return False
+    known = None
+    if ask_key:
+        process.lock_memory()
+        known = ask_key(name)
+
+    def enroll_one(_: Volume) -> str:
+        secret: Secret = known.copy if known else passphrase_of(one, config, answers)
+        previous = None if known else previous_of(one, config, answers)
+        new = enroll_source(one, asked_of(one, number, config, answers), secret, previous)
+        return f"{named(one, number)} opens it{'' if new else ' already'}"
+
+    try:
+        with keys.Answers() as answers:
+            return each([one], enroll_one, report)
+    finally:
+        if known:
+            known.wipe()
+
+
+def numbered(one: Volume, source: str) -> int:
+    """Return the number of the source that a person names. Raises CryptpilotError."""
+    names = [one.source_name(number) for number in range(len(one.sources))]
+    providers = [encrypt.provider for encrypt in one.sources]
+    if source in names:
+        return names.index(source)
+    if providers.count(source) == 1:
+        return providers.index(source)
+    if source in providers:
+        said = " and ".join(name for name, provider in zip(names, providers) if provider == source)
+        raise CryptpilotError(f'has several sources of the kind "{source}": {said}', "name one of these")
+    near = nearest(source, [*names, *providers])
+    known = ", ".join(named(one, number) for number in range(len(one.sources)))
+    raise CryptpilotError(
+        f'has no source "{printable(source)}"{f" (did you mean {near}?)" if near else ""}',
+        f"its sources: {known}; write a further one into {one.source} as [[fallback]] first",
+    )

@@ -1,0 +1,72 @@
+"""`[[fallback]]` of a volume's file, one table each; errors point into the one that they are about. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.config.document import Document
+from cryptpilot_boot.errors import ConfigError
+from cryptpilot_boot.providers import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cryptpilot_boot.config.model import Encrypt
+
+MOST = 7
+"""So many may be in a file. A LUKS2 header has 32 key slots: each source takes one, while it is rotated two."""
+_BEGIN = re.compile(r"\s*\[\[\s*fallback\s*\]\]")
+_TABLE = re.compile(r"\s*\[{1,2}\s*([A-Za-z0-9_-]+)")
+
+
+def each(document: Document) -> Iterator[Document]:
+    """Yield a document for each fallback, with the line numbers of the file. Raises ConfigError for too many."""
+    entries = document.data.get("fallback", [])
+    if len(entries) > MOST:
+        raise ConfigError(
+            f"{document.path}: there are {len(entries)} [[fallback]] tables, and there may be {MOST}",
+            "remove those that can be missed: each is one more way to the data",
+        )
+    texts = _parts(document.text)
+    for number, entry in enumerate(entries):
+        text = texts[number] if len(texts) == len(entries) else ""
+        yield dataclasses.replace(document, text=text, data={"fallback": entry})
+
+
+def _parts(text: str) -> list[str]:
+    """Return the text once for each fallback, with all lines empty that are not of it."""
+    lines = text.split("\n")
+    here = -1  # which one the line belongs to; -1 for none
+    count = 0
+    owners = []
+    for line in lines:
+        if _BEGIN.match(line):
+            here, count = count, count + 1
+        elif (found := _TABLE.match(line)) and found[1] != "fallback":
+            here = -1
+        owners.append(here)
+    return ["\n".join(line if owner == one else "" for line, owner in zip(lines, owners)) for one in range(count)]
+
+
+def same(one: Encrypt, other: Encrypt) -> bool:
+    """Tell whether two sources are one: they are asked for the same secret at the same place, and fail together."""
+    if one == other:
+        return True
+    secret = table.of(one).secret(one)
+    if not secret or secret != table.of(other).secret(other):
+        return False
+    return table.of(one).describe(one) == table.of(other).describe(other)
+
+
+def require_different(document: Document, line: str, mine: Encrypt, before: Sequence[Encrypt]) -> None:
+    """Raise ConfigError for a fallback that is one of the sources before it. line: ":LINE" of it, or ""."""
+    for number, other in enumerate(before):
+        if same(mine, other):
+            whose = f"fallback {number}" if number else f"[encrypt.{other.provider}]"
+            raise ConfigError(
+                f"{document.path}{line}: [[fallback]] has the secret that {whose} has, from the same place: it fails"
+                " when that fails",
+                "name another secret, or another place; or remove it",
+            )

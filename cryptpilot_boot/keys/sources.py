@@ -1,0 +1,98 @@
+"""The sources of one volume's key, ready to be asked: what a volume with fallbacks is opened by."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Callable, Union
+
+from cryptpilot_boot import log
+from cryptpilot_boot.keys.race import Asked, Entrant, Race
+from cryptpilot_boot.providers import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.providers.provider import Source
+
+Prepare = Callable[["Source"], Asked]
+"""Does what needs no network, and returns what asks a source as long as there is time."""
+Within = Callable[[], "contextlib.AbstractContextManager[object]"]
+
+
+class Sources:
+    """What asks all sources of a volume. opened_by: the number of the one whose key opened it, None so far.
+
+    prepare: see Prepare. within: waiting for an answer runs in it, a step that asks for a key; it may raise in the end.
+    """
+
+    def __init__(self, volume: Volume, prepare: Prepare, within: Within) -> None:
+        self._volume = volume
+        self._prepare = prepare
+        self._within = within
+        self._race: Race | None = None
+        self.opened_by: int | None = None
+
+    def prepare(self) -> None:
+        """Do what needs no network: all the sources at once, of which the first is ready when this returns."""
+        if self._race is None:
+            self._race = Race([self._entrant(number) for number in range(len(self._volume.sources))], self._tell)
+
+    @contextlib.contextmanager
+    def race(self) -> Iterator[Race]:
+        """Give what asks them. Afterwards none is asked any more."""
+        self.prepare()
+        race, self._race = self._race, None
+        if race is not None:
+            with race:
+                yield race
+
+    def wait(self, race: Race) -> tuple[int, Asked] | None:
+        """Return what `Race.next` does."""
+        with self._within():
+            return race.next()
+
+    def previous(self, number: int) -> Asked | None:
+        """Return what asks for the value that a source's secret had before it was rotated; None if nobody keeps it."""
+        source = self._volume.sources[number]
+        previous = table.of(source).previous(source)
+        if previous is None:
+            return None
+        within, prepare = self._within, self._prepare
+
+        def ask() -> Passphrase:
+            # prepared only now: hardly any opening comes here, and what takes long was done for the current value
+            with within():
+                return prepare(previous)()
+
+        return ask
+
+    def _entrant(self, number: int) -> Entrant:
+        source = self._volume.sources[number]
+        return Entrant(
+            prepare=lambda: self._prepare(source),
+            after=self._volume.fallbacks[number - 1].after if number else 0,
+            passes_on=table.of(source).previous(source) is not None,
+        )
+
+    def _tell(self, number: int, errors: dict[int, str]) -> None:
+        if number == 0:
+            return
+        before = self._volume.sources[:number]
+        reasons = [f"{self._volume.source_name(failed)}: {what}" for failed, what in errors.items() if failed < number]
+        silent = len(before) - len(reasons)
+        if silent:
+            reasons.append(f"no answer of {'the source' if silent == 1 else 'those'} before it yet")
+        notice = f"{self._volume.volume}: {'; '.join(reasons)}; asking {named(self._volume, number)} too"
+        log.emit(log.FETCH_KEY, volume=self._volume.volume, facts={"source": number, "notice": notice})
+
+
+Secret = Union[Asked, Sources]
+"""What gives a volume's key: a question to its one source, or all its sources."""
+
+
+def named(volume: Volume, number: int) -> str:
+    """Name a source for a person: as on the command line, and what it is."""
+    source = volume.sources[number]
+    return f"{volume.source_name(number)} ({table.of(source).describe(source)['provider']})"

@@ -1,0 +1,123 @@
+"""The key of a volume and its header: which value of which source's secret a key slot takes."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Callable, TypeVar
+
+from cryptpilot_boot import keys
+from cryptpilot_boot.errors import CryptpilotError, KeyFetchError, NoValue
+from cryptpilot_boot.keys.sources import Sources, named
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.keys.race import Asked
+    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.passphrase import Passphrase
+
+T = TypeVar("T")
+
+
+class WrongSecret(CryptpilotError):
+    """No key slot takes a passphrase."""
+
+
+class WithoutPrevious(CryptpilotError):
+    """No key slot takes the current value of a secret, and the previous one cannot be had."""
+
+
+class Opening(enum.Enum):
+    """How a volume came to be open: it was already, or by which value of its secret."""
+
+    WAS_OPEN = enum.auto()
+    CURRENT = enum.auto()
+    PREVIOUS = enum.auto()
+
+
+def with_either_value(
+    volume: Volume,
+    ask_passphrase: Secret,
+    ask_previous: Asked | None,
+    attempt: Callable[[Passphrase], object],
+) -> Opening:
+    """Make an attempt with the current value of a secret and, if it raises WrongSecret, with the previous one.
+
+    So too if the current value is none that can be used: whoever put it there did not mean to lock the volume. Of
+    several sources, each answer is tried that way.
+    """
+    if isinstance(ask_passphrase, Sources):
+        return with_any_source(
+            volume, ask_passphrase, lambda ask, previous: with_either_value(volume, ask, previous, attempt)
+        )
+    unusable: NoValue | None = None
+    try:
+        with ask_passphrase() as passphrase:
+            attempt(passphrase)
+    except (WrongSecret, NoValue) as error:
+        if ask_previous is None:
+            raise
+        if isinstance(error, NoValue):
+            unusable = error
+    else:
+        return Opening.CURRENT
+    try:
+        with ask_previous() as passphrase:
+            attempt(passphrase)
+    except KeyFetchError as error:
+        raise unusable or without_previous(volume, error) from None
+    except WrongSecret:
+        raise unusable or neither_opens(volume) from None
+    return Opening.PREVIOUS
+
+
+def without_previous(volume: Volume, error: KeyFetchError) -> CryptpilotError:
+    """Say that no key slot takes the current value of a secret, and why there is no previous one to try."""
+    if isinstance(error, NoValue):
+        return wrong_secret(volume, f"no key slot takes it, and {error.what}")
+    return WithoutPrevious(
+        f"the current value of the secret does not open {volume.dev}, and the previous one cannot be had: {error.what}",
+        error.hint,
+    )
+
+
+def neither_opens(volume: Volume) -> WrongSecret:
+    """Say that no key slot takes the current value of a secret nor the previous one."""
+    return wrong_secret(volume, "no key slot takes it, and none its previous value")
+
+
+def wrong_secret(volume: Volume, why: str) -> WrongSecret:
+    """Say that a secret does not open a volume."""
+    return WrongSecret(
+        f"the secret does not open {volume.dev}: {why}",
+        f"check that {keys.describe(volume.encrypt)['provider']} is what the volume was initialized with, and"
+        " that the secret has not changed since",
+    )
+
+
+def with_any_source(volume: Volume, sources: Sources, attempt: Callable[[Asked, Asked | None], T]) -> T:
+    """Make an attempt with what each source answers, in the order of the answers, until one succeeds.
+
+    attempt: given what returns the current value of the source's secret, and what asks for the previous one if there
+    can be one. What it raises because of the secret is the end of that source alone; anything else ends it all. Raises
+    CryptpilotError that says what became of each source, when none is left.
+    """
+    with sources.race() as race:
+        while (found := sources.wait(race)) is not None:
+            number, answer = found
+            try:
+                result = attempt(answer, sources.previous(number))
+            except (WrongSecret, WithoutPrevious, KeyFetchError) as error:
+                race.fail(number, error)
+            else:
+                sources.opened_by = number
+                return result
+        raise _no_source(volume, race.errors)
+
+
+def _no_source(volume: Volume, errors: dict[int, CryptpilotError]) -> CryptpilotError:
+    """Say what became of each source of a key."""
+    became = "; ".join(f"{named(volume, number)}: {errors[number].what}" for number in sorted(errors))
+    todo = "; ".join(
+        f"{volume.source_name(number)}: {errors[number].hint}" for number in sorted(errors) if errors[number].hint
+    )
+    return CryptpilotError(f"none of its {len(errors)} sources opens it: {became}", todo)
