@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FETCH_KEY = "fetch-key"
 """The step in which a key provider is asked: nothing is open yet, and it may last until the deadline."""
+PROMPT = "prompt"
+"""The step in which a person is asked for a key on the console, beside the key provider."""
 
 # Steps in words, as they stand before the name of a device.
 _WORDS = {
@@ -23,6 +25,7 @@ _WORDS = {
     "wait-device": "waiting for",
     "probe": "reading",
     FETCH_KEY: "asking for the key",
+    PROMPT: "asking for the key on the console",
     "verify": "trying the key",
     "add-key": "adding a key slot",
     "format": "formatting",

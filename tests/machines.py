@@ -268,9 +268,9 @@ NO_VOLUMES = f"rm -f /etc/cryptpilot/volumes/*; base64 -d <<< {base64.b64encode(
 """The shell line that removes what the tree has configured, and puts a passphrase where `exec_volume` finds it."""
 
 
-def settings(*, verbose: bool = False, timeout: int = 60, emergency_shell: bool = False) -> str:
+def settings(*, verbose: bool = False, timeout: int = 60, emergency_shell: bool = False, ask: bool = False) -> str:
     """Write a global.toml."""
-    lines = {"verbose": verbose, "timeout": timeout, "emergency_shell": emergency_shell}
+    lines = {"verbose": verbose, "timeout": timeout, "emergency_shell": emergency_shell, "ask": ask}
     return "".join(["[boot]\n", *(f"{key} = {str(value).lower()}\n" for key, value in lines.items())])
 
 

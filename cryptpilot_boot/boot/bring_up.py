@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, log, volume
-from cryptpilot_boot.errors import DeviceError
-from cryptpilot_boot.keys.sources import Sources, named
+from cryptpilot_boot.boot.prompt import Typed
+from cryptpilot_boot.errors import DeviceError, KeyFetchError
+from cryptpilot_boot.keys.sources import Sources, alone, named
 from cryptpilot_boot.system import block, network, process
 from cryptpilot_boot.system.wait import Deadline, device_changes, network_changes, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cryptpilot_boot.boot.prompt import Person
     from cryptpilot_boot.config import Encrypt, Volume
+    from cryptpilot_boot.errors import CryptpilotError
     from cryptpilot_boot.keys.race import Asked
+
+Asking = Callable[["Volume"], "contextlib.AbstractContextManager[None]"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,56 +38,107 @@ def bring_up(
     deadline: Deadline,
     answers: keys.Answers,
     on_prepared: Callable[[], None],
-    asking: Callable[[Volume], contextlib.AbstractContextManager[None]],
+    asking: Asking,
+    person: Person | None = None,
 ) -> Opened:
     """Prepare, wait for the device, ask for the key, open.
 
-    asking: what asks for a key runs in it; raises in the end if the device must not be changed.
+    asking: what asks for a key runs in it; raises in the end if the device must not be changed. person: who may be
+    asked for the key as well.
     """
+    if person is None:
+        return _bring_up(one, deadline, answers, on_prepared, asking)
+    with person:
+        return _bring_up(one, deadline, answers, on_prepared, asking, person)
+
+
+def _bring_up(
+    one: Volume,
+    deadline: Deadline,
+    answers: keys.Answers,
+    on_prepared: Callable[[], None],
+    asking: Asking,
+    person: Person | None = None,
+) -> Opened:
     try:
         if volume.is_open(one):
             return Opened(volume.Opening.WAS_OPEN)
         with log.timed("prepare", one.volume):
             process.lock_memory()
             if one.fallbacks:
-                sources = _sources(one, deadline, answers, asking)
+                sources = _sources(one, deadline, answers, asking, person)
                 sources.prepare()
             else:
-                ask = keys.prepare(one.encrypt)
+                ask = _prepared(one, person)
     finally:
         on_prepared()
     _wait_for_device(one, deadline)
-    if one.fallbacks:
-        how = volume.open_volume(one, sources)
-        return Opened(how, sources.opened_by or 0)
+    beside = person.first_of if person else alone
 
-    def ask_passphrase() -> keys.Passphrase:
-        with asking(one), log.timed(log.FETCH_KEY, one.volume, **keys.describe(one.encrypt)):
-            return answers.ask(one.encrypt, ask, deadline, one.volume)
+    def fetch(encrypt: Encrypt, prepared: Callable[[], keys.Ask]) -> Asked:
+        def ask_provider() -> keys.Passphrase:
+            with log.timed(log.FETCH_KEY, one.volume, **keys.describe(encrypt)):
+                return answers.ask(encrypt, prepared(), _key_deadline(deadline, person), one.volume)
 
-    previous = keys.previous(one.encrypt)
-    if previous is None:
-        return Opened(volume.open_volume(one, ask_passphrase))
+        def first() -> keys.Passphrase:
+            with asking(one):
+                return beside(ask_provider, keys.Passphrase.wipe)
 
-    def ask_previous() -> keys.Passphrase:
-        # prepared only now: hardly any boot comes here, and what takes long was done for the current value
-        with asking(one), log.timed(log.FETCH_KEY, one.volume, **keys.describe(previous)):
-            return answers.ask(previous, keys.prepare(previous), deadline, one.volume)
+        return first
 
-    return Opened(volume.open_volume(one, ask_passphrase, ask_previous=ask_previous))
+    try:
+        if one.fallbacks:
+            how = volume.open_volume(one, sources)
+            return Opened(how, sources.opened_by or 0)
+        previous = keys.previous(one.encrypt)
+        # prepared only then: hardly any boot comes here, and what takes long was done for the current value
+        ask_previous = fetch(previous, lambda: keys.prepare(previous)) if previous else None
+        return Opened(volume.open_volume(one, fetch(one.encrypt, lambda: ask), ask_previous=ask_previous))
+    except (*volume.KEYLESS, Typed) as error:
+        if person is None:
+            raise
+        return Opened(_open_by_hand(one, deadline, asking, person, None if isinstance(error, Typed) else error))
 
 
-def _sources(
-    one: Volume,
-    deadline: Deadline,
-    answers: keys.Answers,
-    asking: Callable[[Volume], contextlib.AbstractContextManager[None]],
-) -> Sources:
+def _prepared(one: Volume, person: Person | None) -> keys.Ask:
+    """Return what asks for the key; where a person may be asked too, credentials that are unusable fail only then."""
+    try:
+        return keys.prepare(one.encrypt)
+    except KeyFetchError as error:
+        if person is None:
+            raise
+        unusable = error
+
+    def fail(_: float) -> keys.Passphrase:
+        raise unusable
+
+    return fail
+
+
+def _key_deadline(deadline: Deadline, person: Person | None) -> Deadline:
+    """Return by when the key has to be there: where the boot waits for a person, its provider is asked as long."""
+    return Deadline(math.inf) if person and person.endless else deadline
+
+
+def _open_by_hand(
+    one: Volume, deadline: Deadline, asking: Asking, person: Person, failed: CryptpilotError | None
+) -> volume.Opening:
+    """Open a volume by the key that a person types, or has typed. failed: see `prompt.Person.key`."""
+
+    def ask_key() -> keys.Passphrase:
+        with asking(one):
+            return person.key(failed, deadline)
+
+    opened = volume.open_by_key(one, ask_key, check_fs=False)
+    return opened if opened is volume.Opening.WAS_OPEN else volume.Opening.TYPED
+
+
+def _sources(one: Volume, deadline: Deadline, answers: keys.Answers, asking: Asking, person: Person | None) -> Sources:
     """Return what asks all sources of a volume, as `bring_up` asks one."""
 
     def prepare(source: Encrypt) -> Asked:
         ask = keys.prepare(source)
-        return lambda: answers.ask(source, ask, deadline, one.volume)
+        return lambda: answers.ask(source, ask, _key_deadline(deadline, person), one.volume)
 
     @contextlib.contextmanager
     def within() -> Iterator[None]:
@@ -89,7 +146,7 @@ def _sources(
             yield
 
     names = ", ".join(named(one, number) for number in range(len(one.sources)))
-    return Sources(one, prepare, within)
+    return Sources(one, prepare, within, person.first_of if person else alone)
 
 
 def _wait_for_device(one: Volume, deadline: Deadline) -> None:

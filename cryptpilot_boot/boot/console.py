@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import keys
+from cryptpilot_boot import keys, steps
 from cryptpilot_boot.boot import units
 
 if TYPE_CHECKING:
@@ -38,13 +38,24 @@ def verbose(say: Say) -> Sink:
 def brief(say: Say) -> Sink:
     """Return a sink that tells what is waited for, what takes long, and any event's "notice", which is for a person.
 
-    A wait is told of at once, when that changes, and every few seconds.
+    A wait is told of at once, when that changes, and every few seconds; but not while somebody is asked for a key, who
+    would not find the question again, nor of a volume of which it is known what became of it.
     """
     last: dict[str, tuple[str, float]] = {}
+    prompts: set[str] = set()
+    settled: set[str] = set()
 
     def tell(event: Event) -> None:
+        if event.step == steps.PROMPT and event.phase == "begin":
+            prompts.add(event.volume)
+        elif event.step == steps.PROMPT and event.phase in ("end", "fail"):
+            prompts.discard(event.volume)
+        elif event.step == "outcome":
+            settled.add(event.volume)
         if "notice" in event.facts:
             say(str(event.facts["notice"]))
+        if event.phase in ("wait", "busy") and (prompts or event.volume in settled):
+            return
         if event.phase == "busy":
             say(f"{event.volume}: still {event.facts.get('doing', event.step)}")
         if event.phase != "wait":
@@ -67,6 +78,7 @@ def result(outcome: Outcome, *, shell: bool = False) -> list[str]:
     if outcome.error is None:
         how = "was open already" if outcome.was_open else f"opened in {outcome.seconds:.2f} s"
         by = f" by {outcome.opened_by}" if outcome.opened_by else ""
+        by = ", by the key that was typed" if outcome.typed else by
         lines = [f"{volume.volume}: {volume.mapper_path} {how}{by}"]
         if outcome.rotation_pending:
             todo = f"once the system is up: cryptpilot rotate {volume.volume}"

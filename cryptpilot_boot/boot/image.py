@@ -35,6 +35,10 @@ _SYSTEMD_PLACES = ("usr/lib/systemd/systemd", "lib/systemd/systemd")
 # Units that waited for a device for good, and the shutdown for them: see initrd_hooks/cryptpilot-shutdown.conf.
 _WAITING_UNITS = ("systemd-fsck-root", "systemd-fsck@", "systemd-makefs@", "systemd-mkswap@", "systemd-growfs@")
 _SHUTDOWN = "etc/systemd/system/{unit}.service.d/cryptpilot-shutdown.conf"
+# What asks a person for a key on the console where the image has systemd.
+_ASK_PROGRAMS = ("systemd-ask-password", "systemd-tty-ask-password-agent")
+_ASK_UNITS = ("systemd-ask-password-console.path", "systemd-ask-password-console.service")
+_ASK_WANTS = f"sysinit.target.wants/{_ASK_UNITS[0]}"
 _HOOKS = "lib/dracut/hooks/*/*cryptpilot-start.sh"
 _NO_SHELL = "usr/bin/cryptpilot-no-shell"
 _NO_SHELL_HOOKS = "lib/dracut/hooks/*/*cryptpilot-emergency.sh"
@@ -56,6 +60,7 @@ class Plan:
     modules: tuple[str, ...]
     network: bool
     no_shell: bool = False
+    ask: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +152,8 @@ def findings(content: Content) -> Iterator[CryptpilotError]:
         yield from _network_missing(tree)
     if plan.no_shell:
         yield from _shell_given(tree)
+    if plan.ask:
+        yield from _asks_nobody(tree)
 
 
 def claimed(tree: Path, ours: Mapping[str, str]) -> Iterator[CryptpilotError]:
@@ -219,7 +226,8 @@ def _parse_plan(text: str) -> Plan:
     pairs = [line.partition(" ")[::2] for line in text.splitlines()]
     kinds = ("config", "program", "file", "module")
     configuration, programs, files, modules = (tuple(value for key, value in pairs if key == kind) for kind in kinds)
-    return Plan(configuration, programs, files, modules, ("network", "yes") in pairs, ("shell", "no") in pairs)
+    needs = (("network", "yes") in pairs, ("shell", "no") in pairs, ("ask", "yes") in pairs)
+    return Plan(configuration, programs, files, modules, *needs)
 
 
 def _other_configuration(content: Content) -> Iterator[CryptpilotError]:
@@ -294,6 +302,18 @@ def _shell_given(tree: Path) -> Iterator[CryptpilotError]:
     hooks = {path.parent.name for place in ("", "usr/", "var/") for path in tree.glob(place + _NO_SHELL_HOOKS)}
     if "rd.shell=0" not in kernel_parameters(tree) or not (tree / _NO_SHELL).exists() or "emergency" not in hooks:
         yield CryptpilotError("it gives a root shell on the console when a boot fails", REBUILD)
+
+
+def _asks_nobody(tree: Path) -> Iterator[CryptpilotError]:
+    """Look for what asks a person; without systemd the agent does that by itself."""
+    if not any((tree / place).exists() for place in _SYSTEMD_PLACES):
+        return
+    programs = (name for name in _ASK_PROGRAMS if not any((tree / p / name).exists() for p in _PROGRAM_PLACES))
+    units = (name for name in _ASK_UNITS if not any((tree / place / name).exists() for place in _UNIT_PLACES))
+    for name in (*programs, *units):
+        yield CryptpilotError(f"{name} is missing, so nobody is asked for a key on the console", REBUILD)
+    if not any((tree / place / _ASK_WANTS).is_symlink() for place in _UNIT_PLACES):
+        yield CryptpilotError(f"{_ASK_UNITS[0]} is not enabled, so nobody is asked for a key on the console", REBUILD)
 
 
 def _network_missing(tree: Path) -> Iterator[CryptpilotError]:

@@ -21,7 +21,7 @@ class Outcome:
     error: None when it is open. seconds: from the start of the stage. late: it was left to the next stage, where it
     may yet succeed; the error says what it was waiting for. needed: the boot cannot go on without it. rotation_pending:
     it was the previous value of its secret that opened it. ending: what to say of a client key that ends.
-    source: the number of the source of its key that opened it.
+    source: the number of the source of its key that opened it. typed: a key that a person typed on the console did.
     """
 
     volume: Volume
@@ -34,6 +34,7 @@ class Outcome:
     rotation_pending: bool = False
     ending: Notice | None = None
     source: int = 0
+    typed: bool = False
 
     @property
     def result(self) -> str:
@@ -45,7 +46,7 @@ class Outcome:
     @property
     def opened_by(self) -> str:
         """Which of several sources gave the key; "" for a volume with one, and where none did."""
-        if self.error or self.was_open or not self.volume.fallbacks:
+        if self.error or self.was_open or self.typed or not self.volume.fallbacks:
             return ""
         return named(self.volume, self.source)
 
@@ -58,6 +59,8 @@ class Outcome:
             facts.update(source=self.volume.source_name(self.source))
         if self.rotation_pending:
             facts.update(rotation_pending=True)
+        if self.typed:
+            facts.update(typed=True)
         if self.ending:
             facts.update(ending=str(self.ending))
         if self.error:

@@ -29,6 +29,7 @@ class Parameters:
 
     on: bool = True
     verbose: bool | None = None
+    ask: bool | None = None
     timeout: int | None = None
     late_after: int | None = None
     volumes: tuple[str, ...] = ()
@@ -114,6 +115,7 @@ def _seconds(least: int) -> Callable[[str], int]:
 _KINDS: dict[str, Callable[[str], object]] = {
     "": _boolean,
     "verbose": _boolean,
+    "ask": _boolean,
     "timeout": _seconds(1),
     "late_after": _seconds(0),
 }

@@ -46,7 +46,8 @@ class Plan:
 
     needed: names of the volumes without which the stage's boot cannot go on. timeout: seconds for all of it.
     late_after: seconds after which a volume that is not needed is left to the next stage; None when there is none.
-    complaints: what on the kernel command line makes no sense, a sentence each.
+    ask: whether a person is asked on the console for a key that does not come. complaints: what on the kernel command
+    line makes no sense, a sentence each.
     """
 
     stage: str
@@ -55,6 +56,7 @@ class Plan:
     timeout: int
     verbose: bool
     late_after: int | None = None
+    ask: bool = False
     complaints: tuple[str, ...] = ()
 
 
@@ -64,7 +66,7 @@ class ImageNeeds:
 
     programs: by name, or by path for a command that is configured so. files: paths of what else its sources of keys
     are asked with. authorities: whether the system's public CAs. shell: whether it may give a root shell when a boot
-    cannot go on.
+    cannot go on. ask: whether it is to ask a person on the console.
     """
 
     configuration: tuple[Path, ...]
@@ -74,6 +76,7 @@ class ImageNeeds:
     network: bool
     authorities: bool
     shell: bool
+    ask: bool
 
 
 def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[str] = ()) -> Plan:
@@ -93,6 +96,7 @@ def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[st
         timeout=config.boot.timeout if said.timeout is None else said.timeout,
         verbose=config.boot.verbose if said.verbose is None else said.verbose,
         late_after=late_after if stage == "initrd" else None,
+        ask=config.boot.ask if said.ask is None else said.ask,
         complaints=parameters.bounded(
             (
                 *said.complaints,
@@ -178,4 +182,6 @@ def image_needs(config: Config) -> ImageNeeds:
         authorities=any(one.authorities for one in sources),
         # Whether it carries credentials or not: in a shell anyone has what a provider gives this machine.
         shell=config.boot.emergency_shell or not volumes,
+        # what a one-time password protects has no key that a person could know
+        ask=config.boot.ask and not all(volume.temporary for volume in volumes),
     )

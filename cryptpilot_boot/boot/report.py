@@ -81,7 +81,7 @@ class Fate:
     result: see above. at: when that was known. needed: whether the boot could not go on without it. error, hint: why it
     is not open, and what to do. before: how it fared in earlier runs, if it was not opened there. rotation_pending: it
     was the previous value of its secret that opened it. ending: what was said of a client key that ends. source: which
-    of its sources opened it, where it has several.
+    of its sources opened it, where it has several. typed: a key that was typed on the console opened it.
     """
 
     volume: str
@@ -99,6 +99,7 @@ class Fate:
     rotation_pending: bool = False
     ending: str = ""
     source: str = ""
+    typed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,7 +304,7 @@ def _fate(run: _Run, volume: str, steps: Sequence[Step], was_opened: bool) -> Fa
     outcome = next((event for event in reversed(events) if event.step == "outcome"), None)
     if outcome is None:
         result, at, error, hint = _by_steps(run, steps, was_opened)
-        needed = rotation_pending = False
+        needed = rotation_pending = typed = False
         ending = source = ""
     else:
         result = _fact(outcome, "result") or (FAILED if outcome.phase == "fail" else OPENED)
@@ -312,6 +313,7 @@ def _fate(run: _Run, volume: str, steps: Sequence[Step], was_opened: bool) -> Fa
         rotation_pending = outcome.facts.get("rotation_pending") is True
         ending = _fact(outcome, "ending")
         source = _fact(outcome, "source")
+        typed = outcome.facts.get("typed") is True
     return Fate(
         volume=printable(volume),
         result=result,
@@ -327,6 +329,7 @@ def _fate(run: _Run, volume: str, steps: Sequence[Step], was_opened: bool) -> Fa
         rotation_pending=rotation_pending,
         ending=ending,
         source=source,
+        typed=typed,
     )
 
 

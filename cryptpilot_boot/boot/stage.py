@@ -15,6 +15,7 @@ from cryptpilot_boot import keys, log, steps, volume
 from cryptpilot_boot.boot import outcome as outcomes
 from cryptpilot_boot.boot.bring_up import Opened, bring_up, watch_network
 from cryptpilot_boot.boot.outcome import Outcome as Outcome
+from cryptpilot_boot.boot.prompt import Person
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, describe_bug
 from cryptpilot_boot.system import process
 from cryptpilot_boot.system.run import interrupt
@@ -58,6 +59,9 @@ def run(
     `plan.timeout` is for what is waited for. What has begun by then goes on, unless there is a next stage and it is all
     that keeps the boot from it, or the boot cannot go on: it is ended then, with nothing of it left open. So it is on a
     KeyboardInterrupt and the `system.run.interrupt` that goes with it, which is raised when that is done.
+
+    With `plan.ask` a person is asked for a key that does not come, see `boot.prompt`. For a volume that the boot cannot
+    go on without that has no end.
     """
     stage = _Stage(plan, on_outcome, pivot, on_late, worth)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
@@ -76,6 +80,8 @@ def run(
             interrupt()
             stage.finish()
             raise
+        finally:
+            stage.dismiss()
     stage.tell_late()
     stage.wait_for_the_pivot()
     log.emit("done", facts={**_costs(), "peak_memory": process.peak_memory()})
@@ -103,6 +109,8 @@ class _Stage:
         self._patience = Deadline(plan.timeout if plan.late_after is None else min(plan.late_after, plan.timeout))
         self._unprepared = len(plan.volumes)
         self._begun: set[str] = set()  # and at work
+        self._persons: dict[str, Person] = {}
+        self._at_key: set[str] = set()  # those whose key is asked for
         self._ending = False
         # by volume: its step, and how long that may take
         self._overtime: dict[str, tuple[steps.Step | None, Deadline]] = {}
@@ -110,12 +118,13 @@ class _Stage:
 
     def begin(self, one: Volume, answers: keys.Answers) -> None:
         """Bring a volume up, on a thread of its own."""
+        person = self._person(one)
 
         def work() -> None:
             error: CryptpilotError | None = None
             opened: Opened | None = None
             try:
-                opened = bring_up(one, self.deadline, answers, self._prepared, self._asking)
+                opened = bring_up(one, self.deadline, answers, self._prepared, self._asking, person)
             except Interrupted:
                 self._over(one)  # whoever had it ended says so
                 return
@@ -129,6 +138,29 @@ class _Stage:
                 self._over(one)
 
         _in_background(work)
+
+    def _person(self, one: Volume) -> Person | None:
+        """Return who may be asked for a volume's key, beside its provider."""
+        if not self._plan.ask or one.temporary:
+            return None
+
+        def wanted() -> bool:
+            # the booted system asks for what the pivot does not need
+            ready = self._plan.late_after is None or one.volume in self._needed()
+            return ready or (self._pivot() is not None and one.volume in self._worth())
+
+        def endless() -> bool:
+            return one.volume in self._needed() or (self._plan.late_after is None and one.required)
+
+        self._persons[one.volume] = Person(one, wanted, endless)
+        return self._persons[one.volume]
+
+    def dismiss(self) -> None:
+        """Have all prompts go away, and wait for that: nobody else would end them."""
+        for person in self._persons.values():
+            person.dismiss()
+        for person in self._persons.values():
+            person.await_end()
 
     def wait(self) -> None:
         """Wait until it is known of every volume what became of it."""
@@ -195,9 +227,15 @@ class _Stage:
     def _give_up_what_waits(self) -> list[Volume]:
         """After the deadline, give up on all that has not begun, or that hangs; return what is at work."""
         for one in self._pending():
+            if self._awaits_a_person(one):
+                continue
             if one.volume not in self._begun or self._hangs(one):
                 self._settle(one, _stuck(self.deadline, one))
         return self._pending()
+
+    def _awaits_a_person(self, one: Volume) -> bool:
+        person = self._persons.get(one.volume)
+        return one.volume in self._at_key and person is not None and person.endless
 
     def _hangs(self, one: Volume) -> bool:
         step = steps.current(one.volume)
@@ -244,11 +282,16 @@ class _Stage:
         """
         with self._changed:
             self._begun.discard(one.volume)
-        yield
-        with self._changed:
-            if one.volume in self.outcomes or self._ending:
-                raise Interrupted
-            self._begun.add(one.volume)
+            self._at_key.add(one.volume)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._at_key.discard(one.volume)
+                if one.volume in self.outcomes or self._ending:
+                    raise Interrupted
+                # without a key too: where a person is asked next, its device is read again before
+                self._begun.add(one.volume)
 
     def _over(self, one: Volume) -> None:
         """Note that a volume's thread does nothing any more."""
@@ -272,7 +315,11 @@ class _Stage:
             how, source = (opened.how, opened.source) if opened else (None, 0)
             was_open, pending = how is volume.Opening.WAS_OPEN, how is volume.Opening.PREVIOUS
             ending = outcomes.ending(one, how, source)
-            self._tell(Outcome(one, self._plan.stage, seconds, error, was_open, late, needed, pending, ending, source))
+            typed = how is volume.Opening.TYPED
+            if one.volume in self._persons:
+                self._persons[one.volume].dismiss()
+            stage = self._plan.stage
+            self._tell(Outcome(one, stage, seconds, error, was_open, late, needed, pending, ending, source, typed))
             self._changed.notify_all()
 
     def _tell(self, outcome: Outcome) -> None:

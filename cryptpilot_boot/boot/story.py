@@ -66,6 +66,8 @@ def _details(fate: Fate) -> Iterator[tuple[str, str]]:
         yield "endpoint", fate.endpoint
         yield "failed", fate.error
         yield "to do", fate.hint
+    if fate.typed:
+        yield "opened by", "a key that was typed on the console"
     if fate.source and not fate.error:
         yield "opened by", f"{fate.source} ({fate.provider})"
     if fate.rotation_pending:

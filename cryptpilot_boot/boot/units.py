@@ -78,12 +78,14 @@ def units(
     unusable: Collection[str] = (),
     competitors: Sequence[Competitor] = (),
     *,
+    ask: bool = False,
     resolve: Callable[[str], str] = lambda path: path,
 ) -> Units:
     """Decide what to write for the volumes of the system stage.
 
     opened: names of those that are open already. timeout: seconds they have. unusable: names of volumes of which there
-    is no more than a file that cannot be used. competitors: what is to be passed over. resolve: see fstab.parse.
+    is no more than a file that cannot be used. competitors: what is to be passed over. ask: whether a person is asked
+    for a key that does not come, without limit where the boot needs it. resolve: see fstab.parse.
     """
     made = Units()
     lines = fstab.parse(fstab_text, resolve)
@@ -98,6 +100,8 @@ def units(
         limit = f"{_EARLY if one.volume in hopeless else timeout + _MARGIN}"
         if one.temporary and one.makefs:
             limit = "infinity"  # as making a file system may take; the unit, which this requires, hears if it fails
+        if ask and one.required and one.identity:
+            limit = "infinity"  # as a person may take, see boot.prompt
         # goes before the one of crypttab, 40-device-timeout.conf, and behind that of a line's own option, 50-...
         made.files[f"{device}.d/45-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={limit}\n"
         made.links[f"cryptpilot.service.wants/{service}"] = _TEMPLATE

@@ -37,7 +37,14 @@ def generate(config: Config, normal: Path, early: Path) -> None:
     opened = [one.volume for one in todo.volumes if block.is_block_device(one.mapper_path)]
     competitors = competing.find(todo.volumes)
     made = units.units(
-        todo.volumes, init.fstab(), opened, todo.timeout, _unusable(config), competitors, resolve=init.resolve
+        todo.volumes,
+        init.fstab(),
+        opened,
+        todo.timeout,
+        _unusable(config),
+        competitors,
+        ask=todo.ask,
+        resolve=init.resolve,
     )
     failed: list[CryptpilotError] = []
     for sentence in made.skipped:

@@ -39,6 +39,7 @@ def plan(config: Config) -> list[str]:
     lines += [f"shell {'yes' if needs.shell else 'no'}"]
     lines += [f"authorities {certificates.store()}"] if needs.authorities else []
     lines += ["network yes"] if needs.network else []
+    lines += ["ask yes"] if needs.ask else []
     for line in lines:
         if complaint := names.line(line.partition(" ")[2]):
             raise ConfigError(f"{line!a} {complaint}", "rename the file, or the directory that it is in")

@@ -104,13 +104,15 @@ class Boot:
 
     verbose: time every step on the console. timeout: seconds a boot stage may take to open its volumes. late_after:
     seconds after which the initrd leaves a volume that the pivot does not need to the booted system. emergency_shell:
-    whether the initrd gives a root shell on the console when a boot cannot go on.
+    whether the initrd gives a root shell on the console when a boot cannot go on. ask: whether a person is asked on the
+    console for the key of a volume that its provider does not give.
     """
 
     verbose: bool = False
     timeout: int = 90
     late_after: int = 30
     emergency_shell: bool = False
+    ask: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,6 +68,7 @@ _BOOT = {
     "timeout": TIMEOUT,
     "late_after": Key(NUMBER, between(0, 3600)),
     "emergency_shell": Key(BOOL),
+    "ask": Key(BOOL),
 }
 _VOLUME = {
     "volume": Key(STRING, names.volume, required=True),

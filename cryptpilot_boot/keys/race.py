@@ -77,10 +77,12 @@ class Race:
     def next(self) -> tuple[int, Asked] | None:
         """Return the next answer: the number of its source, and what gives the passphrase or raises NoValue.
 
-        None when there is none to come: all sources have failed for good.
+        None when there is none to come: all sources have failed for good, or none is asked any more.
         """
         with self._changed:
             while not self._answers:
+                if self._closed:
+                    return None
                 over = [number in self._errors for number in range(len(self._entrants))]
                 if all(over):
                     return None

@@ -20,6 +20,8 @@ _LENGTH = 8  # letters in a group
 _GROUPS = 8  # without the one that checks them
 _ALL = (_GROUPS + 1) * _LENGTH
 _KEY_BYTES = _GROUPS * _LENGTH // 2
+_LIKE = range(_ALL - _LENGTH, _ALL + _LENGTH + 1)  # letters, where a group may be missing or was typed twice
+_MOST_FOREIGN = 1 / 4  # of them, in what was meant for a recovery key
 
 # The powers of 2 in the field of 16 elements, modulo x^4 + x + 1, and which power an element is.
 _POWERS = (1, 2, 4, 8, 3, 6, 12, 11, 5, 10, 7, 14, 15, 13, 9)
@@ -55,6 +57,14 @@ def parse(typed: bytes | bytearray | memoryview) -> Passphrase:
     if wrong:
         raise _mistyped(_name(wrong))
     return _written(b"".join(groups))
+
+
+def resembles(typed: bytes | bytearray | memoryview) -> bool:
+    """Tell whether what was typed was meant for a recovery key, mistyped or not: by its length and its letters."""
+    letters, _ = _letters(typed)
+    foreign = sum(letter not in _LETTERS for letter in letters)
+    letters[:] = bytes(len(letters))
+    return len(letters) in _LIKE and foreign <= _MOST_FOREIGN * len(letters)
 
 
 def _check(place: int, group: Sequence[int]) -> int:

@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Callable, Union
+from typing import TYPE_CHECKING, Callable, Optional, Protocol, TypeVar, Union
 
 from cryptpilot_boot import log
+from cryptpilot_boot.errors import NoValue
 from cryptpilot_boot.keys.race import Asked, Entrant, Race
+from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.providers import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.providers.provider import Source
 
+T = TypeVar("T")
 Prepare = Callable[["Source"], Asked]
 """Does what needs no network, and returns what asks a source as long as there is time."""
+Found = Optional["tuple[int, Asked]"]
+"""What `Race.next` returns."""
 Within = Callable[[], "contextlib.AbstractContextManager[object]"]
+
+
+class Beside(Protocol):
+    """Returns what `ask` does, unless something else comes before: then it raises, and what comes too late is wiped."""
+
+    def __call__(self, ask: Callable[[], T], wipe: Callable[[T], object]) -> T:
+        """Do that."""
+
+
+def alone(ask: Callable[[], T], wipe: Callable[[T], object]) -> T:  # noqa: ARG001 - nothing comes too late
+    """Return what `ask` does, whatever else comes."""
+    return ask()
 
 
 class Sources:
     """What asks all sources of a volume. opened_by: the number of the one whose key opened it, None so far.
 
     prepare: see Prepare. within: waiting for an answer runs in it, a step that asks for a key; it may raise in the end.
+    beside: by what the waiting may be cut short.
     """
 
-    def __init__(self, volume: Volume, prepare: Prepare, within: Within) -> None:
+    def __init__(self, volume: Volume, prepare: Prepare, within: Within, beside: Beside = alone) -> None:
         self._volume = volume
         self._prepare = prepare
         self._within = within
+        self._beside = beside
         self._race: Race | None = None
         self.opened_by: int | None = None
 
@@ -48,10 +66,10 @@ class Sources:
             with race:
                 yield race
 
-    def wait(self, race: Race) -> tuple[int, Asked] | None:
+    def wait(self, race: Race) -> Found:
         """Return what `Race.next` does."""
         with self._within():
-            return race.next()
+            return self._beside(race.next, _wipe)
 
     def previous(self, number: int) -> Asked | None:
         """Return what asks for the value that a source's secret had before it was rotated; None if nobody keeps it."""
@@ -59,12 +77,12 @@ class Sources:
         previous = table.of(source).previous(source)
         if previous is None:
             return None
-        within, prepare = self._within, self._prepare
+        within, prepare, beside = self._within, self._prepare, self._beside
 
         def ask() -> Passphrase:
             # prepared only now: hardly any opening comes here, and what takes long was done for the current value
             with within():
-                return prepare(previous)()
+                return beside(lambda: prepare(previous)(), Passphrase.wipe)
 
         return ask
 
@@ -86,6 +104,12 @@ class Sources:
             reasons.append(f"no answer of {'the source' if silent == 1 else 'those'} before it yet")
         notice = f"{self._volume.volume}: {'; '.join(reasons)}; asking {named(self._volume, number)} too"
         log.emit(log.FETCH_KEY, volume=self._volume.volume, facts={"source": number, "notice": notice})
+
+
+def _wipe(found: Found) -> None:
+    if found is not None:
+        with contextlib.suppress(NoValue):
+            found[1]().wipe()
 
 
 Secret = Union[Asked, Sources]

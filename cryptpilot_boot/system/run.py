@@ -113,13 +113,16 @@ def run(
     return ended.status, text
 
 
-def read_secret(argv: Sequence[str], buffer: SecretBuffer, *, timeout: float) -> Ended:
+def read_secret(
+    argv: Sequence[str], buffer: SecretBuffer, *, timeout: float | None = None, unwanted: int | None = None
+) -> Ended:
     """Run a program that writes a secret to its standard output, for at most `timeout` seconds; fill `buffer`.
 
     The secret goes from the pipe into the buffer and nowhere else. A program that writes more than the buffer takes
-    loses the other end of its pipe. Raises ProgramError when there is no such program, and Interrupted.
+    loses the other end of its pipe. unwanted: a descriptor that becomes readable when the program is to end in good
+    order before. Raises ProgramError when there is no such program, and Interrupted.
     """
-    return _conduct(argv, buffer.fill, _Collected(_KEEP), timeout=timeout)
+    return _conduct(argv, buffer.fill, _Collected(_KEEP), timeout=timeout, unwanted=unwanted)
 
 
 def interrupt() -> None:
@@ -167,6 +170,7 @@ def _conduct(
     patience: float = _PATIENCE,
     pass_fds: Sequence[int] = (),
     timeout: float | None = None,
+    unwanted: int | None = None,
     cwd: str = "/",
     env: Mapping[str, str] | None = None,
 ) -> Ended:
@@ -181,11 +185,13 @@ def _conduct(
         _Program(argv, stdin=stdin is not None, finish=finish, pass_fds=pass_fds, cwd=cwd, env=env) as program,
     ):
         try:
-            in_time = _attend(program, _feeder(stdin or memoryview(b"")), take, said.take, moment)
+            in_time = _attend(program, _feeder(stdin or memoryview(b"")), take, said.take, moment, unwanted)
         except Interrupted:
             program.ask_to_end(patience)
             raise
         if not in_time:
+            if _is_readable(unwanted):
+                program.ask_to_end(patience)
             program.signal(signal.SIGKILL)
     return Ended(program.process.returncode, _tail(said.data.decode("utf-8", "replace")), in_time)
 
@@ -283,8 +289,19 @@ class _Program:
         os.close(self._wake)
 
 
-def _attend(program: _Program, feed: Callable[[int], bool], take: _Take, listen: _Take, moment: float | None) -> bool:
-    """Carry bytes to and from a program; False when `moment` came before the end. Raises Interrupted.
+def _is_readable(descriptor: int | None) -> bool:
+    return descriptor is not None and bool(select.select([descriptor], [], [], 0)[0])
+
+
+def _attend(
+    program: _Program,
+    feed: Callable[[int], bool],
+    take: _Take,
+    listen: _Take,
+    moment: float | None,
+    unwanted: int | None,
+) -> bool:
+    """Carry bytes to and from a program; False when `moment` or `unwanted` came before the end. Raises Interrupted.
 
     feed: what to do when standard input is ready; False to be done with it. take, listen: what to do with what stands
     in the pipes of standard output and error.
@@ -297,11 +314,13 @@ def _attend(program: _Program, feed: Callable[[int], bool], take: _Take, listen:
             selector.register(pipe, selectors.EVENT_READ, lambda source, read=read: read(source, _CHUNK) > 0)
         if process.stdin:
             selector.register(process.stdin, selectors.EVENT_WRITE, feed)
+        if unwanted is not None:
+            selector.register(unwanted, selectors.EVENT_READ, lambda _: True)
         while not program.ended:
             if not program.finish:
                 raise_if_interrupted()
             left = None if moment is None else moment - time.monotonic()
-            if left is not None and left <= 0:
+            if (left is not None and left <= 0) or _is_readable(unwanted):
                 return False
             for key, _ in selector.select(left):
                 if not key.data(key.fd):

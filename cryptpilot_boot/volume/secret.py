@@ -26,12 +26,21 @@ class WithoutPrevious(CryptpilotError):
     """No key slot takes the current value of a secret, and the previous one cannot be had."""
 
 
+class NoSource(CryptpilotError):
+    """No source of a volume's key opens it."""
+
+
+KEYLESS = (KeyFetchError, WrongSecret, WithoutPrevious, NoSource)
+"""What an opening fails with for want of a key: nothing was done to the device, and another key may open it."""
+
+
 class Opening(enum.Enum):
-    """How a volume came to be open: it was already, or by which value of its secret."""
+    """How a volume came to be open: it was already, by which value of its secret, or by a key that was typed."""
 
     WAS_OPEN = enum.auto()
     CURRENT = enum.auto()
     PREVIOUS = enum.auto()
+    TYPED = enum.auto()
 
 
 def with_either_value(
@@ -114,10 +123,10 @@ def with_any_source(volume: Volume, sources: Sources, attempt: Callable[[Asked, 
         raise _no_source(volume, race.errors)
 
 
-def _no_source(volume: Volume, errors: dict[int, CryptpilotError]) -> CryptpilotError:
+def _no_source(volume: Volume, errors: dict[int, CryptpilotError]) -> NoSource:
     """Say what became of each source of a key."""
     became = "; ".join(f"{named(volume, number)}: {errors[number].what}" for number in sorted(errors))
     todo = "; ".join(
         f"{volume.source_name(number)}: {errors[number].hint}" for number in sorted(errors) if errors[number].hint
     )
-    return CryptpilotError(f"none of its {len(errors)} sources opens it: {became}", todo)
+    return NoSource(f"none of its {len(errors)} sources opens it: {became}", todo)

@@ -171,6 +171,8 @@ depends() {
                 _may_have_systemd || _network_without_systemd
                 echo network
                 ;;
+            # a part of dracut's systemd modules before dracut 055
+            ask) ! _may_have_systemd || ! _has_module systemd-ask-password || echo systemd-ask-password ;;
         esac
     done
     return 0
@@ -237,6 +239,8 @@ install() {
             shell)
                 [[ $value == yes ]] || _give_no_shell
                 ;;
+            # without systemd the agent asks by itself
+            ask) ! dracut_module_included systemd-initrd || _ask_on_consoles ;;
         esac
     done <<< "$plan"
 
@@ -377,6 +381,16 @@ _give_no_shell() {
 
 _drop_in() {
     inst_simple "$moddir/$2" "/etc/systemd/system/$1.service.d/$2" || _fail "$2 is missing"
+}
+
+# What systemd asks a person with, on each console; dracut's modules for plymouth bring what asks on the boot screen.
+_ask_on_consoles() {
+    local unit=systemd-ask-password-console
+    inst_multiple systemd-ask-password systemd-tty-ask-password-agent \
+        || _fail "systemd-ask-password or systemd-tty-ask-password-agent is missing, and [boot] ask = true needs both"
+    inst_multiple "$systemdsystemunitdir/$unit.path" "$systemdsystemunitdir/$unit.service" || _fail "$unit is missing"
+    ${SYSTEMCTL:-systemctl} -q --root "$initdir" add-wants sysinit.target "$unit.path" \
+        || _fail "$unit.path cannot be enabled"
 }
 
 _start_by_systemd() {

@@ -86,11 +86,14 @@ def verbose_image(
     site: machines.Site,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> machines.Image:
-    """The initrd with `verbose = true`, bound to the root disk, and with somebody in it who watches the processes."""
+    """The initrd with `verbose = true`, bound to the root disk, and with somebody in it who watches the processes.
+
+    It is that of an attended machine: with `ask = true`.
+    """
     work = tmp_path_factory.mktemp("verbose")
     copy = clone(boot_tree, work / "tree")
     shutil.copytree(site.directory / IDENTITIES, copy / "etc/cryptpilot" / IDENTITIES)
-    machines.configure(copy, {}, machines.settings(verbose=True, timeout=PATIENCE))
+    machines.configure(copy, {}, machines.settings(verbose=True, timeout=PATIENCE, ask=True))
     return machines.make_image(copy, work / "initrd.img", "--add", "lab-spy")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from tests import machines
 from tests.boot.denial import denied
 from tests.boot.emergency import enter_shell
 from tests.boot.matrix import PATIENCE, Bench, Release, Row, answers, require_boot, require_going_on, require_history
+from tests.boot.prompt import NO_KEY, answer
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk, sha256
 from tests.lab.image import fill_script, make_archive, make_ext4, prune
@@ -45,6 +47,28 @@ def test_without_systemd_a_boot_that_cannot_go_on_says_so_and_stops_at_once(rele
         assert len(re.findall(said, console)) == 1, f"{said}\n{console}"
     assert answers(bench.site) == [("GetSecretValue", "Forbidden.NoPermission")]
     assert sha256(release.disk.path) == before
+
+
+@pytest.mark.matrix
+def test_without_systemd_a_key_is_asked_for_on_the_console(release: Release, bench: Bench) -> None:
+    """KMS is down."""
+    make_archive(bench.work / "root.tar", release.system)
+    disk = machines.make_root_disk(bench.site, release.tree, bench.work, ATTENDED)
+    tree = clone(release.tree, bench.work / "tree")
+    shutil.copytree(bench.site.directory / "attended/identities", tree / "etc/cryptpilot/identities")
+    machines.configure(tree, {}, machines.settings(timeout=PATIENCE, ask=True))
+    image = bench.image(tree, WITHOUT_SYSTEMD)
+    key = (bench.site.directory / "attended/key").read_text().strip()
+    report = machines.report_disk(bench.work / "report.img")
+    machine = machines.machine(tree, image, (disk, report), bench.network)
+    with qemu.Guest(machine, bench.work / "console.log") as guest:
+        answer(guest, NO_KEY)
+        answer(guest, key, "wrong key: .*")
+        result = guest.result(guest.wait(400)).check()
+    assert re.search(r"root: /dev/mapper/root opened in .*, by the key that was typed", result.console), result
+    assert machines.read_report(report)["root_source"].strip() == "/dev/mapper/root"
+    assert key not in result.console
+    assert NO_KEY not in result.console
 
 
 def test_without_systemd_a_disk_that_is_withheld_gives_no_shell(release: Release, bench: Bench) -> None:
@@ -179,6 +203,12 @@ cryptpilot close root usr var
     require_history(report, *sizes)
 
 
+ATTENDED = f"""
+mkdir {machines.KMS_FILES}/attended
+cryptpilot recovery-key root > {machines.KMS_FILES}/attended/key
+cp -r /etc/cryptpilot/identities {machines.KMS_FILES}/attended
+"""
+"""What makes a root disk that of an attended machine: a recovery key, and what the image is to be bound to."""
 WITHOUT_SYSTEMD = Row("network-legacy", systemd=False)
 
 SWAP = """\

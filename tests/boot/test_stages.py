@@ -15,6 +15,7 @@ from cryptpilot_boot.volume import identity
 from tests import machines
 from tests.boot.conftest import PATIENCE
 from tests.boot.emergency import enter_shell
+from tests.boot.prompt import NO_KEY, PROMPT, answer
 from tests.boot.shutdown import require_closed
 from tests.boot.test_root import require_no_secret
 from tests.headers import Template
@@ -180,17 +181,31 @@ def test_a_volume_that_the_pivot_does_not_need_does_not_keep_it(
 
 
 def test_a_network_that_comes_late_is_used_when_it_comes(
-    encrypted: qemu.Machine, report_disk: Disk, kms: machines.Site, tmp_path: Path
+    encrypted: qemu.Machine, verbose_image: machines.Image, report_disk: Disk, kms: machines.Site, tmp_path: Path
 ) -> None:
-    """Complaint: it tries once, before DHCP is done. And what was in the initrd is in no memory of the system."""
-    words = f"{encrypted.cmdline} rd.cryptpilot.verbose rd.cryptpilot.timeout=150"
-    machine = replace(encrypted, cmdline=words, link_up_after=40)
-    result = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check()
+    """Complaint: it tries once, before DHCP is done. And what was in the initrd is in no memory of the system.
+
+    A person is asked meanwhile, does not know, and need not.
+    """
+    words = f"{encrypted.cmdline} rd.cryptpilot.timeout=150"
+    machine = replace(encrypted, initrd=verbose_image.path, cmdline=words, link_up_after=3600)
+    with qemu.Guest(machine, tmp_path / "console.log") as guest:
+        answer(guest, NO_KEY)
+        guest.result(guest.wait(400, until=rf"wrong key: .*{PROMPT}:")).check(qemu.Ending.SEEN)
+        guest.set_link(up=True)
+        result = guest.result(guest.wait(400)).check()
+    assert NO_KEY not in result.console
     report = machines.read_report(report_disk)
     assert report["root_source"].strip() == "/dev/mapper/root"
     assert "root: waiting: the network: there is no route yet" in result.console
     assert re.search(r"root: fetch-key: \d+\.\d{3} s", result.console), "it was not verbose"
     assert [request["api"] for request in kms.requests()] == ["GetSecretValue"]
+    prompts = [event for event in machines.events(report) if event["step"] == "prompt" and event["phase"] == "end"]
+    assert [event["facts"]["result"] for event in prompts] == ["typed", "dismissed"]
+    (opened,) = [
+        event for event in machines.events(report) if event["step"] == "outcome" and event["volume"] == "root"
+    ][:1]
+    assert "typed" not in opened["facts"]
     waited = [event for event in machines.events(report) if event["phase"] == "wait" and event["step"] == "fetch-key"]
     assert waited[0]["facts"]["waiting_for"] == "the network: there is no route yet"
     assert "/run" in report["memory-backed"].split()

@@ -342,6 +342,8 @@ def test_a_volume_the_initrd_left_was_opened_later() -> None:
 
 
 def test_a_volume_that_the_previous_value_of_its_secret_opened_is_to_be_rotated() -> None:
+    typed = {**OPENED, "facts": {**OPENED["facts"], "typed": True}}
+    assert fate(typed) == dataclasses.replace(fate(OPENED), typed=True)
     previous = {**OPENED, "facts": {**OPENED["facts"], "rotation_pending": True}}
     assert fate(previous) == dataclasses.replace(fate(OPENED), rotation_pending=True)
     assert stories(made_of(previous)) == [

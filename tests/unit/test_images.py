@@ -273,6 +273,34 @@ def test_what_starts_the_agent_is_a_unit_or_a_hook(tmp_path: Path, files: list[s
     assert all(complaint in one.what for one in found)
 
 
+ASKS = [
+    "bin/systemd-ask-password",
+    "usr/bin/systemd-tty-ask-password-agent",
+    "lib/systemd/system/systemd-ask-password-console.path",
+    "usr/lib/systemd/system/systemd-ask-password-console.service",
+]
+WANTS = "etc/systemd/system/sysinit.target.wants/systemd-ask-password-console.path"
+
+
+@pytest.mark.parametrize(
+    ("left_out", "complaint"),
+    [
+        ("", ""),
+        (WANTS, "systemd-ask-password-console.path is not enabled"),
+        *((path, f"{path.rpartition('/')[2]} is missing") for path in ASKS),
+    ],
+)
+def test_what_asks_a_person_is_there_where_systemd_is(tmp_path: Path, left_out: str, complaint: str) -> None:
+    tree(tmp_path, **dict.fromkeys({*ASKS} - {left_out}, ""))
+    if left_out != WANTS:
+        (tmp_path / WANTS).parent.mkdir(parents=True)
+        (tmp_path / WANTS).symlink_to("/usr/lib/systemd/system/systemd-ask-password-console.path")
+    assert list(image._asks_nobody(tmp_path)) == []
+    tree(tmp_path, **{"usr/lib/systemd/systemd": ""})
+    found = [one.what for one in image._asks_nobody(tmp_path)]
+    assert found == ([f"{complaint}, so nobody is asked for a key on the console"] if complaint else [])
+
+
 def test_a_volume_that_dracut_would_open_too_is_told(tmp_path: Path) -> None:
     unpacked = tree(tmp_path, **{"etc/cmdline.d/90crypt.conf": " rd.luks.uuid=luks-aa-1 rd.luks.uuid=luks-bb-2\n"})
     [found] = image.claimed(unpacked, {"aa-1": "swap", "bb": "data"})

@@ -24,6 +24,8 @@ from cryptpilot_boot.boot.parameters import Parameters, bounded, parse, words
         ("rd.cryptpilot.verbose=off rd.cryptpilot.verbose=on", Parameters(verbose=True)),
         ("cryptpilot.timeout=20 rd.cryptpilot.timeout=300", Parameters(timeout=300)),
         ("rd.cryptpilot.late_after=0", Parameters(late_after=0)),
+        ("cryptpilot.ask=no rd.cryptpilot.ask", Parameters(ask=True)),
+        ("cryptpilot.ask=no", Parameters(ask=False)),
         ("rd.cryptpilot.volume=a rd.cryptpilot.volume=b", Parameters(volumes=("a", "b"))),
         ("cryptpilot.volume=c rd.cryptpilot.volume=a", Parameters(volumes=("a",))),
         ('rd.cryptpilot.volume="a"', Parameters(volumes=("a",))),

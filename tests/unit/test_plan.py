@@ -110,6 +110,24 @@ def test_an_image_without_volumes_needs_nothing() -> None:
     assert (needs.configuration, needs.programs, needs.modules, needs.network) == ((), (), (), False)
 
 
+def test_an_image_asks_a_person_if_it_is_to_and_there_is_a_key_to_ask_for() -> None:
+    def asks(*volumes: Volume, ask: bool = True) -> bool:
+        return image_needs(dataclasses.replace(config(*volumes), boot=Boot(ask=ask))).ask
+
+    assert asks(volume("a", kms=True), volume("b"))
+    assert not asks(volume("a", kms=True), ask=False)
+    assert not asks(volume("b"))
+    assert not asks(volume("a", kms=True, auto_open=False))
+
+
+@pytest.mark.parametrize(("word", "ask"), [("", True), ("rd.cryptpilot.ask=no", False), ("cryptpilot.ask", True)])
+def test_the_kernel_command_line_decides_whether_a_person_is_asked(word: str, ask: bool) -> None:
+    attended = dataclasses.replace(config(volume("a", kms=True)), boot=Boot(ask=True))
+    assert plan(attended, "initrd", word).ask is ask
+    assert plan(attended, "system", word).ask is True
+    assert plan(config(volume("a", kms=True)), "system", word).ask is (word == "cryptpilot.ask")
+
+
 def test_an_image_carries_the_configuration_of_its_own_volumes_alone() -> None:
     needs = image_needs(config(volume("a"), volume("b", auto_open=False)))
     assert [path.name for path in needs.configuration] == ["global.toml", "a.toml"]

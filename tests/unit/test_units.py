@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cryptpilot_boot.boot.units import Units, misread, mount, units
-from cryptpilot_boot.config import Kms, Otp, Volume
+from cryptpilot_boot.config import Identity, Kms, Otp, Volume
 from cryptpilot_boot.names import escape, escape_path
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
@@ -74,6 +74,24 @@ def test_a_volume_is_wired_to_its_devices_and_the_helper() -> None:
 def test_who_waits_for_a_volume_that_is_made_anew_waits_as_long_as_that_takes(makefs: str | None, limit: str) -> None:
     """What is to hold something else is no device to systemd, and waited for in vain."""
     made = units([dataclasses.replace(volume("scratch"), makefs=makefs)], "", [], 90)
+    assert list(device_files(made).values()) == [f"[Unit]\nJobTimeoutSec={limit}\n"]
+
+
+@pytest.mark.parametrize(
+    ("required", "bound", "ask", "limit"),
+    [
+        (True, True, True, "infinity"),
+        (True, True, False, "120"),
+        (False, True, True, "120"),
+        (True, False, True, "120"),
+    ],
+)
+def test_who_waits_for_a_volume_whose_key_a_person_types_waits_as_long_as_that_takes(
+    required: bool, bound: bool, ask: bool, limit: str
+) -> None:
+    identity = Identity("", frozenset(["a"]), Path("/identity")) if bound else None
+    one = dataclasses.replace(volume("data", kms=True), required=required, identity=identity)
+    made = units([one], "", [], 90, ask=ask)
     assert list(device_files(made).values()) == [f"[Unit]\nJobTimeoutSec={limit}\n"]
 
 
