@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ _EXPANSION = 6  # times an image may grow when it is unpacked: xz and the like l
 _PRIVATE = 0o600  # a file may hold a client key
 _COMMAND = "/usr/bin/cryptpilot"
 _UNIT = "cryptpilot-initrd.service"
-_WANTS = f"etc/systemd/system/initrd.target.wants/{_UNIT}"
+_UNIT_DIRECTORY = "etc/systemd/system"
+_WANTS = f"{_UNIT_DIRECTORY}/initrd.target.wants/{_UNIT}"
 _UNIT_PLACES = ("usr/lib/systemd/system", "lib/systemd/system", "etc/systemd/system")
 _SYSTEMD_PLACES = ("usr/lib/systemd/systemd", "lib/systemd/systemd")
 # Units that waited for a device for good, and the shutdown for them: see initrd_hooks/cryptpilot-shutdown.conf.
@@ -58,6 +60,7 @@ class Plan:
     programs: tuple[str, ...]
     files: tuple[str, ...]
     modules: tuple[str, ...]
+    units: tuple[str, ...]
     network: bool
     no_shell: bool = False
     ask: bool = False
@@ -145,6 +148,7 @@ def findings(content: Content) -> Iterator[CryptpilotError]:
     yield from _files_missing(tree, plan)
     yield from kernel_modules.missing(tree, plan.modules)
     yield from kernel_modules.disabled(tree, plan.modules, init.kernel_command_line())
+    yield from _units_missing(tree, plan)
     yield from _exposed(tree, plan)
     yield from _not_started(tree)
     yield from _not_shut_down(tree)
@@ -224,10 +228,12 @@ def _below(tree: Path, path: Path | str) -> Path:
 
 def _parse_plan(text: str) -> Plan:
     pairs = [line.partition(" ")[::2] for line in text.splitlines()]
-    kinds = ("config", "program", "file", "module")
-    configuration, programs, files, modules = (tuple(value for key, value in pairs if key == kind) for kind in kinds)
+    kinds = ("config", "program", "file", "module", "unit")
+    configuration, programs, files, modules, units = (
+        tuple(value for key, value in pairs if key == kind) for kind in kinds
+    )
     needs = (("network", "yes") in pairs, ("shell", "no") in pairs, ("ask", "yes") in pairs)
-    return Plan(configuration, programs, files, modules, *needs)
+    return Plan(configuration, programs, files, modules, units, *needs)
 
 
 def _other_configuration(content: Content) -> Iterator[CryptpilotError]:
@@ -262,6 +268,21 @@ def _files_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
     for path in plan.files:
         if not _below(tree, path).is_symlink() and not _below(tree, path).exists():
             yield CryptpilotError(f"{path} is missing, which a volume's key is asked for with", REBUILD)
+
+
+def _units_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
+    """Look for services that a key is asked for with: that each is in the image, starts with the agent, and can run."""
+    for unit in plan.units:
+        path = tree / _UNIT_DIRECTORY / unit
+        if not path.is_file():
+            yield CryptpilotError(f"the service {unit} is missing", remedy.unit_missing(unit))
+            continue
+        if not (tree / _UNIT_DIRECTORY / f"{_UNIT}.d" / f"{unit}.conf").is_file():
+            yield CryptpilotError(f"the service {unit} is not enabled, so nothing starts it", REBUILD)
+        started = re.findall(r"^ExecStart\s*=\s*[-@:+!]*(\S+)", path.read_text(errors="replace"), re.MULTILINE)
+        for program in started:
+            if not _below(tree, program).is_symlink() and not _below(tree, program).exists():
+                yield CryptpilotError(f"the program {program} of {unit} is missing", remedy.program_missing(program))
 
 
 def _starts_here(program: str) -> bool:

@@ -65,14 +65,17 @@ class ImageNeeds:
     """What an initrd must carry to open its volumes.
 
     programs: by name, or by path for a command that is configured so. files: paths of what else its sources of keys
-    are asked with. authorities: whether the system's public CAs. shell: whether it may give a root shell when a boot
-    cannot go on. ask: whether it is to ask a person on the console.
+    are asked with. drivers: modules that go in if there are such. units: services that start with the agent.
+    authorities: whether the system's public CAs. shell: whether it may give a root shell when a boot cannot go on.
+    ask: whether it is to ask a person on the console.
     """
 
     configuration: tuple[Path, ...]
     programs: tuple[str, ...]
     files: tuple[str, ...]
     modules: tuple[str, ...]
+    drivers: tuple[str, ...]
+    units: tuple[str, ...]
     network: bool
     authorities: bool
     shell: bool
@@ -178,6 +181,8 @@ def image_needs(config: Config) -> ImageNeeds:
         programs=(*programs, *makers, *commands) if volumes else (),
         files=tuple(sorted({path for one in sources for path in one.files})),
         modules=modules if volumes else (),
+        drivers=tuple(sorted({name for one in sources for name in one.drivers})),
+        units=tuple(sorted({name for one in sources for name in one.units})),
         network=any(one.network for one in sources),
         authorities=any(one.authorities for one in sources),
         # Whether it carries credentials or not: in a shell anyone has what a provider gives this machine.

@@ -24,6 +24,7 @@ _DRACUT_CONFIGURATION = ("etc/dracut.conf", "etc/dracut.conf.d/*.conf", "usr/lib
 _MODPROBE_CONFIGURATION = ("etc/modprobe.d/*.conf", "run/modprobe.d/*.conf", "usr/lib/modprobe.d/*.conf",
                            "lib/modprobe.d/*.conf")  # fmt: skip
 _PROGRAM_PLACES = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")
+_UNIT_PLACES = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
 _PACKAGES = {
     "cryptsetup": "cryptsetup (Debian: cryptsetup-bin)",
     "blkid": "util-linux",
@@ -61,6 +62,13 @@ def program_missing(name: str, root: Path = _ROOT) -> str:
     if any((root / place.lstrip("/")).exists() for place in places):
         return REBUILD
     return f"install {_PACKAGES.get(name, 'it')}, then {REBUILD}"
+
+
+def unit_missing(name: str, root: Path = _ROOT) -> str:
+    """Return the hint for an image that lacks a service."""
+    if any((root / place / name).exists() for place in _UNIT_PLACES):
+        return REBUILD
+    return f"install {name.partition('.service')[0]}, then {REBUILD}"
 
 
 def program_broken(name: str) -> str:

@@ -31,6 +31,8 @@ def plan(config: Config) -> list[str]:
     lines += [f"program {name}" for name in needs.programs]
     lines += [f"file {path}" for path in needs.files]
     lines += [f"module {name}" for name in needs.modules]
+    lines += [f"driver {name}" for name in needs.drivers]
+    lines += [f"unit {name}" for name in needs.units]
     lines += [f"device {volume.dev}" for volume in config.volumes]
     lines += [f"volume {volume.volume}" for volume in initrd_volumes(config)]
     if opened := auto_open(config):

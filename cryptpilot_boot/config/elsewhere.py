@@ -17,10 +17,6 @@ _PROGRAM = (
     " initrd it has to be a program that the image can carry"
 )
 _PROVIDERS = {
-    "kbs": (
-        "a Key Broker Service (KBS), which gives a key out after remote attestation",
-        f"keep the secret in KMS ([encrypt.kms]); or {_PROGRAM}, such as a script around confidential-data-hub",
-    ),
     "oidc": (
         "KMS with an OpenID Connect token",
         f'let the instance\'s RAM role read the secret ([encrypt.kms] with auth_mode = "ecs_ram_role"); or {_PROGRAM}',

@@ -209,3 +209,5 @@ def _warnings(volumes: Sequence[Volume]) -> Iterator[str]:
                 f"{volume.source} holds {credentials} and can be read by others (mode {mode:04o}):"
                 f" chmod 600 {volume.source}"
             )
+        if caution := table.of(volume.encrypt).caution(volume.encrypt):
+            yield f"{volume.source}: {caution}"

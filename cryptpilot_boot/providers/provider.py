@@ -36,13 +36,16 @@ class Source:
 class Needs:
     """What an initrd image carries so that a source can be asked there, beside the agent.
 
-    programs: by name, or by path. files: paths of other files. modules: of the kernel. network: whether it has to be
-    up. authorities: whether the system's public CAs.
+    programs: by name, or by path. files: paths of other files. modules: of the kernel. drivers: modules of the kernel
+    that go in if there are such. units: services of systemd, which start with the agent, as this system runs them, with
+    their programs. network: whether it has to be up. authorities: whether the system's public CAs.
     """
 
     programs: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    drivers: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
     network: bool = False
     authorities: bool = False
 
@@ -74,6 +77,7 @@ class Provider:
     not known. require_usable: raises CryptpilotError for what would keep it from being asked, without asking.
     previous: the source of the value that the secret had before it was rotated; None if the provider keeps none.
     ends: when the credentials end; None when they do not, or nothing that can be trusted says so. Touches no network.
+    caution: what is not wrong with a source, and should be seen to; "" for nothing.
     decode: what the provider makes of the secret's value, which an administrator has in a file; raises KeyFetchError.
     one_time: whether each answer is another, so that what was encrypted before is lost.
     """
@@ -90,6 +94,7 @@ class Provider:
     previous: Callable[[Any], Source | None] = lambda _: None
     ends: Callable[[Any], datetime.datetime | None] = lambda _: None
     decode: Callable[[Any, memoryview], Passphrase] = _as_it_is
+    caution: Callable[[Any], str] = lambda _: ""
     one_time: bool = False
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.providers import execute, kms, otp
+from cryptpilot_boot.providers import execute, kbs, kms, otp
 
 if TYPE_CHECKING:
     from cryptpilot_boot.providers.provider import Provider, Source
@@ -13,6 +13,8 @@ PROVIDERS: tuple[Provider, ...] = (
     otp.PROVIDER,
     kms.CLIENT_KEY,
     kms.RAM_ROLE,
+    kbs.ONE_SHOT,
+    kbs.DAEMON,
     execute.PROVIDER,
 )
 """In the order in which messages name them."""

@@ -41,6 +41,7 @@ def store() -> Path:
         if path.is_file():
             return path
     raise KeyFetchError(
-        "this system has no store of public CAs, so the certificate of KMS cannot be checked",
-        "install the package ca-certificates, or set kms_cert_pem to the CA that is to be trusted",
+        "this system has no store of public CAs, so no certificate can be checked by them",
+        "install the package ca-certificates, or set kms_cert_pem to the CA that is to be trusted (for a KBS:"
+        " kbs_root_cert)",
     )

@@ -68,12 +68,14 @@ class Ended:
     """How a program ended.
 
     status: its exit status, or -N when signal N ended it. said: the last lines it wrote to standard error, as one
-    line; in_time: False when it had to be killed because its time was over.
+    line; in_time: False when it had to be killed because its time was over. errors: all that was kept of standard
+    error, to be searched and never quoted.
     """
 
     status: int
     said: str
     in_time: bool
+    errors: str = dataclasses.field(default="", repr=False)
 
 
 def run(
@@ -193,7 +195,8 @@ def _conduct(
             if _is_readable(unwanted):
                 program.ask_to_end(patience)
             program.signal(signal.SIGKILL)
-    return Ended(program.process.returncode, _tail(said.data.decode("utf-8", "replace")), in_time)
+    errors = said.data.decode("utf-8", "replace")
+    return Ended(program.process.returncode, _tail(errors), in_time, errors)
 
 
 class _Program:

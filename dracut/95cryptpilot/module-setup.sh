@@ -184,6 +184,8 @@ installkernel() {
     _plan 2> /dev/null | while read -r kind value; do
         # With or without hostonly: what the host has loaded now says nothing about the volumes.
         [[ $kind == module ]] && hostonly='' instmods "$value"
+        # shellcheck disable=SC2154  # dracut's own: the version of the kernel
+        [[ $kind == driver ]] && modinfo -k "$kernel" "$value" &> /dev/null && hostonly='' instmods "$value"
     done
     return 0
 }
@@ -235,6 +237,9 @@ install() {
                 # after dracut's legacy scripts have said what is waited for, before its main loop
                 inst_hook pre-trigger 11 "$moddir/cryptpilot-network.sh"
                 inst_simple "$moddir/cryptpilot-beside.sh" "$_agent/beside.sh" || _fail "cryptpilot-beside.sh is missing"
+                ;;
+            unit)
+                _install_unit "$value"
                 ;;
             shell)
                 [[ $value == yes ]] || _give_no_shell
@@ -357,6 +362,39 @@ _loaded_later() {
             [[ -e $dracutsysrootdir$directory/$name ]] && echo "$directory/$name" && break
         done
     done < <(grep -ao '"soname":\[[^]]*\]' "$dracutsysrootdir$1" | grep -o '"lib[^"]*' | tr -d '"')
+}
+
+# A service that gives a key out, or proves for it what runs here: as this system runs it, with its programs and the files
+# below /etc that its command line names. But what it waits for is the system's, and most of that is in no image, or waits
+# for a volume: but for the network it starts with the agent, which waits for what it needs of it.
+_install_unit() {
+    local unit=$1 file='' directory line word words=() dropped='' online='' above=/etc/systemd/system
+    dracut_module_included systemd-initrd || _fail "$unit is a service, which takes an image with systemd"
+    for directory in "$above" /usr/local/lib/systemd/system "$systemdsystemunitdir"; do
+        [[ ! -f $dracutsysrootdir$directory/$unit ]] || { file=$directory/$unit && break; }
+    done
+    [[ $file ]] || _fail "$unit is missing: install ${unit%.service}"
+    mkdir -p "$initdir$above/$unit.d" "$initdir$above/cryptpilot-initrd.service.d"
+    while IFS= read -r line; do
+        if [[ $dropped || $line =~ ^(After|Before|Requires|Requisite|Wants|BindsTo|PartOf|Conflicts)[[:space:]]*= ]]; then
+            dropped=''
+            [[ $line != *\\ ]] || dropped=yes
+            [[ $line != After*network-online.target* ]] || online=After=network-online.target
+            continue
+        fi
+        echo "$line"
+        [[ $line =~ ^Exec(Start|StartPre|Condition)[[:space:]]*=[[:space:]]*[-@:+!]*(.*)$ ]] || continue
+        read -r -a words <<< "${BASH_REMATCH[2]}"
+        inst_multiple "${words[0]}" >&2 || _fail "program ${words[0]} of $unit is missing"
+        for word in "${words[@]:1}"; do
+            word=${word#*=}
+            [[ $word != /etc/* || ! -f $dracutsysrootdir$word ]] || inst_simple "$word" >&2
+        done
+    done < "$dracutsysrootdir$file" > "$initdir$above/$unit"
+    printf '[Unit]\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n%s\n[Service]\n%s\n%s\n' \
+        "$online" 'RuntimeDirectory=confidential-containers confidential-containers/attestation-agent' \
+        RuntimeDirectoryPreserve=yes > "$initdir$above/$unit.d/cryptpilot.conf"
+    printf '[Unit]\nWants=%s\n' "$unit" > "$initdir$above/cryptpilot-initrd.service.d/$unit.conf"
 }
 
 # A boot that is denied something gives no root shell on the console; see cryptpilot-no-shell.sh. dracut has a hook

@@ -64,6 +64,7 @@ BUILD_PROGRAMS = {
     "ldd": set(),  # glibc
     "ln": {"-s"},
     "mkdir": {"-p"},
+    "modinfo": {"-k"},  # kmod 25
     "readlink": {"-f"},
     "rm": set(),
     "sed": {"-n"},

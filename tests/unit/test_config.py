@@ -10,6 +10,7 @@ import pytest
 
 from cryptpilot_boot.config import Boot, Exec, Kms, KmsRole, Otp, load
 from cryptpilot_boot.errors import ConfigError
+from cryptpilot_boot.providers.kbs import Kbs, KbsDaemon
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -211,6 +212,12 @@ def test_a_new_machine_has_no_volumes_yet(tmp_path: Path) -> None:
 SMALL = 'volume = "v"\ndev = "/dev/x"\n[encrypt.otp]\n'
 OTHER = SMALL.replace('"v"', '"w"').replace("/dev/x", "/dev/y")
 EXEC = SMALL.replace("[encrypt.otp]", '[encrypt.exec]\ncommand = "get-key"')
+KBS = SMALL.replace(
+    "[encrypt.otp]\n", '[encrypt.kbs]\nkbs_url = "https://kbs.example:8080"\nkey_uri = "kbs:///default/disk/key"\n'
+)
+KBS_DAEMON = SMALL.replace(
+    "[encrypt.otp]\n", '[encrypt.kbs]\ncdh_type = "daemon"\nkey_uri = "kbs:///default/disk/key"\n'
+)
 ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"\nsecret_name = "disk"')
 
 
@@ -238,9 +245,9 @@ ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"
         (SMALL.replace("[encrypt.otp]", "[encrypt.opt]"), 'unknown table "encrypt.opt" (did you mean "otp"?)'),
         (
             SMALL.replace("[encrypt.otp]", "[encrypt]"),
-            "exactly one of [encrypt.otp], [encrypt.kms], [encrypt.exec] is needed",
+            "exactly one of [encrypt.otp], [encrypt.kms], ",
         ),
-        (SMALL + "[encrypt.exec]\ncommand = 'true'\n", "[encrypt.kms], [encrypt.exec] is needed, found 2 of them"),
+        (SMALL + "[encrypt.exec]\ncommand = 'true'\n", "[encrypt.exec] is needed, found 2 of them"),
         (EXEC.replace("command", "comand"), 'v0.toml:4: unknown key "encrypt.exec.comand" (did you mean "command"?)'),
         (EXEC.replace('command = "get-key"\n', ""), 'missing key "command" in [encrypt.exec]'),
         (EXEC.replace("get-key", ""), 'v0.toml:4: "encrypt.exec.command" must be an absolute path, or the name of a'),
@@ -271,9 +278,25 @@ ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"
         (ROLE + 'kms_instance_id = "../kst"\n', 'v0.toml:6: "encrypt.kms.kms_instance_id" must be the ID of a KMS'),
         (
             SMALL.replace("[encrypt.otp]", '[encrypt.kbs]\nkbs_url = "https://kbs"'),
-            "v0.toml:3: [encrypt.kbs] is a Key Broker Service (KBS), which gives a key out after remote attestation: "
-            + "there is no such key provider here\nkeep the secret in KMS",
+            'v0.toml: missing key "key_uri" in [encrypt.kbs]',
         ),
+        (KBS.replace("https", "ftp"), 'v0.toml:4: "encrypt.kbs.kbs_url" must be the URL of a KBS'),
+        (KBS.replace("/default", ""), 'v0.toml:5: "encrypt.kbs.key_uri" must be "kbs:///<repository>/<type>/<tag>"'),
+        (KBS + 'kbs_root_cert = "x"\n', 'v0.toml:6: "encrypt.kbs.kbs_root_cert" must be PEM: '),
+        (
+            KBS + 'cdh_type = "oneshot"\n',
+            '"encrypt.kbs.cdh_type" must be one of one-shot, daemon (did you mean "one-sh',
+        ),
+        (
+            KBS + 'cdh_type = "daemon"\n',
+            'v0.toml:4: "encrypt.kbs.kbs_url" has no meaning with cdh_type = "daemon"\n'
+            + 'remove it, or set cdh_type = "one-shot"',
+        ),
+        (
+            KBS + 'cdh_socket = "unix:///run/s"\n',
+            'v0.toml:6: "encrypt.kbs.cdh_socket" has no meaning with cdh_type left out, which means "one-shot"',
+        ),
+        (KBS_DAEMON + 'cdh_socket = "/run/s"\n', '"encrypt.kbs.cdh_socket" must be "unix://" and an absolute path'),
         (
             SMALL.replace("[encrypt.otp]", '[encrypt.oidc]\ncommand = "x"\n[encrypt.oidc.kms]\ntype = "aliyun"'),
             "v0.toml:3: [encrypt.oidc] is KMS with an OpenID Connect token: there is no such key provider here\n"
@@ -433,3 +456,24 @@ def test_credentials_are_never_shown(tmp_path: Path) -> None:
     assert "pass-word" not in shown
     assert PRIVATE_KEY not in shown
     assert "token" not in repr(configure(tmp_path, EXEC + 'args = ["token"]\n'))
+
+
+def test_a_kbs_is_configured_as_the_existing_tool_has_it(tmp_path: Path) -> None:
+    """Its two templates: cdh_type may be left out, and the daemon has a usual place."""
+    texts = {
+        "program": KBS + f'kbs_root_cert = """\n{PEM}"""\n',
+        "same": KBS + 'cdh_type = "one-shot"\n',
+        "daemon": KBS_DAEMON,
+    }
+    program, same, daemon = (configure(tmp_path / name, text).volumes[0].encrypt for name, text in texts.items())
+    assert isinstance(program, Kbs)
+    assert program.kbs_root_cert == PEM
+    assert same == Kbs("https://kbs.example:8080", "kbs:///default/disk/key")
+    assert daemon == KbsDaemon("kbs:///default/disk/key", "unix:///run/confidential-containers/cdh.sock")
+
+
+def test_a_kbs_in_the_clear_is_a_warning(tmp_path: Path) -> None:
+    """At `init` the key is whatever is answered: it is TLS that says by whom."""
+    assert configure(tmp_path / "a", KBS).warnings == ()
+    (said,) = configure(tmp_path / "b", KBS.replace("https", "http")).warnings
+    assert said.startswith(f"{tmp_path}/b/volumes/v0.toml: kbs_url is not https")

@@ -171,3 +171,84 @@ def test_libraries_that_a_program_opens_while_it_runs_are_found(tmp_path: Path) 
     script = 'dracutsysrootdir=$1; libdirs="/usr/lib64 /usr/lib"; chroot() { :; }; _libraries /usr/lib/program'
     done = bash(f". {MODULE}; {script}", str(root))
     assert done.stdout.split() == ["/usr/lib/libtwo.so.2", "/usr/lib64/libone.so.1", "/usr/lib64/libthree.so.3"]
+
+
+UNIT = """\
+[Unit]
+Description=Proves what runs here
+After=network.target \\
+    local-fs.target
+Wants = network-online.target
+ConditionPathExists=/dev/null
+[Service]
+ExecStartPre=-/sbin/modprobe tdx_guest
+ExecStart=/usr/bin/agent --config-file /etc/agent.toml -c=/etc/more.toml /etc/none.toml /usr/lib/other -a unix:///run/s
+Restart=always
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def install_unit(root: Path, systemd: str = "true") -> subprocess.CompletedProcess[str]:
+    """Install a unit into an image below `root`/image, with what dracut would copy written down."""
+    for path in ("etc/agent.toml", "etc/more.toml", "usr/lib/other"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return bash(
+        f"""{_DRACUT}
+dracutsysrootdir=$1 initdir=$1/image systemdsystemunitdir=/usr/lib/systemd/system
+dracut_module_included() {{ {systemd}; }}
+inst_simple() {{ echo "$1" >> "$initdir/copied"; }}
+inst_multiple() {{ echo "$1" >> "$initdir/copied"; }}
+. {MODULE}
+mkdir "$initdir"
+_install_unit agent.service""",
+        str(root),
+    )
+
+
+def test_a_unit_goes_in_as_the_system_runs_it_but_for_what_it_waits_for(tmp_path: Path) -> None:
+    unit = tmp_path / "usr/lib/systemd/system/agent.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text(UNIT)
+    done = install_unit(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    there = tmp_path / "image/etc/systemd/system"
+    lines = (there / "agent.service").read_text().splitlines()
+    assert lines == [line for line in UNIT.splitlines() if "target" not in line or line.startswith("WantedBy")]
+    assert (tmp_path / "image/copied").read_text().split() == [
+        *("/sbin/modprobe", "/usr/bin/agent", "/etc/agent.toml", "/etc/more.toml"),
+    ]
+    order = (there / "agent.service.d/cryptpilot.conf").read_text()
+    assert "DefaultDependencies=no" in order
+    assert "After" not in order
+    started = there / "cryptpilot-initrd.service.d/agent.service.conf"
+    assert started.read_text() == "[Unit]\nWants=agent.service\n"
+
+
+def test_a_unit_that_needs_the_network_starts_when_that_is_up(tmp_path: Path) -> None:
+    unit = tmp_path / "usr/lib/systemd/system/agent.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Unit]\nAfter=network-online.target attestation-agent.service\nWants=network-online.target\n")
+    assert install_unit(tmp_path).returncode == 0
+    there = tmp_path / "image/etc/systemd/system"
+    assert (there / "agent.service").read_text() == "[Unit]\n"
+    assert "\nAfter=network-online.target\n" in (there / "agent.service.d/cryptpilot.conf").read_text()
+
+
+def test_an_administrators_unit_goes_before_the_packages(tmp_path: Path) -> None:
+    for place, what in (("usr/lib", "package"), ("etc", "administrator")):
+        unit = tmp_path / place / "systemd/system/agent.service"
+        unit.parent.mkdir(parents=True)
+        unit.write_text(f"[Unit]\nDescription={what}\n")
+    assert install_unit(tmp_path).returncode == 0
+    assert "administrator" in (tmp_path / "image/etc/systemd/system/agent.service").read_text()
+
+
+@pytest.mark.parametrize(
+    ("systemd", "said"), [("false", "takes an image with systemd"), ("true", "is missing: install agent")]
+)
+def test_without_the_unit_or_systemd_no_image_is_made(tmp_path: Path, systemd: str, said: str) -> None:
+    done = install_unit(tmp_path, systemd)
+    assert done.returncode == 1
+    assert said in done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot import image, kernel_modules, record
+from cryptpilot_boot.boot import image, kernel_modules, record, remedy
 from cryptpilot_boot.boot.record import Record
 from cryptpilot_boot.cli.arguments import parse
 from cryptpilot_boot.commands import image_check, image_status
@@ -299,6 +299,38 @@ def test_what_asks_a_person_is_there_where_systemd_is(tmp_path: Path, left_out: 
     tree(tmp_path, **{"usr/lib/systemd/systemd": ""})
     found = [one.what for one in image._asks_nobody(tmp_path)]
     assert found == ([f"{complaint}, so nobody is asked for a key on the console"] if complaint else [])
+
+
+AGENT_UNIT = "etc/systemd/system/attestation-agent.service"
+STARTED = "etc/systemd/system/cryptpilot-initrd.service.d/attestation-agent.service.conf"
+PROGRAM = "usr/bin/attestation-agent"
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [
+        ((), []),
+        ((AGENT_UNIT,), ["the service attestation-agent.service is missing"]),
+        ((STARTED,), ["the service attestation-agent.service is not enabled, so nothing starts it"]),
+        ((PROGRAM,), ["the program /usr/bin/attestation-agent of attestation-agent.service is missing"]),
+    ],
+)
+def test_a_service_that_a_key_is_asked_with_is_there_and_starts(
+    tmp_path: Path, left_out: tuple[str, ...], said: list[str]
+) -> None:
+    files = {AGENT_UNIT: "[Service]\nExecStart = -/usr/bin/attestation-agent -a x\n", STARTED: "", PROGRAM: ""}
+    unpacked = tree(tmp_path, **{name: text for name, text in files.items() if name not in left_out})
+    plan = image._parse_plan("unit attestation-agent.service\n")
+    found = list(image._units_missing(unpacked, plan))
+    assert [one.what for one in found] == said
+    assert all(one.hint.endswith(remedy.REBUILD) for one in found)
+    assert list(image._units_missing(unpacked, image._parse_plan(""))) == []
+
+
+def test_a_service_that_this_machine_lacks_too_is_to_be_installed(tmp_path: Path) -> None:
+    assert remedy.unit_missing("attestation-agent.service", tmp_path).startswith("install attestation-agent, then ")
+    tree(tmp_path, **{"usr/lib/systemd/system/attestation-agent.service": ""})
+    assert remedy.unit_missing("attestation-agent.service", tmp_path) == remedy.REBUILD
 
 
 def test_a_volume_that_dracut_would_open_too_is_told(tmp_path: Path) -> None:

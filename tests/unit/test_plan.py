@@ -10,6 +10,7 @@ import pytest
 from cryptpilot_boot.boot.plan import before_network, early_mounts, image_needs, pivot_volumes, plan
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, KmsRole, Otp, Volume
 from cryptpilot_boot.providers import table
+from cryptpilot_boot.providers.kbs import Kbs, KbsDaemon
 from cryptpilot_boot.providers.provider import Needs
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
@@ -148,6 +149,26 @@ def test_only_a_role_without_a_ca_of_its_own_needs_those_of_the_system() -> None
     for others in ((given,), (volume("d", kms=True),), (late,)):
         assert not image_needs(config(*others)).authorities
     assert image_needs(config(given)).network
+
+
+def test_an_image_carries_the_guest_components_for_a_volume_of_a_kbs_and_for_no_other() -> None:
+    source = Path("/etc/cryptpilot/volumes/v.toml")
+    program = Volume("a", "/dev/a", Kbs("https://kbs", "kbs:///a/b/c"), source, auto_open=True)
+    daemon = Volume("b", "/dev/b", KbsDaemon("kbs:///a/b/c"), source, auto_open=True)
+    found = image_needs(config(program))
+    assert "confidential-data-hub" in found.programs
+    assert (found.units, found.network, found.authorities) == (("attestation-agent.service",), True, True)
+    assert "tdx_guest" in found.drivers
+    assert "tdx_guest" not in found.modules
+    both = image_needs(config(program, daemon))
+    assert both.units == ("attestation-agent.service", "confidential-data-hub-daemon.service")
+    assert "confidential-data-hub" not in image_needs(config(daemon)).programs
+    for one in (Kbs("https://kbs", "kbs:///a/b/c", "PEM"), Kbs("http://kbs", "kbs:///a/b/c")):
+        assert not image_needs(config(dataclasses.replace(program, encrypt=one))).authorities
+    for others in ((volume("c"), volume("d", kms=True)), (dataclasses.replace(program, initrd=False), volume("c"))):
+        found = image_needs(config(*others))
+        assert (found.units, found.drivers) == ((), ())
+        assert "confidential-data-hub" not in found.programs
 
 
 def test_an_image_carries_what_its_sources_of_keys_need_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,114 @@
+"""The confidential data hub as a program that is run for one answer: its one-shot edition.
+
+Source of the facts: confidential-containers/guest-components, confidential-data-hub: README.md, hub/src/config.rs,
+hub/src/bin/cdh-oneshot.rs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import KeyFetchError, ProgramError
+from cryptpilot_boot.passphrase import SecretBuffer
+from cryptpilot_boot.providers import kbs_errors, kbs_value
+from cryptpilot_boot.providers.kbs import PROGRAM
+from cryptpilot_boot.system import private, programs
+from cryptpilot_boot.system.run import read_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.providers.kbs import Kbs
+    from cryptpilot_boot.providers.provider import Ask
+    from cryptpilot_boot.system.run import Ended
+
+_LONGEST_TEXT = 2 * kbs_value.LONGEST
+_SOCKET = "unix:///run/confidential-containers/cdh.sock"  # it listens nowhere, and has to be told where all the same
+_USAGE = 2  # the exit status of a program that does not know its options
+_ONE_SHOT = "it must be the one-shot edition of the guest components (ONE_SHOT=true)"
+
+
+def require_usable() -> None:
+    """Raise ProgramError when the program that is to be run is not there, or cannot be run."""
+    if fault := programs.fault(PROGRAM):
+        raise ProgramError(fault.what, f"{fault.hint}; {_ONE_SHOT}")
+
+
+def prepare(kbs: Kbs) -> Ask:
+    """Return what runs the program for the resource."""
+    source = kbs_errors.Source(kbs.key_uri, f"the KBS at {kbs.kbs_url}")
+
+    def ask(timeout: float) -> Passphrase:
+        seconds = min(timeout, kbs_value.LONGEST_TRY)
+        with SecretBuffer(_LONGEST_TEXT) as buffer:
+            try:
+                require_usable()
+                with _configuration(kbs) as path:
+                    command = [PROGRAM, "-c", str(path), "get-resource", "--resource-uri", kbs.key_uri]
+                    ended = read_secret(command, buffer, timeout=seconds)
+            except ProgramError as error:
+                raise KeyFetchError(error.what, error.hint) from None
+            except OSError as error:
+                raise KeyFetchError(
+                    f"{PROGRAM} cannot be given its configuration: {error.strerror} ({error.filename})",
+                    f"see what is wrong with {private.RUN}",
+                ) from None
+            _require_success(ended, buffer, source, seconds)
+            return _decoded(buffer.reveal(), source)
+
+    return ask
+
+
+@contextlib.contextmanager
+def _configuration(kbs: Kbs) -> Iterator[Path]:
+    """Write what the program is to read, for as long as it runs: where the KBS is, and its CA. No secret is in it.
+
+    It tells the format by the suffix. Raises OSError.
+    """
+    # a string of JSON without other characters than these is one of TOML
+    lines = [f"socket = {json.dumps(_SOCKET)}", "[kbc]", 'name = "cc_kbc"', f"url = {json.dumps(kbs.kbs_url)}"]
+    if kbs.kbs_root_cert is not None:
+        lines.append(f"kbs_cert = {json.dumps(kbs.kbs_root_cert)}")
+    path = private.directory(private.RUN / "kbs") / f"{os.getpid()}-{threading.get_ident()}.toml"
+    try:
+        private.write(path, "\n".join([*lines, ""]))
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _require_success(ended: Ended, buffer: SecretBuffer, source: kbs_errors.Source, seconds: float) -> None:
+    """Raise KeyFetchError unless the program ended well, and has written no more than a resource."""
+    if buffer.full:
+        raise kbs_value.too_long(source)
+    if not ended.in_time:
+        raise KeyFetchError(
+            f"{PROGRAM} was not done within {seconds:.0f} s, and was killed",
+            "see whether the KBS and the attestation agent answer: docs/kbs.md, Troubleshooting",
+            retryable=True,
+        )
+    if ended.status == _USAGE and "Usage" in ended.errors:
+        raise KeyFetchError(f"{PROGRAM} does not know the option --resource-uri or its command get-resource", _ONE_SHOT)
+    if ended.status < 0:
+        raise KeyFetchError(
+            f"{PROGRAM} was killed by signal {-ended.status}", "see what it does when it is run by hand", retryable=True
+        )
+    if ended.status:
+        raise kbs_errors.explain(ended.errors, source)
+
+
+def _decoded(text: memoryview, source: kbs_errors.Source) -> Passphrase:
+    """Return what the program has written as base64, on one line."""
+    try:
+        secret = base64.b64decode(bytes(text).strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raise KeyFetchError(f"{PROGRAM} wrote something else than one line of base64", _ONE_SHOT) from None
+    return kbs_value.passphrase(secret, source)

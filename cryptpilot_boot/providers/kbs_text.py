@@ -1,0 +1,39 @@
+"""What may stand in `[encrypt.kbs]`: a check for each key, which returns the complaint, "" for none."""
+
+from __future__ import annotations
+
+import re
+
+from cryptpilot_boot.providers import pem
+
+# Each becomes a part of a command line or of the guest components' configuration: nothing else may be in them.
+_HOST = r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?"
+_URL = re.compile(rf"https?://{_HOST}(?:/[A-Za-z0-9._~/-]{{0,200}})?")
+_SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}"
+_URI = re.compile(rf"kbs://(?:{_HOST})?/{_SEGMENT}/{_SEGMENT}/{_SEGMENT}")
+_SOCKET = re.compile(r"unix://(?P<path>/[A-Za-z0-9._/-]+)")
+_LONGEST_SOCKET = 107  # bytes, unix(7)
+
+
+def url(text: str) -> str:
+    """Check the address of a KBS."""
+    return "" if _URL.fullmatch(text) else 'must be the URL of a KBS, such as "https://kbs.example.com:8080"'
+
+
+def uri(text: str) -> str:
+    """Check the name of a resource."""
+    return "" if _URI.fullmatch(text) else 'must be "kbs:///<repository>/<type>/<tag>", of letters, digits and _-.'
+
+
+def certificates(text: str) -> str:
+    """Check the CA that alone is trusted. Never quotes it."""
+    complaint = pem.complaint(text)
+    return f"must be PEM: {complaint}" if complaint else ""
+
+
+def socket(text: str) -> str:
+    """Check where the daemon listens."""
+    found = _SOCKET.fullmatch(text)
+    if not found or ".." in found["path"].split("/"):
+        return 'must be "unix://" and an absolute path, such as "unix:///run/confidential-containers/cdh.sock"'
+    return "" if len(found["path"]) <= _LONGEST_SOCKET else f"must have a path of at most {_LONGEST_SOCKET} bytes"

@@ -1,0 +1,31 @@
+"""A resource of a KBS, turned into the passphrase; the same with every way of asking for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import KeyFetchError
+from cryptpilot_boot.passphrase import Passphrase, is_key_material
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.providers.kbs_errors import Source
+
+LONGEST = 1 << 20
+"""Bytes of a resource; cryptsetup takes more for a key, and none is as long as that."""
+LONGEST_TRY = 30.0
+"""Seconds a try may take: to make evidence takes some, and the guest components ask more than once by themselves."""
+_STORE = "store random bytes, such as: head -c 64 /dev/urandom"
+
+
+def passphrase(secret: bytes | memoryview, source: Source) -> Passphrase:
+    """Return a resource as it is, byte for byte. Raises KeyFetchError when it is empty, or too long."""
+    if not len(secret):
+        raise KeyFetchError(f"the resource {source.key_uri} is empty", _STORE)
+    if len(secret) > LONGEST:
+        raise too_long(source)
+    return Passphrase(secret, strong=is_key_material(secret))
+
+
+def too_long(source: Source) -> KeyFetchError:
+    """Say that a resource is no key."""
+    return KeyFetchError(f"the resource {source.key_uri} is longer than {LONGEST >> 20} MiB: it is no key", _STORE)
