@@ -33,7 +33,9 @@ def require_in_place(document: Document, here: Mapping[str, Section], elsewhere:
         full = f"{table}.{name}" if table else name
         kind = "table" if isinstance(value, dict) else "key"
         where = f"{document.path}{line_of(document.text, table, name)}"
-        places = [*here.items(), *((None, section) for section in elsewhere.values())]
+        # a key may be one of several tables': rather of one that the file has
+        own = sorted(here.items(), key=lambda place: _table(document, place[0]) is None)
+        places = [*own, *((None, section) for section in elsewhere.values())]
         exact = [(home, section, name) for home, section in places if name in section.keys]
         near = [(home, section, _near(name, section.keys, here[table].keys)) for home, section in places]
         for home, section, word in [*exact, *near]:
@@ -73,12 +75,17 @@ def _move(document: Document, here: Collection[str], home: str, table: str, name
         return f"write [{home}.{name}]" if home else f"write [{name}]"
     if not home:
         return f"move it above the line {_line(_first_table(document, here, table))}"
+    if _table(document, home) is None:
+        return f"it has a meaning only below a line {_line(home)}"
+    return f"move it below the line {_line(home)}"
+
+
+def _table(document: Document, name: str) -> dict[str, Any] | None:
+    """Return a table of a file; None when it has none of that name. name: "" for what stands above the first."""
     value: Any = document.data
-    for part in home.split("."):
+    for part in name.split(".") if name else ():
         value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, dict):
-        return f"move it below the line {_line(home)}"
-    return f"it has a meaning only below a line {_line(home)}"
+    return value if isinstance(value, dict) else None
 
 
 def _line(table: str) -> str:
