@@ -84,6 +84,11 @@ def endpoint(text: str) -> str:
     return f'must be "host" or "host:port"{_holds(text, blank=True)}'
 
 
+def with_port(address: str) -> str:
+    """Return the address of a gateway with its port."""
+    return address if ":" in address else f"{address}:443"
+
+
 def line(value: str) -> str:
     """Check what stands at the end of a line of words, where a shell's `read` gives it back as it is."""
     if not value:

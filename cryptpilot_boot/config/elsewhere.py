@@ -17,10 +17,6 @@ _PROGRAM = (
     " initrd it has to be a program that the image can carry"
 )
 _PROVIDERS = {
-    "oidc": (
-        "KMS with an OpenID Connect token",
-        f'let the instance\'s RAM role read the secret ([encrypt.kms] with auth_mode = "ecs_ram_role"); or {_PROGRAM}',
-    ),
     "tpm2": ("a TPM 2.0", f"keep the secret in KMS ([encrypt.kms]); or {_PROGRAM}"),
 }
 

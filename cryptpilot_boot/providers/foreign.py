@@ -14,20 +14,21 @@ _CODE = re.compile(r"[A-Z][A-Za-z]*(\.[A-Z][A-Za-z]*)*")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]*")
 
 # Of the codes in Alibaba Cloud help: "Common error codes" of the KMS Instance API, "Error codes" of the KMS API,
-# "Common error codes" of the API gateway; and of the metadata service's "Code".
+# "Common error codes" of the API gateway, "AssumeRoleWithOIDC"; and of the metadata service's "Code".
 _WORD_LIST = """
-    API Abort Access Account Action Already Api Arn Assume Auth Authorization Authorized Bandwidth Be Body Busy
-    By CMK Call Cannot Certificate Cipher Client Code Conflict Connection Content Control Credential Credentials
-    Daily Data Date Decrypt Dedicated Default Deleted Deletion Denied Digest Disabled Does Domain ECS Empty
-    Enabled Encoding Endpoint Enough Entity Error Exceed Exceeded Exist Exists Expired External Failed Failure
-    Flow Forbidden Format Found Frequent From Gateway HTTP HTTPS Header Host ID IP Id Identity Illegal In
-    Incomplete Instance Internal Invalid Is KMS Key Kms Length Limit Lock Malformed Manager Match Material
-    Method Mismatch Missing Name Network No Nonce Not Number Operation Or Order Param Parameter Parameters
-    Password Pending Permission Policy Primary Principal Protect Protocol Provider QPS Quota RAM Ram Rate Region
-    Rejected Request Required Resource Response Restricted Role Rotation SSL STS Secret Security Server Service
-    Signature Size Skewed Specified Stage Stamp State Status String Sts Subscription Supported System TLS
-    Temporary Throttled Throttling Time Timeout Timestamp To Token Too Trail Type URL Unauthorized Unavailable
-    Unknown Unsupported Used User VPC Value Version Vpc With
+    API Abort Access Account Action Already Api Arn Assume Audience Auth Authentication Authorization Authorized
+    Bandwidth Be Body Busy By CMK Call Cannot Certificate Cipher Client Code Conflict Connection Content Control
+    Credential Credentials Daily Data Date Decrypt Dedicated Default Deleted Deletion Denied Digest Disabled
+    Does Domain ECS Empty Enabled Encoding Endpoint Enough Entity Error Exceed Exceeded Exist Exists Expired
+    External Fail Failed Failure Fingerprint Flow Forbidden Format Found Frequent From Gateway HTTP HTTPS Header
+    Host ID IP Id Identity Illegal In Incomplete Instance Internal Invalid Is Issuer KMS Key Kms Length Limit
+    Lock Malformed Manager Match Material Method Mismatch Missing Name Network No Nonce Not Number OIDC
+    Operation Or Order Param Parameter Parameters Password Pending Permission Policy Primary Principal Protect
+    Protocol Provider Public QPS Quota RAM Ram Rate Region Rejected Request Required Resource Response
+    Restricted Role Rotation SSL STS Secret Security Server Service Signature Size Skewed Specified Stage Stamp
+    State Status String Sts Subscription Supported System TLS Temporary Throttled Throttling Time Timeout
+    Timestamp To Token Too Trail Type URL Unauthorized Unavailable Unknown Unsupported Used User VPC Value
+    Version Vpc With
 """
 _WORDS = frozenset(_WORD_LIST.split())
 

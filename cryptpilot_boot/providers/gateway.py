@@ -23,3 +23,4 @@ class Gateway:
     connection: str
     answer: str
     codes: tuple[tuple[str, str], ...] = ()
+    name_of_service: str = "KMS"

@@ -116,7 +116,7 @@ def _prepare_with_role(role: KmsRole) -> Ask:
 def _describe_with_client_key(kms: Kms) -> dict[str, str]:
     return {
         "provider": f"KMS instance {kms.kms_instance_id}, {_which(kms)}",
-        "endpoint": _with_port(kms.address),
+        "endpoint": names.with_port(kms.address),
     }
 
 
@@ -125,16 +125,12 @@ def _describe_with_role(role: KmsRole) -> dict[str, str]:
     whose = f"KMS instance {role.instance}" if role.instance else "KMS"
     return {
         "provider": f"{whose} with {account}, {_which(role)}",
-        "endpoint": _with_port(role.address_in(role.region or "<region>")),
+        "endpoint": names.with_port(role.address_in(role.region or "<region>")),
     }
 
 
 def _which(kms: Kms | KmsRole) -> str:
     return f'secret "{kms.secret_name}"' + ("" if kms.stage == CURRENT else f", {kms.stage}")
-
-
-def _with_port(address: str) -> str:
-    return address if ":" in address else f"{address}:443"
 
 
 def _secret(kms: Kms | KmsRole) -> tuple[object, ...]:

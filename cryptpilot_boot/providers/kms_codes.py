@@ -51,7 +51,7 @@ def explain(error: Any, gateway: Gateway) -> KeyFetchError:
     said = foreign.code(code) or (f"HTTP status {status}, and a code that is not known here" if code else "")
     return KeyFetchError(
         f"{found.what.format(secret=gateway.secret, address=gateway.address)}"
-        f" (KMS says {said or f'nothing but HTTP status {status}'})",
+        f" ({gateway.name_of_service} says {said or f'nothing but HTTP status {status}'})",
         hint,
         retryable=found.retryable,
         throttled=found.throttled,
@@ -129,6 +129,35 @@ _BY_CODE = (
         ),
     ),
     ("Unavailable", _UNWELL),  # of the key, of the secret, of the service
+    (
+        "OIDCToken.Expired",
+        _Refusal(
+            "{address} finds that the OIDC token has expired",
+            "see what the command gives, and this machine's clock: a token is good for minutes",
+            retryable=True,  # each try has a token of its own
+        ),
+    ),
+    (
+        "OIDCToken",
+        _Refusal(
+            "{address} does not accept the OIDC token",
+            "see in the RAM console what the identity provider expects: issuer, client IDs, certificate fingerprints",
+        ),
+    ),
+    (
+        "AuthenticationFail",
+        _Refusal(
+            "{address} does not let the OIDC token assume the role",
+            "see the role's trust policy: its conditions on oidc:iss, oidc:aud and oidc:sub",
+        ),
+    ),
+    (
+        "EntityNotExist",
+        _Refusal(
+            "{address} knows no such role or identity provider",
+            "check role_arn and oidc_provider_arn in the RAM console",
+        ),
+    ),
     *(
         (code, _Refusal('reading secret "{secret}" is not permitted', "give whoever asks a policy that allows it"))
         for code in ("NoPermission", "NoAuthorized")

@@ -25,11 +25,11 @@ absent.stand_in(
 with absent.without_signatures():
     from alibabacloud_kms20160120.client import Client
     from alibabacloud_kms20160120.models import GetSecretValueRequest
-    from alibabacloud_tea_openapi.models import Config
+    from alibabacloud_tea_openapi.models import Config, OpenApiRequest, Params
     from alibabacloud_tea_util.models import RuntimeOptions
     from darabonba.core import DaraCore
 
-__all__ = ["Client", "Config", "GetSecretValueRequest", "RuntimeOptions"]
+__all__ = ["Client", "Config", "GetSecretValueRequest", "OpenApiRequest", "Params", "RuntimeOptions"]
 
 # This SDK stands on darabonba-core, a second edition of Tea.
 DaraCore._get_session = staticmethod(tea.session)

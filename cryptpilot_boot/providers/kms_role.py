@@ -33,8 +33,8 @@ class _Credential:
     """Temporary credentials in the shape of the SDK's own credential client, and of what that returns."""
 
     credentials: Credentials
+    provider_name: str
     type = "sts"
-    provider_name = "ecs_ram_role"
 
     def get_credential(self) -> _Credential:
         return self
@@ -58,7 +58,6 @@ def prepare(role: KmsRole) -> Ask:
     Raises KeyFetchError when there are no CAs to trust.
     """
     authorities = _authorities(role)
-    request = kms_openapi.GetSecretValueRequest(secret_name=role.secret_name, version_stage=role.stage)
 
     def ask_services(timeout: float) -> Passphrase:
         deadline = Deadline(min(timeout, limit.LONGEST_TRY))
@@ -66,23 +65,7 @@ def prepare(role: KmsRole) -> Ask:
         # the host says all that the region is for
         region = role.region or ("" if role.host else service.region())
         credentials = service.credentials(role.ecs_ram_role_name)
-        gateway = _gateway(role, region)
-        client = kms_openapi.Client(
-            kms_openapi.Config(
-                credential=_Credential(credentials), region_id=region, endpoint=gateway.address, ca=authorities
-            )
-        )
-        left = max(_LEAST_TIMEOUT, deadline.left())
-        options = kms_openapi.RuntimeOptions(
-            autoretry=False,  # keys.retry decides
-            connect_timeout=int(1000 * min(left, limit.CONNECT_TIMEOUT)),
-            read_timeout=int(1000 * left),
-        )
-        try:
-            answer = client.get_secret_value_with_options(request, options).body
-        except Exception as error:
-            raise clock.explain(error, gateway, lambda: _trust(authorities), left) from None
-        return _passphrase(answer, role, gateway)
+        return read(credentials, "ecs_ram_role", _gateway(role, region), region, authorities, deadline)
 
     def ask(timeout: float) -> Passphrase:
         late = KeyFetchError(
@@ -95,15 +78,45 @@ def prepare(role: KmsRole) -> Ask:
     return ask
 
 
-def _passphrase(answer: object, role: KmsRole, gateway: Gateway) -> Passphrase:
+def read(
+    credentials: Credentials, source: str, gateway: Gateway, region: str, authorities: str, deadline: Deadline
+) -> Passphrase:
+    """Read the secret that a gateway is asked for with temporary credentials.
+
+    source: what the SDK calls where these come from. authorities: path of the CAs to trust. Raises KeyFetchError.
+    """
+    client = kms_openapi.Client(
+        kms_openapi.Config(
+            credential=_Credential(credentials, source), region_id=region, endpoint=gateway.address, ca=authorities
+        )
+    )
+    request = kms_openapi.GetSecretValueRequest(secret_name=gateway.secret, version_stage=gateway.stage)
+    left = max(_LEAST_TIMEOUT, deadline.left())
+    try:
+        answer = client.get_secret_value_with_options(request, options(left)).body
+    except Exception as error:
+        raise clock.explain(error, gateway, lambda: trust(authorities), left) from None
+    return _passphrase(answer, gateway)
+
+
+def options(left: float) -> kms_openapi.RuntimeOptions:
+    """Return how long a request may take where so many seconds are left."""
+    return kms_openapi.RuntimeOptions(
+        autoretry=False,  # keys.retry decides
+        connect_timeout=int(1000 * min(left, limit.CONNECT_TIMEOUT)),
+        read_timeout=int(1000 * left),
+    )
+
+
+def _passphrase(answer: object, gateway: Gateway) -> Passphrase:
     """Take the passphrase out of an answer, whose shape the SDK does not check."""
     value, named = getattr(answer, "secret_data", None), getattr(answer, "secret_name", None)
-    full = SECRET_ARN.fullmatch(role.secret_name)
+    full = SECRET_ARN.fullmatch(gateway.secret)
     # whether it is named in full is not documented
-    names = (None, role.secret_name, full["name"] if full else None)
+    names = (None, gateway.secret, full["name"] if full else None)
     if not isinstance(value, str) or named not in names:
         raise kms_transport.no_answer(gateway)
-    return kms_value.decode(value, role.secret_name)
+    return kms_value.decode(value, gateway.secret)
 
 
 def _authorities(role: KmsRole) -> str:
@@ -117,7 +130,7 @@ def _authorities(role: KmsRole) -> str:
     return process.anonymous_file("kms-ca.pem", role.kms_cert_pem.encode())
 
 
-def _trust(authorities: str) -> ssl.SSLContext:
+def trust(authorities: str) -> ssl.SSLContext:
     """Return a TLS context that trusts those CAs alone."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(authorities)

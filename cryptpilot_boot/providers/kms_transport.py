@@ -173,7 +173,7 @@ def _broken(_: object, gateway: Gateway) -> KeyFetchError:
 def no_answer(gateway: Gateway) -> KeyFetchError:
     """Say that something answered, and not as a gateway does."""
     return KeyFetchError(
-        f"{gateway.address} answered with something that is no KMS answer",
+        f"{gateway.address} answered with something that is no {gateway.name_of_service} answer",
         gateway.answer,
         retryable=True,  # as a load balancer's answer while the gateway behind it is away
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.providers import execute, kbs, kms, otp
+from cryptpilot_boot.providers import execute, kbs, kms, oidc, otp
 
 if TYPE_CHECKING:
     from cryptpilot_boot.providers.provider import Provider, Source
@@ -15,6 +15,7 @@ PROVIDERS: tuple[Provider, ...] = (
     kms.RAM_ROLE,
     kbs.ONE_SHOT,
     kbs.DAEMON,
+    oidc.PROVIDER,
     execute.PROVIDER,
 )
 """In the order in which messages name them."""

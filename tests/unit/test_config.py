@@ -11,6 +11,7 @@ import pytest
 from cryptpilot_boot.config import Boot, Exec, Kms, KmsRole, Otp, load
 from cryptpilot_boot.errors import ConfigError
 from cryptpilot_boot.providers.kbs import Kbs, KbsDaemon
+from cryptpilot_boot.providers.oidc import Aliyun, Oidc
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,6 +213,20 @@ def test_a_new_machine_has_no_volumes_yet(tmp_path: Path) -> None:
 SMALL = 'volume = "v"\ndev = "/dev/x"\n[encrypt.otp]\n'
 OTHER = SMALL.replace('"v"', '"w"').replace("/dev/x", "/dev/y")
 EXEC = SMALL.replace("[encrypt.otp]", '[encrypt.exec]\ncommand = "get-key"')
+OIDC = SMALL.replace(
+    "[encrypt.otp]\n",
+    """\
+[encrypt.oidc]
+command = "some-cli"
+args = ["-c", "/etc/config.json", "get-token"]
+key_id = "disk-decryption-key"
+[encrypt.oidc.kms]
+type = "aliyun"
+oidc_provider_arn = "acs:ram::113511544585:oidc-provider/TestOidcIdp"
+role_arn = "acs:ram::113511544585:role/testoidc"
+region_id = "cn-beijing"
+""",
+)
 KBS = SMALL.replace(
     "[encrypt.otp]\n", '[encrypt.kbs]\nkbs_url = "https://kbs.example:8080"\nkey_uri = "kbs:///default/disk/key"\n'
 )
@@ -297,11 +312,16 @@ ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"
             'v0.toml:6: "encrypt.kbs.cdh_socket" has no meaning with cdh_type left out, which means "one-shot"',
         ),
         (KBS_DAEMON + 'cdh_socket = "/run/s"\n', '"encrypt.kbs.cdh_socket" must be "unix://" and an absolute path'),
-        (
-            SMALL.replace("[encrypt.otp]", '[encrypt.oidc]\ncommand = "x"\n[encrypt.oidc.kms]\ntype = "aliyun"'),
-            "v0.toml:3: [encrypt.oidc] is KMS with an OpenID Connect token: there is no such key provider here\n"
-            + "let the instance's RAM role read the secret",
-        ),
+        (OIDC.replace("[encrypt.oidc.kms]", "[encrypt.oidc.other]"), '"encrypt.oidc.other"'),
+        (OIDC.partition("[encrypt.oidc.kms]")[0], 'v0.toml: missing key "kms" in [encrypt.oidc]'),
+        (OIDC.replace("aliyun", "aws"), '"encrypt.oidc.kms" is not right: its type must be one of aliyun'),
+        (OIDC.replace(":role/", ":user/"), 'is not right: its role_arn must be "acs:ram::<account, in digits>:role/'),
+        (OIDC.replace("oidc-provider/", ""), 'its oidc_provider_arn must be "acs:ram::<account, in digits>:oidc-provi'),
+        (OIDC.replace('"cn-beijing"', "5"), "is not right: its region_id must be a string"),
+        (OIDC.replace("region_id", "region"), 'has an unknown key (did you mean "region_id"?); known there: type'),
+        (OIDC + 'endpoint = "x y"\n', 'its endpoint must be "host" or "host:port"'),
+        (OIDC.replace('region_id = "cn-beijing"\n', ""), '"encrypt.oidc.kms" needs the key "region_id"'),
+        (OIDC.replace('key_id = "disk-decryption-key"', 'key_id = "a b"'), '"encrypt.oidc.key_id" must be the name of'),
         (SMALL.replace("otp", "tpm2"), "v0.toml:3: [encrypt.tpm2] is a TPM 2.0: there is no such key provider here\n"),
         (ROLE + "client_key = '{}'\n", 'v0.toml:6: "encrypt.kms.client_key" has no meaning with auth_mode = "ecs_ram_'),
         (ROLE + "client_key_password = 'p'\n", '"encrypt.kms.client_key_password" has no meaning with auth_mode'),
@@ -477,3 +497,11 @@ def test_a_kbs_in_the_clear_is_a_warning(tmp_path: Path) -> None:
     assert configure(tmp_path / "a", KBS).warnings == ()
     (said,) = configure(tmp_path / "b", KBS.replace("https", "http")).warnings
     assert said.startswith(f"{tmp_path}/b/volumes/v0.toml: kbs_url is not https")
+
+
+def test_oidc_is_configured_as_the_existing_tool_has_it(tmp_path: Path) -> None:
+    (volume,) = configure(tmp_path, OIDC).volumes
+    kms = Aliyun("acs:ram::113511544585:oidc-provider/TestOidcIdp", "acs:ram::113511544585:role/testoidc", "cn-beijing")
+    args = ("-c", "/etc/config.json", "get-token")
+    assert volume.encrypt == Oidc("some-cli", "disk-decryption-key", kms, args)
+    assert not volume.temporary
