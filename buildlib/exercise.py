@@ -32,6 +32,11 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 # Answers to which the agent has something to say; the names are those of tests/kms.
 _BAD_ANSWERS = ("refuse", "throttle", "hang-body", "broken-body", "not-base64")
 _ROLE_BAD_ANSWERS = ("refuse", "broken-body", "not-base64")
+_TOKEN_BAD_ANSWERS = ("expired", "nonsense", "html")
+_DAEMON_BAD_ANSWERS = ("refused", "garbage")
+_AUTHORITIES = "authorities.pem"
+_TOKEN = "eyJhbGciOiJSUzI1NiJ9"  # noqa: S105 - of no identity provider
+_RESOURCE = "kbs:///default/disk/key"
 _TIMEOUTS = {"hang-body": 1.0}  # seconds; nothing else makes the probe wait
 # What an error must not speak of: the agent explains what it knows, so these would be news.
 _BROKEN = re.compile(r"\b(internal error|\w*ImportError|ModuleNotFoundError|LookupError|AttributeError|\w*TypeError)\b")
@@ -46,7 +51,13 @@ def exercise(bundle: Path) -> float:
     _require_localhost()
     secret = os.urandom(256)
     with tempfile.TemporaryDirectory() as name, _configuration(Path(name), secret) as (expected, metadata):
-        task = {"modules": precompute.modules(), "configuration": name, "timeouts": _TIMEOUTS, "metadata": metadata}
+        task = {
+            "modules": precompute.modules(),
+            "configuration": name,
+            "timeouts": _TIMEOUTS,
+            "metadata": metadata,
+            "authorities": str(Path(name, _AUTHORITIES)),
+        }
         told = json.loads(run([bundle / PROBE], env=_ENVIRONMENT, stdin=json.dumps(task), hint=_HINT))
         _require(told["volumes"], expected)
         run([bundle / "cryptpilot", f"--config-dir={name}", "show", "--json"], env=_ENVIRONMENT, hint=_HINT)
@@ -72,11 +83,13 @@ def _configuration(directory: Path, secret: bytes) -> Iterator[tuple[dict[str, s
     That is the SHA-256 of its passphrase, or "error", or "anything" for a passphrase that is made up. Beside it the
     address of the metadata service is yielded.
     """
+    from tests.kbs.daemon import Daemon
     from tests.kms.metadata import MetadataServer
     from tests.kms.pki import make_authority, make_pki, make_server_certificate, old_client_key
     from tests.kms.protocol import Secret
     from tests.kms.server import KmsServer
     from tests.kms.shared import SharedGateway
+    from tests.kms.sts import TokenService
 
     pki = make_pki()
     value = {"disk": base64.b64encode(secret).decode()}
@@ -111,6 +124,20 @@ def _configuration(directory: Path, secret: bytes) -> Iterator[tuple[dict[str, s
             servers.enter_context(shared).behave(name)
             endpoints[f"role-{name}"] = (shared.endpoint, digest if name == "ok" else "error")
             texts[f"role-{name}"] = _role_volume(f"role-{name}", shared.endpoint, pki)
+        certificate = make_server_certificate(pki.authority)
+        (directory / _AUTHORITIES).write_text(pki.authority.pem)
+        for name in ("ok", *_TOKEN_BAD_ANSWERS):
+            sts = servers.enter_context(TokenService(certificate, {_TOKEN}))
+            sts.behaviour = name
+            shared = SharedGateway({"disk": Secret(value["disk"])}, sts.grants, certificate)
+            servers.enter_context(shared)
+            endpoints[f"oidc-{name}"] = (shared.endpoint, digest if name == "ok" else "error")
+            texts[f"oidc-{name}"] = _oidc_volume(f"oidc-{name}", shared.endpoint, sts.endpoint)
+        for name in ("ok", *_DAEMON_BAD_ANSWERS):
+            daemon = Daemon(directory / f"{name}.sock", {_RESOURCE: secret}, name)
+            servers.enter_context(daemon)
+            endpoints[f"kbs-{name}"] = (str(daemon.path), digest if name == "ok" else "error")
+            texts[f"kbs-{name}"] = _kbs_volume(f"kbs-{name}", daemon.path)
         texts["exec"] = _exec_volume("exec", secret)
         texts["otp"] = 'volume = "otp"\ndev = "/dev/otp"\n[encrypt.otp]\n'
         (directory / "volumes").mkdir()
@@ -146,6 +173,37 @@ auth_mode = "ecs_ram_role"
 secret_name = "disk"
 endpoint = "{endpoint}"
 kms_cert_pem = '''{pki.authority.pem}'''
+"""
+
+
+def _oidc_volume(name: str, endpoint: str, sts_endpoint: str) -> str:
+    from tests.kms.sts import PROVIDER, ROLE
+
+    return f"""\
+volume = "{name}"
+dev = "/dev/{name}"
+[encrypt.oidc]
+command = "echo"
+args = ["{_TOKEN}"]
+key_id = "disk"
+[encrypt.oidc.kms]
+type = "aliyun"
+oidc_provider_arn = "{PROVIDER}"
+role_arn = "{ROLE}"
+region_id = "cn-hangzhou"
+endpoint = "{endpoint}"
+sts_endpoint = "{sts_endpoint}"
+"""
+
+
+def _kbs_volume(name: str, path: Path) -> str:
+    return f"""\
+volume = "{name}"
+dev = "/dev/{name}"
+[encrypt.kbs]
+cdh_type = "daemon"
+key_uri = "{_RESOURCE}"
+cdh_socket = "unix://{path}"
 """
 
 

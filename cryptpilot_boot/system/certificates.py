@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Where distributions keep all of them in one file: Debian and Ubuntu; Alibaba Cloud Linux, Anolis, Red Hat and Fedora;
 # the same, where only the tools' own place is there; SUSE.
-_PLACES = (
+_PLACES: tuple[Path, ...] = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
     Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),
