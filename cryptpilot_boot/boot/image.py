@@ -339,8 +339,8 @@ def _asks_nobody(tree: Path) -> Iterator[CryptpilotError]:
 
 def _network_missing(tree: Path) -> Iterator[CryptpilotError]:
     if "rd.neednet=1" not in kernel_parameters(tree):
-        yield CryptpilotError("a volume has its key in KMS, and the network is not asked for", REBUILD)
+        yield CryptpilotError("the key of a volume comes over the network, and the network is not asked for", REBUILD)
     if not any(name.startswith(_NETWORK_MODULES) for name in dracut_modules(tree)):
         yield CryptpilotError(
-            "a volume has its key in KMS, and nothing in the image brings a network up", remedy.network_missing()
+            "the key of a volume comes over the network, and nothing in the image brings a network up", remedy.network_missing()
         )

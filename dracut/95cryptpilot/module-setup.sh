@@ -23,10 +23,10 @@ check() {
 install util-linux, or util-linux-extra where that is a package of its own (Debian 14)"
     # dracut leaves a module out whose dependency it does not have, with a word few would notice.
     if _plans network; then
-        _has_module network || _fail "a volume has its key in KMS, and dracut has no network module: \
+        _has_module network || _fail "the key of a volume comes over the network, and dracut has no network module: \
 install dracut-network"
-        _may_have_systemd || [[ $(_network_without_systemd) ]] || _fail "a volume has its key in KMS, and dracut's \
-network without systemd takes $(_needed_without_systemd)"
+        _may_have_systemd || [[ $(_network_without_systemd) ]] || _fail "the key of a volume comes over the network, \
+and dracut's network without systemd takes $(_needed_without_systemd)"
     fi
     # What one of the modules that this one depends on depends on may be omitted. Of a module that is forced in, dracut
     # makes no image without it.
