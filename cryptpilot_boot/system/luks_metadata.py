@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.system import luks_objects as objects
+from cryptpilot_boot.system import tpm2_token
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -68,7 +69,8 @@ class Facts:
     header and the data. integrity: whether the data are authenticated. volume_keys: digests, with their salts, of the
     keys that the data are encrypted with. layout: the segments, to compare. reencrypting: whether a reencryption is to
     be finished. ignored: flags that are not carried over. passed_over: key slots that are not, each with the reason.
-    recovery: the tokens of recovery keys.
+    recovery: the tokens of recovery keys. tpm2: those of keys that are sealed to a TPM. tpm2_unusable: why others of
+    that kind are not among them.
     """
 
     uuid: str
@@ -84,6 +86,8 @@ class Facts:
     ignored: tuple[str, ...]
     passed_over: tuple[tuple[int, str], ...]
     recovery: tuple[Recovery, ...]
+    tpm2: tuple[tpm2_token.Token, ...]
+    tpm2_unusable: tuple[str, ...]
 
     @property
     def size(self) -> int:
@@ -125,7 +129,9 @@ def check(found: Mapping[str, Any], size: int, uuid: str) -> Facts:
     _link(digests, slots, segments, reencrypting=reencrypting)
     if any(objects.flag(one) == objects.AT_WORK for one in segments.values()):
         raise Unfinished
+    tokens = found.get("tokens")
     salts = {int(name): slot["kdf"]["salt"] for name, slot in slots.items() if slot["type"] == "luks2"}
+    sealed = list(tpm2_token.found(tokens, salts))
     return Facts(
         uuid=uuid,
         salts=salts,
@@ -149,7 +155,9 @@ def check(found: Mapping[str, Any], size: int, uuid: str) -> Facts:
         reencrypting=reencrypting,
         ignored=tuple(flag for flag in _FLAGS if flag in objects.listed(config.get("flags", []))),
         passed_over=tuple((int(name), reason) for name, reason in passed_over.items()),
-        recovery=tuple(_recovery(found.get("tokens"), salts)),
+        recovery=tuple(_recovery(tokens, salts)),
+        tpm2=tuple(one for one in sealed if isinstance(one, tpm2_token.Token)),
+        tpm2_unusable=tuple(one for one in sealed if isinstance(one, str)),
     )
 
 

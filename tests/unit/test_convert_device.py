@@ -490,7 +490,7 @@ def test_neither_open_nor_init_nor_adopt_nor_a_backup_touches_it(half: Path, mon
 
 
 def luks_facts() -> luks_header.Facts:
-    return luks_header.Facts("", {}, {}, (), 0, 0, False, frozenset(), "", False, (), (), ())
+    return luks_header.Facts("", {}, {}, (), 0, 0, False, frozenset(), "", False, (), (), (), (), ())
 
 
 def test_a_temporary_volume_does_not_take_it() -> None:
