@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import asked_of, passphrase_of, previous_of
+from cryptpilot_boot.commands.key import new_key_of, passphrase_of, previous_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, nearest, printable
 from cryptpilot_boot.keys.sources import named
+from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import process
 from cryptpilot_boot.volume.enroll import enroll_source
 from cryptpilot_boot.volume.recovery import require_persistent
+from cryptpilot_boot.volume.sealing import seal
 
 if TYPE_CHECKING:
     from cryptpilot_boot.commands.each import Report
     from cryptpilot_boot.config import Config, Volume
     from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.volume.sealing import Sealed
 
 
 def enroll(
@@ -44,7 +47,10 @@ def enroll(
     def enroll_one(_: Volume) -> str:
         secret: Secret = known.copy if known else passphrase_of(one, config, answers)
         previous = None if known else previous_of(one, config, answers)
-        new = enroll_source(one, asked_of(one, number, config, answers), secret, previous)
+        make = new_key_of(one, number, config, answers)
+        if table.is_on_device(one.sources[number]):
+            return _sealed(one, number, seal(one, secret, previous, make, first=number == 0))
+        new = enroll_source(one, make, secret, previous)
         return f"{named(one, number)} opens it{'' if new else ' already'}"
 
     try:
@@ -53,6 +59,18 @@ def enroll(
     finally:
         if known:
             known.wipe()
+
+
+def _sealed(one: Volume, number: int, sealed: Sealed) -> str:
+    """Say that a new key was sealed, and what became of older ones."""
+    said = f"a new key of {named(one, number)} opens it{', and the older one does no more' if sealed.removed else ''}"
+    if not sealed.unproven:
+        return said
+    slots = ", ".join(map(str, sealed.unproven))
+    return (
+        f"{said}; key slot {slots} was left: the header said that it takes an older one, and nothing proves that; if"
+        f" you know it: cryptsetup luksKillSlot {one.dev} {sealed.unproven[0]}"
+    )
 
 
 def numbered(one: Volume, source: str) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cryptpilot_boot import keys, log
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.keys.sources import Sources, named
+from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import process
 from cryptpilot_boot.system.wait import Deadline
 
@@ -46,6 +47,24 @@ def asked_of(one: Volume, number: int, config: Config, answers: keys.Answers) ->
     """Return what asks one of the volume's sources; where it has several, an error says which one failed."""
     ask = passphrase_from(one, one.sources[number], config, answers)
     return _naming(one, number, ask) if one.fallbacks else ask
+
+
+def new_key_of(one: Volume, number: int, config: Config, answers: keys.Answers) -> Asked:
+    """Return what gives the passphrase for a new key slot of one of the volume's sources.
+
+    It is made now where the source keeps its secret in the volume's header, and asked for as by `asked_of` elsewhere.
+    """
+    source = one.sources[number]
+    if not table.is_on_device(source):
+        return asked_of(one, number, config, answers)
+
+    def make() -> Passphrase:
+        made = keys.seal(source, lambda other: passphrase_from(one, other, config, answers)())
+        if made is None:
+            raise KeyFetchError("nothing makes a key that can be kept in the header", "please report this")
+        return made
+
+    return _naming(one, number, make) if one.fallbacks else make
 
 
 def _naming(one: Volume, number: int, ask: Asked) -> Asked:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, volume
 from cryptpilot_boot.boot import units
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import asked_of, passphrase_of, previous_of
+from cryptpilot_boot.commands.key import new_key_of, passphrase_of, previous_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
 from cryptpilot_boot.keys.sources import Sources, named
@@ -58,7 +58,7 @@ def init(
     warnings: dict[str, str] = {}
 
     def initialize(one: Volume) -> str:
-        first, *others = (asked_of(one, number, config, answers) for number in range(len(one.sources)))
+        first, *others = (new_key_of(one, number, config, answers) for number in range(len(one.sources)))
         unbound = volume.initialize(one, targets[one.volume], force, first, config.identity_file(one.volume), others)
         if unbound:
             warnings[one.volume] = (

@@ -7,13 +7,17 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.config import elsewhere
 from cryptpilot_boot.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SUFFIX = ".toml"
+_FDE_FILE = "fde.toml"
+_FDE = (
+    "it configures the full-disk encryption of cryptpilot-fde; here a root file system is on a volume like any other:"
+    " a file in volumes/ with auto_open = true"
+)
 # What editors and package managers leave beside a file: the one in use is another.
 _LEFT_BEHIND = re.compile(
     r"#.*#|~\$.*|.*~|.*\.(bak|old|orig|rej|save|sav|tmp|swp|swo|swx|part|disabled|rpm(new|save|orig)|dpkg-\w+|ucf-\w+)",
@@ -86,8 +90,8 @@ def _outside(directory: Path) -> Iterator[PassedOver]:
             yield PassedOver(path, f"volumes are read from {directory}/volumes", likely=True)
         if name in ("global.toml", "volumes") or name.startswith(".") or not name.lower().endswith(_SUFFIX):
             continue
-        if name == elsewhere.FDE_FILE:
-            yield PassedOver(path, elsewhere.FDE, likely=True)
+        if name == _FDE_FILE:
+            yield PassedOver(path, _FDE, likely=True)
         elif name.lower() == "global.toml":
             yield PassedOver(path, "settings are read from global.toml, in lower case", likely=True)
         else:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from cryptpilot_boot import names
 from cryptpilot_boot.config import fallbacks
 from cryptpilot_boot.config.document import Document, line_of
-from cryptpilot_boot.config.elsewhere import require_known_provider
 from cryptpilot_boot.config.misplaced import Section, require_in_place
 from cryptpilot_boot.config.model import (
     FALLBACK_AFTER,
@@ -22,7 +21,7 @@ from cryptpilot_boot.config.model import (
     Volume,
 )
 from cryptpilot_boot.errors import ConfigError
-from cryptpilot_boot.providers import table
+from cryptpilot_boot.providers import table, together
 from cryptpilot_boot.providers.fields import (
     BOOL,
     FALLBACKS,
@@ -103,11 +102,22 @@ def _keys_of(modes: Sequence[Provider]) -> dict[str, Key]:
 
 _PROVIDERS = {name: _keys_of(table.modes(name)) for name in table.names()}
 _ENCRYPT = {name: Key(TABLE) for name in _PROVIDERS}
+_PARTS = {one.name: Key(TABLE) for one in table.PROVIDERS if not (one.parts or one.one_time)}
+
+
+def _together_sections(table_name: str) -> dict[str, Section]:
+    """Return what may stand in the tables below `[encrypt.together]`, or below `[fallback.together]`."""
+    name = f"{table_name}.{together.PROVIDER.name}"
+    parts = {f"{name}.{part}": Section(f"[{name}.{part}]", _PROVIDERS[part]) for part in _PARTS}
+    return {name: Section(f"[{name}]", _PARTS), **parts}
+
+
 # Where each key stands, to tell where one belongs that stands elsewhere. By the name of the table, "" above the first.
 _VOLUME_FILE: dict[str, Section] = {
     "": Section("the volume", _VOLUME),
     "encrypt": Section("[encrypt]", _ENCRYPT),
     **{f"encrypt.{name}": Section(f"[encrypt.{name}]", keys) for name, keys in _PROVIDERS.items()},
+    **_together_sections("encrypt"),
 }
 # Of a single `[[fallback]]`.
 _FALLBACK = {"after": Key(NUMBER, between(0, 3600)), **_ENCRYPT}
@@ -115,6 +125,7 @@ _FALLBACK_FILE: dict[str, Section] = {
     "": Section("the volume", _VOLUME),
     "fallback": Section("[[fallback]]", _FALLBACK),
     **{f"fallback.{name}": Section(f"[fallback.{name}]", keys) for name, keys in _PROVIDERS.items()},
+    **_together_sections("fallback"),
 }
 _GLOBAL_FILE: dict[str, Section] = {
     "": Section("global.toml", _GLOBAL),
@@ -131,9 +142,6 @@ def boot(document: Document) -> Boot:
 
 def volume(document: Document) -> Volume:
     """Turn a file of volumes/ into its value."""
-    encrypt = document.data.get("encrypt")
-    if isinstance(encrypt, dict):
-        require_known_provider(document, "encrypt", encrypt)
     require_in_place(document, _VOLUME_FILE, _GLOBAL_FILE)
     values = _checked(document, "", _VOLUME, document.data)
     if values.get("integrity") and values.get("discard"):
@@ -143,7 +151,7 @@ def volume(document: Document) -> Volume:
             'remove "discard"; or, on a volume that is still to be initialized, remove "integrity"',
         )
     values.pop("fallback", None)
-    provider = _encrypt(document, "encrypt", values.pop("encrypt"))
+    provider = _encrypt(document, "encrypt", values.pop("encrypt"), values["dev"])
     made = Volume(encrypt=provider, source=document.path, **values)
     return dataclasses.replace(made, fallbacks=_fallbacks(document, made))
 
@@ -165,11 +173,10 @@ def _fallbacks(document: Document, one: Volume) -> tuple[Fallback, ...]:
                 "remove it; or, to keep what the volume holds, write another table than [encrypt.otp]",
             )
         data = part.data["fallback"]
-        require_known_provider(part, "fallback", data)
         require_in_place(part, _FALLBACK_FILE, _GLOBAL_FILE)
         checked = _checked(part, "fallback", _FALLBACK, data)
         after = checked.pop("after", FALLBACK_AFTER)
-        encrypt = _encrypt(part, "fallback", {name: value for name, value in data.items() if name in _ENCRYPT})
+        encrypt = _encrypt(part, "fallback", {name: data[name] for name in data if name in _ENCRYPT}, one.dev)
         if table.of(encrypt).one_time:
             raise ConfigError(
                 f"{part.path}{line}: [fallback.{encrypt.provider}] gives another key at each open, which never opens"
@@ -181,8 +188,8 @@ def _fallbacks(document: Document, one: Volume) -> tuple[Fallback, ...]:
     return tuple(found)
 
 
-def _encrypt(document: Document, table_name: str, data: dict[str, Any]) -> Encrypt:
-    """Return the source that `[encrypt]` or a `[[fallback]]` holds. table_name: which of the two."""
+def _encrypt(document: Document, table_name: str, data: dict[str, Any], dev: str) -> Encrypt:
+    """Return the source that `[encrypt]` or a `[[fallback]]` holds. table_name: which of the two; dev: the device."""
     _checked(document, table_name, _ENCRYPT, data)
     if len(data) != 1:
         tables = ", ".join(f"[{table_name}.{provider}]" for provider in _PROVIDERS)
@@ -190,8 +197,18 @@ def _encrypt(document: Document, table_name: str, data: dict[str, Any]) -> Encry
         line = line_of(document.text, "", "fallback") if table_name == "fallback" else ""
         raise ConfigError(f"{document.path}{line}: exactly one of {tables} is needed, found {found}")
     ((name, values),) = data.items()
-    section = f"{table_name}.{name}"
+    return _source(document, f"{table_name}.{name}", values, dev)
+
+
+def _source(document: Document, section: str, values: Mapping[str, Any], dev: str, *, part: bool = False) -> Encrypt:
+    """Turn a provider's table into its value.
+
+    section: the table's name. dev: the volume's device. part: whether values of others are needed beside this one's.
+    """
+    name = section.rpartition(".")[2]
     provider = _mode(document, section, values, table.modes(name))
+    if provider.parts:
+        return _together(document, section, values, dev)
     chooser = _chooser(table.modes(name))
     checked = _checked(document, section, {**chooser, **provider.keys}, values)
     for key in chooser:
@@ -199,7 +216,19 @@ def _encrypt(document: Document, table_name: str, data: dict[str, Any]) -> Encry
     if wrong := provider.complain(checked):
         where = f"{document.path}{line_of(document.text, section, wrong.key)}"
         raise ConfigError(f'{where}: "{section}.{wrong.key}" {wrong.what}', wrong.todo)
+    if provider.on_device:
+        checked |= {"dev": dev, "together": part}
     return provider.make(**checked)
+
+
+def _together(document: Document, section: str, values: Mapping[str, Any], dev: str) -> together.Together:
+    """Turn a table that is made of those of several providers into its value."""
+    _checked(document, section, _PARTS, values)
+    if wrong := together.complaint(list(values)):
+        raise ConfigError(f"{document.path}{line_of(document.text, section, '')}: [{section}] {wrong}")
+    return together.Together(
+        tuple(_source(document, f"{section}.{name}", values[name], dev, part=True) for name in sorted(values))
+    )
 
 
 def _mode(document: Document, section: str, values: Mapping[str, Any], modes: Sequence[Provider]) -> Provider:

@@ -12,6 +12,7 @@ from cryptpilot_boot.convert import bootloader, grub, labels
 from cryptpilot_boot.convert.facts import refused
 from cryptpilot_boot.convert.layout import BOOT_ROOM
 from cryptpilot_boot.errors import printable
+from cryptpilot_boot.providers import table
 from cryptpilot_boot.system.block import readable
 from cryptpilot_boot.system.partition_table import GPT
 
@@ -110,6 +111,11 @@ def require_volume(volume: Volume, found: Found) -> None:
     if volume.temporary:
         raise refused(
             f"volume {volume.volume} is temporary: its key is lost at the end", "a root needs another provider"
+        )
+    if table.is_on_device(volume.encrypt):
+        raise refused(
+            f"the key of volume {volume.volume} is sealed to a TPM, which has to have started the new system before",
+            "convert it with another provider, boot it, and then add the TPM: see docs/tpm2.md",
         )
     if not volume.auto_open or not volume.initrd:
         raise refused(

@@ -7,7 +7,7 @@ network comes up; what it returns asks for the passphrase. Whether asking again 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.keys import floor
 from cryptpilot_boot.keys.retry import ask_until
@@ -16,11 +16,13 @@ from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.providers import expiry, table
 from cryptpilot_boot.providers.provider import Ask
 from cryptpilot_boot.system import clock as system_clock
+from cryptpilot_boot.system import process
 
 if TYPE_CHECKING:
     import datetime
 
     from cryptpilot_boot.config import Encrypt
+    from cryptpilot_boot.providers.provider import Made
 
 __all__ = [
     "Answers",
@@ -33,6 +35,7 @@ __all__ = [
     "prepare",
     "previous",
     "require_usable",
+    "seal",
     "share",
 ]
 
@@ -47,6 +50,15 @@ def prepare(encrypt: Encrypt) -> Ask:
     ask = provider.prepare(encrypt)
     # nobody is asked for a one-time password, at whatever time
     return ask if provider.one_time else floor.after_the_image(ask)
+
+
+def seal(encrypt: Encrypt, ask: Callable[[Encrypt], Passphrase]) -> Made | None:
+    """Make the secret of a source whose secret is kept, sealed, in the header of its volume; None for another source.
+
+    ask: asks other sources, that are needed together with it. Raises KeyFetchError.
+    """
+    process.lock_memory()
+    return table.of(encrypt).seal(encrypt, ask)
 
 
 def require_usable(encrypt: Encrypt) -> None:

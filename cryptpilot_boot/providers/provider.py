@@ -50,6 +50,22 @@ class Needs:
     authorities: bool = False
 
 
+class Made(Passphrase):
+    """A passphrase that was made for one volume, and what the volume's header has to keep of it.
+
+    token: returns the JSON of a token; takes the number of the key slot that the passphrase opens, and what proves
+    that we say so (see volume.proof).
+    """
+
+    __slots__ = ("token",)
+
+    def __init__(self, passphrase: Passphrase, token: Callable[[int, str], dict[str, object]]) -> None:
+        """Take a passphrase over, which is wiped."""
+        with passphrase:
+            super().__init__(passphrase.reveal(), strong=passphrase.strong)
+        self.token = token
+
+
 @dataclasses.dataclass(frozen=True)
 class Complaint:
     """What is wrong with a key in view of others: its name, what it must be, and what to do."""
@@ -79,7 +95,10 @@ class Provider:
     ends: when the credentials end; None when they do not, or nothing that can be trusted says so. Touches no network.
     caution: what is not wrong with a source, and should be seen to; "" for nothing.
     decode: what the provider makes of the secret's value, which an administrator has in a file; raises KeyFetchError.
-    one_time: whether each answer is another, so that what was encrypted before is lost.
+    one_time: whether each answer is another, so that what was encrypted before is lost. on_device: whether the secret
+    lies, sealed, in the header of the volume's own device: `make` takes the device's path as `dev` then. seal: makes
+    such a secret, and is given what asks other sources; None for one that is there already, and is asked for. parts:
+    whether the table is made of other providers' tables, as of `together`.
     """
 
     make: type[Source]
@@ -96,6 +115,9 @@ class Provider:
     decode: Callable[[Any, memoryview], Passphrase] = _as_it_is
     caution: Callable[[Any], str] = lambda _: ""
     one_time: bool = False
+    on_device: bool = False
+    seal: Callable[[Any, Callable[[Any], Passphrase]], Made | None] = lambda *_: None
+    parts: bool = False
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.providers import execute, kbs, kms, oidc, otp
+from cryptpilot_boot.providers import execute, kbs, kms, oidc, otp, together, tpm2
 
 if TYPE_CHECKING:
     from cryptpilot_boot.providers.provider import Provider, Source
@@ -17,6 +17,8 @@ PROVIDERS: tuple[Provider, ...] = (
     kbs.DAEMON,
     oidc.PROVIDER,
     execute.PROVIDER,
+    tpm2.PROVIDER,
+    together.PROVIDER,
 )
 """In the order in which messages name them."""
 
@@ -29,6 +31,12 @@ def names() -> tuple[str, ...]:
 def modes(name: str) -> tuple[Provider, ...]:
     """Return the providers that a table's name stands for; more than one if a key of it chooses, the default first."""
     return tuple(one for one in PROVIDERS if one.name == name)
+
+
+def is_on_device(source: Source) -> bool:
+    """Tell whether a source's secret lies, sealed, in the header of its volume, so that this machine has to make it."""
+    parts = source.sources if isinstance(source, together.Together) else (source,)
+    return any(of(one).on_device for one in parts)
 
 
 def of(source: Source) -> Provider:

@@ -257,8 +257,16 @@ def add_recovery_token(device: str, slot: int, mac: str) -> None:
 
     mac: see volume.recovery.
     """
-    token = json.dumps(luks_metadata.recovery_token(slot, mac)).encode()
-    run(["cryptsetup", "token", "import", "--json-file=-", device], stdin=memoryview(token), finish=True)
+    add_token(device, luks_metadata.recovery_token(slot, mac))
+
+
+def add_token(device: str, token: dict[str, object]) -> None:
+    """Add a token to the header on the device. token: its JSON.
+
+    cryptsetup writes one copy of the metadata after the other: a power cut leaves the token there, or not.
+    """
+    text = json.dumps(token).encode()
+    run(["cryptsetup", "token", "import", "--json-file=-", device], stdin=memoryview(text), finish=True)
 
 
 def remove_token(device: str, number: int) -> None:

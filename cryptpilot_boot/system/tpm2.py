@@ -204,7 +204,7 @@ def _await(seconds: float) -> None:
             return
     raise Tpm2Error(
         f"this machine has no TPM 2.0: {DEVICE} did not appear within {seconds:.0f} s",
-        "see whether it has one that is switched on, and what its driver says: dmesg | grep -i tpm;"
+        "see whether it has one that is switched on, and what its driver says: dmesg;"
         f" the drivers are {' and '.join(DRIVERS)}",
     )
 
@@ -219,11 +219,11 @@ def _telling(what: str) -> Iterator[None]:
     except wire.Garbled:
         raise Tpm2Error(
             f"the TPM {what}: its answer is none that a TPM gives",
-            "see whether the TPM works: tpm2_selftest --fulltest; the host makes a virtual machine's",
+            "see whether the TPM works, with tpm2_selftest; the host makes a virtual machine's",
         ) from None
     except OSError as error:
         raise Tpm2Error(
-            f"the TPM {what}: {DEVICE}: {error.strerror}", "see what its driver says: dmesg | grep -i tpm", passing=True
+            f"the TPM {what}: {DEVICE}: {error.strerror}", "see what its driver says: dmesg", passing=True
         ) from None
 
 
@@ -246,13 +246,13 @@ _REFUSALS: tuple[tuple[frozenset[int], str, str, bool], ...] = (
     (
         frozenset({wire.LOCKED_OUT}),
         "it is locked out, after too many wrong passwords for what it guards",
-        "open the volume another way; wait until that is over, or lift it: tpm2_dictionarylockout --clear-lockout",
+        "open the volume another way; wait until that is over, or lift it with tpm2_dictionarylockout",
         False,
     ),
     (
         frozenset({wire.WRONG_AUTH, wire.BAD_AUTH}),
         "its owner hierarchy has a password",
-        "remove that password: tpm2_changeauth -c owner -p OLD_PASSWORD; or seal to another TPM",
+        "remove that password, with tpm2_changeauth",
         False,
     ),
     (

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log, steps
 from cryptpilot_boot.config.model import SECTOR_SIZES
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
+from cryptpilot_boot.providers.provider import Made
 from cryptpilot_boot.system import block, composite, cryptsetup, lock, luks_header, mkfs, partition
-from cryptpilot_boot.volume import identity, pending, state, unmarked
+from cryptpilot_boot.volume import identity, pending, proof, state, unmarked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -87,13 +88,28 @@ def initialize(
         with make(volume, target.device, passphrase, mark=state.INITIALIZING, before_writing=clear_the_way) as header:
             # before the mark: at no moment is there a complete volume that the name is not bound to, but to an older
             unbound = _bind(volume, header, identity_file)
+        keep(volume, target.device, passphrase, passphrase)
         for other in others:
             with log.timed("add-key", volume.volume, device=volume.dev), telling(volume, "cannot be given a key slot"):
                 cryptsetup.add_key(target.device.node, passphrase, other)
+            keep(volume, target.device, other, passphrase)
         with telling(volume, "cannot be marked as complete"):
             cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
         pending.note(volume.volume, pending=False)
         return unbound
+
+
+def keep(volume: Volume, device: block.Device, passphrase: Passphrase, witness: Passphrase) -> None:
+    """Put into the header on the device what it has to keep of a passphrase that has a key slot there, if anything.
+
+    witness: the passphrase that proves it, see volume.proof.
+    """
+    if not isinstance(passphrase, Made):
+        return
+    header, facts = luks_header.copy_from(device.node, volume.dev)
+    with header, telling(volume, "cannot be given the token of its key"):
+        slot = cryptsetup.verify(device.node, passphrase, header, finish=True)
+        cryptsetup.add_token(device.node, passphrase.token(slot, proof.mac(proof.TPM2, witness, facts, slot)))
 
 
 def _bind(volume: Volume, header: luks_header.Header, identity_file: Path) -> CryptpilotError | None:

@@ -7,15 +7,13 @@ carries a MAC by the volume's secret: a key slot is removed as an older recovery
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import hmac
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError
 from cryptpilot_boot.keys import recovery
 from cryptpilot_boot.system import block, cryptsetup, lock
-from cryptpilot_boot.volume import opening
+from cryptpilot_boot.volume import opening, proof
 from cryptpilot_boot.volume.initialize import telling
 
 if TYPE_CHECKING:
@@ -130,21 +128,12 @@ def renew_proofs(volume: Volume, device: block.Device, previous: Passphrase, cur
 
 def _proven(passphrase: Passphrase, facts: Facts) -> set[int]:
     """Return the key slots of which a token proves that they take recovery keys."""
-    return {
-        slot
-        for token in facts.recovery
-        for slot in token.slots
-        if token.mac and hmac.compare_digest(token.mac, _mac(passphrase, facts, slot))
-    }
+    return proof.proven(proof.RECOVERY, facts.recovery, passphrase, facts)
 
 
 def _mac(passphrase: Passphrase, facts: Facts, slot: int) -> str:
     """Return what proves that a key slot takes a recovery key, "" for a secret that could be guessed by it."""
-    if not passphrase.strong:
-        return ""
-    what = f"cryptpilot recovery key: {facts.uuid} {slot} {facts.salts[slot]}"
-    with passphrase.reveal() as key:
-        return hmac.new(bytes(key), what.encode(), hashlib.sha256).hexdigest()
+    return proof.mac(proof.RECOVERY, passphrase, facts, slot)
 
 
 def open_by_key(volume: Volume, ask_key: Ask, *, check_fs: bool) -> opening.Opening:

@@ -22,6 +22,7 @@ from cryptpilot_boot.volume.opening import (
     without_previous,
 )
 from cryptpilot_boot.volume.recovery import renew_proofs
+from cryptpilot_boot.volume.sealing import follow
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -79,6 +80,8 @@ def _move(volume: Volume, device: block.Device, slot: int | None, current: Passp
         changed = True
     else:
         changed = False
+    with telling(volume, "keeps the old key slot", hint):
+        follow(volume, device, previous, old, current, slot)
     with log.timed("remove-key", volume.volume, device=volume.dev), telling(volume, "keeps the old key slot", hint):
         for _ in range(_MOST_SLOTS):
             # two values may be one key: equal, or to PBKDF2, which fills up with NULs

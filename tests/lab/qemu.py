@@ -63,7 +63,8 @@ class Machine:
     is at the other end. Two machines with one processor each take half the time of two with two, one after the other.
     Without `kernel` its firmware starts what is on the first disk: SeaBIOS, or OVMF with `uefi`.
     With `snapshot` nothing is written to the disks' image files. clock: what the hardware's clock says at power-on, as
-    "2021-11-23T00:00:00", in UTC; without it the same as this machine's. tpm: whether it has a TPM 2.0, which is new.
+    "2021-11-23T00:00:00", in UTC; without it the same as this machine's. tpm: whether it has a TPM 2.0, which is new
+    unless this is the directory of one.
     secure_boot: whether OVMF starts only what is signed by the key that Debian's package has for tests.
     """
 
@@ -79,7 +80,7 @@ class Machine:
     snapshot: bool = False
     clock: str = "utc"
     uefi: bool = False
-    tpm: bool = False
+    tpm: bool | Path = False
     secure_boot: bool = False
 
 
@@ -152,7 +153,7 @@ class Guest:
         self._qmp, theirs = socket.socketpair()
         self._qmp.settimeout(30)
         self._qmp_file = self._qmp.makefile("rb")
-        self._tpm = tpm.Tpm() if machine.tpm else None
+        self._tpm = tpm.Tpm(machine.tpm if isinstance(machine.tpm, Path) else None) if machine.tpm else None
         control = self._tpm.control.fileno() if self._tpm else None
         with theirs:
             command = _command(machine, theirs.fileno(), control)

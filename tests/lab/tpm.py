@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 
 class Tpm:
-    """A TPM 2.0 that is new, at work until `stop`. Host program: ``swtpm``."""
+    """A TPM 2.0, at work until `stop`. Host program: ``swtpm``."""
 
-    def __init__(self) -> None:
-        """Start it."""
-        self._state = Path(tempfile.mkdtemp(prefix="cryptpilot-tpm-"))
+    def __init__(self, place: Path | None = None) -> None:
+        """Start it. place: a directory for what it knows, which has that TPM again then; None for a new one."""
+        self._passing = place is None
+        self._state = place or Path(tempfile.mkdtemp(prefix="cryptpilot-tpm-"))
         self.control, theirs = socket.socketpair()
         with theirs:
             self._process: subprocess.Popen[bytes] = spawn(
@@ -36,10 +37,11 @@ class Tpm:
             )
 
     def stop(self) -> None:
-        """End it, and forget what it knows."""
+        """End it, and forget what it knows unless that has a place."""
         end(self._process)
         self.control.close()
-        shutil.rmtree(self._state)
+        if self._passing:
+            shutil.rmtree(self._state)
 
 
 class HostTpm:

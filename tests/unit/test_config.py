@@ -262,7 +262,7 @@ ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"
             SMALL.replace("[encrypt.otp]", "[encrypt]"),
             "exactly one of [encrypt.otp], [encrypt.kms], ",
         ),
-        (SMALL + "[encrypt.exec]\ncommand = 'true'\n", "[encrypt.exec] is needed, found 2 of them"),
+        (SMALL + "[encrypt.exec]\ncommand = 'true'\n", "[encrypt.together] is needed, found 2 of them"),
         (EXEC.replace("command", "comand"), 'v0.toml:4: unknown key "encrypt.exec.comand" (did you mean "command"?)'),
         (EXEC.replace('command = "get-key"\n', ""), 'missing key "command" in [encrypt.exec]'),
         (EXEC.replace("get-key", ""), 'v0.toml:4: "encrypt.exec.command" must be an absolute path, or the name of a'),
@@ -322,7 +322,6 @@ ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"
         (OIDC + 'endpoint = "x y"\n', 'its endpoint must be "host" or "host:port"'),
         (OIDC.replace('region_id = "cn-beijing"\n', ""), '"encrypt.oidc.kms" needs the key "region_id"'),
         (OIDC.replace('key_id = "disk-decryption-key"', 'key_id = "a b"'), '"encrypt.oidc.key_id" must be the name of'),
-        (SMALL.replace("otp", "tpm2"), "v0.toml:3: [encrypt.tpm2] is a TPM 2.0: there is no such key provider here\n"),
         (ROLE + "client_key = '{}'\n", 'v0.toml:6: "encrypt.kms.client_key" has no meaning with auth_mode = "ecs_ram_'),
         (ROLE + "client_key_password = 'p'\n", '"encrypt.kms.client_key_password" has no meaning with auth_mode'),
         (

@@ -14,6 +14,8 @@ from cryptpilot_boot.config import Exec, Identity, Kms, Otp, Volume
 from cryptpilot_boot.convert import bootloader, facts, grub, labels, layout, mending, plan, requirements
 from cryptpilot_boot.convert.facts import Content, Found, Kernel, Loader, System
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.providers.together import Together
+from cryptpilot_boot.providers.tpm2 import Tpm2
 from cryptpilot_boot.system import block, disk_image, partition_table
 from cryptpilot_boot.system.disk_image import Facts
 from cryptpilot_boot.system.partition_table import SECTOR
@@ -285,6 +287,8 @@ def test_what_is_not_known_is_refused_with_its_reason(name: str) -> None:
     ("changes", "reason"),
     [
         ({"encrypt": Otp()}, "temporary"),
+        ({"encrypt": Tpm2("/dev/vda2")}, "the key of volume .* is sealed to a TPM"),
+        ({"encrypt": Together((Exec("x"), Tpm2("/dev/vda2", together=True)))}, "is sealed to a TPM"),
         ({"auto_open": False}, "does not have the initrd open"),
         ({"initrd": False}, "does not have the initrd open"),
         ({"makefs": "xfs"}, "the root is ext4"),

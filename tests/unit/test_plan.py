@@ -12,6 +12,8 @@ from cryptpilot_boot.config import Boot, Config, Exec, Kms, KmsRole, Otp, Volume
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.providers.kbs import Kbs, KbsDaemon
 from cryptpilot_boot.providers.provider import Needs
+from cryptpilot_boot.providers.together import Together
+from cryptpilot_boot.providers.tpm2 import Tpm2
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
 
@@ -211,3 +213,17 @@ def test_a_command_goes_into_the_image_of_the_volume_it_opens() -> None:
     needs = image_needs(config(*both))
     assert needs.programs == ("cryptsetup", "blkid", "/opt/bin/get key")
     assert not needs.network
+
+
+def test_an_image_carries_a_tpms_drivers_only_for_a_volume_that_uses_one() -> None:
+    source = Path("/etc/cryptpilot/volumes/v.toml")
+    alone = Volume("a", "/dev/a", Tpm2("/dev/a"), source, auto_open=True)
+    both = Together((KmsRole("disk"), Tpm2("/dev/a", together=True)))
+    without = image_needs(config(volume("b")))
+    found = image_needs(config(alone))
+    assert set(found.modules) - set(without.modules) == {"tpm_tis", "tpm_crb"}
+    # there is no program and no library to it
+    assert (found.programs, found.files, found.network) == (without.programs, (), False)
+    found = image_needs(config(dataclasses.replace(alone, encrypt=both)))
+    assert set(found.modules) - set(without.modules) == {"tpm_tis", "tpm_crb"}
+    assert (found.network, found.authorities) == (True, True)

@@ -73,6 +73,7 @@ def given(monkeypatch: pytest.MonkeyPatch, *values: bytes) -> Header:
     monkeypatch.setattr(opening, "find_slot", header.find)
     monkeypatch.setattr("cryptpilot_boot.volume.rotate.find_slot", header.find)
     monkeypatch.setattr("cryptpilot_boot.volume.rotate.renew_proofs", lambda *_: None)
+    monkeypatch.setattr("cryptpilot_boot.volume.rotate.follow", lambda *_: None)
     monkeypatch.setattr(cryptsetup, "add_key", header.add)
     monkeypatch.setattr(cryptsetup, "kill_slot", header.kill)
     return header

@@ -145,7 +145,7 @@ def test_a_tpm_that_is_locked_out_says_so(machine: HostTpm, tmp_path: Path) -> N
     machine.tool("tpm2_flushcontext", "-t")
     with pytest.raises(tpm2.Tpm2Error, match="it is locked out") as refused:
         unsealed_by(machine, sealed, state)
-    assert "tpm2_dictionarylockout --clear-lockout" in refused.value.hint
+    assert "tpm2_dictionarylockout" in refused.value.hint
     machine.tool("tpm2_dictionarylockout", "--clear-lockout")
     assert unsealed_by(machine, sealed, state) == KEY
 

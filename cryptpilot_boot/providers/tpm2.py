@@ -1,0 +1,214 @@
+"""A key sealed to this machine's TPM 2.0, which gives it back while the machine has started what it had then.
+
+The sealed key lies in a token of the volume's own header: neither in the initrd, which is measured itself, nor in a
+file that would have to be there before the volume is. What talks to the TPM is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
+from cryptpilot_boot.passphrase import Passphrase
+from cryptpilot_boot.providers.fields import Key, Kind
+from cryptpilot_boot.providers.provider import Made, Needs, Provider, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptpilot_boot.providers.provider import Ask
+    from cryptpilot_boot.system.tpm2 import Tpm
+    from cryptpilot_boot.system.tpm2_token import Token
+    from cryptpilot_boot.system.tpm2_wire import State
+
+MEANINGS = {
+    0: "the firmware",
+    1: "the firmware's settings, or the machine's hardware",
+    2: "the firmware of a card",
+    3: "the settings of a card's firmware",
+    4: "the boot loader, or the unified kernel image",
+    5: "the partition table, or the boot loader's own settings",
+    6: "the machine's maker",
+    7: "Secure Boot: whether it is on, and its keys",
+    8: "GRUB's commands, or the kernel command line",
+    9: "the kernel or the initrd, or another file that GRUB read",
+    10: "what IMA measured",
+    11: "the unified kernel image, or how far the boot has come",
+    12: "what was added to a unified image's command line or initrd",
+    13: "what was added to a unified image's file system",
+    14: "the keys that shim trusts beside Secure Boot's",
+    15: "the machine's identity, or its volumes",
+}
+"""What a changed register tells of. Source: UAPI group's Linux TPM PCR Registry."""
+DEFAULT = (4, 7, 8, 9, 12)
+"""What starts the agent, and nothing that changes while the system runs. docs/tpm2.md says why each, and no other."""
+_MOST_TRIED = 8  # keys in one header
+_ENROLL = "cryptpilot enroll VOLUME tpm2"
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tpm2(Source):
+    """A key that the TPM gives back while registers hold what they held.
+
+    dev: the device whose header holds it, sealed. pcrs: numbers of the registers of the SHA-256 bank that a new key is
+    sealed to; one that was sealed says itself. together: whether it is one of several values that are needed.
+    """
+
+    provider = "tpm2"
+
+    dev: str
+    pcrs: tuple[int, ...] = DEFAULT
+    together: bool = False
+
+
+def passphrase_of(key: Passphrase) -> Passphrase:
+    """Return what the key slot takes of a sealed key: base64, as systemd has it. The key is wiped."""
+    with key:
+        text = bytearray()
+        raw = key.reveal()
+        for place in range(0, len(raw), 3):
+            some = bytes(3 - len(raw[place : place + 3]))
+            number = int.from_bytes(raw[place : place + 3], "big") << 8 * len(some)
+            text += bytes(_ALPHABET[number >> shift & 63] for shift in (18, 12, 6, 0))
+        if spare := -len(raw) % 3:
+            text[-spare:] = b"=" * spare
+    passphrase = Passphrase(text, strong=True)
+    text[:] = bytes(len(text))
+    return passphrase
+
+
+def _prepare(source: Tpm2) -> Ask:
+    from cryptpilot_boot.system import luks_header, tpm2
+
+    def ask(timeout: float) -> Passphrase:
+        header, facts = luks_header.copy_from(source.dev)
+        header.close()
+        tokens = _usable(source, facts.tpm2)[:_MOST_TRIED]
+        if not tokens:
+            raise _nothing_sealed(source, facts.tpm2_unusable)
+        try:
+            with tpm2.connected(timeout) as tpm:
+                return passphrase_of(_unsealed(tpm, tokens))
+        except tpm2.Tpm2Error as error:
+            raise KeyFetchError(error.what, error.hint, retryable=error.passing) from None
+
+    return ask
+
+
+def _usable(source: Tpm2, tokens: Sequence[Token]) -> list[Token]:
+    """Return the tokens of a header that may hold a source's key, the likelier ones first.
+
+    A token whose key slot is gone has a key that opens nothing. With another value it may: a rotation changes that
+    value, and so the slot, before the token.
+    """
+    own = [one for one in tokens if one.together == source.together and (one.slots or one.together)]
+    return sorted(own, key=lambda one: not one.slots)
+
+
+def _unsealed(tpm: Tpm, tokens: Sequence[Token]) -> Passphrase:
+    """Return the first key that the TPM gives back. Raises KeyFetchError, and Tpm2Error when it gives none."""
+    from cryptpilot_boot.system import tpm2
+
+    refusal: CryptpilotError | None = None
+    now = tpm.state(sorted({pcr for token in tokens for pcr in token.pcrs}))
+    for token in tokens:
+        state = tpm2.State({pcr: now.values[pcr] for pcr in token.pcrs})
+        if state.policy != token.policy:
+            refusal = refusal or _changed(token, state)
+            continue
+        try:
+            return tpm.unseal(token.sealed, state)
+        except tpm2.WrongTpm as error:
+            refusal = error
+    raise refusal or KeyFetchError("the header holds no key that is sealed to a TPM")
+
+
+def _changed(token: Token, now: State) -> KeyFetchError:
+    """Say which registers changed since a key was sealed, and what to do."""
+    from cryptpilot_boot.system.tpm2_wire import name
+
+    hint = (
+        "if you changed that, such as by a kernel update: open the volume by its recovery key or another source, and"
+        f" seal a new key: {_ENROLL}; if nobody did, the machine was started with something else"
+    )
+    pcrs = token.changed(now)
+    if not pcrs:
+        return KeyFetchError(
+            f"the TPM does not give the key: one or more of {name(token.pcrs)} changed since it was sealed", hint
+        )
+    what = "; ".join(f"PCR {pcr}: {MEANINGS.get(pcr, 'no fixed use')}" for pcr in pcrs)
+    return KeyFetchError(f"the TPM does not give the key: {name(pcrs)} changed since it was sealed ({what})", hint)
+
+
+def _nothing_sealed(source: Tpm2, unusable: Sequence[str]) -> KeyFetchError:
+    if unusable:
+        return KeyFetchError(
+            f"the TPM token in the header of {source.dev} cannot be used: {unusable[0]}",
+            f"see it: cryptsetup luksDump --dump-json-metadata {source.dev}; then seal a new key: {_ENROLL}",
+        )
+    return KeyFetchError(
+        f"the header of {source.dev} holds no key that is sealed to a TPM"
+        f"{' and opens it together with another value' if source.together else ''}",
+        f"open the volume by its recovery key or another source, and seal one: {_ENROLL}",
+    )
+
+
+def seal(source: Tpm2) -> Made:
+    """Make a key by chance and seal it to what the registers hold now. Raises KeyFetchError."""
+    import os
+
+    from cryptpilot_boot.system import tpm2, tpm2_token
+
+    key = Passphrase(os.urandom(tpm2.KEY), strong=True)
+    try:
+        with tpm2.connected(0) as tpm:
+            state = tpm.state(source.pcrs)
+            sealed = tpm.seal(key, state)
+            # what cannot be had back is no key
+            with tpm.unseal(sealed, state) as again:
+                if again.reveal() != key.reveal():
+                    raise KeyFetchError("the TPM gives back another key than it sealed", "do not rely on this TPM")
+    except tpm2.Tpm2Error as error:
+        raise KeyFetchError(error.what, error.hint, retryable=error.passing) from None
+
+    def token(slot: int, mac: str) -> dict[str, object]:
+        return tpm2_token.written(
+            tpm2_token.Token(
+                slots=frozenset({slot}),
+                together=source.together,
+                sealed=sealed,
+                pcrs=source.pcrs,
+                policy=state.policy,
+                values=state.values,
+                mac=mac,
+            )
+        )
+
+    return Made(passphrase_of(key), token)
+
+
+def _pcrs(numbers: Sequence[int]) -> str:
+    """Say what is wrong with a list of registers."""
+    if not numbers:
+        return "must name at least one PCR: a key that is sealed to none is given to whatever starts"
+    if not all(0 <= number < len(MEANINGS) for number in numbers) or len(set(numbers)) < len(numbers):
+        return f"must be different numbers from 0 to {len(MEANINGS) - 1}"
+    return ""
+
+
+_NUMBERS = Kind(
+    "a list of whole numbers",
+    lambda value: isinstance(value, list) and all(type(item) is int for item in value),
+    lambda value: tuple(sorted(value)),
+)
+PROVIDER = Provider(
+    make=Tpm2,
+    keys={"pcrs": Key(_NUMBERS, _pcrs)},
+    prepare=_prepare,
+    describe=lambda source: {"provider": f"this machine's TPM, PCRs {', '.join(map(str, source.pcrs))}"},
+    needs=lambda _: Needs(modules=("tpm_tis", "tpm_crb")),
+    seal=lambda source, _: seal(source),
+    on_device=True,
+)

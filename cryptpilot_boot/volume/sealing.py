@@ -1,0 +1,114 @@
+"""Keys that are sealed to a TPM, in a volume that is there already: adding one, sealing anew, following a rotation.
+
+A new key has a key slot and a token of its own, and is tried, before an older one is removed: a power cut at any moment
+leaves what was there, and what is left of an older one is removed the next time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot import log
+from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.providers.provider import Made
+from cryptpilot_boot.system import block, cryptsetup, lock, tpm2_token
+from cryptpilot_boot.volume import opening, proof
+from cryptpilot_boot.volume.initialize import telling
+from cryptpilot_boot.volume.recovery import require_persistent
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.keys.race import Asked
+    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.system.luks_header import Facts
+
+
+@dataclasses.dataclass(frozen=True)
+class Sealed:
+    """What became of older keys. removed: how many were; unproven: key slots that may take others."""
+
+    removed: int = 0
+    unproven: tuple[int, ...] = ()
+
+
+def seal(volume: Volume, ask_way_in: Secret, ask_previous: Asked | None, make: Asked, *, first: bool) -> Sealed:
+    """Give a persistent volume, open or not, a new key that is sealed to the TPM, and remove older ones.
+
+    ask_way_in: asks for any passphrase that opens it: of another source, the recovery key, or that of an older sealed
+    key. ask_previous: as of `open_volume`. make: makes the new key. first: whether it is of the volume's first source,
+    by which its token is proven then; else the way in proves it, which will be that of the first source again. A key
+    slot of which nothing proves that it takes an older sealed key is left; its token is not.
+    """
+    require_persistent(volume)
+    with lock.held(volume.volume):
+        device = block.look_up(volume.dev)
+        before = _facts(volume, device)
+        result = Sealed()
+
+        def work(way_in: Passphrase) -> None:
+            nonlocal result
+            opening.find_slot(volume, device, way_in)  # nothing is made unless there is one
+            with make() as new:
+                if not isinstance(new, Made):
+                    raise CryptpilotError("there is nothing to seal: the secret exists already", "please report this")
+                result = _replace(volume, device, way_in, new, before, first=first)
+
+        opening.with_either_value(volume, ask_way_in, ask_previous, work)
+        return result
+
+
+def _replace(
+    volume: Volume, device: block.Device, way_in: Passphrase, new: Made, before: Facts, *, first: bool
+) -> Sealed:
+    hint = f"see its key slots: cryptsetup luksDump {volume.dev}"
+    with (
+        log.timed("add-key", volume.volume, device=volume.dev),
+        telling(volume, "cannot be given a key that is sealed to the TPM", hint),
+    ):
+        cryptsetup.add_key(device.node, way_in, new)
+        header, facts = opening.initialized_header(volume, device)
+        with header:
+            if facts.volume_keys != before.volume_keys:
+                raise DeviceError(f"{volume.dev} got another header meanwhile", hint)
+            slot = cryptsetup.verify(device.node, new, header, finish=True)
+        witness = new if first else way_in
+        token = new.token(slot, proof.mac(proof.TPM2, witness, facts, slot))
+        cryptsetup.add_token(device.node, token)
+    with telling(volume, "cannot be rid of its older sealed key, and the new one opens it", hint):
+        older = [one for one in before.tpm2 if one.together == (token["type"] == tpm2_token.TOGETHER)]
+        claimed = {old for one in older for old in one.slots}
+        void = claimed & proof.proven(proof.TPM2, older, way_in, before)
+        with log.timed("remove-key", volume.volume, device=volume.dev):
+            for old in sorted(void):
+                cryptsetup.kill_slot(device.node, old, new)
+            # proven or not: of two keys that the TPM gives, one would open nothing after the next rotation
+            for one in older:
+                cryptsetup.remove_token(device.node, one.number)
+    return Sealed(len(void), tuple(sorted(claimed - void)))
+
+
+def follow(
+    volume: Volume, device: block.Device, previous: Passphrase, old: int | None, current: Passphrase, slot: int
+) -> None:
+    """During a rotation, have the tokens that the previous value proves be proven by the current one.
+
+    old, slot: the key slots that take the two values; None for none. A token of the one, which is that of a sealed key
+    together with another value, becomes one of the other. A power cut in between leaves a token twice.
+    """
+    facts = _facts(volume, device)
+    for token in facts.tpm2:
+        proven = proof.proven(proof.TPM2, [token], previous, facts)
+        for one in sorted({slot if one == old else one for one in proven}):
+            mac = proof.mac(proof.TPM2, current, facts, one)
+            renewed = dataclasses.replace(token, slots=frozenset({one}), mac=mac)
+            cryptsetup.add_token(device.node, tpm2_token.written(renewed))
+        if proven:
+            cryptsetup.remove_token(device.node, token.number)
+
+
+def _facts(volume: Volume, device: block.Device) -> Facts:
+    header, facts = opening.initialized_header(volume, device)
+    header.close()
+    return facts
