@@ -342,5 +342,6 @@ def _network_missing(tree: Path) -> Iterator[CryptpilotError]:
         yield CryptpilotError("the key of a volume comes over the network, and the network is not asked for", REBUILD)
     if not any(name.startswith(_NETWORK_MODULES) for name in dracut_modules(tree)):
         yield CryptpilotError(
-            "the key of a volume comes over the network, and nothing in the image brings a network up", remedy.network_missing()
+            "the key of a volume comes over the network, and nothing in the image brings a network up",
+            remedy.network_missing(),
         )
