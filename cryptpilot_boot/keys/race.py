@@ -1,7 +1,8 @@
 """Several sources of one key: which is asked when, and whose answer is tried first.
 
-All are prepared at once. The first is asked; the next one once all before it have failed for good, or have been silent
-for as long as its file says. None is given up for another: what answers first is tried first.
+All are prepared at once while a boot waits for its network. The first is asked; the next one once all before it have
+failed for good, or have been silent for as long as its file says. None is given up for another: what answers first is
+tried first.
 """
 
 from __future__ import annotations
@@ -58,10 +59,20 @@ class Race:
     """The sources of one volume's key while they are asked; a `with` block ends with nothing of them left behind."""
 
     def __init__(
-        self, entrants: Sequence[Entrant], tell: Tell = lambda *_: None, clock: Callable[[], float] = time.monotonic
+        self,
+        entrants: Sequence[Entrant],
+        tell: Tell = lambda *_: None,
+        *,
+        ahead: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare all sources: the first here, the others beside it. A failure of that is one of the source."""
+        """Prepare the first source. A failure of that is one of the source.
+
+        ahead: prepare the others beside it, since there is time: what is waited for is not there yet. Otherwise each is
+        prepared when it has its turn, so as to cost nothing when it has none.
+        """
         self._entrants = entrants
+        self._ahead = ahead
         self._tell = tell
         self._clock = clock
         self._asked: list[float | None] = [None] * len(entrants)
@@ -121,15 +132,14 @@ class Race:
         threading.Thread(target=self._run, args=[number, prepare], daemon=True).start()
 
     def _run(self, number: int, prepare: Callable[[], Asked | CryptpilotError]) -> None:
+        if not self._ahead and not self._has_turn(number):
+            return
         ask = prepare()
         if isinstance(ask, CryptpilotError):
             self._failed(number, ask)
             return
-        with self._changed:
-            while self._asked[number] is None and not self._closed:
-                self._changed.wait()
-            if self._closed:
-                return
+        if not self._has_turn(number):
+            return
         try:
             passphrase = ask()
         except NoValue as error:
@@ -143,6 +153,13 @@ class Race:
             self._failed(number, CryptpilotError(describe_bug(bug), "please report this"))
         else:
             self._arrived(number, lambda: passphrase, passphrase)
+
+    def _has_turn(self, number: int) -> bool:
+        """Wait until a source is to be asked; False if that comes to nothing."""
+        with self._changed:
+            while self._asked[number] is None and not self._closed:
+                self._changed.wait()
+            return not self._closed
 
     def _arrived(self, number: int, answer: Asked, passphrase: Passphrase | None = None) -> None:
         with self._changed:

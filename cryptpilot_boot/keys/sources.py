@@ -52,15 +52,16 @@ class Sources:
         self._race: Race | None = None
         self.opened_by: int | None = None
 
-    def prepare(self) -> None:
-        """Do what needs no network: all the sources at once, of which the first is ready when this returns."""
+    def prepare(self, *, ahead: bool = True) -> None:
+        """Do what needs no network, of which the first source's part is done when this returns. ahead: see `Race`."""
         if self._race is None:
-            self._race = Race([self._entrant(number) for number in range(len(self._volume.sources))], self._tell)
+            entrants = [self._entrant(number) for number in range(len(self._volume.sources))]
+            self._race = Race(entrants, self._tell, ahead=ahead)
 
     @contextlib.contextmanager
     def race(self) -> Iterator[Race]:
         """Give what asks them. Afterwards none is asked any more."""
-        self.prepare()
+        self.prepare(ahead=False)
         race, self._race = self._race, None
         if race is not None:
             with race:

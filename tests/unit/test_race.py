@@ -87,6 +87,24 @@ def test_the_first_that_is_well_is_asked_alone() -> None:
     assert sources.asked == [0]
 
 
+def test_one_that_has_no_turn_is_prepared_ahead_or_not_at_all() -> None:
+    for ahead in (True, False):
+        sources = Sources(2)
+        sources.let[0].set()
+        entrants = sources.entrants(0, 600)
+        prepared = threading.Event()
+
+        def prepare(prepared: threading.Event = prepared) -> Asked:
+            prepared.set()
+            return lambda: Passphrase(b"", strong=True)
+
+        entrants[1] = Entrant(prepare, 600)
+        with Race(entrants, ahead=ahead) as race:
+            assert prepared.wait(20 if ahead else 0.2) == ahead
+            assert taken(race) == (0, b"key 0")
+        assert prepared.wait(0.2) == ahead
+
+
 def test_the_next_is_asked_at_once_when_one_fails_for_good() -> None:
     sources = Sources(3)
     sources.answers[0] = sources.answers[1] = refuse
