@@ -18,13 +18,16 @@ PEERS = ("clevis", "clevis-luks", "clevis-dracut", "tang", "jose", "curl", "soca
 TANG = "127.0.0.1:7500"
 WAYS = {
     "kms": "cryptpilot open, KMS",
+    "three": "cryptpilot open, KMS with two fallbacks, which are not needed",
     "exec": "cryptpilot open, a command that prints a file",
     "otp": "cryptpilot open, one-time password, makes ext4",
     "clevis": "clevis luks unlock, tang",
     "systemd": "systemd-cryptsetup attach, key file",
     "cryptsetup": "cryptsetup open, key file",
 }
-OURS = ("kms", "exec", "otp")
+OURS = ("kms", "three", "exec", "otp")
+FALLBACKS_AIM = 1.05
+"""Times one source, for three of which the first is well."""
 
 
 def measure(shop: Workshop) -> None:
@@ -36,6 +39,7 @@ def measure(shop: Workshop) -> None:
         tree,
         {
             "kms": machines.volume_file(shop.site, volume="kms", dev=disks["kms"].device),
+            "three": three_sources(shop.site, disks["three"].device),
             "exec": machines.exec_file("exec", disks["exec"].device, key="/run/key"),
             "otp": f'volume = "otp"\ndev = "{disks["otp"].device}"\nmakefs = "ext4"\n[encrypt.otp]\n',
         },
@@ -57,7 +61,17 @@ def measure(shop: Workshop) -> None:
             for name, text in WAYS.items()
         ],
     )
+    times = found["three"].seconds / found["kms"].seconds
+    row("three sources", f"{times:.2f} times one (aim: {FALLBACKS_AIM})")
     row("aim", "cryptpilot open: with KMS 5 times cryptsetup, with a program 2.5 times")
+
+
+def three_sources(site: machines.Site, dev: str) -> str:
+    """Write the configuration of a volume whose first source is as that of the one beside it."""
+    first = machines.volume_file(site, volume="three", dev=dev)
+    second = first[first.index("[encrypt.kms]") :].replace("encrypt", "fallback").replace(machines.SECRET_NAME, "other")
+    third = '[fallback.exec]\ncommand = "cat"\nargs = ["/run/key"]\n'
+    return f"{first}\n[[fallback]]\n{second}\n[[fallback]]\n{third}"
 
 
 def _script(device: str) -> str:
@@ -75,7 +89,12 @@ def _script(device: str) -> str:
 {TIMED}
 umask 077
 head -c 64 /dev/urandom > /run/key
-cryptpilot init kms exec --yes
+# with its first source alone: there is no secret for the second
+three=/etc/cryptpilot/volumes/three.toml
+cp $three /run/three
+sed -i '/^\\[\\[fallback/,$d' $three
+cryptpilot init kms exec three --yes
+cp /run/three $three
 cryptsetup luksFormat --batch-mode --type=luks2 --cipher=aes-xts-plain64 --key-size=512 --sector-size=4096 \
     --pbkdf=pbkdf2 --pbkdf-force-iterations=1000 --key-file=/run/key {device}
 mkdir /run/tang
