@@ -8,10 +8,9 @@ import re
 from typing import TYPE_CHECKING
 
 from tests import machines, steps
-from tests.lab import qemu, selinux
+from tests.lab import selinux
 from tests.lab.disk import Disk, blank_disk, luks_uuid
-from tests.lab.net import LOOPBACK_IN_GUEST, namespace
-from tests.lab.tree import SHARE, clone, in_chroot
+from tests.lab.tree import SHARE, in_chroot
 from tests.steps import Step, prints
 
 if TYPE_CHECKING:
@@ -148,37 +147,3 @@ def test_verbose_times_every_step_and_shows_no_secret(
     words = report["words"].splitlines()
     assert {"boot-service", "cryptsetup", "--key-file=-"} <= set(words)
     require_no_secret(kms, {**report, "console": console})
-
-
-def test_a_machine_boots_with_the_ram_role_of_its_instance(
-    boot_tree: Path, site: machines.Site, own_root_disk: Disk, scratch_disk: Disk, report_disk: Disk, tmp_path: Path
-) -> None:
-    """No credentials are in the image: role, region and CAs are found, and the metadata service wants its token."""
-    tree = clone(boot_tree, tmp_path / "tree")
-    machines.configure(tree, {"root": machines.role_file()})
-    store = tree / "etc/ssl/certs/ca-certificates.crt"
-    store.parent.mkdir(parents=True, exist_ok=True)
-    store.write_text((site.directory / "ca.pem").read_text())
-    image = machines.make_image(tree, tmp_path / "initrd.img")
-    configured = in_chroot(
-        tree, ["lsinitrd", "-f", "etc/cryptpilot/volumes/root.toml", f"{SHARE}/{image.path.name}"], share=tmp_path
-    )
-    assert configured == machines.role_file()
-    site.behave("ok")
-    site.forget_requests()
-    names = {machines.SHARED_GATEWAY: LOOPBACK_IN_GUEST}
-    with namespace(names, [f"{machines.METADATA}/32"]) as network:
-        machine = machines.machine(tree, image, (own_root_disk, scratch_disk, report_disk), network)
-        with machines.running_kms(site, network, machines.role_command):
-            console = qemu.boot(machine, timeout=400, log=tmp_path / "console.log").check().console
-    report = machines.read_report(report_disk)
-    assert report["root_source"].strip() == "/dev/mapper/root"
-    assert [(request["api"], request["outcome"]) for request in site.requests()] == [("GetSecretValue", "ok")]
-    asked = site.metadata_requests()
-    assert {request["status"] for request in asked} == {200}
-    assert [request["path"].rpartition("/")[2] for request in asked] == ["token", "region-id", "", "disk-reader"]
-    assert [request["token"] for request in asked] == [False, True, True, True]
-    assert ("initrd", "root", "open") in {
-        (event["stage"], event["volume"], event["step"]) for event in machines.events(report)
-    }
-    require_no_secret(site, {**report, "console": console})
