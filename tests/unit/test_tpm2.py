@@ -197,3 +197,59 @@ def flipped(content: bytes, place: int) -> bytes:
     changed = bytearray(content)
     changed[place] ^= 1
     return bytes(changed)
+
+
+class Recorder(tpm2.Tpm):
+    """A conversation that keeps the answers."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self.answers: list[bytes] = []
+
+    def _converse(self, command: bytes | bytearray, buffer: bytearray) -> int:
+        length = super()._converse(command, buffer)
+        self.answers.append(bytes(buffer[:length]))
+        return length
+
+
+class Replay(tpm2.Tpm):
+    """A TPM that gives answers in their order, whatever it is asked."""
+
+    def __init__(self, answers: list[bytes]) -> None:
+        super().__init__(-1)
+        self.answers = answers[::-1]
+
+    def _converse(self, _: bytes | bytearray, buffer: bytearray) -> int:
+        answer = self.answers.pop() if self.answers else b""
+        buffer[: len(answer)] = answer
+        return len(answer)
+
+
+def test_answers_that_are_nearly_right_are_errors_or_harmless(
+    machine: HostTpm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes of every answer changed, and every answer cut: no exception but the one that has a sentence."""
+    monkeypatch.setattr(tpm2, "_BUSY", 0)
+    with machine.connected() as tpm:
+        recorder = Recorder(tpm._descriptor)
+        state = recorder.state(PCRS)
+        with Passphrase(KEY, strong=True) as key:
+            sealed = recorder.seal(key, state)
+        recorder.unseal(sealed, state).wipe()
+    answers = recorder.answers
+    assert len(answers) >= 10
+    tried, said = 0, set()
+    for number, answer in enumerate(answers):
+        for place in (*range(min(40, len(answer))), *range(40, len(answer), 16)):
+            for changed in (flipped(answer, place), answer[:place]):
+                play = Replay([*answers[:number], changed, *answers[number + 1 :]])
+                try:
+                    found = play.state(PCRS)
+                    play.seal(Passphrase(KEY, strong=True), found)
+                    play.unseal(sealed, found).wipe()
+                except tpm2.Tpm2Error as error:
+                    said.add(error.what)
+                tried += 1
+    assert tried > 500
+    assert len(said) > 3
+    assert all(sentence.isprintable() for sentence in said)
