@@ -143,7 +143,6 @@ def change(found: Found, loaders: Roles, volume: Volume, *, moved: bool) -> Chan
         moved=moved,
     )
     _require_tools(made, system)
-    _require_not_resumed(loader)
     if moved:
         _require_movable(made, system, loaders)
     if reads_entries:
@@ -174,8 +173,14 @@ def mended(made: Change, volume: Volume, boot: str) -> Loader:
     )
 
 
+def resumes(loader: Loader) -> bool:
+    """Tell whether a kernel is told what to resume from, should its system hibernate."""
+    booted = [one for text in loader.configurations.values() for one in grub.kernels(text)] + bls.kernels(loader)
+    return any(one.value("resume") is not None for one in booted)
+
+
 def faults(loader: Loader, volume: Volume, paths: Sequence[str], generated: Sequence[str] = ()) -> list[str]:
-    """Say what is booted with another root than the volume, without an initrd, or with one that waits for LVM.
+    """Say what is booted with another root than the volume, without an initrd, or with one that waits for what is gone.
 
     paths: of the configurations that are to boot; generated: of those whose own text does not matter.
     """
@@ -195,9 +200,9 @@ def faults(loader: Loader, volume: Volume, paths: Sequence[str], generated: Sequ
             for root in grub.wrong([one], volume)
         ]
         said += [
-            f"{printable(name)} has an initrd wait for LVM ({parameter}=), which is gone"
+            f"{printable(name)} has an initrd wait for {what} ({parameter}=), which is gone"
             for name, one in systems
-            for parameter in grub.LVM
+            for parameter, what in grub.GONE.items()
             if one.value(parameter) is not None
         ]
         said += [] if systems or (path in generated and not bls.are_read(text)) else [f"{path} boots no Linux"]
@@ -217,12 +222,6 @@ def _require_tools(made: Change, system: System) -> None:
     for path in needed:
         if path not in system.present:
             raise refused(f"{system.name} in it has no {path}", "only GRUB as distributions install it is known so far")
-
-
-def _require_not_resumed(loader: Loader) -> None:
-    booted = [one for text in loader.configurations.values() for one in grub.kernels(text)] + bls.kernels(loader)
-    if any(one.value("resume") is not None for one in booted):
-        raise refused("it resumes from hibernation (resume= on the kernel command line)", "remove that first")
 
 
 def _require_movable(made: Change, system: System, loaders: Roles) -> None:

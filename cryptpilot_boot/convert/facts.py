@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from cryptpilot_boot.boot.fstab import Entry
     from cryptpilot_boot.system.disk_image import Facts
     from cryptpilot_boot.system.lvm import Logical
-    from cryptpilot_boot.system.partition_table import Table
+    from cryptpilot_boot.system.partition_table import Partition, Table
 
 _KERNEL_NAMES = re.compile(r"/dev/(?:[hsv]d[a-z]|xvd[a-z]|(?:nvme[0-9]+n|mmcblk)[0-9]+p)([0-9]+)")
+SWAP, SUSPENDED = "swap", "swsuspend"
+"""What libblkid calls swap space: as it is, and with the memory of a system that hibernates in it."""
 _DIRECTORIES = {f"/dev/disk/by-{key.lower()}/": key for key in ("UUID", "LABEL", "PARTUUID", "PARTLABEL")}
 
 
@@ -35,6 +37,17 @@ class Content:
     label: str = ""
     block: int = 512
     logical: Logical | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Swap:
+    """Swap space beside a root. partition: that it is on, None where it is a logical volume."""
+
+    content: Content
+    partition: Partition | None = None
+
+    def __str__(self) -> str:
+        return f"partition {self.partition.number}" if self.partition else f"logical volume {self.content.logical}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,13 +130,23 @@ class Roles:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """An image. contents: of its partitions, by number. faults: what is wrong with file systems, by number."""
+    """An image. contents: of its partitions, by number. faults: what is wrong with file systems, by number.
+
+    swaps: the swap space in it, which is no part of the table and the contents.
+    """
 
     image: Facts
     table: Table
     contents: Mapping[int, Content]
     system: System
     faults: Mapping[int, str]
+    swaps: tuple[Swap, ...] = ()
+
+    @property
+    def swapped_to(self) -> frozenset[str]:
+        """Return the names by which fstab has the swap space in it."""
+        lines = [entry.source for entry in fstab.parse(self.system.fstab) if entry.kind == "swap"]
+        return frozenset(source for source in lines if any(_is_named(source, one, self.table) for one in self.swaps))
 
 
 def mount_lines(text: str) -> list[tuple[str, Entry]]:
@@ -164,6 +187,13 @@ def named(source: str, table: Table, contents: Mapping[int, Content]) -> int | N
     }.get(key, {})
     found = [number for number, name in names.items() if name and name.lower() == value.lower()]
     return found[0] if len(found) == 1 else None
+
+
+def _is_named(source: str, swap: Swap, table: Table) -> bool:
+    """Tell whether a line of fstab names a swap space. table: of the disk that it is on."""
+    partitions = (swap.partition,) if swap.partition else ()
+    number = swap.partition.number if swap.partition else 0
+    return named(source, dataclasses.replace(table, partitions=partitions), {number: swap.content}) is not None
 
 
 def refused(what: str, hint: str = "") -> CryptpilotError:

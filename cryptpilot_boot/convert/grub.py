@@ -24,9 +24,18 @@ _MARK = b"GRUB "  # what GRUB's boot code says when it fails; grub-core/boot/i38
 _LINUX = re.compile(r"\s*linux(?:16|efi)?\s+(.*)")
 _INITRD = re.compile(r"\s*initrd(?:16|efi)?\s+\S")
 _ROOT = re.compile(r'(?<!\S)root=(?:[^\s"]|"[^"]*")*')
-LVM = ("rd.lvm.lv", "rd.lvm.vg")
-"""Kernel parameters by which dracut waits for a logical volume; dracut.cmdline(7)."""
-_LVM_WORD = re.compile(rf"(?<![^\s\"'=])(?:{'|'.join(map(re.escape, LVM))})=[^\s\"']*[ \t]?")
+GONE = {
+    "rd.lvm.lv": "LVM",
+    "rd.lvm.vg": "LVM",
+    "resume": "a system that hibernates",
+    "resume_offset": "a system that hibernates",
+}
+"""Kernel parameters that name what a new image has not, and for what an initrd waits by them; dracut.cmdline(7).
+
+That it resumes from nothing is meant where its swap stays, too, as a file in the root: which image of memory there is
+by that name is up to the host.
+"""
+_GONE_WORD = re.compile(rf"(?<![^\s\"'=])(?:{'|'.join(map(re.escape, GONE))})=[^\s\"']*[ \t]?")
 _PREFIX = re.compile(r"^([ \t]*set prefix=\(\$\w+\)'?)/boot(/grub2?'?)[ \t]*$", re.MULTILINE)
 
 
@@ -67,13 +76,13 @@ def wrong(found: Sequence[Linux], volume: Volume) -> list[str]:
 
 
 def command_line(text: str, volume: Volume) -> str:
-    """Return kernel parameters with the volume as the root, and without LVM; every other word stays as it is."""
-    return _ROOT.sub(lambda _: f"root={volume.mapper_path}", without_lvm(text))
+    """Return kernel parameters with the volume as the root, and without `GONE`; every other word stays as it is."""
+    return _ROOT.sub(lambda _: f"root={volume.mapper_path}", without_gone(text))
 
 
-def without_lvm(text: str) -> str:
-    """Return kernel parameters without what has dracut wait for a logical volume, of which a new image has none."""
-    return _LVM_WORD.sub("", text)
+def without_gone(text: str) -> str:
+    """Return kernel parameters without those that have an initrd wait for what a new image has not."""
+    return _GONE_WORD.sub("", text)
 
 
 def led_to(configuration: str, old: str, new: str) -> str | None:

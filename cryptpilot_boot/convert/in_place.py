@@ -100,6 +100,7 @@ def opened(path: Path, volume: Volume) -> Disk:
     if found and found.label != partition_table.GPT:
         raise refused(f"{path} has a partition table of kind {found.label}", "only GPT has names for partitions")
     table = plan.require_table(found, str(path))
+    plan.require_primary(table, str(path))
     for one in table.partitions:
         close_leftover(volume, look.partition(device.node, one.number))
     block.require_unused(device.node)

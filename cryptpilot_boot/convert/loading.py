@@ -70,8 +70,8 @@ def set_root(root: Root, made: Change, volume: Volume) -> None:
     """Have grub-mkconfig take the volume for the root from now on."""
     for path in settings_files(root):
         text = root.text(path)
-        if mending.without_lvm(text) != text:
-            root.rewrite(path, data(mending.without_lvm(text)))
+        if mending.without_gone(text) != text:
+            root.rewrite(path, data(mending.without_gone(text)))
     text = mending.grub_settings(volume)
     settings = made.grub.settings
     if made.grub.own:

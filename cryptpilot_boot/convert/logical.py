@@ -8,12 +8,14 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.convert.facts import refused
+from cryptpilot_boot.convert.facts import SUSPENDED, SWAP, refused
 from cryptpilot_boot.errors import printable
 from cryptpilot_boot.system.lvm import Logical, Run, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from cryptpilot_boot.convert.facts import Content
 
 # What LVM's words for layouts and roles mean to a person; the first that fits is said. Source: lvmreport(7), lv_layout.
 _MEANINGS = {
@@ -29,10 +31,10 @@ _MEANINGS = {
 }
 
 
-def require_one(number: int, runs: Sequence[Run]) -> Logical:
-    """Return the logical volume of a partition. runs: what LVM says of that; number: of the partition.
+def volumes(number: int, runs: Sequence[Run]) -> list[Logical]:
+    """Return the logical volumes of a partition. runs: what LVM says of that; number: of the partition.
 
-    Raises CryptpilotError unless its volume group has that volume and nothing else.
+    Raises CryptpilotError unless its volume group has these and nothing else, and all of them are linear.
     """
     group = next((one.group for one in runs), "")
     if not group:
@@ -43,17 +45,40 @@ def require_one(number: int, runs: Sequence[Run]) -> Logical:
     used = [one for one in runs if one.volume]
     for one in used:
         _require_linear(one, named)
-    volumes = sorted({one.volume for one in used})
-    if not volumes:
+    names = sorted({one.volume for one in used})
+    if not names:
         raise refused(f"{named} has no logical volume")
-    if len(volumes) > 1:
+    return [_volume(group, name, [one for one in used if one.volume == name], named) for name in names]
+
+
+def _volume(group: str, name: str, runs: Sequence[Run], named: str) -> Logical:
+    segments = tuple(Segment(one.at, one.length, one.start) for one in sorted(runs, key=lambda one: one.at))
+    _require_whole(segments, runs[0].size, f"logical volume {printable(name)} in {named}")
+    return Logical(group, name, runs[0].size, segments)
+
+
+def root_among(number: int, held: Mapping[Logical, Content]) -> Logical:
+    """Return the logical volume that can hold the root: the only one that is no swap space.
+
+    held: what they hold; number: of their partition. Raises CryptpilotError where there is no such one, or there are
+    several, and for a system that hibernates.
+    """
+    for one, content in held.items():
+        if content.kind == SUSPENDED:
+            raise refused(
+                f"logical volume {printable(one.name)} on partition {number} holds a system that hibernates",
+                "boot the image, shut it down, and try again",
+            )
+    others = [one for one, content in held.items() if content.kind != SWAP]
+    if not others:
+        raise refused(f"the volume group of partition {number} has swap space alone")
+    if len(others) > 1:
+        names = ", ".join(printable(one.name) for one in others)
         raise refused(
-            f"{named} has several logical volumes: {', '.join(map(printable, volumes))}",
-            "only the root's alone is known so far: move what the others hold, and remove them (lvremove)",
+            f"the volume group of partition {number} has several logical volumes: {names}",
+            "only the root's is known so far, and swap: move what the others hold, and remove them (lvremove)",
         )
-    segments = tuple(Segment(one.at, one.length, one.start) for one in sorted(used, key=lambda one: one.at))
-    _require_whole(segments, used[0].size, f"logical volume {printable(volumes[0])} in {named}")
-    return Logical(group, volumes[0], used[0].size, segments)
+    return others[0]
 
 
 def _require_linear(one: Run, named: str) -> None:

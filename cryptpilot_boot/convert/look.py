@@ -17,8 +17,9 @@ from cryptpilot_boot.system.mounts import mounted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cryptpilot_boot.convert.facts import Content, Kernel, Roles, System
+    from cryptpilot_boot.convert.facts import Content, Kernel, Roles, Swap, System
     from cryptpilot_boot.system.disk_image import Facts
+    from cryptpilot_boot.system.lvm import Logical
     from cryptpilot_boot.system.partition_table import Table
 
 _ITSELF = Path("/proc/self/exe")
@@ -30,6 +31,7 @@ class Opened:
     """A raw image that is open for reading: as a loop device, with its partitions. roles: what they are for.
 
     devices: what has the content of each partition, by number: itself, or what maps the logical volume in it.
+    swaps: the swap space in it; its partitions are not among the others.
     """
 
     device: str
@@ -37,6 +39,7 @@ class Opened:
     table: Table
     contents: Mapping[int, Content]
     roles: Roles
+    swaps: tuple[Swap, ...] = ()
 
     def partition(self, number: int) -> str:
         """Return the device that has what a partition holds."""
@@ -60,14 +63,21 @@ def opened(raw: Path, name: str, mapping: str) -> Iterator[Opened]:
         with loop.attached(descriptor, partitions=True) as device, contextlib.ExitStack() as stack:
             devices = {one.number: partition(device, one.number) for one in table.partitions}
             contents = {number: content(node) for number, node in devices.items()}
+            swaps = plan.swap_partitions(table, contents)
+            table = plan.without(table, swaps)
+            plan.require_primary(table, name)
+            contents = {one.number: contents[one.number] for one in table.partitions}
             number = plan.logical_partition(table, contents)
             if number is not None:
                 lvm.require_programs()
-                inside = logical.require_one(number, lvm.read(devices[number]))
-                devices[number] = stack.enter_context(lvm.mapped(devices[number], inside, mapping))
-                contents[number] = dataclasses.replace(content(devices[number]), logical=inside)
+                volumes = logical.volumes(number, lvm.read(devices[number]))
+                held = {one: _content_of(devices[number], one, mapping) for one in volumes}
+                root = logical.root_among(number, held)
+                swaps += [facts.Swap(content) for one, content in held.items() if one != root]
+                contents[number] = held[root]
+                devices[number] = stack.enter_context(lvm.mapped(devices[number], root, mapping))
             code = os.pread(descriptor, grub.BOOT_CODE, 0)
-            yield Opened(device, devices, table, contents, plan.roles(table, contents, code))
+            yield Opened(device, devices, table, contents, plan.roles(table, contents, code), tuple(swaps))
     finally:
         os.close(descriptor)
 
@@ -77,6 +87,12 @@ def content(device: str) -> Content:
     if not block.is_block_device(device):
         raise CryptpilotError(f"{device}: the kernel shows no such partition", "see: lsblk; dmesg")
     return facts.content(block.tags(device))
+
+
+def _content_of(device: str, inside: Logical, mapping: str) -> Content:
+    """Return what a logical volume holds. device: that it lies on; mapping: a name for it meanwhile."""
+    with lvm.mapped(device, inside, mapping) as node:
+        return dataclasses.replace(content(node), logical=inside)
 
 
 def found(image: Facts, source: Opened, work: Path) -> facts.Found:
@@ -95,7 +111,12 @@ def found(image: Facts, source: Opened, work: Path) -> facts.Found:
             plan.require_sound(number, fault)
         raise CryptpilotError("cannot be converted: no file system in it is the root of a system")
     return facts.Found(
-        image, source.table, source.contents, system, {one: said for one, said in faults.items() if said}
+        image,
+        source.table,
+        source.contents,
+        system,
+        {one: said for one, said in faults.items() if said},
+        source.swaps,
     )
 
 

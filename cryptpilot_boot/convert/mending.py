@@ -5,24 +5,34 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.boot import fstab as lines
 from cryptpilot_boot.convert import grub
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cryptpilot_boot.config import Volume
 
 _SETTING = re.compile(r"^(?![ \t]*#).*$", re.MULTILINE)
 _LINE = re.compile(r"^([ \t]*)([^#\s]\S*)([ \t]+/+(?:[ \t].*)?)$", re.MULTILINE)
 
+_NO_SWAP = "# not in this image, for it was not encrypted (cryptpilot convert): "
 
-def fstab(text: str, volume: Volume, boot: str) -> str:
-    """Return /etc/fstab with the volume as its root. boot: UUID of a file system that is new for /boot, "" for none."""
+
+def fstab(text: str, volume: Volume, boot: str, swapped_to: Collection[str] = ()) -> str:
+    """Return /etc/fstab with the volume as its root. boot: UUID of a file system that is new for /boot, "" for none.
+
+    swapped_to: the names of swap space that is gone; a line with one becomes a comment.
+    """
+    gone = {one.number for one in lines.parse(text) if one.kind == "swap" and one.source in swapped_to}
+    text = "\n".join(f"{_NO_SWAP}{line}" if number in gone else line for number, line in enumerate(text.split("\n"), 1))
     line = f"\nUUID={boot} /boot ext4 defaults 0 2" if boot else ""
     return _LINE.sub(lambda old: f"{old[1]}{volume.mapper_path}{old[3]}{line}", text)
 
 
-def without_lvm(text: str) -> str:
-    """Return the text of a file of /etc/default/grub's kind without what has dracut wait for a logical volume."""
-    return _SETTING.sub(lambda line: grub.without_lvm(line[0]), text)
+def without_gone(text: str) -> str:
+    """Return the text of a file of /etc/default/grub's kind without parameters that name what is gone."""
+    return _SETTING.sub(lambda line: grub.without_gone(line[0]), text)
 
 
 def grub_settings(volume: Volume) -> str:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.convert import bootloader, grub, layout, mending, requirements
-from cryptpilot_boot.convert.facts import Roles, mount_lines, named, refused
+from cryptpilot_boot.convert.facts import SUSPENDED, SWAP, Roles, Swap, mount_lines, named, refused
 from cryptpilot_boot.convert.layout import BIOS_BOOT
 from cryptpilot_boot.errors import printable
 from cryptpilot_boot.system import disk_image
@@ -20,13 +20,14 @@ from cryptpilot_boot.system.lvm import MEMBER
 from cryptpilot_boot.system.partition_table import KINDS, MBR, SECTOR, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.convert.facts import Content, Found
     from cryptpilot_boot.system.disk_image import Facts
     from cryptpilot_boot.system.lvm import Logical
+    from cryptpilot_boot.system.partition_table import Partition
 
 FILE_SYSTEMS = ("ext4", "xfs")
 _PLAIN_NAME = re.compile(r'[^"\\\x00-\x1f]*')
@@ -34,7 +35,8 @@ _EXTENDED = ("5", "F", "85")  # types that hold logical partitions; linux/block/
 _KINDS = {
     "crypto_LUKS": "holds LUKS: the image is encrypted already",
     "btrfs": "holds btrfs, which is not known so far",
-    "swap": "is swap space: remove it from the image; a temporary volume can be swap",
+    SWAP: "is swap space, which a disk that is converted in place cannot have: remove it, or convert an image of it",
+    SUSPENDED: "holds a system that hibernates: boot the image, shut it down, and try again",
     "linux_raid_member": "is part of a RAID",
     "": "holds nothing that is recognized",
 }
@@ -58,7 +60,8 @@ class Plan:
     what is done to the boot loader. used: bytes that are copied, at most. whole: what else is copied, block by block;
     boot_areas: and what outside of partitions, where it begins and its length in bytes. packages: that are installed in
     there. contexts: the path of what says how SELinux labels files, "" for not at all. unified: whether it boots by a
-    unified kernel image.
+    unified kernel image. swaps: the swap space that it has no longer; swapped_to: the names that fstab has for it.
+    resumes: whether the kernel was told where to resume from.
     """
 
     table: Table
@@ -79,6 +82,9 @@ class Plan:
     packages: tuple[Path, ...] = ()
     contexts: str = ""
     unified: Unified | None = None
+    swaps: tuple[Swap, ...] = ()
+    swapped_to: frozenset[str] = frozenset()
+    resumes: bool = False
 
     @property
     def boot_kind(self) -> str:
@@ -98,6 +104,11 @@ class Plan:
                 if self.logical
                 else []
             ),
+            *(
+                f"swap: {one} is left out, for the host could read and change it; a temporary volume can be swap"
+                for one in self.swaps
+            ),
+            *(["hibernation: resume= is taken out of the kernel command line"] if self.resumes else []),
             f"/boot: partition {self.boot} ({readable(boot.size * SECTOR)}), {made}; it stays readable",
             f"kernels: {', '.join(self.kernels)}",
             *([f"packages: {', '.join(path.name for path in self.packages)}"] if self.packages else []),
@@ -121,15 +132,27 @@ def require_table(table: Table | None, name: str) -> Table:
         raise refused(f"{name} has a GPT that is not where it is with sectors of 512 bytes", "only these are known")
     if table.label not in KINDS:
         raise refused(f"{name} has a partition table of kind {table.label}", "only GPT and MBR are known so far")
+    if table.sector != SECTOR:
+        raise refused(f"{name} has sectors of {table.sector} bytes", "only 512 are known so far")
+    return table
+
+
+def require_primary(table: Table, name: str) -> None:
+    """Raise CryptpilotError for a table that has extended or logical partitions, but for swap space; see `without`."""
     for one in table.partitions:
-        if one.number not in KINDS[table.label].numbers or (table.label == MBR and one.type in _EXTENDED):
+        if _is_logical(one, table) or _is_extended(one, table):
             raise refused(
                 f"partition {one.number} of {name} is an extended or a logical one",
                 "only primary partitions are known so far; give the image a GPT",
             )
-    if table.sector != SECTOR:
-        raise refused(f"{name} has sectors of {table.sector} bytes", "only 512 are known so far")
-    return table
+
+
+def _is_logical(one: Partition, table: Table) -> bool:
+    return one.number not in KINDS[table.label].numbers
+
+
+def _is_extended(one: Partition, table: Table) -> bool:
+    return table.label == MBR and one.type in _EXTENDED
 
 
 def require_sound(number: int, fault: str) -> None:
@@ -145,6 +168,25 @@ def logical_partition(table: Table, contents: Mapping[int, Content]) -> int | No
     if len(found) > 1:
         raise refused(f"partitions {found[0]} and {found[1]} are both part of LVM", "only one is known so far")
     return next(iter(found), None)
+
+
+def swap_partitions(table: Table, contents: Mapping[int, Content]) -> list[Swap]:
+    """Return the swap space that is on a partition of its own."""
+    loaders = (BIOS_BOOT, KINDS[table.label].esp)
+    return [
+        Swap(contents[one.number], one)
+        for one in table.partitions
+        if one.type not in loaders and contents[one.number].kind == SWAP
+    ]
+
+
+def without(table: Table, swaps: Sequence[Swap]) -> Table:
+    """Return a table without the partitions of swap space, nor an extended one that has nothing else in it."""
+    gone = [one.partition for one in swaps]
+    left = [one for one in table.partitions if one not in gone]
+    if len(left) < len(table.partitions) and not any(_is_logical(one, table) for one in left):
+        left = [one for one in left if not _is_extended(one, table)]
+    return dataclasses.replace(table, partitions=tuple(left))
 
 
 def roles(table: Table, contents: Mapping[int, Content], boot_code: bytes = b"") -> Roles:
@@ -217,13 +259,16 @@ def make(
         packages=tuple(packages),
         contexts=system.contexts,
         unified=unified,
+        swaps=found.swaps,
+        swapped_to=found.swapped_to,
+        resumes=bootloader.resumes(system.loader),
     )
 
 
 def _boot(found: Found, loaders: Roles, volume: Volume) -> int | None:
     """Return the partition of /boot, None where it is a directory of the root."""
     mounts = found.system.mounts
-    mended = mending.fstab(found.system.fstab, volume, "")
+    mended = mending.fstab(found.system.fstab, volume, "", found.swapped_to)
     root = mounts.get("/")
     if root is None or named(root.source, found.table, found.contents) != found.system.root:
         raise refused(f"/etc/fstab does not say that / is partition {found.system.root}, where it was found")

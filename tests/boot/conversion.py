@@ -260,6 +260,9 @@ def boot(row: Row, workshop: Workshop, network: Namespace, work: Path, more: Seq
     assert ("/boot/efi" in mounts) == row.stock.efi
     assert not row.stock.efi or mounts["/boot/efi"][2] == "vfat"
     assert report["failed"] == ""
+    # for swap space that is gone, or a system that hibernates there
+    assert "Timed out waiting for device" not in console
+    assert report["swaps"].splitlines()[1:] == []
     if row.stock.selinux:
         selinux.require_none_of_ours(console, report["journal"])
     require_no_secret(site, {**report, "console": console})

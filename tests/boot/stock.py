@@ -86,6 +86,8 @@ LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 GROUP = "stock-group"
 """A volume group, with a hyphen, which device-mapper doubles."""
 LVM = "E6D6D379-F507-44C2-A23C-238F2A3DF928"
+IN_LVM_SWAP = f"/dev/mapper/{GROUP.replace('-', '--')}-swap"
+SWAP_MB = 40
 DISK = "0badcafe"
 """The identifier that a disk with an MBR gets for its volume's sake."""
 
@@ -97,8 +99,9 @@ class Stock:
     unified: whether there is room for a unified kernel image. mbr: whether that is its partition table, as where there
     is no UEFI; efi: whether there is an EFI system partition all the same. lvm: whether its root is a logical volume.
     entries: "" for GRUB as Debian has it, "variable" or "static" for boot loader entries as Enterprise Linux 8 and 9
-    have them. selinux: whether it enforces Debian's policy. initramfs: whether its initrd is of initramfs-tools, as in
-    Debian's own cloud images, and neither dracut nor cryptsetup is there.
+    have them. swap: whether there is swap space beside its root, in LVM if that is, and else in a logical partition of
+    an MBR, as installers have it. selinux: whether it enforces Debian's policy. initramfs: whether its initrd is of
+    initramfs-tools, as in Debian's own cloud images, and neither dracut nor cryptsetup is there.
     """
 
     kind: str = "ext4"
@@ -111,13 +114,19 @@ class Stock:
     entries: str = ""
     selinux: bool = False
     initramfs: bool = False
+    swap: bool = False
 
     def __str__(self) -> str:
         words = [self.kind, "boot-apart" if self.boot else "boot-inside", "unified" if self.unified else ""]
         words += ["mbr" if self.mbr else "", "" if self.efi else "bios-only", "lvm" if self.lvm else ""]
         words += [f"{self.entries}-entries" if self.entries else "", "selinux" if self.selinux else ""]
-        words += ["initramfs-tools" if self.initramfs else ""]
+        words += ["initramfs-tools" if self.initramfs else "", "swap" if self.swap else ""]
         return "-".join(filter(None, words))
+
+    @property
+    def swaps_apart(self) -> bool:
+        """Return whether its swap space is a partition."""
+        return self.swap and not self.lvm
 
     @property
     def dev(self) -> str:
@@ -155,6 +164,8 @@ class Stock:
         rows += [f"2 : size=160MiB, type={linux}{name}"] if self.boot else []
         root = ("8e" if self.mbr else LVM) if self.lvm else root
         rows += [f"1 : size={self.root_mb}MiB, type={root}{', bootable' if self.mbr else ''}"]
+        swap = [f"2 : size={SWAP_MB - 4}MiB, type=5", f"5 : size={SWAP_MB - 8}MiB, type=82"]
+        rows += swap if self.swaps_apart else []
         return "\n".join(rows)
 
 
@@ -196,13 +207,16 @@ def system(stock: Stock, destination: Path) -> Path:
     if stock.suite == TESTING:
         prune_modules(tree)
     machines.equip(tree)
-    omitted = OMITTED if stock.lvm else (*OMITTED, "lvm")
+    # what would wait, if it were told to
+    waiting = {*(["lvm"] if stock.lvm else []), *(["resume"] if stock.swap else [])}
+    omitted = [name for name in (*OMITTED, "lvm") if name not in waiting]
     (tree / "etc/dracut.conf.d").mkdir(exist_ok=True)
     (tree / "etc/dracut.conf.d/90-lab.conf").write_text(
         f'compress="gzip -n -1"\nomit_dracutmodules+=" {" ".join(omitted)} "\n'
     )
     # as the installers of distributions whose root is in LVM have it
     waits = f" rd.lvm.lv={GROUP}/root rd.lvm.vg={GROUP}" if stock.lvm else ""
+    waits += f" rd.lvm.lv={GROUP}/swap resume={IN_LVM_SWAP}" if stock.lvm and stock.swap else ""
     words = f"console=ttyS0{waits} panic=-1" + (f" {selinux.WORDS}" if stock.selinux else "")
     (tree / "etc/default/grub").write_text(
         'GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_DISTRIBUTOR=Debian\nGRUB_TERMINAL="console serial"\n'
@@ -253,20 +267,24 @@ ACL = struct.pack("<I", 2) + b"".join(
 )
 
 
+LVCREATE = "lvm lvcreate --quiet --yes --zero n --wipesignatures n"
 MAKE_LVM = f"""
 export DM_DISABLE_UDEV=1  # there is none: LVM is to make its devices' nodes itself
 lvm vgcreate --quiet {GROUP} ${{loop}}p1
-lvm lvcreate --quiet --yes --zero n --wipesignatures n --extents 100%FREE --name root {GROUP}
+[ -z "$swap" ] || {LVCREATE} --size 32M --name swap {GROUP}
+{LVCREATE} --extents 100%FREE --name root {GROUP}
 """
 
 
 def make(stock: Stock, archive: Path, tree: Path, path: Path) -> None:
     """Make an image at `path` from an archive of `system`, with a tree's programs."""
-    blank_disk(path, (stock.root_mb + (160 if stock.boot else 0) + stock.esp_mb + 4) << 20)
+    more = (160 if stock.boot else 0) + (SWAP_MB if stock.swaps_apart else 0)
+    blank_disk(path, (stock.root_mb + more + stock.esp_mb + 4) << 20)
     boot = f"mkfs.{stock.boot} -q /dev/mapper/boot" if stock.boot else ""
     esp = f"${{loop}}p{stock.esp}" if stock.efi else ""
     numbers = ["1", *(["2"] if stock.boot else []), *([stock.esp] if stock.efi else [])]
     root = "/dev/mapper/stock--group-root" if stock.lvm else "${loop}p1"
+    swap = (IN_LVM_SWAP if stock.lvm else "${loop}p5") if stock.swap else ""
     to_esp = "chroot /mnt grub-install --target=x86_64-efi --efi-directory=/boot/efi --no-nvram --removable"
     install = f"chroot /mnt grub-install --target=i386-pc $loop\n{to_esp if esp else ''}"
     if stock.entries:
@@ -278,7 +296,9 @@ END
 loop=$(losetup --find --show --partscan /dev/ubda)
 for number in {" ".join(numbers)}; do [ -b ${{loop}}p$number ]; done
 {boot.replace("/dev/mapper/boot", "${loop}p2")}
+swap={swap}
 {MAKE_LVM if stock.lvm else ""}
+[ -z "$swap" ] || mkswap $swap > /dev/null
 mkfs.{stock.kind} -q -L stockroot {root}
 {f"mkfs.vfat {esp} > /dev/null" if esp else ""}
 uuid() {{ blkid -p -s UUID -o value "$1"; }}
@@ -290,6 +310,7 @@ tar -C /mnt {" ".join(TAR)} -xf /dev/ubdb
     echo "{root if stock.lvm else "UUID=$(uuid ${loop}p1)"} / {stock.kind} defaults 0 1"
     {'echo "UUID=$(uuid ${loop}p2) /boot ' + stock.boot + ' defaults 0 2"' if stock.boot else ""}
     {f'echo "UUID=$(uuid {esp}) /boot/efi vfat umask=0077 0 1"' if esp else ""}
+    {f'echo "{swap if stock.lvm else "UUID=$(uuid $swap)"} none swap sw 0 0"' if swap else ""}
 }} > /mnt/etc/fstab
 for point in dev proc sys; do mount --rbind /$point /mnt/$point; done
 {install}

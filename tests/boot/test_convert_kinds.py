@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.lab.net import Namespace
 
 ROWS = (
-    Row(Stock("ext4", "", mbr=True, efi=False)),
+    Row(Stock("ext4", "", mbr=True, efi=False, swap=True)),
     Row(Stock("ext4", "ext4", mbr=True), uefi=True),
     Row(IN_LVM),
     Row(Stock("ext4", "ext4", entries="variable"), upgraded=False),

@@ -41,7 +41,7 @@ done
         assert left.split() == NOTHING, left
 
 
-IN_LVM = Stock("ext4", "ext4", mbr=True, efi=False, lvm=True)
+IN_LVM = Stock("ext4", "ext4", mbr=True, efi=False, lvm=True, swap=True)
 KILLED_AFTER = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 40, 60, 90)
 """Seconds, in user-mode Linux, where it takes minutes: looking, formatting, copying, dracut."""
 INTERRUPTED_AFTER = (2, 5, 10, 15, 30)
@@ -80,7 +80,7 @@ refused dracut dracut
 cp --sparse=always in.img dos; sfdisk --quiet --delete dos; printf 'label: dos\ntype=5\n' | sfdisk --quiet dos
 refused dos dos
 loop=$(changed lvm); DM_DISABLE_UDEV=1 lvm vgcreate --quiet --yes two ${{loop}}p1
-for name in root swap; do
+for name in root home; do
     lvm lvcreate --quiet --activate n --zero n --wipesignatures n --extents 9 --name $name two
 done
 losetup -d $loop; refused lvm lvm
@@ -101,7 +101,7 @@ echo no base64! > secret; {CONVERT} 2>&1 || true
         "the file system of partition 1 was not unmounted",
         "has no /usr/bin/dracut",
         "is an extended or a logical one",
-        "volume group two of partition 1 has several logical volumes: root, swap",
+        "the volume group of partition 1 has several logical volumes: home, root",
         "is for aarch64",
         "has no partition table",
         "needs a backing file",

@@ -215,7 +215,6 @@ REFUSED: dict[str, tuple[Found, str]] = {
     "no entries": (image(dataclasses.replace(EL8, entries={})), "boots no Linux"),
     "no root": (image(dataclasses.replace(EL9, entries={ENTRY: entry("ro quiet")})), "take nothing for its root"),
     "quoted root": (image(dataclasses.replace(EL9, entries={ENTRY: entry(f'"{OLD}" ro')})), f"take UUID={ROOT_UUID}"),
-    "resume": (image(dataclasses.replace(EL9, entries={ENTRY: entry(f"{WORDS} resume=/dev/x")})), "hibernation"),
     "kernel": (image(dataclasses.replace(EL9, releases={KERNEL: ""})), "boots /boot/vmlinuz-4.18"),
     "no image": (image(dataclasses.replace(EL9, images=frozenset())), "or one that is not there"),
     "two images": (

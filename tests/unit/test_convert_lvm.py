@@ -65,12 +65,12 @@ IN_LVM = Found(
 
 
 def test_a_logical_volume_is_read_as_lvm_says_it() -> None:
-    assert logical.require_one(1, lvm.parse(IN_PARTS)) == LOGICAL
+    assert logical.volumes(1, lvm.parse(IN_PARTS)) == [LOGICAL]
     assert lvm.table(PARTS, "7:1") == "0 122880 linear 7:1 2048\n122880 40960 linear 7:1 165888\n"
     # in whichever order it says it
     rows = json.loads(IN_PARTS)
     rows["report"][0]["pvseg"].reverse()
-    assert logical.require_one(1, lvm.parse(json.dumps(rows))) == LOGICAL
+    assert logical.volumes(1, lvm.parse(json.dumps(rows))) == [LOGICAL]
 
 
 REFUSED = {
@@ -78,7 +78,6 @@ REFUSED = {
     "nothing": ('{"report": [{"pvseg": []}]}', "of no volume group"),
     "empty": (said(free(0, 49)), "has no logical volume"),
     "two disks": (said(row(0, 15, "root"), devices=2), "has other disks or partitions"),
-    "others": (said(row(0, 15, "root"), row(15, 5, "swap")), "has several logical volumes: root, swap"),
     "thin": (
         said(
             row(0, 15, "[pool_tdata]", lv_role="private,thin,pool,data"),
@@ -120,10 +119,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_one_linear_volume_alone_is_refused_with_its_reason(name: str) -> None:
+def test_what_is_not_linear_and_whole_is_refused_with_its_reason(name: str) -> None:
     text, reason = REFUSED[name]
     with pytest.raises(CryptpilotError, match="cannot be converted: ") as refusal:
-        logical.require_one(1, lvm.parse(text))
+        logical.volumes(1, lvm.parse(text))
     assert reason in refusal.value.what
 
 
@@ -136,7 +135,7 @@ def test_lvm_is_run_for_that_device_alone(monkeypatch: pytest.MonkeyPatch) -> No
         return 0, IN_PARTS
 
     monkeypatch.setattr(lvm, "run", run)
-    assert logical.require_one(1, lvm.read("/dev/loop0p1")) == LOGICAL
+    assert logical.volumes(1, lvm.read("/dev/loop0p1")) == [LOGICAL]
     ((argv, env),) = calls
     assert {"--readonly", "--driverloaded=n"} < set(argv)
     configuration = next(one for one in argv if one.startswith("--config="))
@@ -229,7 +228,7 @@ def test_one_partition_may_be_part_of_lvm() -> None:
     ],
 )
 def test_no_initrd_waits_for_a_logical_volume_that_is_gone(text: str, expected: str) -> None:
-    assert mending.without_lvm(f"X=1\n{text}\nY=2\n") == f"X=1\n{expected}\nY=2\n"
+    assert mending.without_gone(f"X=1\n{text}\nY=2\n") == f"X=1\n{expected}\nY=2\n"
 
 
 def test_what_would_still_wait_is_seen() -> None:

@@ -242,4 +242,4 @@ def test_extended_and_logical_partitions_are_refused(tmp_path: Path, kind: str) 
     text = f"label: dos\nstart=2048, size=2048, type=83\nstart=4096, size=20480, type={kind}\n"
     for more in ("", "start=6144, size=2048, type=83\n"):
         with pytest.raises(CryptpilotError, match="is an extended or a logical one"):
-            made(tmp_path / "in.img", text + more)
+            plan.require_primary(made(tmp_path / "in.img", text + more), "in.img")

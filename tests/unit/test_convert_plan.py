@@ -261,7 +261,6 @@ REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
     "no kernel": (_system(kernels=()), "no kernel"),
     "no image": (_system(kernels=(Kernel("6.1", ()),)), "kernel 6.1 in it has no initrd"),
     "unified": (_system(kernels=(Kernel("6.1", ("a",), unified=True),)), "unified"),
-    "resume": (_system(loader=Loader({CONFIGURATION: LOADER.replace(" ro", " ro resume=/dev/vda3")})), "hibernation"),
     "root=": (_system(loader_settings='GRUB_CMDLINE_LINUX="root=/dev/vda1"'), "sets root="),
     "full root": (_system(free=20 << 20), "the root's file system has 20 MiB left"),
     "odd kernel": (_system(kernels=(Kernel("6.1\x1b[2J", ("a",)),)), "which is no name of a kernel"),
