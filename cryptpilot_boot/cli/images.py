@@ -62,8 +62,7 @@ def add_convert(commands: Any) -> None:
         action="store_true",
         help="boot a unified kernel image instead of GRUB, so that its measurements can be computed; UEFI only",
     )
-    one.add_argument("--uki-key", type=Path, metavar="FILE", help="sign the unified kernel image with this key (PEM)")
-    one.add_argument("--uki-cert", type=Path, metavar="FILE", help="the certificate of that key (PEM)")
+    _add_signing(one, "--uki-key", "--uki-cert")
     one.add_argument("--dry-run", action="store_true", help="say what would be made, and write nothing")
     one.set_defaults(parser=one, command="convert", needs_all_files=True)
 
@@ -81,6 +80,29 @@ def add_image(commands: Any) -> None:
         "--secure-boot", action="store_true", help="compute for firmware that has Secure Boot on: PCR 4 differs"
     )
     one.set_defaults(parser=one, command="image measure", needs_configuration=False)
+    one = actions.add_parser(
+        "unify", help="make the unified kernel image of this machine again", description=texts.UNIFY
+    )
+    _add_signing(one, "--key", "--cert")
+    one.set_defaults(parser=one, command="image unify", needs_all_files=True)
+
+
+def _add_signing(parser: argparse.ArgumentParser, key: str, certificate: str) -> None:
+    parser.add_argument(key, type=Path, metavar="FILE", help="sign the unified kernel image with this key (PEM)")
+    parser.add_argument(certificate, type=Path, metavar="FILE", help="the certificate of that key (PEM)")
+
+
+def unify(config: Config, arguments: argparse.Namespace) -> bool:
+    """Run `image unify`; True when the image was made."""
+    # nothing at boot needs them
+    from cryptpilot_boot.commands import image_unify
+    from cryptpilot_boot.convert.plan import Unified
+
+    key, certificate = (path and absolute(path) for path in (arguments.key, arguments.cert))
+    if bool(key) != bool(certificate):
+        arguments.parser.error("--key and --cert go together")
+    with terminal.progress():
+        return image_unify.remake(config, Unified(key, certificate), terminal.say, terminal.explain)
 
 
 def measure(_: Config, arguments: argparse.Namespace) -> bool:

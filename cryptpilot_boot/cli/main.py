@@ -348,6 +348,7 @@ _COMMANDS = {
     "adopt": _adopt,
     "convert": images.convert,
     "image measure": images.measure,
+    "image unify": images.unify,
     "open": _open,
     "close": _close,
     "rotate": _rotate,

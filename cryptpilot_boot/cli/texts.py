@@ -42,6 +42,13 @@ The image is only read. What cannot be computed exactly is refused, with the rea
 RTMR[1] and RTMR[2] follow from the same events; they have not been compared with a real machine.
 """
 
+UNIFY = """\
+For a machine that boots by a unified kernel image, after its kernel or its configuration has changed: makes that image
+again, of the kernel, initrd and command line that GRUB would start by default. The initrd is checked first, and the old
+image stays until the new one is whole. What the machine measures at the next boot is another then: let the verifier
+know before.
+"""
+
 OPEN = """\
 Opens each volume as /dev/mapper/VOLUME, all of them side by side. A temporary volume (one-time password) is made anew:
 what it held is gone. Opening what is open is no error. A device that holds anything else a temporary volume takes only

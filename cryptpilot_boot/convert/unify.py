@@ -12,8 +12,8 @@ from cryptpilot_boot.convert import grub, requirements
 from cryptpilot_boot.convert.plan import Unified
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.measure.unified import LOADER
+from cryptpilot_boot.system import foreign_tools, private, programs, workplace
 from cryptpilot_boot.system import portable_executable as pe
-from cryptpilot_boot.system import private, programs, workplace
 from cryptpilot_boot.system.block import readable
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _KERNEL = re.compile(r"(?:/boot)?/vmlinuz-([A-Za-z0-9._+~-]+)")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=,@%+~-]+")
+_NEW = ".cryptpilot-new"
 _SPARE = 1 << 20  # bytes that are left on the EFI system partition
 
 
@@ -80,10 +81,10 @@ def install(root: Root, configuration: str, esp: Path, wanted: Unified) -> None:
         if wanted.key and wanted.certificate:
             pe.sign(program, wanted.key, wanted.certificate, work / "signed.efi")
             program = work / "signed.efi"
-        _replace(program, _place(esp), esp)
+        _replace(program, place(esp), esp)
 
 
-def _place(esp: Path) -> Path:
+def place(esp: Path) -> Path:
     """Return where a program goes; directories that are there are taken in whichever case they are written."""
     here = esp
     for part in LOADER.strip("/").split("/"):
@@ -93,15 +94,23 @@ def _place(esp: Path) -> Path:
 
 
 def _replace(program: Path, target: Path, esp: Path) -> None:
-    target.unlink(missing_ok=True)
+    """Put a program in place of another one, which is there until all of the new one is on the disk."""
+    new = target.with_name(f"{target.name}{_NEW}")
+    new.unlink(missing_ok=True)  # of one that was killed
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     needed, left = program.stat().st_size + _SPARE, workplace.room(esp)
     if left < needed:
         raise CryptpilotError(
             f"the EFI system partition has {readable(left)} left, and a unified kernel image needs {readable(needed)}",
-            "enlarge it in the image",
+            "enlarge it: it holds the old one and the new one for a moment",
         )
-    with program.open("rb") as source, target.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with program.open("rb") as source, new.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(target)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    foreign_tools.flush(esp)

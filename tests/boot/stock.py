@@ -203,7 +203,10 @@ def prune_modules(tree: Path) -> None:
 def system(stock: Stock, destination: Path) -> Path:
     """Make the tree that stock images hold: Debian with a kernel, dracut, cryptsetup and GRUB, and an initrd."""
     tree = clone(stock.tree, destination)
-    run(["rm", "-r", *(path for pattern in UNNEEDED for path in sorted(tree.glob(pattern)))])
+    unneeded = [path for pattern in UNNEEDED for path in sorted(tree.glob(pattern))]
+    # with which a machine makes its unified kernel image again
+    kept = ("objcopy", "objdump") if stock.unified else ()
+    run(["rm", "-r", *(path for path in unneeded if not path.name.endswith(kept))])
     if stock.suite == TESTING:
         prune_modules(tree)
     machines.equip(tree)

@@ -80,7 +80,7 @@ def test_a_loader_that_is_there_is_replaced_in_whichever_case_it_is_written(tmp_
     old = esp / "efi/Boot/bootx64.efi"
     old.parent.mkdir(parents=True)
     old.write_bytes(b"a boot loader")
-    unify._replace(program, unify._place(esp), esp)
+    unify._replace(program, unify.place(esp), esp)
     assert [path.relative_to(esp) for path in esp.rglob("*") if path.is_file()] == [Path("efi/Boot/bootx64.efi")]
     assert old.read_bytes() == b"unified"
 
@@ -89,7 +89,7 @@ def test_directories_for_it_are_made(tmp_path: Path) -> None:
     program, esp = tmp_path / "program", tmp_path / "esp"
     program.write_bytes(b"unified")
     esp.mkdir()
-    unify._replace(program, unify._place(esp), esp)
+    unify._replace(program, unify.place(esp), esp)
     assert (esp / "EFI/BOOT/BOOTX64.EFI").read_bytes() == b"unified"
 
 
@@ -98,5 +98,5 @@ def test_a_partition_without_room_for_it_is_refused(tmp_path: Path, monkeypatch:
     program.write_bytes(b"unified")
     monkeypatch.setattr(workplace, "room", lambda _: 1 << 20)
     with pytest.raises(CryptpilotError, match="EFI system partition has 1 MiB left") as raised:
-        unify._replace(program, unify._place(tmp_path), tmp_path)
+        unify._replace(program, unify.place(tmp_path), tmp_path)
     assert "enlarge" in raised.value.hint
