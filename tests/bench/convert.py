@@ -142,7 +142,8 @@ loop=$(losetup --find --show --partscan in.img)
 e2fsck -f -p ${{loop}}p1; resize2fs ${{loop}}p1
 mount ${{loop}}p1 /mnt; mkdir /mnt/opt/files
 unused=$(({FILES} - $(stat --file-system --format='(%b - %f) * %S' /mnt)))
-for n in $(seq $((unused >> 20))); do head -c 1M /dev/urandom > /mnt/opt/files/$n; done
+# few programs: starting one takes long here
+for n in $(seq $((unused >> 24))); do head -c 16M /dev/urandom > /mnt/opt/files/$n; done
 umount /mnt
 dd if=${{loop}}p1 of=/dev/ubdc bs=64K conv=sparse,notrunc,fsync status=none
 echo $(($(blockdev --getsize64 ${{loop}}p1) / 4096 * 4096 + {HEADER})) > /run/size
