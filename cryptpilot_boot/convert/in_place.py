@@ -66,6 +66,7 @@ class Target:
         root = f"partition {self.plan.root} ({readable(self.device.size)}), ext4"
         return [
             f"root: {root}, encrypted where it is as volume {self.plan.volume.volume}{shrinks}",
+            *([plan.NO_RESUMING] if self.plan.resumes else []),
             f"/boot: partition {self.plan.boot}, as it is; it stays readable",
             f"kernels: {', '.join(self.plan.kernels)}",
             "the disk does not boot from when the boot loader is set up until all is done",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.system.partition_table import Partition
 
 FILE_SYSTEMS = ("ext4", "xfs")
+NO_RESUMING = "hibernation: resume= is taken out of the kernel command line"
 _PLAIN_NAME = re.compile(r'[^"\\\x00-\x1f]*')
 _EXTENDED = ("5", "F", "85")  # types that hold logical partitions; linux/block/partitions/msdos.c
 _KINDS = {
@@ -108,7 +109,7 @@ class Plan:
                 f"swap: {one} is left out, for the host could read and change it; a temporary volume can be swap"
                 for one in self.swaps
             ),
-            *(["hibernation: resume= is taken out of the kernel command line"] if self.resumes else []),
+            *([NO_RESUMING] if self.resumes else []),
             f"/boot: partition {self.boot} ({readable(boot.size * SECTOR)}), {made}; it stays readable",
             f"kernels: {', '.join(self.kernels)}",
             *([f"packages: {', '.join(path.name for path in self.packages)}"] if self.packages else []),

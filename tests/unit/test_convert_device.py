@@ -16,7 +16,7 @@ import pytest
 from cryptpilot_boot.cli import arguments, images
 from cryptpilot_boot.commands import check, convert, convert_device
 from cryptpilot_boot.config import Boot, Config, Identity
-from cryptpilot_boot.convert import build, encrypt, in_place, look, payload, requirements
+from cryptpilot_boot.convert import build, encrypt, in_place, look, payload, plan, requirements
 from cryptpilot_boot.convert.facts import Content, Found, System
 from cryptpilot_boot.errors import CryptpilotError, DeviceError
 from cryptpilot_boot.passphrase import Passphrase
@@ -119,6 +119,18 @@ def test_a_root_that_fills_its_partition_gives_up_room_for_the_header(bench: Ben
     assert target.volume.dev == "/dev/sdb1"
     assert "it gives up 32 MiB for that" in target.lines[0]
     assert "does not boot" in target.lines[-1]
+
+
+def test_what_the_kernel_would_resume_from_is_gone_there_too_and_swap_space_is_refused(bench: Bench) -> None:
+    loader = FOUND.system.loader
+    text = {path: one.replace(" ro", " ro resume=/dev/sdb3") for path, one in loader.configurations.items()}
+    system = dataclasses.replace(FOUND.system, loader=dataclasses.replace(loader, configurations=text))
+    assert plan.NO_RESUMING not in bench.look_over().lines
+    bench.found = dataclasses.replace(FOUND, system=system)
+    assert plan.NO_RESUMING in bench.look_over().lines
+    bench.found = dataclasses.replace(FOUND, contents={**FOUND.contents, 2: Content("swap")})
+    with pytest.raises(CryptpilotError, match="partition 2 is swap space, which a disk that is converted in place"):
+        bench.look_over()
 
 
 def test_a_root_that_leaves_room_stays_as_large_as_it_is(bench: Bench) -> None:
