@@ -9,6 +9,7 @@ by a grub.cfg beside it. Not of theirs: all that is in their packages.
 from __future__ import annotations
 
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 from tests.lab.run import run
@@ -54,6 +55,8 @@ def lay_out(tree: Path, *, variable: bool, boot: str) -> None:
     (tree / "boot/grub").symlink_to("grub2")
     (tree / "etc/grub.d/10_linux").write_text(MAKES_ENTRIES_READ)
     (tree / "etc/machine-id").write_text(f"{MACHINE}\n")
+    if not boot:
+        _part(tree / "usr/lib/modules" / release)
     entries = tree / "boot/loader/entries"
     entries.mkdir(parents=True)
     words = "$kernelopts $tuned_params" if variable else f"root=UUID=@ROOT@ {WORDS}"
@@ -72,6 +75,15 @@ def lay_out(tree: Path, *, variable: bool, boot: str) -> None:
             "grub_users $grub_users\ngrub_arg --unrestricted\ngrub_class kernel\n"
         )
     in_chroot(tree, ["dracut", "--no-hostonly", "--force", f"/boot/initramfs-{release}.img", release])
+
+
+def _part(modules: Path) -> None:
+    """Make copies of what has a hard link in /boot, which is on another file system."""
+    for path in modules.iterdir():
+        if path.is_file() and path.stat().st_nlink > 1:
+            copy = path.with_name(f"{path.name}.copy")
+            shutil.copy2(path, copy)
+            copy.replace(path)
 
 
 def install(*, variable: bool, boot: str) -> str:
