@@ -66,7 +66,7 @@ def measure(shop: Workshop) -> None:
     disks = [Disk(blank_disk(work / f"{name}.img", DISK), name) for name in ("in", "out", "place")]
     # watched by the host's Python beside the tree, which has none
     script = _script(tree, stock.image(stock.Stock()))
-    result = run_uml(Path("/"), script, disks=disks, modules=stock.UML_MODULES, timeout=1800).check()
+    result = run_uml(Path("/"), script, disks=disks, modules=stock.UML_MODULES, timeout=3600).check()
     said = dict(line.split(" ", 1) for line in result.stdout.splitlines())
     _show({name: _cost(said[name]) for name in WAYS}, int(said["used"]), int(said["allocated"]))
 
