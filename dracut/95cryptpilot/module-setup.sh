@@ -442,6 +442,7 @@ _start_by_systemd() {
     for unit in systemd-fsck-root systemd-fsck@ systemd-makefs@ systemd-mkswap@ systemd-growfs@; do
         _drop_in "$unit" cryptpilot-shutdown.conf
     done
+    _drop_in systemd-hibernate-resume cryptpilot-resume.conf
 }
 
 _start_by_hooks() {

@@ -252,3 +252,16 @@ def test_without_the_unit_or_systemd_no_image_is_made(tmp_path: Path, systemd: s
     done = install_unit(tmp_path, systemd)
     assert done.returncode == 1
     assert said in done.stderr
+
+
+def test_nothing_but_the_kernel_command_line_says_what_to_resume_from(tmp_path: Path) -> None:
+    """As systemd reads it: a condition of more than there is has a unit started for nothing."""
+    script = f"""{_DRACUT}initdir=$1; moddir=$2; systemdsystemunitdir=/usr/lib/systemd/system; SYSTEMCTL=true
+. {MODULE}
+inst_simple() {{ mkdir -p "$initdir${{2%/*}}" && cp "$1" "$initdir$2"; }}
+_start_by_systemd"""
+    done = bash(script, str(tmp_path), str(ROOT / "initrd_hooks"))
+    assert (done.returncode, done.stderr) == (0, "")
+    drop_in = tmp_path / "etc/systemd/system/systemd-hibernate-resume.service.d/cryptpilot-resume.conf"
+    lines = [line for line in drop_in.read_text().splitlines() if line and not line.startswith("#")]
+    assert lines == ["[Unit]", "ConditionKernelCommandLine=resume"]
