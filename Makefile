@@ -11,11 +11,13 @@ RELEASE ?= 1
 # A virtual environment from the hash-pinned locks, made on first use and kept outside the repository.
 DEV = "$$($(PYTHON) build.py venv dev)/bin"
 
-.PHONY: help setup demo demo-root test matrix bench fuzz build reproducible install lint format lock audit clean
+.PHONY: help setup demo demo-root check unit test matrix bench fuzz build reproducible packages install lint format pages pictures lock audit clean
 
 help:
 	@echo "make demo      show a machine booting from a disk that unlocks itself with a secret from KMS"
 	@echo "make demo-root show an ordinary disk image become one that does, by one command"
+	@echo "make check     lint, types, shellcheck, unit tests: no root, no apt, no machine, a minute on 2 cores"
+	@echo "make unit      the tests of it alone (PYTEST_ARGS=tests/unit/test_plan.py: only these)"
 	@echo "make test      install what is needed and run everything: lint, unit tests, real volumes, real boots"
 	@echo "make matrix    run what takes more time than that, and print a table of it: boots of more kinds of images"
 	@echo "make bench     measure: times to open volumes, bytes in the image, memory (BENCH=\"unlock several\": only these)"
@@ -27,7 +29,8 @@ help:
 	@echo "make lint      ruff, mypy, shellcheck"
 	@echo "make format    let ruff format the code"
 	@echo "make pages     write man pages and completion from the command line's table and docs/configuration.md"
-	@echo "make lock      pin the dependencies anew"
+	@echo "make pictures  draw the SVG of docs/dev/pictures from the tables beside them"
+	@echo "make lock      pin the dependencies again"
 	@echo "make audit     ask which pinned releases have known vulnerabilities (needs a service that knows)"
 	@echo "make clean     remove build/"
 
@@ -56,16 +59,26 @@ demo: setup build
 demo-root: setup build
 	@$(DEV)/python -m tests.demo_root
 
+# PYTEST_ARGS chooses, wherever there are tests: a file, a test, or what else pytest takes, such as
+# PYTEST_ARGS="tests/unit/test_plan.py -k late". Without a file in it, all files of the target are run.
+PYTEST = CRYPTPILOT_SDK_PYTHON="$$($(PYTHON) build.py venv sdk)/bin/python" $(DEV)/python -m pytest
+
+check: lint unit
+
+# The fast loop, which needs neither root nor apt nor a machine. Many tests wait, so that there are more at a time than
+# processors. Generated cases are fewer here, and what is slow is left to `make test`.
+unit:
+	@$(PYTEST) -n4 --dist=worksteal -o testpaths=tests/unit -m "not slow" --hypothesis-profile=quick $(PYTEST_ARGS)
+
 # Two at a time: machines have one processor each. What is in one file shares what is slow to make; the boots, whose files
 # take longest, come first.
-PYTEST = CRYPTPILOT_SDK_PYTHON="$$($(PYTHON) build.py venv sdk)/bin/python" \
-	$(DEV)/python -m pytest tests -n2 --dist=loadfile --no-loadscope-reorder
+MACHINES = -n2 --dist=loadfile --no-loadscope-reorder --everything
 
 test: setup lint build
-	@$(PYTEST) -m "not matrix or pairwise" $(PYTEST_ARGS)
+	@$(PYTEST) $(MACHINES) -m "not matrix or pairwise" $(PYTEST_ARGS)
 
 matrix: setup lint build
-	@$(PYTEST) -m matrix $(PYTEST_ARGS)
+	@$(PYTEST) $(MACHINES) -m matrix $(PYTEST_ARGS)
 
 bench: setup build
 	@$(DEV)/python -m tests.bench $(BENCH)
@@ -85,6 +98,9 @@ format:
 
 pages:
 	@$(DEV)/python -m buildlib.distribute.pages
+
+pictures:
+	@$(DEV)/python -m buildlib.pictures
 
 lock:
 	@$(PYTHON) build.py lock

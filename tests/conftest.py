@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +23,26 @@ UNIT = Path(__file__).with_name("unit")
 # Seconds after which a part of a test is ended, and has failed. None takes a third of that on a machine that is loaded.
 CEILING_UNIT = 300
 CEILING = 1800
+# Where the product looks for programs, too; a user's own PATH may lack /usr/sbin.
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 AGAIN = 30
 """Seconds until it is ended once more, if it was cleaning up and hung in that."""
 
 
 def pytest_configure() -> None:
     mean_default_signals()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--everything", action="store_true", help="a program that a test needs must be installed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs a program that is not here; `make test` installs all, and there it fails by itself."""
+    for item in items:
+        missing = [name for mark in item.iter_markers("needs") for name in mark.args if not shutil.which(name, path=PATH)]
+        if missing and not config.getoption("--everything"):
+            item.add_marker(pytest.mark.skip(f"not installed: {', '.join(missing)}"))
 
 
 @contextlib.contextmanager
@@ -77,6 +93,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 # The machines are noisy: no example fails for the time it takes.
 settings.register_profile("noisy", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=15)  # for `make check`
 settings.load_profile("noisy")
 
 
