@@ -112,7 +112,7 @@ def is_key_material(secret: bytes | bytearray | memoryview) -> bool:
     """Tell whether `secret` is random key material rather than something a person typed.
 
     That is: at least 32 bytes, and not text. A person's words need an expensive derivation; 256 random bits
-    need none (see docs/design.md, as systemd-cryptenroll and clevis decide for their own random keys).
+    need none (see docs/dev/decisions, as systemd-cryptenroll and clevis decide for their own random keys).
     """
     if len(secret) < MINIMUM_KEY_BYTES:
         return False

@@ -1,4 +1,4 @@
-"""The rooms of the package: imports point down the list of docs/design.md, and the outside is touched in one room."""
+"""The packages: imports point down docs/dev/architecture.md's picture, and the outside is touched in one of them."""
 
 from __future__ import annotations
 
