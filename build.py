@@ -30,7 +30,7 @@ See docs/packaging.md.
 
 
 def main() -> int:
-    """Run the command line and return the exit status: 0 done, 1 failed, 2 wrong usage, 3 nobody knows."""
+    """Run the command line and return the exit status: 0 done, 1 failed, 2 wrong usage, 3 not known."""
     arguments = _parser().parse_args(sys.argv[1:] or ["freeze"])
     try:
         arguments.run(arguments)
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(run=_audit)
 
-    one = commands.add_parser("lock", help="make requirements/*.lock anew from requirements/*.in (needs uv)")
+    one = commands.add_parser("lock", help="make requirements/*.lock again from requirements/*.in (needs uv)")
     one.add_argument("--upgrade", action="store_true", help="take newer versions where there are some")
     one.set_defaults(run=_lock)
     return parser
@@ -209,11 +209,11 @@ def _audit(_: argparse.Namespace) -> None:
     found = audit.audit()
     for one in found:
         print(f"{one.package} {one.version}: {', '.join(one.names)}; fixed in: {', '.join(one.fixed) or 'none'}")
-        print(f"  {audit.reason(one) or 'nobody has looked at this one'}")
+        print(f"  {audit.reason(one) or 'no one has looked at this one'}")
     new = [one for one in found if not audit.reason(one)]
     if new:
         raise BuildError(
-            f"{len(new)} known vulnerabilities that nobody has looked at",
+            f"{len(new)} known vulnerabilities that no one has looked at",
             "take newer releases, build.py lock --upgrade; or say in buildlib/audit.py why one does no harm",
         )
     print(f"no known vulnerability in {' and '.join(f'requirements/{lock}.lock' for lock in audit.LOCKS)} that matters")

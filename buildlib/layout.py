@@ -72,7 +72,7 @@ def install(bundle: Path, root: Path, prefix: Path, checkout: Path = ROOT) -> li
     manifest.require_sound(bundle)
     carried = sbom.beside(bundle)
     if carried.exists() and not sbom.is_of(carried, bundle):
-        raise BuildError(f"{carried} is the list of another bundle", "make both anew: build.py freeze")
+        raise BuildError(f"{carried} is the list of another bundle", "build both again: build.py freeze")
     try:
         return _install(bundle, root, root / prefix.relative_to("/"), checkout)
     except OSError as error:

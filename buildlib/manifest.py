@@ -87,7 +87,7 @@ def load(bundle: Path) -> dict[str, Any]:
     except OSError as error:
         raise BuildError(f"{path} cannot be read: {error.strerror}", f"is {bundle} a bundle?") from None
     except ValueError as error:
-        raise BuildError(f"{path} is damaged: {error}", "make the bundle anew: build.py freeze") from None
+        raise BuildError(f"{path} is damaged: {error}", "build it again: build.py freeze") from None
     return table
 
 
@@ -124,6 +124,6 @@ def require_sound(bundle: Path) -> dict[str, Any]:
     if found:
         raise BuildError(
             f"{bundle} is not as its manifest has it:\n  " + "\n  ".join(found),
-            "do not run it; make or install it anew",
+            "do not run it; build or install it again",
         )
     return load(bundle)

@@ -29,8 +29,8 @@ def volume(name: str) -> str:
     """Check the name of a volume."""
     if not _MAPPER_NAME.fullmatch(name) or name == "control" or name.endswith("-initializing"):
         return (
-            "is no legal name below /dev/mapper: use up to 100 letters, digits and #+-.:=@_, beginning with a letter,"
-            f" a digit or _, and not ending in -initializing{_holds(name)}"
+            "is not a valid name below /dev/mapper: use up to 100 letters, digits and #+-.:=@_, beginning with a"
+            f" letter, a digit or _, and not ending in -initializing{_holds(name)}"
         )
     length = len(escape(name))
     if length > _LONGEST_ESCAPED:

@@ -153,7 +153,7 @@ def _crypttab(text: str, devices: _Devices) -> Iterator[Competitor]:
                 line.name,
                 place,
                 f"has systemd-cryptsetup open {quoted(line.source)} under the name of volume {line.name}",
-                "passed over at boot: remove the line, or give it another name if it is another disk",
+                "ignored at boot: remove the line, or give it another name if it is another disk",
                 line.name,
             )
 
@@ -187,7 +187,7 @@ def _opens(volume: str, place: str, mapping: str, todo: str) -> Competitor:
         volume,
         place,
         f"has systemd-cryptsetup open the device of volume {volume}, which cryptpilot opens",
-        f"passed over at boot: {todo}{other}",
+        f"ignored at boot: {todo}{other}",
         mapping,
     )
 

@@ -94,8 +94,8 @@ _NOT_WRITTEN = (
 
 def _told(damaged: list[int]) -> str:
     if len(damaged) == 1:
-        return f"line {damaged[0]} is damaged and was passed over"
-    return f"{len(damaged)} lines are damaged and were passed over, the first of them line {damaged[0]}"
+        return f"line {damaged[0]} is damaged and was skipped"
+    return f"{len(damaged)} lines are damaged and were skipped, the first of them line {damaged[0]}"
 
 
 def _record(line: bytes) -> Record | None:

@@ -100,14 +100,14 @@ def _boolean(text: str) -> bool:
         return True
     if text.lower() in _NO:
         return False
-    raise ValueError("is neither yes nor no")
+    raise ValueError("must be yes or no")
 
 
 def _seconds(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if re.fullmatch("[0-9]{1,4}", text) and least <= int(text) <= _LONGEST:
             return int(text)
-        raise ValueError(f"is no number of seconds between {least} and {_LONGEST}")
+        raise ValueError(f"must be a number of seconds between {least} and {_LONGEST}")
 
     return parse
 

@@ -353,5 +353,5 @@ def _by_steps(run: _Run, steps: Sequence[Step], was_opened: bool) -> tuple[str, 
 
 
 _HINT_UNFINISHED = (
-    "if the agent is not at work any more, it was killed: see journalctl -b -t cryptpilot, and dmesg for lack of memory"
+    "if the agent is no longer running, it was killed: see journalctl -b -t cryptpilot, and dmesg for lack of memory"
 )

@@ -21,7 +21,7 @@ _TOLD = {
     report.LEFT: "not opened by the {stage}, given up at {at:.3f} s and left to the system stage",
     report.FAILED: "could not be opened by the {stage}, given up at {at:.3f} s",
     report.UNFINISHED: "not opened by the {stage} so far: its log ends at {at:.3f} s",
-    report.UNKNOWN: "the log does not say how it fared in the {stage}, which ended at {at:.3f} s",
+    report.UNKNOWN: "the log does not say what happened to it in the {stage}, which ended at {at:.3f} s",
 }
 
 

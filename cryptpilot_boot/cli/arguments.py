@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     top.set_defaults(needs_configuration=True, needs_all_files=False, boots=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    one = commands.add_parser("show", help="show the volumes and where they stand")
+    one = commands.add_parser("show", help="show the volumes and their states")
     one.add_argument("volumes", nargs="*", metavar="VOLUME", help="only these (default: all)")
     one.add_argument("--json", action="store_true", help="print JSON for programs")
     one.set_defaults(parser=one, command="show")
@@ -89,15 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
     one.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
-    one.add_argument(
-        "--force-reinit", action="store_true", help="even if a volume is initialized already: what it holds is lost"
-    )
+    one.add_argument("--force-reinit", action="store_true", help="initialize a volume again: destroys all data in it")
     one.add_argument(
         "--overwrite",
         action="append",
         default=[],
         metavar="KIND",
-        help="even if the device holds this: ext4, gpt, crypto_LUKS, ... as the refusal names it",
+        help="overwrite this on the device: ext4, gpt, crypto_LUKS, ... as the error names it",
     )
     # it destroys data: no file may hide a volume that has the device already
     one.set_defaults(parser=one, command="init", needs_all_files=True)
@@ -111,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--check-fs",
         action="store_true",
-        help="check the file system that makefs names first, and mend what needs no question",
+        help="check the file system first, as makefs names it, and repair what needs no question",
     )
     one.add_argument(
         "--recovery-key",
@@ -122,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     moving.add_overwrite(one)
     one.set_defaults(parser=one, command="open")
 
-    one = commands.add_parser("close", help="close volumes; what a temporary volume held is lost")
+    one = commands.add_parser("close", help="close volumes; a temporary volume loses its data")
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
     one.set_defaults(parser=one, command="close")
 
@@ -145,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(parser=one, command="rotate")
 
     one = commands.add_parser(
-        "bind", help="bind volumes to what their devices hold, so that no other opens instead", description=texts.BIND
+        "bind", help="bind volumes to their disks, so that no other disk opens instead", description=texts.BIND
     )
     one.add_argument("volumes", nargs="+", metavar="VOLUME")
     one.set_defaults(parser=one, command="bind")
@@ -157,10 +155,12 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(parser=one, command="resize")
 
     one = commands.add_parser(
-        "recovery-key", help="enroll a recovery key: a way in without the key provider", description=texts.RECOVERY_KEY
+        "recovery-key",
+        help="enroll a recovery key, which opens a volume without its key provider",
+        description=texts.RECOVERY_KEY,
     )
     one.add_argument("volume", metavar="VOLUME")
-    one.add_argument("--replace", action="store_true", help="older recovery keys of the volume open it no more")
+    one.add_argument("--replace", action="store_true", help="revoke the existing recovery keys of the volume")
     one.set_defaults(parser=one, command="recovery-key")
 
     _add_header_commands(commands)
@@ -201,9 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(parser=one, command="boot report", needs_configuration=False)
 
-    one = commands.add_parser(
-        "initrd", help="initrd images: where they stand, make them anew", description=texts.INITRD
-    )
+    one = commands.add_parser("initrd", help="check and rebuild initrd images", description=texts.INITRD)
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser("plan", help="print what the initrd must carry (for the dracut module)")
     one.set_defaults(parser=one, command="initrd plan", needs_all_files=True)  # an image has to be complete
@@ -234,14 +232,14 @@ def _add_header_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="ask for the recovery key, if it has to be opened, and no key provider",
     )
     one.add_argument(
-        "--force", action="store_true", help="even if nothing proves that the file belongs to what is on the device"
+        "--force", action="store_true", help="restore even if the file cannot be proven to belong to this device"
     )
     one.add_argument(
         "--overwrite",
         action="append",
         default=[],
         metavar="KIND",
-        help="even if this stands in the header's place: ext4, gpt, ... as the refusal names it",
+        help="overwrite this in the header's place: ext4, gpt, ... as the error names it",
     )
     one.set_defaults(parser=one, command="header restore")
 
@@ -259,7 +257,7 @@ def _add_image_commands(actions: argparse._SubParsersAction[_Parser]) -> None:
 
     one = actions.add_parser(
         "rebuild",
-        help="make an image anew; the old one stays until the new one is checked",
+        help="rebuild an image; the old one stays until the new one has passed its check",
         description=texts.REBUILD,
         usage="%(prog)s [-h] [--kernel VERSION | --all] [--if-included] [-- DRACUT-OPTIONS...]",
     )

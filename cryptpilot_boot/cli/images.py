@@ -18,7 +18,7 @@ def add_convert(commands: Any) -> None:
     """Add the command `convert`. commands: of the parser, as argparse makes them."""
     one = commands.add_parser(
         "convert",
-        help="make an image, or a disk, whose root is a volume from an ordinary one",
+        help="encrypt the root of an ordinary disk image, or of a disk",
         description=texts.CONVERT,
         usage="%(prog)s [-h] (IN OUT | --device DISK) --volume NAME [OPTIONS]",
     )
@@ -34,7 +34,7 @@ def add_convert(commands: Any) -> None:
         "--device",
         type=Path,
         metavar="DISK",
-        help="encrypt the root where it is, on a disk of another machine that is attached here; no IN and OUT then",
+        help="encrypt in place the root of another machine, whose disk is attached here; replaces IN and OUT",
     )
     one.add_argument(
         "--volume",
@@ -72,7 +72,7 @@ def add_image(commands: Any) -> None:
     one = commands.add_parser("image", help="disk images")
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser(
-        "measure", help="show what a verifier has to expect of a machine that boots it", description=texts.MEASURE
+        "measure", help="show the measurements of a machine that boots the image", description=texts.MEASURE
     )
     one.add_argument("image", type=Path, metavar="IMAGE", help="the image of a whole disk: raw, qcow2 or VHD")
     one.add_argument("--json", action="store_true", help="print JSON for programs")

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 EPILOG = """\
 exit status:
-  0    all is as it was to be; what was open, or closed, already is that too
-  1    something failed; what was asked of the other volumes was done
-  2    the command line is wrong, or a file of the configuration
+  0    success; opening an open volume, or closing a closed one, counts as success
+  1    something failed; other volumes that were named are done
+  2    the command line, or a file of the configuration, is wrong
   130  interrupted; nothing was left half open
 
-Volumes are described in /etc/cryptpilot/volumes/*.toml, one file each. When one of them is wrong, init, open
---overwrite, initrd plan and initrd rebuild do nothing; other commands go on with the others.
+Volumes are described in /etc/cryptpilot/volumes/*.toml, one file each. If one of the files is wrong, init, open
+--overwrite, initrd plan and initrd rebuild do nothing; other commands go on with the other volumes.
 """
 
 INIT = """\
-Makes a LUKS2 volume of each volume's device, and the file system that makefs names. What the device held is lost, so
-it is said what that is, and asked. A device that is in use is always refused; one that holds anything unless that is
-named with --overwrite. After an interruption or a power cut run it again.
+Formats the device of each volume as LUKS2, and makes the file system that makefs names. Destroys everything on the
+device: shows what it found there, and asks first. Refuses a device that is in use, and one that holds anything unless
+--overwrite names that. After an interruption or a power cut, run it again.
 """
 
 ADOPT = """\
-Takes LUKS2 volumes that another program made, with all their data: cryptpilot 0.1 to 0.3.2, cryptsetup, clevis. Each
-has to be opened by the secret that its file names; then its header gets the mark of cryptpilot, and the name is bound
-to it, as init does. Nothing else is changed, and nothing is ever overwritten. The volume may be open or in use, and
-stays so. After an interruption or a power cut run it again.
+Adopts LUKS2 volumes that another program made, with all their data: cryptpilot 0.1 to 0.3.2, cryptsetup, clevis. The
+secret that the file of the volume names must open it; then its header gets the mark of cryptpilot, and the name is
+bound to it, as init does. Nothing else is changed, and nothing is overwritten. The volume may be open or in use, and
+stays so. After an interruption or a power cut, run it again.
 """
 
 CONVERT = """\
-Writes a new image: the same system, with its root in a LUKS2 volume that is opened at boot, and cryptpilot installed in
-it. IN is only read. OUT gets its name when it is whole, and is not there before. What cannot be converted is refused
-before anything is written; --dry-run finds that out. The image's own dracut and GRUB are run, as root, in the new
-image: convert only images that you would boot. /boot stays readable for the host, with the client key in the initrd.
-With --device, the root of a disk that is attached here is encrypted where it is; after an interruption, or a power cut,
-the same command goes on. Have a backup: no program can keep a disk from failing meanwhile.
+Writes a new image: the same system, with its root in a LUKS2 volume that is opened at boot, and cryptpilot installed.
+IN is only read. OUT must not exist, and gets its name when it is complete. An image that cannot be converted is refused
+before anything is written; --dry-run tells. The image's own dracut and GRUB are run as root, in the new image:
+convert only images that you would boot. /boot stays readable for the host, with the client key in the initrd.
+With --device, the root of a disk that is attached here is encrypted in place; after an interruption or a power cut,
+run the same command again to continue. Have a backup: the disk may fail meanwhile.
 """
 
 MEASURE = """\
-Computes what a verifier has to expect of a machine that boots a disk image by UEFI and a unified kernel image: digests
-of boot loader, kernel, initrd and command line, and the values of PCR 4, 5, 9, 11 and 12 once the kernel has started.
+Computes the measurements of a machine that boots a disk image by UEFI and a unified kernel image, for a verifier:
+digests of boot loader, kernel, initrd and command line, and PCR 4, 5, 9, 11 and 12 once the kernel has started.
 The image is only read. What cannot be computed exactly is refused, with the reason and exit status 1. Values of TDX's
 RTMR[1] and RTMR[2] follow from the same events; they have not been compared with a real machine.
 """
@@ -50,9 +50,9 @@ know before.
 """
 
 OPEN = """\
-Opens each volume as /dev/mapper/VOLUME, all of them side by side. A temporary volume (one-time password) is made anew:
-what it held is gone. Opening what is open is no error. A device that holds anything else a temporary volume takes only
-if that is named with --overwrite, after a question.
+Opens volumes as /dev/mapper/VOLUME, several at the same time. A temporary volume (one-time password) is recreated,
+empty. Opening an open volume is not an error. If the device of a temporary volume holds anything else, name that with
+--overwrite to let the volume take it, after a question.
 """
 
 ENROLL = """\
@@ -64,75 +64,75 @@ nothing is changed. A source that keeps its key sealed in the volume's header, s
 to what the machine has started, as after a kernel update; the older key is removed once the new one was tried."""
 
 ROTATE = """\
-Moves each volume to the current value of its secret, after KMS has rotated that: adds a key slot for the current
-value, tries it, and only then removes the one for the previous value. The volume may be open or closed, and stays so.
-At no moment is it without a key; after an interruption or a power cut run it again. Other key slots are left alone.
+Moves each volume to the current value of its secret, after KMS has rotated it: adds a key slot for the current
+value, tries it, and then removes the one for the previous value. The volume may be open or closed, and stays so. At
+each moment one of the values opens it; after an interruption or a power cut, run it again. Other key slots stay.
 """
 
 BIND = """\
-Binds each volume to what its device holds now, if the volume's secret opens that: from then on no other LUKS2 volume
-is opened under this name, even if the same secret opens it. init does that by itself. Bind volumes that older versions
-made, and bind again after "cryptsetup reencrypt" or a deliberate exchange of disks. The volume may be open or closed.
+Binds each volume to its disk, if the volume's secret opens what is there: from then on no other LUKS2 volume is opened
+under this name, even if the same secret opens it. init does that by itself. Bind volumes that older versions made, and
+bind again after "cryptsetup reencrypt" or after you have exchanged a disk. The volume may be open or closed.
 """
 
 RESIZE = """\
-Has each open volume fill its device after that was enlarged, and its file system the volume: ext4 at once, xfs while it
-is mounted. It stays open and in use meanwhile. A partition has to be enlarged first, with growpart or parted. A volume
-with integrity keeps its size, and nothing is ever made smaller. After an interruption or a power cut run it again.
+Grows open volumes to the size of their devices, and the file systems with them: ext4 at once, xfs while it is
+mounted. The volume stays in use. Enlarge a partition first, with growpart or parted. A volume with integrity keeps its
+size, and nothing is ever made smaller. After an interruption or a power cut, run it again.
 """
 
 RECOVERY_KEY = """\
-Enrolls a new random recovery key, beside the volume's secret: with it "cryptpilot open --recovery-key" opens the volume
-without a key provider and without a network, and so does any program that opens LUKS2. It is written to standard
-output once, on a terminal as a QR code too; whoever has it opens the volume, so keep it as safe as the data, and apart.
+Enrolls a new random recovery key beside the volume's secret. With it, "cryptpilot open --recovery-key" and any other
+program for LUKS2 open the volume, without key provider and network. The key is written to standard output once, on a
+terminal also as a QR code. It opens the volume: keep it as safe as the data, and elsewhere.
 """
 
 HEADER = """\
-The header of a volume, at the beginning of its device, holds what its key is made of: without it nobody reads the data
-again, whatever secret he has. A backup of it is 16 MiB, and opens nothing by itself.
+The header at the beginning of a volume's device holds the volume key, encrypted. Without it the data cannot be read
+again, with any secret. A backup of it has 16 MiB, and opens nothing by itself.
 """
 
 BACKUP = """\
-Writes the header of a volume, open or not, to a new file. Whoever has the file, and a secret or recovery key that opens
-the volume now, can always open it: also when they have been replaced. Make a new one when they have been.
+Writes the header of a volume, open or not, to a new file. With this file, a secret or recovery key that opens the
+volume now can always open it, even after it was replaced. Make a new backup after a replacement.
 """
 
 RESTORE = """\
-Puts the header of a closed volume back, if the file is a sound one of that volume: the header that is there has to be
-of the same volume; where that is lost or damaged, the volume is opened by the file first, without writing to it, to see
-whether there is a file system. A header that the secret opens no more is not put back either, nor is one of another
-volume ever replaced. After a power cut run it again.
+Restores the header of a closed volume. The backup must be sound, and of the same volume as the header on the device. If
+that header is lost or damaged, the volume is first opened with the backup, without writing, to look for a file system.
+Refuses a backup that the current secret cannot unlock, and never overwrites the header of another volume. After a power
+cut, run it again.
 """
 
 CHECK = """\
-Finds out by day what would fail at night: for each volume whether its files can be used, its device is there and
-sound, its key provider answers, and whether the key opens it. Nothing is opened or changed.
+Finds what would fail at the next boot: for each volume, whether its files can be used, its device is there and sound,
+its key provider answers, and the key opens it. Opens and changes nothing.
 """
 
 REPORT = """\
-Shows what the boot agent did in this boot, in the initrd and after it: each step with when it began and how long it
-took, with waits and failures marked; then for each volume which stage opened it and when, or why it is not open and
-what to do. It needs no configuration, and runs in the initrd's emergency shell too. The event log it reads is root's.
+Shows what the boot agent did in this boot, in the initrd and after it: when each step began and how long it took, with
+waits and failures marked; then for each volume which stage opened it and when, or why it is not open and what to
+do. Needs no configuration, and works in the emergency shell of the initrd. Only root can read the event log.
 """
 
 INITRD = """\
-The initrd has its own copy of the agent and of the configuration of the volumes it opens, so it has to be made anew
-after a change. status tells whether it has to be, rebuild does it, check looks whether an image would do its work.
+The initrd has its own copy of the agent, and of the configuration of the volumes that it opens. Rebuild it after a
+change: status tells whether that is needed, rebuild does it, check finds whether an image would work.
 """
 
 STATUS = """\
-Shows for each installed kernel where its image is, whether cryptpilot is in it, whether the configuration and the
-agent in it are those of this machine, which volumes it opens, and how many bytes all that adds to it, plain and as
-the image is compressed. Exit status 1 when an image is stale or lacks what it needs.
+Shows for each installed kernel where its image is, whether cryptpilot is in it, whether configuration and agent in it
+are those of this machine, which volumes it opens, and how many bytes this adds to it, plain and compressed. Exit status
+1 if an image is stale or lacks what it needs.
 """
 
 CHECK_IMAGE = """\
-Finds out before a reboot whether an image would do its work: unpacks it, runs its agent there, and looks for its
-programs, libraries, kernel modules, what starts the agent, and the network if it is needed; and whether it was made
-from the configuration and the agent of this machine. An IMAGE from elsewhere is run as well: check what you trust.
+Finds before a reboot whether an image would work: unpacks it, runs its agent, looks for programs, libraries, kernel
+modules, the unit or hook that starts the agent, and the network if a volume needs it, and compares it with the
+configuration and the agent of this machine. The agent in IMAGE is run: check only images that you trust.
 """
 
 REBUILD = """\
-Has dracut make the image anew, beside the old one; checks it as "check" does, and only then puts it in place of the
-old one. Whatever fails or interrupts that, the old image stays as it was. Says what has changed.
+Has dracut make a new image beside the old one, checks it as "check" does, and then replaces the old one. If anything
+fails or is interrupted, the old image stays as it was. Shows what has changed.
 """

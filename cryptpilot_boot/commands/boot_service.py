@@ -45,13 +45,13 @@ def boot_service(
             raise plan.refusal(one, stage_name, command_line)
 
     def lose_log(error: Exception) -> None:
-        say(f"the event log cannot be written any more: {eventlog.PATH}: {log.reason(error)}")
+        say(f"the event log can no longer be written: {eventlog.PATH}: {log.reason(error)}")
 
     log.subscribe(eventlog.writer(stage_name), lose_log)
     for problem in config.problems:  # the console has been told already, whether it is verbose or not
         log.emit("config", "fail", facts={"error": problem.what})
     for complaint in todo.complaints:
-        say(f"{complaint}; it is passed over")
+        say(f"{complaint}; it is ignored")
     log.subscribe(console.verbose(say) if todo.verbose else console.brief(say))
 
     shell = parameters.asks_for_shell(command_line, default=config.boot.emergency_shell)
@@ -92,7 +92,7 @@ def boot_service(
         _stop_boot(say)
     elif in_initrd:
         # and who opens a volume in an emergency shell does
-        with log.telling("that nobody needs a network any more"):
+        with log.telling("that no network is needed any longer"):
             init.say_over()
         _prepare_shutdown(exitrd.keep, say)
     if only:

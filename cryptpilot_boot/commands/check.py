@@ -81,7 +81,10 @@ def _check(
 def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passphrase: bool) -> Iterator[str]:
     """Yield what is worth a look. Raises CryptpilotError for what would keep the volume from being opened."""
     if one.volume in pivot_volumes(init.kernel_command_line()) and one not in initrd_volumes(config):
-        yield "this machine's root is on it, and no image has it: it needs auto_open = true, and initrd = false not"
+        yield (
+            "the root file system is on this volume, but no initrd opens it: set auto_open = true, and remove"
+            " initrd = false"
+        )
     yield from required.doubts(one, fstab.parse(init.fstab(), init.resolve))
     yield from (found.sentence for found in competing.find([one]))
     status = volume.examine(one)

@@ -91,7 +91,7 @@ def _make_remote(netdev: Mapping[str, Entry], early: Path) -> None:
         init.generate_mounts("".join(f"{entry.line}\n" for entry in netdev.values()), made)
         found = {path.name: path.read_text(errors="replace") for path in made.iterdir() if path.suffix in _MOUNTS}
         if wrong := units.misread(netdev, found):
-            raise CryptpilotError(f"systemd-fstab-generator was misunderstood: {wrong}", _SIMPLER)
+            raise CryptpilotError(f"the output of systemd-fstab-generator is not understood: {wrong}", _SIMPLER)
         for file in [path for path in made.rglob("*") if path.is_symlink() or not path.is_dir()]:
             name = file.relative_to(made)
             if not name.parts[0].startswith("local-fs.target."):  # what it thinks of these it has said already

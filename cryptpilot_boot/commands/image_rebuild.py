@@ -99,7 +99,7 @@ def _remake(
     for problem in problems:
         say(f"{path}: {problem}")
     if problems:
-        say(f"{path}: was not rebuilt, which is not cryptpilot's to do: {image.remake_command(path, kernel)}")
+        say(f"{path}: was not rebuilt: cryptpilot does not make such images; run: {image.remake_command(path, kernel)}")
     return not problems
 
 
@@ -200,7 +200,7 @@ def _next(problems: Sequence[CryptpilotError]) -> str:
     other = next((problem.hint for problem in problems if problem.hint != REBUILD), "")
     return (
         other.replace(REBUILD, "run this again")
-        or "see what dracut was told: the options given here, /etc/dracut.conf and /etc/dracut.conf.d"
+        or "see how dracut was called: the options given here, /etc/dracut.conf and /etc/dracut.conf.d"
     )
 
 

@@ -29,7 +29,7 @@ def enroll(config: Config, name: str, report: Report, show: Show, *, replace: bo
             one, passphrase_of(one, config, answers), previous_of(one, config, answers), show, replace=replace
         )
         removed = enrolled.removed
-        void = f", and {removed} older one{'s do' if removed > 1 else ' does'} no more" if removed else ""
+        void = f"; {removed} older one{'s were' if removed > 1 else ' was'} revoked" if removed else ""
         said = f"its recovery key opens it from now on{void}"
         if enrolled.unproven:
             slots = ", ".join(map(str, enrolled.unproven))

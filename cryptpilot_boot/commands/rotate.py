@@ -52,7 +52,7 @@ def rotate(config: Config, names: Sequence[str], report: Report) -> bool:
             return (
                 f"{one.dev} has nothing to rotate: it takes the current value of its secret, and not the previous one"
             )
-        return f"{one.dev} takes the current value of its secret now, and the previous one no more"
+        return f"{one.dev} is rotated: only the current value of its secret opens it now"
 
     with keys.Answers() as answers:
         return each(select(config, names), rotate_one, report)

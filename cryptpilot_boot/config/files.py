@@ -36,7 +36,7 @@ class PassedOver:
     likely: bool
 
     def __str__(self) -> str:
-        return f"{printable(str(self.path))} is passed over: {self.why}"
+        return f"{printable(str(self.path))} is ignored: {self.why}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,7 +57,7 @@ def _near(name: str, known: Collection[str], here: Collection[str]) -> str:
 
 
 _HEADER = re.compile(r"\s*\[\s*([A-Za-z_.]+)\s*\]")
-_OTHER_FILE = "settings stand in global.toml, and each volume in a file of its own in volumes/"
+_OTHER_FILE = "settings go in global.toml, and each volume in a file of its own in volumes/"
 
 
 def _keys(data: Mapping[str, Any], sections: Mapping[str, Section], table: str = "") -> Iterator[tuple[str, str, Any]]:

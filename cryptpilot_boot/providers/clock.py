@@ -94,7 +94,7 @@ def _doubt(told: _Told) -> tuple[str, str]:
         # this clock has been raised to that time (keys/floor.py), so one of the three is wrong
         return (
             f"this image was made later ({clock.text(made)})",
-            "if it was made with a clock that is ahead, make it anew with a right one: cryptpilot initrd rebuild",
+            "if it was made with a clock that is ahead, rebuild it with a right one: cryptpilot initrd rebuild",
         )
     if not told.begin <= told.time <= told.end:
         return "its certificate is not valid at that time", "set the clock of this machine in its firmware"

@@ -159,7 +159,7 @@ _BY_CODE = (
         ),
     ),
     *(
-        (code, _Refusal('reading secret "{secret}" is not permitted', "give whoever asks a policy that allows it"))
+        (code, _Refusal('reading secret "{secret}" is not permitted', "attach a policy that allows it"))
         for code in ("NoPermission", "NoAuthorized")
     ),
     (
@@ -175,7 +175,7 @@ _BY_CODE = (
             code,
             _Refusal(
                 "{address} does not accept the role's temporary credentials",
-                "attach the RAM role to the instance anew",
+                "attach the RAM role to the instance again",
                 retryable=True,  # each try has credentials of its own
             ),
         )

@@ -75,7 +75,7 @@ def _certificate(cause: Any, gateway: Gateway) -> KeyFetchError:
     if cause.verify_code in _CERTIFICATE_NAMES:
         return KeyFetchError(
             f"the certificate of {gateway.address} is refused: it is for another name",
-            f"whoever answers there is not whom you meant to ask; {gateway.certificate}",
+            f"another server answers at that address; {gateway.certificate}",
         )
     if cause.verify_code in _CERTIFICATE_TIMES:
         return KeyFetchError(
@@ -156,7 +156,7 @@ def _too_long(_: object, gateway: Gateway) -> KeyFetchError:
 
 def _redirected(_: object, gateway: Gateway) -> KeyFetchError:
     return KeyFetchError(
-        f"{gateway.address} sends us to another address, where we do not ask",
+        f"{gateway.address} answered with a redirect, which is not followed",
         gateway.answer,
         retryable=True,
     )
@@ -173,7 +173,7 @@ def _broken(_: object, gateway: Gateway) -> KeyFetchError:
 def no_answer(gateway: Gateway) -> KeyFetchError:
     """Say that something answered, and not as a gateway does."""
     return KeyFetchError(
-        f"{gateway.address} answered with something that is no {gateway.name_of_service} answer",
+        f"{gateway.address} answered with something that is not an answer of {gateway.name_of_service}",
         gateway.answer,
         retryable=True,  # as a load balancer's answer while the gateway behind it is away
     )

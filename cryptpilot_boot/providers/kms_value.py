@@ -17,7 +17,7 @@ def decode(value: str, secret_name: str) -> Passphrase:
     """
     hint = "store the output of: head -c 256 /dev/urandom | base64 -w 0"
     if not value.isascii():
-        raise NoValue(f'the value of secret "{secret_name}" is no base64 text: it holds other bytes', hint)
+        raise NoValue(f'the value of secret "{secret_name}" is not base64 text: it holds other bytes', hint)
     try:
         secret = base64.b64decode("".join(value.split()), validate=True)
     except (binascii.Error, ValueError):

@@ -192,7 +192,7 @@ def signature(path: str, passing_over: Sequence[str] = ()) -> Signature | None:
     if status == _BLKID_AMBIVALENT or (tags.get("TYPE") == "crypto_LUKS" and _has_boot_signature(path)):
         raise DeviceError(
             f"{path}: holds signatures of several kinds",
-            f"look at them: wipefs --no-act {path}; if nobody needs them any more: wipefs --all {path}",
+            f"look at them: wipefs --no-act {path}; if they are not needed: wipefs --all {path}",
         )
     kind = tags.get("TYPE") or tags.get("PTTYPE")
     if status == _BLKID_NOTHING or not kind:

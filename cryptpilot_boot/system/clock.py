@@ -41,7 +41,7 @@ def image_made() -> datetime.datetime | None:
     except (ValueError, TypeError):
         raise CryptpilotError(
             f"{_MADE_WITH_THE_IMAGE} is damaged, and does not say when this image was made",
-            "make the image anew: cryptpilot initrd rebuild",
+            "rebuild the image: cryptpilot initrd rebuild",
         ) from None
 
 

@@ -114,10 +114,12 @@ def load(path: Path) -> Header:
         try:
             kind = os.fstat(source).st_mode
             if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
-                raise CryptpilotError(f"{path}: is no backup of a header: it is neither file nor block device", _GIVE)
+                raise CryptpilotError(
+                    f"{path}: is not a backup of a header: it is neither file nor block device", _GIVE
+                )
             size = os.lseek(source, 0, os.SEEK_END)
             if size > _LARGEST:
-                raise CryptpilotError(f"{path}: is no backup of a header: it has {readable(size)}", _GIVE)
+                raise CryptpilotError(f"{path}: is not a backup of a header: it has {readable(size)}", _GIVE)
             return _read(source, size)
         finally:
             os.close(source)

@@ -30,7 +30,7 @@ def held(volume: str, directory: Path = DIRECTORY) -> Iterator[None]:
 
     Raises CryptpilotError when another process holds it: who waits for a key may hold it for long.
     """
-    with _held(directory / volume, f"another cryptpilot process is at work on volume {volume}"):
+    with _held(directory / volume, f"another cryptpilot process is working on volume {volume}"):
         yield
 
 

@@ -28,7 +28,7 @@ _REQUIREMENT = "online-reencrypt-v2"
 _MOVED = "backup-moved-segment"
 _BACKUPS = ("backup-previous", "backup-final", _MOVED)
 _SLOT = {"type": "reencrypt", "key_size": 1, "mode": "encrypt", "direction": "backward", "priority": 0}
-_WRONG = "its conversion is none that cryptpilot began"
+_WRONG = "its conversion was not started by cryptpilot"
 
 
 def reader(size: int) -> Callable[[Mapping[str, Any], int, str], Facts]:

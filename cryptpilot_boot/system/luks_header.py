@@ -113,7 +113,7 @@ class Distrusted(DeviceError):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(
             f"the LUKS2 header of {name} is not to be trusted: {reason}",
-            f"unless you know who changed it, take this disk as tampered with; look at it: cryptsetup luksDump {name}",
+            f"unless you know who changed it, treat this disk as tampered with; look at it: cryptsetup luksDump {name}",
         )
         self.reason = reason
 
@@ -148,7 +148,7 @@ def copy_from(device: str, name: str = "", check: Check = luks_metadata.check) -
     except luks_metadata.Unfinished:
         raise Unfinished(
             f"{name}: a reencryption is not finished, and was cut short in the middle of a step",
-            "have cryptsetup mend that step and go on, with the volume's secret:"
+            "have cryptsetup repair that step and go on, with the volume's secret:"
             f" cryptsetup repair {name} && cryptsetup reencrypt --resume-only {name}",
         ) from None
     except luks_objects.Unlisted as error:

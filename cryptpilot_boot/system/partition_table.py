@@ -171,4 +171,4 @@ def write(path: Path, table: Table) -> None:
     """Write a table to an image. Raises CryptpilotError when what sfdisk made of it is not that table."""
     run(["sfdisk", "--quiet", "--no-reread", str(path)], stdin=memoryview(script(table).encode()))
     if read(path) != table:
-        raise CryptpilotError(f"{path}: sfdisk made another partition table than it was told", "please report this")
+        raise CryptpilotError(f"{path}: sfdisk made another partition table than requested", "please report this")

@@ -91,7 +91,7 @@ def adopt(
 def _require_persistent(volume: Volume) -> None:
     if volume.temporary:
         raise CryptpilotError(
-            "is temporary: it is made anew at each open, and what its disk holds cannot be kept",
+            "is temporary: each open recreates it, and the data on its disk cannot be kept",
             f"if the data are to be kept, its file needs another [encrypt] table than [encrypt.otp]; if not:"
             f" cryptpilot open {volume.volume}",
         )

@@ -32,13 +32,13 @@ def describe(found: block.Signature | None) -> str:
         TEMPORARY: "a temporary cryptpilot volume",
         CONVERTING: "a cryptpilot volume whose conversion was interrupted",
     }
-    return named.get(found.subsystem, f"a {found} header of somebody else")
+    return named.get(found.subsystem, f"a {found} header of another program")
 
 
 def unconverted(device: str, name: str) -> DeviceError:
     """Say of a device that its conversion is not finished, and how it goes on. name: of the volume."""
     return DeviceError(
-        f"{device} is not completely converted: that was interrupted, and its data are all there",
+        f"{device} is not completely converted: the conversion was interrupted, and no data is lost",
         again(name),
     )
 
@@ -46,7 +46,7 @@ def unconverted(device: str, name: str) -> DeviceError:
 def again(name: str) -> str:
     """Say how a conversion in place goes on. name: of the volume."""
     return (
-        "attach the disk to the machine where that began, and run the same command again, which goes on:"
+        "attach the disk to the machine where it began, and run the same command again to continue:"
         f" cryptpilot convert --device DISK --volume {name}"
     )
 

@@ -103,7 +103,7 @@ def restore(
                 raise CryptpilotError(
                     f"no key slot in {path} takes this recovery key: that {volume.dev} could be opened by the file is"
                     " not proven",
-                    "nothing was changed; the key is written without a slip, but is another volume's, or was not this"
+                    "nothing was changed; the key has no typing error, but is another volume's, or was not this"
                     f" one's when the file was saved; without --recovery-key the secret is tried; {_ANYHOW}",
                 ) from None
         with log.timed("restore-header", volume.volume, device=volume.dev):
@@ -129,7 +129,8 @@ def _look(volume: Volume, saved: luks_header.Header, path: Path, overwrite: froz
     block.require_unused(device.node)
     if luks_header.mark(saved.path) != state.COMPLETE:
         raise CryptpilotError(
-            f"{path}: is no backup of the header of a cryptpilot volume", f"see what it is: cryptsetup luksDump {path}"
+            f"{path}: is not a backup of the header of a cryptpilot volume",
+            f"see what it is: cryptsetup luksDump {path}",
         )
     facts = _saved_facts(volume, saved, path)
     if device.size < facts.room:
@@ -163,7 +164,7 @@ def _saved_facts(volume: Volume, saved: luks_header.Header, path: Path) -> luks_
             return facts
     raise CryptpilotError(
         f"the header in {path} is not to be trusted: {reason}",
-        f"unless you know who changed it, take this file as tampered with; {another}",
+        f"unless you know who changed it, treat this file as tampered with; {another}",
     )
 
 
@@ -185,7 +186,7 @@ def _require_no_others(volume: Volume, found: block.Signature | None, overwrite:
     raise DeviceError(
         f"{volume.dev} holds {state.describe(found)}, of which the first {block.readable(luks_header.SIZE)} would be"
         " overwritten",
-        f"if nobody needs that any more, give --overwrite {found.kind}",
+        f"if it is not needed, give --overwrite {found.kind}",
     )
 
 
@@ -204,7 +205,7 @@ def _is_the_same(volume: Volume, device: block.Device, saved: luks_header.Facts,
     raise DeviceError(
         f"{path} is of another volume (UUID {saved.uuid}) than the one on {volume.dev} (UUID {facts.uuid}): its"
         " data are encrypted with another key, and could never be read again",
-        "nothing was changed; a volume that was initialized anew since the backup has no use for it",
+        "nothing was changed; a backup from before the last init is of no use",
     )
 
 
@@ -245,8 +246,8 @@ def _prove_key(
                     f"{path} cannot be tried: {cryptsetup.said(error, str(path))}", error.hint
                 ) from None
             raise opening.WrongSecret(
-                f"{path} is older than the secret: none of its key slots takes that, and {volume.dev} could not be"
-                " opened any more",
+                f"{path} is older than the secret: none of its key slots takes the secret, so {volume.dev} could"
+                " not be opened with it",
                 f"the header that is there is whole; is there a recovery key of then (--recovery-key)? {_ANYHOW}",
             ) from None
 

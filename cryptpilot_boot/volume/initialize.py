@@ -210,7 +210,7 @@ def require_formattable(volume: Volume, force: Force, others: Iterable[Volume] =
 def _require_formattable(volume: Volume, force: Force) -> Target:
     if volume.temporary:
         raise CryptpilotError(
-            "needs no init: it is temporary and is made anew at each open",
+            "needs no init: it is temporary, and each open recreates it",
             f"open it: cryptpilot open {volume.volume}",
         )
     identity.require_replaceable(volume)
@@ -248,10 +248,10 @@ def _require_allowed(volume: Volume, found: block.Signature | None, force: Force
             'take it out of that first (pvremove, mdadm --zero-superblock, ...), or check "dev"',
         )
     if found.kind not in force.overwrite:
-        keep = f"to keep its data: cryptpilot adopt {volume.volume}; only if" if unmarked.is_unmarked(found) else "if"
+        keep = f"to keep its data: cryptpilot adopt {volume.volume}; if" if unmarked.is_unmarked(found) else "if"
         raise DeviceError(
             f"{volume.dev} holds {state.describe(found)}; init would destroy it",
-            f"{keep} nobody needs that any more: cryptpilot init {volume.volume} --overwrite {found.kind}",
+            f"{keep} its content may be lost: cryptpilot init {volume.volume} --overwrite {found.kind}",
         )
 
 

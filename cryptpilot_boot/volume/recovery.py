@@ -66,7 +66,7 @@ def enroll_held(
     if before.recovery_slots and not replace:
         raise CryptpilotError(
             "has a recovery key already",
-            f"if it is lost: cryptpilot recovery-key {volume.volume} --replace makes another, and this one void",
+            f"if it is lost: cryptpilot recovery-key {volume.volume} --replace makes another and revokes this one",
         )
     enrolled = Enrolled()
 
@@ -102,9 +102,9 @@ def _enroll(
         _remove(device, passphrase, {slot}, _facts(volume, device))
         raise CryptpilotError(
             f"the recovery key could not be shown: {error.strerror}",
-            "it was removed again, as nobody has it; nothing has changed",
+            "it was removed again; nothing has changed",
         ) from None
-    with telling(volume, "cannot be rid of its older recovery keys, and the new one opens it", hint):
+    with telling(volume, "its older recovery keys could not be removed; the new one works", hint):
         facts = _facts(volume, device)
         # what also is the volume's own slot stays, whatever a token says
         claimed = facts.recovery_slots - {own, slot}
@@ -144,7 +144,7 @@ def open_by_key(volume: Volume, ask_key: Ask, *, check_fs: bool) -> opening.Open
     except opening.WrongSecret:
         raise CryptpilotError(
             f"this recovery key does not open {volume.dev}: no key slot takes it",
-            "it is written without a slip, but is another volume's, or was replaced since",
+            "it has no typing error, but is another volume's, or was replaced since",
         ) from None
 
 
@@ -152,8 +152,8 @@ def require_persistent(volume: Volume) -> None:
     """Raise CryptpilotError for a volume that is made anew at each open: nothing of it can be got back."""
     if volume.temporary:
         raise CryptpilotError(
-            "is temporary: it is made anew at each open, with a key that nobody ever knows",
-            "there is no way back to what it held; open it as ever: cryptpilot open " + volume.volume,
+            "is temporary: each open recreates it, with a random key",
+            "what it held cannot be recovered; open it as usual: cryptpilot open " + volume.volume,
         )
 
 

@@ -85,7 +85,7 @@ def _grow(volume: Volume, header: Header, wanted: int, passphrase: Passphrase) -
         if opened.is_known(volume.volume):
             raise DeviceError(
                 f"the header of {volume.dev} is not the one the volume was opened by",
-                "if it was reencrypted since, close the volume and open it; if not, somebody changed it: save the data"
+                "if it was reencrypted since, close the volume and open it; if not, someone changed it: save the data"
                 " while the volume is open",
             )
         raise CryptpilotError(

@@ -173,7 +173,7 @@ def _with_facts(status: Status, facts: luks_header.Facts) -> Status:
                 f'its header says "{flag}", and a disk does not decide that: it is opened without'
                 for flag in facts.ignored
             ),
-            *(f"key slot {number} is passed over: {reason}" for number, reason in facts.passed_over),
+            *(f"key slot {number} is ignored: {reason}" for number, reason in facts.passed_over),
         ),
     )
 
@@ -204,7 +204,7 @@ def is_open(volume: Volume) -> bool:
     if ours:
         return True
     raise DeviceError(
-        f"{volume.mapper_path} exists, but is no encrypted mapping of {volume.dev}",
+        f"{volume.mapper_path} exists, but is not an encrypted mapping of {volume.dev}",
         f"see what it is: dmsetup table {volume.volume}",
     )
 
@@ -220,7 +220,7 @@ def not_ours_to_overwrite(volume: Volume, found: block.Signature | None) -> Devi
         )
     return DeviceError(
         what,
-        f'check "dev" in the configuration (lsblk --fs {volume.dev}); only if nobody needs what is there, for once:'
+        f'check "dev" in the configuration (lsblk --fs {volume.dev}); only if its content may be lost, once:'
         f" cryptpilot open {volume.volume} --overwrite {word(found)}",
     )
 
@@ -253,7 +253,7 @@ def misfit(volume: Volume, device: block.Device, header: luks_header.Header) -> 
     if not excess or partition.is_partition(device):
         return None
     return DeviceError(
-        f"{volume.dev} has {device.size} bytes, of which the last {excess} are no whole sector of the volume:"
+        f"{volume.dev} has {device.size} bytes, of which the last {excess} are not a whole sector of the volume:"
         " cryptsetup does not open it so",
         "give it a size that is a multiple of 4096 bytes: there are no data at its end",
     )

@@ -254,6 +254,6 @@ def test_a_machine_that_boots_in_the_middle_says_what_to_do_and_changes_nothing(
             machine, timeout=400, log=tmp_path / "console.log", until="convert --device DISK --volume root"
         )
     console = result.check(qemu.Ending.SEEN).console
-    assert "is not completely converted: that was interrupted, and its data are all there" in console
+    assert "is not completely converted: the conversion was interrupted, and no data is lost" in console
     assert site.requests() == []
     assert sha256(disk) == before

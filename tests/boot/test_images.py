@@ -294,7 +294,9 @@ def test_what_the_boot_loader_has_of_an_image_is_made_anew_too_and_what_cannot_b
     (home / unified).write_bytes(b"MZ")
     ended, said = initrd(home, f"rebuild --kernel {kernel}")
     assert ended == 1
-    assert f"/{unified}: was not rebuilt, which is not cryptpilot's to do: kernel-install add {kernel} /" in said
+    assert (
+        f"/{unified}: was not rebuilt: cryptpilot does not make such images; run: kernel-install add {kernel} /" in said
+    )
     assert (home / unified).read_bytes() == b"MZ"
     ended, rows = status(home)
     assert [(row["image"], row["good"]) for row in rows] == [*((path, True) for path in paths), (f"/{unified}", False)]
@@ -383,7 +385,7 @@ cryptpilot initrd rebuild --kernel {kernel}""",
     )
     assert f"the kernel module dm_crypt of {kernel} is missing" in said
     assert f"kernel {kernel} has no dm_crypt: install the package" in said
-    assert "see what dracut was told" not in said
+    assert "see how dracut was called" not in said
 
 
 RULE = "/etc/udev/rules.d/99-disks.rules"

@@ -118,14 +118,14 @@ def test_a_damaged_line_is_passed_over_and_told(tmp_path: Path, damaged: bytes) 
     path.write_bytes(text(good[:1]) + damaged + b"\n" + text(good[1:]))
     records, problems = eventlog.read(path)
     assert [record.event.step for record in records] == ["start", "done"]
-    assert problems == [f"{path}: line 2 is damaged and was passed over"]
+    assert problems == [f"{path}: line 2 is damaged and was skipped"]
 
 
 def test_many_damaged_lines_are_one_problem(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(text([line(6.0, "start")]) + b"x\n" * 1000)
     (problem,) = eventlog.read(path)[1]
-    assert problem == f"{path}: 1000 lines are damaged and were passed over, the first of them line 2"
+    assert problem == f"{path}: 1000 lines are damaged and were skipped, the first of them line 2"
 
 
 @pytest.mark.parametrize(

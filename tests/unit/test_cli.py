@@ -212,7 +212,7 @@ def test_an_event_log_that_cannot_be_written_keeps_no_volume_from_being_opened(
     status, output, _ = boot(capsys, monkeypatch, tmp_path, stage_name)
     assert status == cli.EXIT_OK
     assert "data0: /dev/mapper/data0 opened in " in output
-    assert output.count("the event log cannot be written any more") == 1
+    assert output.count("the event log can no longer be written") == 1
     assert "Traceback" not in output
 
 
@@ -478,7 +478,7 @@ def test_check_says_that_no_image_has_the_root(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(init, "kernel_command_line", lambda: "root=/dev/mapper/data0 ro")
-    warning = "this machine's root is on it, and no image has it"
+    warning = "the root file system is on this volume, but no initrd opens it"
     for setting, warned in (("true", False), ("false", True), ("true\ninitrd = false", True)):
         configure(tmp_path, GUIDE_OTP.replace("auto_open = true", f"auto_open = {setting}"))
         assert (warning in run(capsys, "-c", str(tmp_path), "config", "check")[1]) is warned, setting

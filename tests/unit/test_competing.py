@@ -191,7 +191,7 @@ def test_the_sentence_says_where_what_and_what_to_do() -> None:
     (found,) = find([DATA], Texts(crypttab=f"luks-x UUID={UUID} none luks"), resolve)
     assert found.sentence == (
         "/etc/crypttab:1: has systemd-cryptsetup open the device of volume my-data, which cryptpilot opens;"
-        " passed over at boot: remove the line, and write /dev/mapper/my-data where /dev/mapper/luks-x is used"
+        " ignored at boot: remove the line, and write /dev/mapper/my-data where /dev/mapper/luks-x is used"
     )
 
 

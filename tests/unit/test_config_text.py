@@ -146,7 +146,7 @@ MISPLACED = [
     (f'command = "x"\n{EXEC}', "command is a key of [encrypt.exec]", "move it below the line [encrypt.exec]"),
     (f'{SMALL}secret_name = "s"\n', "secret_name is a key of [encrypt.kms]", "only below a line [encrypt.kms]"),
     (f"{SMALL}[boot]\nverbose = true\n", 'unknown table "boot": boot is a table of global.toml', "in global.toml"),
-    (f"verbose = true\n{SMALL}", "verbose is a key of [boot] of global.toml", "settings stand in global.toml"),
+    (f"verbose = true\n{SMALL}", "verbose is a key of [boot] of global.toml", "settings go in global.toml"),
     (SMALL.replace("[encrypt.otp]", "[otp]"), 'v0.toml:3: unknown table "otp": otp is a table', "write [encrypt.otp]"),
 ]
 
@@ -208,7 +208,7 @@ def test_a_file_that_is_not_read_is_told_where_it_may_be_missed(
     assert cli.main(argv) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == f"No volumes are configured in {tmp_path}/volumes."
-    assert f"note: {tmp_path}/{name} is passed over: {why}" in out
+    assert f"note: {tmp_path}/{name} is ignored: {why}" in out
     assert err == ""
     configure(tmp_path, SMALL)
     assert cli.main(argv) == 0
@@ -221,7 +221,7 @@ def test_a_directory_that_is_called_almost_like_it_is_told(tmp_path: Path, name:
     configure(tmp_path)
     (tmp_path / name).mkdir()
     (passed_over,) = load(tmp_path).passed_over
-    assert str(passed_over) == f"{tmp_path}/{name} is passed over: volumes are read from {tmp_path}/volumes"
+    assert str(passed_over) == f"{tmp_path}/{name} is ignored: volumes are read from {tmp_path}/volumes"
     assert passed_over.likely
 
 

@@ -225,14 +225,14 @@ def test_any_file_may_be_named_and_is_told_for_what_it_is(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for path in ("/dev/zero", "/dev/null", tmp_path / "pipe", tmp_path):
-        assert loads(path) == f"{path}: is no backup of a header: it is neither file nor block device; {HINT}"
+        assert loads(path) == f"{path}: is not a backup of a header: it is neither file nor block device; {HINT}"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         assert loads(tmp_path / "socket") == f"{tmp_path}/socket: cannot be read: No such device or address; {HINT}"
     assert "loop: cannot be read: Too many levels of symbolic links" in loads(tmp_path / "loop")
     with (tmp_path / "large").open("wb") as large:
         large.truncate((256 << 20) + 1)
-    assert f"large: is no backup of a header: it has 256 MiB; {HINT}" in loads(tmp_path / "large")
+    assert f"large: is not a backup of a header: it has 256 MiB; {HINT}" in loads(tmp_path / "large")
 
 
 def test_of_a_file_that_grows_no_more_is_read_than_there_was(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_key_that_a_backup_does_not_take_is_called_what_it_is(
     assert said.startswith(
         f"no key slot in {place} takes this recovery key: that {disk.dev} could be opened by the file is not proven;"
         if by_recovery_key
-        else f"{place} is older than the secret: none of its key slots takes that"
+        else f"{place} is older than the secret: none of its key slots takes the secret"
     )
     assert ("is there a recovery key" in said) is not by_recovery_key
     assert ("older" in said) is not by_recovery_key

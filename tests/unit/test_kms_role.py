@@ -388,7 +388,7 @@ def test_an_answer_that_names_another_secret_is_none(
     if right:
         keys.prepare(role)(5).wipe()
     else:
-        assert "answered with something that is no KMS answer" in failure(role).what
+        assert "answered with something that is not an answer of KMS" in failure(role).what
 
 
 # The gateway
@@ -401,15 +401,15 @@ def test_an_answer_that_names_another_secret_is_none(
         ("throttle", "KMS says Rejected.Throttling", True),
         ("unavailable", "KMS says ServiceUnavailableTemporary", True),
         ("hang", "no answer from 127.0.0.1:", True),
-        ("empty-body", "answered with something that is no KMS answer", True),
+        ("empty-body", "answered with something that is not an answer of KMS", True),
         ("html-throttle", "has too much to do (HTTP status 429)", True),
-        ("redirect", "sends us to another address, where we do not ask", True),
+        ("redirect", "answered with a redirect, which is not followed", True),
         ("hang-body", "broke off in the middle", True),
         ("drip", "broke off in the middle", True),
         ("huge-body", "is longer than 256 KiB, which no secret is", False),
         ("key-disabled", 'the key that protects secret "disk" is disabled (KMS says Rejected.Disabled', False),
         ("wrong-signature-key", "KMS says SignatureDoesNotMatch", False),
-        ("broken-body", "answered with something that is no KMS answer", True),
+        ("broken-body", "answered with something that is not an answer of KMS", True),
         ("not-base64", 'the value of secret "disk" is not base64', False),
         ("empty-secret", 'the value of secret "disk" is empty', False),
     ],
@@ -440,7 +440,7 @@ def test_permission_is_a_matter_of_the_roles_policy(role: KmsRole, gateway: Shar
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"", b'{"SecretData": 5}'])
 def test_an_answer_without_a_text_is_none(role: KmsRole, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acs3, "write_response", lambda *_, **__: body)
-    assert "answered with something that is no KMS answer" in failure(role).what
+    assert "answered with something that is not an answer of KMS" in failure(role).what
 
 
 @pytest.mark.parametrize(
@@ -456,11 +456,11 @@ def test_an_answer_without_a_text_is_none(role: KmsRole, body: bytes, monkeypatc
         ),
         (400, b'{"Code": "Operation.Forbidden"}', "refuses the request (KMS says Operation.Forbidden)", False),
         (403, b'{"Message": "denied"}', "refuses the request (KMS says nothing but HTTP status 403)", False),
-        (400, b"null", "answered with something that is no KMS answer", True),
-        (400, b"[5]", "answered with something that is no KMS answer", True),
-        (206, b'{"SecretData": "AAAA"}', "answered with something that is no KMS answer", True),
+        (400, b"null", "answered with something that is not an answer of KMS", True),
+        (400, b"[5]", "answered with something that is not an answer of KMS", True),
+        (206, b'{"SecretData": "AAAA"}', "answered with something that is not an answer of KMS", True),
         (403, b'{"Code": "Forbidden.NoPermission"}', "is not permitted (KMS says Forbidden.NoPermission)", False),
-        (400, b"[" * 100_000, "answered with something that is no KMS answer", True),
+        (400, b"[" * 100_000, "answered with something that is not an answer of KMS", True),
     ],
 )
 def test_an_error_may_say_little(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def test_a_volume_that_is_held_is_refused_and_another_is_not(tmp_path: Path) -> None:
     with held("a", tmp_path):
         with (
-            pytest.raises(CryptpilotError, match="another cryptpilot process is at work on volume a"),
+            pytest.raises(CryptpilotError, match="another cryptpilot process is working on volume a"),
             held("a", tmp_path),
         ):
             pytest.fail("it was held twice")
@@ -68,7 +68,7 @@ def test_a_lock_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, r
             if room == "since then":
                 full.undo()
             with (
-                pytest.raises(CryptpilotError, match="another cryptpilot process is at work on volume a"),
+                pytest.raises(CryptpilotError, match="another cryptpilot process is working on volume a"),
                 held("a", locks),
             ):
                 pytest.fail("it was held twice")

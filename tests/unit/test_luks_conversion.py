@@ -180,7 +180,7 @@ def test_parts_that_cryptsetup_does_not_make_are_refused(prepared: luks_header.H
 
 
 def test_one_of_another_size_of_disk_is_refused(prepared: luks_header.Header) -> None:
-    with pytest.raises(luks_header.Distrusted, match="none that cryptpilot began"):
+    with pytest.raises(luks_header.Distrusted, match="not started by cryptpilot"):
         facts(prepared, SIZE + SHIFT)
 
 

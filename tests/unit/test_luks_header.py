@@ -395,7 +395,7 @@ def test_a_label_is_not_taken_for_anything_else(template: Template, tmp_path: Pa
     assert found is not None
     assert found.kind == "crypto_LUKS"
     assert found.subsystem not in (state.COMPLETE, state.INITIALIZING, state.TEMPORARY)
-    assert state.describe(found) == "a LUKS2 header of somebody else"
+    assert state.describe(found) == "a LUKS2 header of another program"
     path = template.put(template.both(label=text), tmp_path / "disk.img")
     assert block.signature(str(path)) == block.Signature("crypto_LUKS", "2", state.COMPLETE)
 
@@ -588,7 +588,7 @@ def test_somebodys_own_key_slot_of_another_kind_is_passed_over(
     assert [number for number, _ in facts.passed_over] == [1]
     assert reason in facts.passed_over[0][1]
     status = state._with_facts(state.Status(volume(path), State.READY_TO_OPEN), facts)
-    assert [one for one in status.ignored if one.startswith("key slot 1 is passed over: ")]
+    assert [one for one in status.ignored if one.startswith("key slot 1 is ignored: ")]
     subprocess.run(["cryptsetup", "luksKillSlot", "--batch-mode", path, "0"], check=True)
     with pytest.raises(luks_header.Distrusted, match=reason):
         luks_header.copy_from(str(path))

@@ -460,7 +460,7 @@ def test_a_stage_that_cannot_be_heard_finishes_what_it_has_begun(tmp_path: Path,
         said = os.read(reader, 65536).decode()
         assert ("made: /dev/mapper/made opened in " in said) is (stage_name == "system")
         assert 'volume "silent" could not be opened' in said
-        assert "the event log cannot be written any more: /dev/full: No space left on device" in said
+        assert "the event log can no longer be written: /dev/full: No space left on device" in said
         assert ("the boot cannot be stopped: No space left on device" in said) is (stage_name == "initrd")
 
 

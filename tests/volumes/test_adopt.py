@@ -215,7 +215,7 @@ heading adopt bound; cryptpilot adopt bound; cryptpilot open bound
         "blank": "holds nothing: there is no LUKS2 volume to adopt",
         "half": "is not completely initialized: init was interrupted",
         "hostile": "/dev/disk/by-id/virtio-hostile cannot be adopted: ",
-        "scratch": "is temporary: it is made anew at each open, and what its disk holds cannot be kept",
+        "scratch": "is temporary: each open recreates it, and the data on its disk cannot be kept",
         "swapped": "holds another volume than the one that was initialized or bound as bound",
     }
     for name, words in expected.items():
@@ -228,7 +228,7 @@ heading adopt bound; cryptpilot adopt bound; cryptpilot open bound
 
 OTP = 'volume = "scratch"\ndev = "{device}"\nmakefs = "ext4"\n[encrypt.otp]\n'
 LEFT = {
-    "unmarked": ("", "crypto_LUKS", "a LUKS2 header of somebody else"),
+    "unmarked": ("", "crypto_LUKS", "a LUKS2 header of another program"),
     "marked": ("--subsystem=cryptpilot", "cryptpilot", "an initialized cryptpilot volume"),
     "halfway": ("--subsystem=cryptpilot-initializing", "cryptpilot", "a cryptpilot volume whose init was interrupted"),
 }

@@ -390,7 +390,7 @@ ls /dev/mapper
         {"a": gone},
     ).check()
     # of show it is "detail", and in the existing tool's word "description"
-    assert result.stdout.count("/dev/mapper/a exists, but is no encrypted mapping of") == 4
+    assert result.stdout.count("/dev/mapper/a exists, but is not an encrypted mapping of") == 4
     assert states(result) == {"a": "check-failed"}
     assert result.stdout.endswith("\na\ncontrol\n")
 
@@ -443,7 +443,7 @@ wait %1
 umount $mkfs
 cryptpilot open a
 """).check()
-    busy = "cryptpilot: error: a: another cryptpilot process is at work on volume a\n"
+    busy = "cryptpilot: error: a: another cryptpilot process is working on volume a\n"
     assert result.stdout.count(busy) == 2
     assert "\na-initializing\ncontrol\n" in result.stdout
     assert result.stdout.endswith("a: /dev/mapper/a is open\n")

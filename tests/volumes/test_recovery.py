@@ -160,7 +160,7 @@ cryptpilot open a
     ]
     assert said["not shown"].splitlines() == [
         "cryptpilot: error: b: the recovery key could not be shown: No space left on device",
-        "cryptpilot:   it was removed again, as nobody has it; nothing has changed",
+        "cryptpilot:   it was removed again; nothing has changed",
         "status 1",
         "1",
         "b: /dev/mapper/b is open",
@@ -180,14 +180,14 @@ cryptpilot open a
     assert "--recovery-key is of one volume\nstatus 2\n" in said["only one"]
     assert "No such file" in said["cannot enroll"]
 
-    assert "its recovery key opens it from now on, and 1 older one does no more" in said["replace"]
+    assert "its recovery key opens it from now on; 1 older one was revoked" in said["replace"]
     assert said["interrupted"].splitlines() == [
         "cryptpilot: write it down, or print it, and keep it away from this machine: it is not shown again",
         "cryptpilot: interrupted",
         "status 130",
         "b: /dev/mapper/b is open",
         "cryptpilot: write it down, or print it, and keep it away from this machine: it is not shown again",
-        "cryptpilot: b: its recovery key opens it from now on, and 2 older ones do no more",
+        "cryptpilot: b: its recovery key opens it from now on; 2 older ones were revoked",
     ]
     assert "no key slot takes it" in said["old is void"]
     assert said["new opens"].startswith("a: /dev/mapper/a is open\n")
@@ -337,7 +337,9 @@ losetup --detach /dev/loop7
     assert said["side by side"].count(": /run/one.header: is there already") == 1
     assert said["side by side"].endswith("\n/run/one.header\n")
     for name in ("/dev/zero", "/run/pipe"):
-        assert f"error: a: {name}: is no backup of a header: it is neither file nor block device" in said["not a file"]
+        assert (
+            f"error: a: {name}: is not a backup of a header: it is neither file nor block device" in said["not a file"]
+        )
     assert said["from a disk"].startswith("a: its header is put back")
 
 
@@ -422,10 +424,10 @@ cryptpilot open b
         f"of another volume (UUID {other}) than the one on /dev/disk/by-id/virtio-a (UUID {one})" in said["of another"]
     )
     for name in ("no header", "no mark"):
-        assert "is no backup of the header of a cryptpilot volume" in said[name]
+        assert "is not a backup of the header of a cryptpilot volume" in said[name]
     assert "not-there: cannot be read: No such file" in said["no file"]
     assert "is not to be trusted: a data segment: encryption is not aes-xts-plain64" in said["changed"]
-    assert "a.header is older than the secret: none of its key slots takes that" in said["older than the secret"]
+    assert "a.header is older than the secret: none of its key slots takes the secret" in said["older than the secret"]
     assert "its header is put back" in said["older than the secret"]
     assert (
         "does not prove to belong to /dev/disk/by-id/virtio-a: opened by it, there is no file system"
@@ -472,6 +474,6 @@ done
     )
     left = "key slot 1 was left: the header says that it takes an older recovery key, and nothing proves that"
     assert left in said["first"]
-    assert "its recovery key opens it from now on, and 1 older one does no more; " + left in said["second"]
+    assert "its recovery key opens it from now on; 1 older one was revoked; " + left in said["second"]
     assert "cryptsetup luksKillSlot /dev/disk/by-id/virtio-a 1" in said["second"]
     assert said["opens"] == "operator 0\nsecond 0\nfirst 2\n"

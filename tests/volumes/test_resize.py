@@ -251,7 +251,7 @@ cryptpilot open odd
     assert lines[-4] == "part: /dev/mapper/part is open"
     assert lines[-3].startswith("0 229376 crypt ")
     assert lines[-2:] == [str(128 * MIB), "kept"]
-    wrong = f"/dev/disks/odd has {96 * MIB + 512} bytes, of which the last 512 are no whole sector of the volume"
+    wrong = f"/dev/disks/odd has {96 * MIB + 512} bytes, of which the last 512 are not a whole sector of the volume"
     assert f"odd: error: {wrong}" in said["whole disk"]
     assert f"cryptpilot: error: odd: {wrong}" in said["whole disk"]
     assert f"check-failed: {wrong}" in said["whole disk"]

@@ -138,7 +138,7 @@ cryptpilot open data1
     assert (pending["status"], pending["detail"], pending["rotation_pending"]) == ("opened", again, True)
     assert told["table"].endswith(f"opened: {again}")
     assert "data1: warning: it opens with the previous value of its secret only" in told["check"]
-    assert told["rotate"] == f"data1: {DEVICE} takes the current value of its secret now, and the previous one no more"
+    assert told["rotate"] == f"data1: {DEVICE} is rotated: only the current value of its secret opens it now"
     assert told["again"].startswith(f"data1: {DEVICE} has nothing to rotate: ")
     assert (done["status"], done["detail"], done["rotation_pending"]) == ("opened", "", False)
     assert told["slots"] == "slot: second\nslot: recovery\nslots: 2"
@@ -272,6 +272,6 @@ cryptpilot rotate data1
 cryptsetup luksDump {DEVICE} | grep PBKDF:
 cryptpilot open data1
 """).check()
-    assert "takes the current value of its secret now" in result.stdout
+    assert "is rotated: only the current value of its secret opens it now" in result.stdout
     assert re.findall(r"PBKDF: +(\w+)", result.stdout) == ["argon2id"]
     assert "data1: /dev/mapper/data1 is open\n" in result.stdout

@@ -178,7 +178,7 @@ printf '\x55\xaa' | dd of={device} bs=1 seek=510 conv=notrunc status=none
     ),
     "somebody else's LUKS": (
         "echo x | cryptsetup luksFormat -q --pbkdf pbkdf2 {device} -",
-        "holds a LUKS2 header of somebody else",
+        "holds a LUKS2 header of another program",
     ),
     "a mounted file system": ("mkfs.ext4 -q {device}; mount -o ro {device} /mnt", "is in use"),
     "another mapping on it": ("dmsetup create other --table '0 2048 linear {device} 0'", "is in use"),
@@ -311,7 +311,7 @@ dmsetup create data1 --table "0 2048 linear /dev/disk/by-id/virtio-d1 0"
 refused cryptpilot open data1
 cryptpilot show data1
 """).check()
-    assert "/dev/mapper/data1 exists, but is no encrypted mapping of" in result.stdout
+    assert "/dev/mapper/data1 exists, but is not an encrypted mapping of" in result.stdout
     assert "False        False   check-failed" in result.stdout
 
 
