@@ -120,7 +120,7 @@ def chosen(system: System) -> Grub:
         if one.directory in system.present:
             return one
     known = " nor ".join(one.directory for one in reversed(GRUBS))
-    raise refused(f"{system.name} in it has neither {known}", "only GRUB is known so far")
+    raise refused(f"{system.name} in it has neither {known}", "only GRUB is supported")
 
 
 def change(found: Found, loaders: Roles, volume: Volume, *, moved: bool) -> Change:
@@ -150,9 +150,7 @@ def change(found: Found, loaders: Roles, volume: Volume, *, moved: bool) -> Chan
         if wrong:
             raise refused(f"boot loader entries cannot be mended: {wrong[0]}", f"see {bls.DIRECTORY} in it")
     elif bls.DIRECTORY in system.present and one is DEBIAN:
-        raise refused(
-            f"{system.name} in it has {bls.DIRECTORY}, and GRUB does not read it", "only GRUB is known so far"
-        )
+        raise refused(f"{system.name} in it has {bls.DIRECTORY}, and GRUB does not read it", "only GRUB is supported")
     return made
 
 
@@ -221,7 +219,7 @@ def _require_tools(made: Change, system: System) -> None:
     needed += [one.editenv] if made.reads_entries and any(made.old.environments.values()) else []
     for path in needed:
         if path not in system.present:
-            raise refused(f"{system.name} in it has no {path}", "only GRUB as distributions install it is known so far")
+            raise refused(f"{system.name} in it has no {path}", "only GRUB as distributions install it is supported")
 
 
 def _require_movable(made: Change, system: System, loaders: Roles) -> None:
@@ -257,7 +255,7 @@ def _copies(system: System) -> dict[str, str]:
         release = loader.releases.get(kernel, "")
         if release not in images:
             raise refused(
-                f"{printable(path)} in it boots {printable(kernel)}, which is no kernel that is installed",
+                f"{printable(path)} in it boots {printable(kernel)}, which is not an installed kernel",
                 "remove the entry",
             )
         for known in bls.variables(loader):
@@ -265,7 +263,7 @@ def _copies(system: System) -> dict[str, str]:
             if len(loaded) != 1 or loaded[0] not in loader.images:
                 raise refused(
                     f"{printable(path)} in it loads {len(loaded) or 'no'} initrd images, or one that is not there",
-                    "one for each is known so far; remove the entry if it boots nothing",
+                    "each entry must load one; remove the entry if it boots nothing",
                 )
             if loaded[0] != images[release]:
                 copies[loaded[0]] = images[release]

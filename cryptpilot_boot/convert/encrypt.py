@@ -91,7 +91,7 @@ def _show(show: Show, key: Passphrase, name: str) -> None:
     except OSError as error:
         raise CryptpilotError(
             f"the recovery key could not be shown: {error.strerror}",
-            f"nobody has it; once the disk is converted: cryptpilot recovery-key {name} --replace",
+            f"once the disk is converted, make another: cryptpilot recovery-key {name} --replace",
         ) from None
 
 
@@ -215,7 +215,7 @@ def _look_over(volume: Volume, device: block.Device, passphrase: Passphrase, hea
 @contextlib.contextmanager
 def going_on() -> Iterator[None]:
     """Say of what fails that nothing is lost, and how it goes on."""
-    again = "the data are all there: run the same command again, and it goes on"
+    again = "no data is lost: run the same command again to continue"
     try:
         yield
     except Interrupted:

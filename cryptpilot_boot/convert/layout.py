@@ -106,11 +106,11 @@ def _require_gap(partitions: Sequence[Partition]) -> None:
 
 
 def _require_apart(table: Table, size: int) -> None:
-    """Raise CryptpilotError for partitions that lie on each other, or beyond the end of the disk."""
+    """Raise CryptpilotError for partitions that overlap, or beyond the end of the disk."""
     inorder = sorted(table.partitions, key=lambda one: one.start)
     for one, following in zip(inorder, inorder[1:]):
         if one.end > following.start:
-            raise refused(f"partitions {one.number} and {following.number} lie on each other")
+            raise refused(f"partitions {one.number} and {following.number} overlap")
     for one in inorder:
         if one.end * SECTOR > size:
             raise refused(f"partition {one.number} ends beyond the end of the disk: the image is cut off")

@@ -76,7 +76,7 @@ def root_among(number: int, held: Mapping[Logical, Content]) -> Logical:
         names = ", ".join(printable(one.name) for one in others)
         raise refused(
             f"the volume group of partition {number} has several logical volumes: {names}",
-            "only the root's is known so far, and swap: move what the others hold, and remove them (lvremove)",
+            "only the root's own and swap are supported: move what the others hold, and remove them (lvremove)",
         )
     return others[0]
 
@@ -87,7 +87,7 @@ def _require_linear(one: Run, named: str) -> None:
     words = [*one.layout.split(","), *one.roles.split(","), one.kind]
     what = next((meaning for word, meaning in _MEANINGS.items() if word in words), f"is {printable(one.layout)}")
     raise refused(
-        f"logical volume {printable(one.volume.strip('[]'))} in {named} {what}", "only linear ones are known so far"
+        f"logical volume {printable(one.volume.strip('[]'))} in {named} {what}", "only linear ones are supported"
     )
 
 

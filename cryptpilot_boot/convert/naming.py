@@ -41,7 +41,7 @@ def _in_gpt(table: Table, number: int, volume: Volume) -> Table:
         raise refused(f"{volume.dev} is another partition of the image", f"choose another name in {volume.source}")
     else:
         raise refused(
-            f'{volume.source} says dev = "{volume.dev}", which is no name that a partition can be given',
+            f'{volume.source} says dev = "{volume.dev}", which cannot be the name of a partition',
             f'say dev = "/dev/disk/by-partlabel/{volume.volume}": the partition gets that name; by-partuuid works too',
         )
     partitions = tuple(named if one.number == number else one for one in table.partitions)

@@ -35,7 +35,7 @@ _PLAIN_NAME = re.compile(r'[^"\\\x00-\x1f]*')
 _EXTENDED = ("5", "F", "85")  # types that hold logical partitions; linux/block/partitions/msdos.c
 _KINDS = {
     "crypto_LUKS": "holds LUKS: the image is encrypted already",
-    "btrfs": "holds btrfs, which is not known so far",
+    "btrfs": "holds btrfs, which is not supported",
     SWAP: "is swap space, which a disk that is converted in place cannot have: remove it, or convert an image of it",
     SUSPENDED: "holds a system that hibernates: boot the image, shut it down, and try again",
     "linux_raid_member": "is part of a RAID",
@@ -132,9 +132,9 @@ def require_table(table: Table | None, name: str) -> Table:
     if table.label == MBR and any(one.type == "EE" for one in table.partitions):
         raise refused(f"{name} has a GPT that is not where it is with sectors of 512 bytes", "only these are known")
     if table.label not in KINDS:
-        raise refused(f"{name} has a partition table of kind {table.label}", "only GPT and MBR are known so far")
+        raise refused(f"{name} has a partition table of kind {table.label}", "only GPT and MBR are supported")
     if table.sector != SECTOR:
-        raise refused(f"{name} has sectors of {table.sector} bytes", "only 512 are known so far")
+        raise refused(f"{name} has sectors of {table.sector} bytes", "only 512 are supported")
     return table
 
 
@@ -144,7 +144,7 @@ def require_primary(table: Table, name: str) -> None:
         if _is_logical(one, table) or _is_extended(one, table):
             raise refused(
                 f"partition {one.number} of {name} is an extended or a logical one",
-                "only primary partitions are known so far; give the image a GPT",
+                "only primary partitions are supported; give the image a GPT",
             )
 
 
@@ -167,7 +167,7 @@ def logical_partition(table: Table, contents: Mapping[int, Content]) -> int | No
     loaders = (BIOS_BOOT, KINDS[table.label].esp)
     found = [one.number for one in table.partitions if one.type not in loaders and contents[one.number].kind == MEMBER]
     if len(found) > 1:
-        raise refused(f"partitions {found[0]} and {found[1]} are both part of LVM", "only one is known so far")
+        raise refused(f"partitions {found[0]} and {found[1]} are both part of LVM", "only one is supported")
     return next(iter(found), None)
 
 
@@ -280,12 +280,12 @@ def _boot(found: Found, loaders: Roles, volume: Volume) -> int | None:
     if where and boot is None:
         raise refused(f"/etc/fstab mounts /boot from {printable(where.source)}, which is not in the image")
     if boot is not None and (boot not in loaders.candidates or boot == found.system.root):
-        raise refused(f"/etc/fstab mounts /boot from partition {boot}, which is no file system for /boot alone")
+        raise refused(f"/etc/fstab mounts /boot from partition {boot}, which is not a file system for /boot alone")
     if boot is not None and found.contents[boot].logical:
         raise refused(f"/boot is in LVM, on partition {boot}", "only the root is known there so far")
     others = set(loaders.candidates) - {found.system.root, boot}
     if others:
-        raise refused(f"partition {min(others)} is neither the root nor /boot", "only these two are known so far")
+        raise refused(f"partition {min(others)} is neither the root nor /boot", "only these two are supported")
     efi = mounts.get("/boot/efi")
     if efi and named(efi.source, found.table, found.contents) != loaders.esp:
         raise refused("/etc/fstab mounts /boot/efi from another partition than the EFI system partition")

@@ -32,10 +32,10 @@ _PACKAGED = {
     CRYPTSETUP: "give the package of cryptsetup (--package), or install it there",
 }
 _NETWORK = {DRACUT_NETWORK: "give the package of dracut-network (--package), or install it there"}
-_NEEDED = {SYSTEMCTL: "only systems with systemd are known so far"}
+_NEEDED = {SYSTEMCTL: "only systems with systemd are supported"}
 # What a system may not have: its boot is another than the one that is known here.
 _UNKNOWN = {
-    "/etc/kernel/install.conf": "kernel-install's layouts are not known so far",
+    "/etc/kernel/install.conf": "kernel-install's layouts are not supported",
 }
 CRYPTPILOT = "/usr/bin/cryptpilot"
 LOOKED_FOR = (
@@ -84,10 +84,12 @@ def require_system(system: System, volume: Volume, *, packages: bool) -> None:
         raise refused("no kernel is installed in it")
     for kernel in system.kernels:
         if not _KERNEL_NAME.fullmatch(kernel.release):
-            raise refused(f"/lib/modules in it has {printable(kernel.release)}, which is no name of a kernel")
+            raise refused(f"/lib/modules in it has {printable(kernel.release)}, which is not the name of a kernel")
         if len(kernel.images) != 1 or kernel.unified:
             has = "a unified kernel image" if kernel.unified else f"{len(kernel.images) or 'no'} initrd images"
-            raise refused(f"kernel {kernel.release} in it has {has}", "one of dracut's for each is known so far")
+            raise refused(
+                f"kernel {kernel.release} in it has {has}", "exactly one for each kernel, made by dracut, is supported"
+            )
     if re.search(r"^[^#]*\b(root|rootflags)=", system.loader_settings, re.MULTILINE):
         raise refused("/etc/default/grub in it sets root= for the kernel by itself", "remove that first")
 
@@ -96,9 +98,9 @@ def require_unified(found: Found, loaders: Roles) -> None:
     """Raise CryptpilotError where a unified kernel image cannot be made, started or measured."""
     system = found.system
     if found.table.label != GPT:
-        raise refused("it has an MBR, and what firmware measures of one is not known so far", "give the image a GPT")
+        raise refused("it has an MBR, for which measurements are not supported", "give the image a GPT")
     if bootloader.chosen(system) is not bootloader.DEBIAN:
-        raise refused("a unified kernel image is known so far for GRUB as Debian has it", "convert it without --uki")
+        raise refused("a unified kernel image is supported for GRUB as Debian has it", "convert it without --uki")
     if loaders.esp is None:
         raise refused("it has no EFI system partition, which a unified kernel image is started from")
     if STUB not in system.present:

@@ -439,7 +439,7 @@ def test_a_failure_says_that_nothing_is_lost_and_how_it_goes_on() -> None:
     with pytest.raises(CryptpilotError) as caught, encrypt.going_on():
         raise CryptpilotError("no", "do that")
     assert caught.value.what == "no"
-    assert caught.value.hint == "do that; the data are all there: run the same command again, and it goes on"
+    assert caught.value.hint == "do that; no data is lost: run the same command again to continue"
 
 
 # What is said of a disk that is half converted.
@@ -458,7 +458,7 @@ def half(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return path
 
 
-SAID = "is not completely converted: that was interrupted, and its data are all there"
+SAID = "is not completely converted: the conversion was interrupted, and no data is lost"
 TODO = "cryptpilot convert --device DISK --volume root"
 
 
