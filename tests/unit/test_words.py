@@ -1,0 +1,72 @@
+"""Texts for people are plain technical English: words that had to be read twice stay out of them.
+
+CONTRIBUTING.md, "Words". Looked at: every text in the product but docstrings, what the scripts print, and the English
+documentation. A word is added here when it was removed from all of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from buildlib.base import ROOT
+
+# By what is not used: what is.
+WORDS = {
+    r"anew": "again; rebuild, recreate",
+    r"in vain": "without an answer; until it times out",
+    r"nobody|whoever": "no one, a user who; better: the passive, or the program's name",
+    r"no more(?! than)": "no longer; better: say what happens now",
+    r"(?:is|are) none": "is not one; there is no",
+    r"known so far": "supported",
+    r"lies? on each other": "overlap",
+    r"be rid of": "remove",
+    r"as ever": "as usual",
+    r"tell of": "report",
+    r"goes to its end": "completes",
+}
+FOUND = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
+# What still has some: a line for each file, and how many at most. A number only goes down.
+LEFT = {"cryptpilot_boot/boot/stage.py": 1}
+
+CODE = sorted(ROOT.glob("cryptpilot_boot/**/*.py"))
+PAGES = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    if path.name != "CHANGELOG.md" and "zh" not in path.parts and not path.name.endswith(".zh.md")
+)
+
+
+def texts(source: str) -> list[str]:
+    """Return the texts in a module, but for docstrings and what stands alone as one."""
+    tree = ast.parse(source)
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone
+    ]
+
+
+def found(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    parts = texts(text) if path.suffix == ".py" else [text]
+    return [match[0].lower() for part in parts for match in FOUND.finditer(part)]
+
+
+@pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_people_read_is_in_plain_words(path: Path) -> None:
+    words = found(path)
+    assert len(words) <= LEFT.get(str(path.relative_to(ROOT)), 0), f"rewrite: {words}; see WORDS in {__file__}"
+
+
+def test_the_words_are_found_in_texts_and_not_in_docstrings() -> None:
+    assert texts('"""Made anew."""\nx = f"made {y} anew"\n') == ["made ", " anew"]
+    assert FOUND.findall("Nobody does so any more, in vain; no more than two are none") == [
+        "Nobody",
+        "in vain",
+        "are none",
+    ]
