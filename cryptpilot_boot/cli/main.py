@@ -38,7 +38,8 @@ def run_and_exit() -> NoReturn:
     try:
         status: object = main()
     except SystemExit as end:  # argparse, which leaves what it printed to the interpreter
-        status = end.code if terminal.flush() else EXIT_FAILED
+        error = terminal.flush()
+        status = end.code if error is None else _unheard() if isinstance(error, BrokenPipeError) else _unsaid(error)
     except KeyboardInterrupt:  # while the console was given its moment
         status = EXIT_INTERRUPTED
     os._exit(status if isinstance(status, int) else EXIT_OK if status is None else EXIT_FAILED)

@@ -120,13 +120,13 @@ def require_told() -> None:
         raise error
 
 
-def flush() -> bool:
-    """Have standard output take what was printed to it by others; tell whether it does."""
+def flush() -> OSError | None:
+    """Have standard output take what was printed to it by others; return why it does not."""
     try:
         sys.stdout.flush()
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        return error
+    return None
 
 
 def say_no_more() -> None:

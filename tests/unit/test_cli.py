@@ -484,8 +484,9 @@ def test_check_says_that_no_image_has_the_root(
         assert (warning in run(capsys, "-c", str(tmp_path), "config", "check")[1]) is warned, setting
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["--help"], ["bind", "--help"], ["--version"]])
-def test_help_that_cannot_be_written_is_an_error_and_no_bug(arguments: list[str]) -> None:
+def test_help_that_cannot_be_written_is_an_error_and_no_bug(arguments: list[str], unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "cryptpilot_boot", *arguments],
@@ -494,6 +495,7 @@ def test_help_that_cannot_be_written_is_an_error_and_no_bug(arguments: list[str]
             text=True,
             check=False,
             cwd=Path(cryptpilot_boot.__file__).parents[1],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert "standard output cannot be written: No space left on device" in done.stderr
