@@ -34,15 +34,19 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--everything", action="store_true", help="a program that a test needs must be installed")
+    parser.addoption("--everything", action="store_true", help="skip nothing for want of root or of a program")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what needs a program that is not here; `make test` installs all, and there it fails by itself."""
+    """Skip what needs root, or a program that is not here; with --everything it fails by itself."""
+    if config.getoption("--everything"):
+        return
     for item in items:
-        missing = [name for mark in item.iter_markers("needs") for name in mark.args if not shutil.which(name, path=PATH)]
-        if missing and not config.getoption("--everything"):
+        names = [name for mark in item.iter_markers("needs") for name in mark.args]
+        if missing := [name for name in names if not shutil.which(name, path=PATH)]:
             item.add_marker(pytest.mark.skip(f"not installed: {', '.join(missing)}"))
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip("needs root"))
 
 
 @contextlib.contextmanager
@@ -93,7 +97,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 # The machines are noisy: no example fails for the time it takes.
 settings.register_profile("noisy", deadline=None)
-settings.register_profile("quick", deadline=None, max_examples=15)  # for `make check`
+settings.register_profile("quick", deadline=None, max_examples=5)  # for `make check`
 settings.load_profile("noisy")
 
 

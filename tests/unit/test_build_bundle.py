@@ -17,6 +17,9 @@ import cryptpilot_boot
 from buildlib import elf, freeze, interpreter, precompute, reproduce, venv
 from buildlib.base import ROOT, BuildError
 
+# The bundle is frozen first, and what it is frozen with compiled.
+pytestmark = pytest.mark.slow
+
 Finished = subprocess.CompletedProcess
 
 

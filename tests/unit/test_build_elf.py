@@ -126,6 +126,7 @@ def compile_library(directory: Path, name: str, source: str, *options: str) -> P
     return made
 
 
+@pytest.mark.needs("gcc")
 def test_real_files(tmp_path: Path) -> None:
     inner = compile_library(tmp_path, "libinner.so.1", "int inner(void) { return 1; }")
     outer = compile_library(
@@ -189,6 +190,7 @@ def test_what_the_oldest_system_lacks_fails_the_build(library: str, version: str
     assert "buildlib/elf.py" in caught.value.hint
 
 
+@pytest.mark.needs("gcc")
 def test_a_program_of_a_newer_system_fails_the_build(tmp_path: Path) -> None:
     subprocess.run(
         ["gcc", "-x", "c", "-", "-o", tmp_path / "newer"], input="int main(void) {}", text=True, check=True

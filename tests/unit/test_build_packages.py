@@ -157,6 +157,7 @@ def test_the_spec_lists_all_that_is_installed_and_nothing_else(bundle: Path, tmp
     assert unused == ["/usr/share/licenses/cryptpilot"], "which is put beside the layout"
 
 
+@pytest.mark.needs("rpmbuild")
 @pytest.mark.parametrize("kind", [rpm, deb], ids=["rpm", "deb"])
 def test_the_same_tree_gives_the_same_bytes_at_any_time_and_place(
     tmp_path: Path, kind: object, monkeypatch: pytest.MonkeyPatch
@@ -190,6 +191,7 @@ def ask(*words: str | Path) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.needs("rpmbuild")
 def test_an_rpm_provides_nothing_but_itself_and_needs_what_there_is(made: Path) -> None:
     file = made / rpm.file_name(ABOUT)
     assert ask("rpm", "-qp", "--provides", file).split("\n")[:-1] == [
@@ -206,6 +208,7 @@ def test_an_rpm_provides_nothing_but_itself_and_needs_what_there_is(made: Path) 
     )
 
 
+@pytest.mark.needs("rpmbuild")
 def test_the_settings_are_the_administrators(made: Path) -> None:
     settings = "/etc/cryptpilot/global.toml"
     file = made / rpm.file_name(ABOUT)

@@ -58,11 +58,13 @@ def holder(table: Table, location: str) -> str:
     return str(name)
 
 
+@pytest.mark.slow
 def test_it_is_in_the_form_that_it_claims(bundle: Path) -> None:
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom.beside(bundle).read_text())
     assert error is None
 
 
+@pytest.mark.slow
 def test_all_that_is_in_the_bundle_is_in_the_list_and_nothing_else(bundle: Path, table: Table) -> None:
     carried = set()
     for path in bundle.rglob("*"):
@@ -76,11 +78,13 @@ def test_all_that_is_in_the_bundle_is_in_the_list_and_nothing_else(bundle: Path,
     assert set().union(*map(locations, every(table))) == carried
 
 
+@pytest.mark.slow
 def test_no_component_is_there_without_a_reason(table: Table) -> None:
     for component in every(table):
         assert locations(component), component["name"]
 
 
+@pytest.mark.slow
 def test_what_is_there_belongs_to_whom_it_is_from(table: Table) -> None:
     found = {
         location: holder(table, location)
@@ -107,6 +111,7 @@ def test_what_is_there_belongs_to_whom_it_is_from(table: Table) -> None:
     assert any(location.startswith("_internal/libpython") for location in standard)
 
 
+@pytest.mark.slow
 def test_packages_have_the_versions_and_hashes_of_the_locks(table: Table) -> None:
     locks = "".join((ROOT / f"requirements/{name}.lock").read_text() for name in ("agent", "build"))
     entries = dict(re.findall(r"^(\S+==\S+)[^\n]*((?:\n +--hash[^\n]*)+)", locks, re.MULTILINE))
@@ -117,11 +122,13 @@ def test_packages_have_the_versions_and_hashes_of_the_locks(table: Table) -> Non
         assert sha256 in entries[f"{component['name']}=={component['version']}"]
 
 
+@pytest.mark.slow
 def test_every_library_has_a_version(table: Table) -> None:
     for component in every(table):
         assert component["type"] == "file" or component["version"], component["name"]
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_but_here(table: Table, tmp_path: Path) -> None:
     """What a package's makers linked into it cannot be known."""
     compiled = {one["name"] for one in below(table) if any(".so" in location for location in locations(one))}
@@ -133,6 +140,7 @@ def test_nothing_is_compiled_but_here(table: Table, tmp_path: Path) -> None:
         owners.place({}, "_internal/_rust.abi3.so", tmp_path / "_rust.abi3.so", tmp_path)
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_named_with_its_source(table: Table) -> None:
     found = {one["name"]: one for one in below(table) if one["name"] in {"CPython", "OpenSSL", "libffi"}}
     for source in (sources.PYTHON, sources.OPENSSL, sources.LIBFFI):
@@ -146,6 +154,7 @@ def test_what_was_compiled_is_named_with_its_source(table: Table) -> None:
     assert "file" not in {one["type"] for one in below(table)}
 
 
+@pytest.mark.slow
 def test_it_needs_what_its_packages_need(table: Table) -> None:
     needs = {one["ref"]: one["dependsOn"] for one in table["dependencies"]}
     names = {one["bom-ref"]: one["name"] for one in every(table)}
@@ -158,6 +167,7 @@ def test_it_needs_what_its_packages_need(table: Table) -> None:
     assert {one["name"] for one in table["components"]} <= reached
 
 
+@pytest.mark.slow
 def test_it_names_its_bundle_and_no_other(bundle: Path, table: Table, tmp_path: Path) -> None:
     digest = hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
     assert digest in json.dumps(table["metadata"]["properties"])
@@ -166,6 +176,7 @@ def test_it_names_its_bundle_and_no_other(bundle: Path, table: Table, tmp_path: 
     assert not sbom.is_of(sbom.beside(bundle), tmp_path)
 
 
+@pytest.mark.slow
 def test_no_place_of_the_build_machine_is_in_it(bundle: Path) -> None:
     text = sbom.beside(bundle).read_text()
     for place in (ROOT, Path.home(), Path(sys.prefix)):

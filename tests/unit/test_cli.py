@@ -102,6 +102,7 @@ def test_a_bad_file_keeps_no_other_volume_from_being_opened_or_closed(
     assert out.startswith("data0: /dev/mapper/data0 is ")
 
 
+@pytest.mark.root
 def test_a_failure_counts_for_more_than_a_bad_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = broken(tmp_path, GUIDE_OTP.replace("/dev/nvme1n1p1", "/dev/not-there"))
     status, _, err = run(capsys, "-c", str(tmp_path), "open", "data0")
@@ -266,6 +267,7 @@ def test_a_wrong_volume_gets_the_nearest_right_one(capsys: pytest.CaptureFixture
     assert 'did you mean "data0"?' in err
 
 
+@pytest.mark.root
 def test_a_failure_is_told_with_the_next_step(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     configure(tmp_path, GUIDE_OTP.replace("/dev/nvme1n1p1", "/dev/not-there"))
     status, _, err = run(capsys, "-c", str(tmp_path), "open", "data0")

@@ -113,6 +113,7 @@ def test_what_has_no_client_key_has_no_end(encrypt: Otp | KmsRole | Exec) -> Non
     assert keys.ends(encrypt) is None
 
 
+@pytest.mark.root
 def test_check_says_it_whatever_else_is_wrong_and_it_is_no_error(pki: Pki) -> None:
     said: list[str] = []
     config = Config(Path(), Boot(), (volume_with(section(pki.client_key)),))

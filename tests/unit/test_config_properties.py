@@ -185,7 +185,7 @@ steady = settings(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=300,
+    max_examples=3 * settings().max_examples,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -362,7 +362,7 @@ def test_a_key_that_is_none_is_told_discreetly(key: str) -> None:
         require_discreet(config)
 
 
-@settings(steady, max_examples=100)
+@settings(steady, max_examples=settings().max_examples)
 @given(ANY_FILE, ANY_FILE)
 def test_no_file_costs_a_volume_of_another(one: bytes, other: bytes) -> None:
     """Unless it claims the same name or device."""

@@ -121,6 +121,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return made
 
 
+@pytest.mark.needs("qemu-img")
 def test_an_image_is_there_in_the_end_and_nothing_else(bench: Bench) -> None:
     assert bench.run(recovery_key=True)
     assert bench.target.read_bytes() == b"converted"
@@ -131,6 +132,7 @@ def test_an_image_is_there_in_the_end_and_nothing_else(bench: Bench) -> None:
     assert not any(bench.key.reveal())
 
 
+@pytest.mark.needs("qemu-img")
 @pytest.mark.parametrize("name", ["out.img", "out.qcow2", "out.vhd"])
 @pytest.mark.parametrize(
     "failure", [OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError(errno.EPIPE, "Broken pipe")], ids=str
@@ -146,6 +148,7 @@ def test_no_image_is_there_whose_recovery_key_was_not_printed(bench: Bench, fail
     assert not any(bench.key.reveal())
 
 
+@pytest.mark.needs("qemu-img")
 def test_a_recovery_key_is_printed_once_the_image_is_whole(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever fails before that has printed nothing."""
 
@@ -161,6 +164,7 @@ def test_a_recovery_key_is_printed_once_the_image_is_whole(bench: Bench, monkeyp
     assert not any(bench.key.reveal())
 
 
+@pytest.mark.needs("qemu-img")
 def test_an_interruption_leaves_nothing_wherever_it_comes(bench: Bench) -> None:
     """What closes a mapping may not have been told of it yet: all of that name is closed, once it is unmounted."""
 
@@ -176,6 +180,7 @@ def test_an_interruption_leaves_nothing_wherever_it_comes(bench: Bench) -> None:
         assert bench.events[-3:] == ["end workplace", "sweep", "end lock"]
 
 
+@pytest.mark.needs("qemu-img")
 def test_an_image_that_is_written_to_meanwhile_is_not_converted(bench: Bench) -> None:
     bench.at_work = lambda: bench.source.open("ab").write(b"more")
     with pytest.raises(CryptpilotError, match=r"in\.img was changed during the conversion"):
@@ -183,6 +188,7 @@ def test_an_image_that_is_written_to_meanwhile_is_not_converted(bench: Bench) ->
     assert bench.left == ["in.img", "secret"]
 
 
+@pytest.mark.needs("qemu-img")
 def test_a_name_that_was_taken_meanwhile_is_left_to_its_file(bench: Bench) -> None:
     bench.at_work = lambda: bench.target.write_text("of somebody else")
     with pytest.raises(CryptpilotError, match="is there already"):
@@ -199,6 +205,7 @@ def test_a_secret_that_is_none_is_refused_before_anything_is_done(bench: Bench, 
     assert bench.events == []
 
 
+@pytest.mark.needs("qemu-img")
 @pytest.mark.parametrize(
     ("name", "times"), [("out.img", 1), ("out.qcow2", 2), ("OUT.QCOW2", 2), ("out.vhd", 2)], ids=str
 )
@@ -216,6 +223,7 @@ def test_room_is_needed_twice_for_a_format_that_is_packed(
     assert bench.run()
 
 
+@pytest.mark.needs("qemu-img")
 def test_an_image_that_is_unpacked_needs_room_for_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, raw = tmp_path / "in", tmp_path / "raw"
     raw.write_bytes(os.urandom(4 << 20))

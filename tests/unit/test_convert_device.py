@@ -276,6 +276,7 @@ def test_a_header_in_the_free_room_counts_only_where_nothing_else_is(bench: Benc
 UUID = "0C7DB2F6-95A6-4C0D-8F2D-8B8A5C3E7DFF"
 
 
+@pytest.mark.needs("sfdisk")
 @pytest.mark.parametrize("name", ["disk", "disk1"])
 def test_a_partition_gets_its_name_and_the_others_stay(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -124,6 +124,7 @@ def test_what_came_to_be_there_meanwhile_is_not_replaced(
     assert [path.name for path in tmp_path.iterdir()] == ["out.img"]
 
 
+@pytest.mark.needs("qemu-img")
 def test_an_image_that_is_written_is_reached_by_programs_too(tmp_path: Path) -> None:
     """Whose name ends in a digit then."""
     target = tmp_path / "out.qcow2"

@@ -256,6 +256,7 @@ def test_mounts_that_cannot_be_kept_private_are_an_error(monkeypatch: pytest.Mon
         mounts.keep_private()
 
 
+@pytest.mark.needs("mkfs.ext4")
 def test_what_a_device_did_not_take_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that copy write to memory, and close: only fsync(2) tells that the disk was full."""
     source, target = tmp_path / "source", tmp_path / "target"

@@ -99,6 +99,7 @@ def named(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.needs("qemu-img")
 def test_an_image_is_read_whatever_its_name(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And packed under such a name."""
     part, packed = named.parent / "part", named.with_name(f"{named.name}.qcow2")
@@ -229,6 +230,7 @@ def test_what_the_kernel_refuses_is_said_with_what_to_do(
     assert hint in refusal.value.hint
 
 
+@pytest.mark.needs("cryptsetup", "dmsetup", "qemu-img", "sfdisk")
 def test_all_programs_that_are_missing_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tools.require()
     for program, package in tools.NEEDED.items():
@@ -296,6 +298,7 @@ def test_an_error_names_the_program_that_failed() -> None:
         run(["sh", "-c", "echo oh >&2; exit 3"], name="dracut in the image")
 
 
+@pytest.mark.needs("qemu-img", "mcopy")
 def test_an_efi_system_partition_without_a_file_system_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "esp").write_bytes(bytes(1 << 20))
     with pytest.raises(CryptpilotError, match="the EFI system partition has no file system that mtools can read"):

@@ -82,6 +82,7 @@ def test_an_mbr_is_read_as_sfdisk_says_it() -> None:
     assert facts.named("PARTUUID=1234abcd-02", TABLE, FOUND.contents) is None
 
 
+@pytest.mark.needs("sfdisk")
 def test_an_mbr_is_written_as_it_was(tmp_path: Path) -> None:
     """Where older tools put partitions too, with holes in their numbers, and without an identifier."""
     for text in (APART, APART.replace("start=2048", "start=63"), APART.replace("0x1234abcd", "0x00000000")):
@@ -94,6 +95,7 @@ def test_an_mbr_is_written_as_it_was(tmp_path: Path) -> None:
     assert [one.uuid for one in table.partitions] == ["", "", ""]
 
 
+@pytest.mark.needs("sfdisk")
 def test_what_is_before_the_first_partition_is_the_boot_loaders(tmp_path: Path) -> None:
     found = apart(tmp_path / "in.img")
     assert plan.roles(found.table, found.contents, GRUB) == facts.Roles((1, 3), esp=2, gap=True)
@@ -110,6 +112,7 @@ def test_what_is_before_the_first_partition_is_the_boot_loaders(tmp_path: Path) 
     assert set(new[2 << 20 :]) == {0xFF}
 
 
+@pytest.mark.needs("sfdisk")
 def test_a_table_is_kept_but_for_the_size_of_the_root(tmp_path: Path) -> None:
     found = apart(tmp_path / "in.img")
     become = planned(found, dataclasses.replace(IN_MBR, dev="/dev/disk/by-partuuid/1234abcd-03"))
@@ -123,6 +126,7 @@ def test_a_table_is_kept_but_for_the_size_of_the_root(tmp_path: Path) -> None:
     partition_table.write(tmp_path / "out.img", become.table)
 
 
+@pytest.mark.needs("sfdisk")
 def test_a_boot_inside_the_root_gets_a_primary_partition_and_grub_is_installed_before_it(tmp_path: Path) -> None:
     become = planned()
     boot, root = become.table.partition(2), become.table.partition(1)
@@ -134,6 +138,7 @@ def test_a_boot_inside_the_root_gets_a_primary_partition_and_grub_is_installed_b
     partition_table.write(tmp_path / "out.img", become.table)
 
 
+@pytest.mark.needs("sfdisk")
 def test_a_disk_gets_the_identifier_by_which_the_volume_is_known(tmp_path: Path) -> None:
     volume = dataclasses.replace(IN_MBR, dev="/dev/disk/by-partuuid/0badcafe-03")
     become = planned(apart(tmp_path / "in.img"), volume)
@@ -150,6 +155,7 @@ def test_a_disk_gets_the_identifier_by_which_the_volume_is_known(tmp_path: Path)
     assert planned(dataclasses.replace(FOUND, system=system), other).table.identifier == "0x0badcafe"
 
 
+@pytest.mark.needs("sfdisk")
 def test_a_disk_keeps_the_identifier_by_which_its_system_knows_other_partitions(tmp_path: Path) -> None:
     found = apart(tmp_path / "in.img", "/dev/disk/by-partuuid/1234ABCD-02 /efi vfat defaults 0 0\n")
     settings = dataclasses.replace(
@@ -231,12 +237,14 @@ def test_all_four_numbers_may_be_in_use() -> None:
         layout._free_number(dataclasses.replace(TABLE, partitions=four))
 
 
+@pytest.mark.needs("sfdisk")
 def test_no_unified_kernel_image_is_made_of_what_cannot_be_measured(tmp_path: Path) -> None:
     found, volume = apart(tmp_path / "in.img"), dataclasses.replace(IN_MBR, dev="/dev/disk/by-partuuid/1234abcd-03")
     with pytest.raises(CryptpilotError, match="it has an MBR"):
         planned(found, volume, uki=True)
 
 
+@pytest.mark.needs("sfdisk")
 @pytest.mark.parametrize("kind", ["5", "f", "85"])
 def test_extended_and_logical_partitions_are_refused(tmp_path: Path, kind: str) -> None:
     text = f"label: dos\nstart=2048, size=2048, type=83\nstart=4096, size=20480, type={kind}\n"

@@ -105,6 +105,7 @@ def test_a_table_is_read_as_sfdisk_says_it() -> None:
     assert (table.label, table.sector) == ("gpt", 512)
 
 
+@pytest.mark.needs("sfdisk")
 def test_sfdisk_writes_the_table_that_it_is_told(tmp_path: Path) -> None:
     image = tmp_path / "img1"  # a name that ends in a digit: partitions are called otherwise then
     with image.open("wb") as file:
@@ -114,11 +115,13 @@ def test_sfdisk_writes_the_table_that_it_is_told(tmp_path: Path) -> None:
     assert partition_table.read(image) == FOUND.table
 
 
+@pytest.mark.needs("sfdisk")
 def test_what_is_no_disk_has_no_table(tmp_path: Path) -> None:
     (tmp_path / "img").write_bytes(bytes(1 << 20))
     assert partition_table.read(tmp_path / "img") is None
 
 
+@pytest.mark.needs("qemu-img")
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
@@ -351,6 +354,7 @@ def test_fstab_is_read_as_systemd_reads_it() -> None:
     assert mending.fstab(by_label, VOLUME, "") == FSTAB.replace(f"UUID={ROOT_UUID}", "/dev/mapper/root")
 
 
+@pytest.mark.needs("sfdisk")
 def test_a_label_is_known_whatever_is_in_it(tmp_path: Path) -> None:
     image = tmp_path / "img"
     with image.open("wb") as file:
@@ -360,6 +364,7 @@ def test_a_label_is_known_whatever_is_in_it(tmp_path: Path) -> None:
         assert facts.content(block.tags(str(image))).label == label
 
 
+@pytest.mark.needs("sfdisk")
 def test_partitions_may_be_where_older_tools_put_them(tmp_path: Path) -> None:
     """From sector 34 on, and more than 128 of them."""
     image, other = tmp_path / "img", tmp_path / "other"
@@ -387,6 +392,7 @@ def test_an_image_that_ends_anywhere_gets_a_whole_number_of_mib() -> None:
         assert made.size >= FOUND.image.size + more
 
 
+@pytest.mark.needs("sfdisk")
 def test_a_gpt_of_large_sectors_is_called_what_it_is(tmp_path: Path) -> None:
     with (tmp_path / "img").open("wb") as file:
         file.truncate(40 << 20)
@@ -396,6 +402,7 @@ def test_a_gpt_of_large_sectors_is_called_what_it_is(tmp_path: Path) -> None:
         plan.require_table(partition_table.read(tmp_path / "img"), "in.img")
 
 
+@pytest.mark.needs("sfdisk")
 def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:
     """Some of which have no identifier."""
     with (tmp_path / "img").open("wb") as file:

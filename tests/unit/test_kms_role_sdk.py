@@ -116,6 +116,7 @@ def hardened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield found
 
 
+@pytest.mark.root
 def test_sdk_finds_the_role_and_gets_the_current_and_the_previous_value(hardened: Place) -> None:
     """The instance refuses whoever has no token."""
     hardened.behave("ok")
@@ -132,6 +133,7 @@ def test_sdk_finds_the_role_and_gets_the_current_and_the_previous_value(hardened
     assert asked[-1]["path"] == ROLES + "disk-reader"
 
 
+@pytest.mark.root
 def test_sdk_gets_the_secret_from_the_instances_own_gateway_with_the_role(hardened: Place) -> None:
     hardened.behave("ok")
     assert hardened.fetch(endpoint=INSTANCE) == {"value": NEW_VALUE, "stages": ["ACSCurrent"], "kind": "text"}
@@ -140,11 +142,13 @@ def test_sdk_gets_the_secret_from_the_instances_own_gateway_with_the_role(harden
     assert asked == [("GetSecretValue", INSTANCE)] * 2
 
 
+@pytest.mark.root
 def test_sdk_reports_an_unknown_secret_with_its_code(hardened: Place) -> None:
     hardened.behave("ok")
     assert hardened.fetch("absent")["code"] == "Forbidden.ResourceNotFound"
 
 
+@pytest.mark.root
 def test_sdk_gets_a_secret_by_its_full_name(hardened: Place) -> None:
     hardened.behave("ok")
     assert hardened.fetch(FULL)["value"] == NEW_VALUE
@@ -153,6 +157,7 @@ def test_sdk_gets_a_secret_by_its_full_name(hardened: Place) -> None:
     assert hardened.records("requests")[-3]["secret"] == FULL
 
 
+@pytest.mark.root
 def test_sdk_with_credentials_of_another_account_gets_the_secret_of_that_account_or_none(hardened: Place) -> None:
     hardened.behave("another-account")
     assert hardened.fetch()["value"] == FOREIGN_VALUE
@@ -160,11 +165,13 @@ def test_sdk_with_credentials_of_another_account_gets_the_secret_of_that_account
     assert hardened.fetch(FULL.replace(ACCOUNT, OTHER_ACCOUNT))["value"] == FOREIGN_VALUE
 
 
+@pytest.mark.root
 def test_sdk_is_told_when_its_credentials_have_expired(hardened: Place) -> None:
     hardened.behave("expired-at-kms")
     assert hardened.fetch()["code"] == "InvalidSecurityToken.Expired"
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(("behaviour", "status"), [("no-role", 404), ("off", 403)])
 def test_sdk_gets_no_credentials(hardened: Place, behaviour: str, status: int) -> None:
     hardened.behave(behaviour)
@@ -173,6 +180,7 @@ def test_sdk_gets_no_credentials(hardened: Place, behaviour: str, status: int) -
     assert len(hardened.records("requests")) == before
 
 
+@pytest.mark.root
 def test_sdk_does_without_a_token_in_the_normal_mode(tmp_path: Path) -> None:
     with place(tmp_path, "--normal-mode") as found:
         assert found.fetch(token_only=False)["value"] == NEW_VALUE

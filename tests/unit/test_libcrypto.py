@@ -74,7 +74,7 @@ def made(key: Any = None, certificate: Any = None, others: Any = None, password:
     )
 
 
-@pytest.fixture(params=["of the checks", "that is frozen"], scope="module")
+@pytest.fixture(params=["of the checks", pytest.param("that is frozen", marks=pytest.mark.slow)], scope="module")
 def python(request: pytest.FixtureRequest) -> Path:
     """The interpreters, whose libraries are OpenSSL 3.0 of Debian 12, and the one that is compiled here."""
     return Path(sys.executable) if request.param == "of the checks" else interpreter.interpreter().path
@@ -90,6 +90,7 @@ print(json.dumps([key.is_rsa, signatures, [[f"{one.begin}", f"{one.end}"] for on
 """
 
 
+@pytest.mark.needs("openssl")
 @pytest.mark.parametrize("kind", [*KINDS, "no MAC"])
 def test_each_kind_of_file_opens_and_its_key_signs(python: Path, pem: Path, tmp_path: Path, kind: str) -> None:
     if kind == "no MAC" and python == Path(sys.executable):
@@ -117,6 +118,7 @@ def test_the_old_client_key_that_the_build_tries_is_one() -> None:
         assert bytes.fromhex(pbe_with_sha1_and + cipher) in data
 
 
+@pytest.mark.needs("openssl")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_client_key_may_be_of_each_kind(pem: Path, kind: str) -> None:
     data = exported(pem, kind)
@@ -133,6 +135,7 @@ def test_a_key_of_any_length_signs(bits: int) -> None:
     theirs.public_key().verify(key.sign(b"text"), b"text", padding.PKCS1v15(), hashes.SHA256())
 
 
+@pytest.mark.needs("openssl")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("password", ["", "Correct horse", f"{PASSWORD} ", "\u20ac\u00e9", "x" * 10_000])
 def test_another_password_opens_nothing(pem: Path, kind: str, password: str) -> None:
@@ -144,6 +147,7 @@ def test_another_password_opens_nothing(pem: Path, kind: str, password: str) -> 
         client_key.opened(section(wrapped(data, password)))
 
 
+@pytest.mark.needs("openssl")
 def test_what_follows_a_null_byte_of_a_password_counts(pem: Path) -> None:
     with pytest.raises(libcrypto.CryptoError):
         libcrypto.open_pkcs12(exported(pem, "AES-256"), f"{PASSWORD}\0more".encode())
@@ -211,6 +215,7 @@ def test_of_several_certificates_those_of_the_key_count() -> None:
         assert client_key.opened(section(wrapped(data))).ends == day
 
 
+@pytest.mark.needs("openssl")
 def test_no_failure_stays_in_the_queue_of_errors(pem: Path) -> None:
     """Where `ssl` would take it for its own."""
     library = libcrypto._library()
@@ -227,6 +232,7 @@ def test_no_failure_stays_in_the_queue_of_errors(pem: Path) -> None:
     assert library.ERR_peek_error() == 0
 
 
+@pytest.mark.needs("openssl")
 def test_the_old_ciphers_are_not_for_tls(pem: Path) -> None:
     """What a file may be encrypted with is known while that is opened, and in that thread."""
     libcrypto.open_pkcs12(exported(pem, "RC2-40"), PASSWORD.encode())
@@ -237,6 +243,7 @@ def test_the_old_ciphers_are_not_for_tls(pem: Path) -> None:
     library.ERR_clear_error()
 
 
+@pytest.mark.needs("openssl")
 def test_a_key_is_freed_once(pem: Path) -> None:
     key, _ = libcrypto.open_pkcs12(exported(pem, "AES-256"), PASSWORD.encode())
     for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
@@ -296,6 +303,7 @@ print("survived", opened)
 """
 
 
+@pytest.mark.needs("openssl")
 @pytest.mark.parametrize("kind", ["OpenSSL 1.1", "AES-256", "no MAC", "all in the clear"])
 def test_no_changed_file_brings_the_process_down(python: Path, pem: Path, tmp_path: Path, kind: str) -> None:
     """Without a MAC, which tells most changes at once, the changes get to the parts within."""

@@ -62,6 +62,7 @@ def check(metadata: Json, size: int = SIZE) -> luks_header.Facts:
     return luks_conversion.reader(size)(metadata, 16384, "uuid")
 
 
+@pytest.mark.needs("cryptsetup")
 def test_what_cryptsetup_prepares_is_taken_and_opens(prepared: luks_header.Header) -> None:
     """As it is in the end: cryptsetup opens that by the secret, though not by another."""
     said = facts(prepared)
@@ -74,6 +75,7 @@ def test_what_cryptsetup_prepares_is_taken_and_opens(prepared: luks_header.Heade
             assert done.returncode == status
 
 
+@pytest.mark.needs("cryptsetup")
 def test_no_other_reader_takes_it(prepared: luks_header.Header) -> None:
     """What opens volumes must not open one that is plain in part: the host could write what it likes there."""
     with pytest.raises(luks_header.Distrusted):
@@ -123,6 +125,7 @@ STEPS = {
 }
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize("name", STEPS)
 def test_each_step_is_taken(prepared: luks_header.Header, name: str) -> None:
     said = check(at(prepared, *STEPS[name]))
@@ -154,6 +157,7 @@ WRONG: dict[str, Callable[[Json], None]] = {
 }
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize("name", WRONG)
 def test_anything_else_is_refused(prepared: luks_header.Header, name: str) -> None:
     found = copy.deepcopy(luks_header.metadata(prepared.descriptor))
@@ -163,6 +167,7 @@ def test_anything_else_is_refused(prepared: luks_header.Header, name: str) -> No
         check(found)
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize(
     "parts",
     [
@@ -179,11 +184,13 @@ def test_parts_that_cryptsetup_does_not_make_are_refused(prepared: luks_header.H
         check(at(prepared, *parts))
 
 
+@pytest.mark.needs("cryptsetup")
 def test_one_of_another_size_of_disk_is_refused(prepared: luks_header.Header) -> None:
     with pytest.raises(luks_header.Distrusted, match="not started by cryptpilot"):
         facts(prepared, SIZE + SHIFT)
 
 
+@pytest.mark.needs("cryptsetup")
 def test_one_that_was_ended_before_cryptsetup_said_so_is_a_volume(
     prepared: luks_header.Header, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +260,8 @@ def ordinary() -> bytes:
     return bytes(content)
 
 
+@pytest.mark.needs("cryptsetup")
+@pytest.mark.slow
 def test_whenever_the_power_fails_while_it_is_written_nothing_is_lost(
     prepared: luks_header.Header, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +328,7 @@ def test_free_room_without_a_header_is_none(tmp_path: Path) -> None:
 # A recovery key.
 
 
+@pytest.mark.needs("cryptsetup")
 def test_key_slots_that_came_later_are_taken_over(prepared: luks_header.Header) -> None:
     """Though cryptsetup gave one the number, and the room, that the encryption has."""
     found = luks_header.metadata(prepared.descriptor)

@@ -83,6 +83,7 @@ def verdict(path: Path, *, integrity: bool = False) -> str:
     return reason
 
 
+@pytest.mark.needs("cryptsetup")
 def test_an_honest_header_is_copied_and_opens(template: Template) -> None:
     header, facts = luks_header.copy_from(str(template.image))
     with header:
@@ -95,6 +96,7 @@ def test_an_honest_header_is_copied_and_opens(template: Template) -> None:
     assert verdict(template.image) == ""
 
 
+@pytest.mark.needs("cryptsetup")
 def test_what_is_put_together_here_is_a_header(template: Template, tmp_path: Path) -> None:
     """Or else all that follows would be refused for the wrong reason."""
     for algorithm in (b"sha256", b"sha512", b"sha1"):
@@ -105,6 +107,7 @@ def test_what_is_put_together_here_is_a_header(template: Template, tmp_path: Pat
         assert verdict(path) == ""
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize("size", [16 << 10, 32 << 10, 4 << 20])
 def test_either_copy_is_enough(template: Template, tmp_path: Path, size: int) -> None:
     def move(metadata: headers.Json) -> None:
@@ -252,6 +255,7 @@ HOSTILE.update(
 )
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_header_is_not_gone_by(template: Template, tmp_path: Path, name: str) -> None:
     make, said = HOSTILE[name]
@@ -259,6 +263,7 @@ def test_a_hostile_header_is_not_gone_by(template: Template, tmp_path: Path, nam
     assert said in verdict(path)
 
 
+@pytest.mark.needs("cryptsetup")
 def test_integrity_that_is_wanted_must_be_in_the_copy_that_counts(template: Template, tmp_path: Path) -> None:
     """That is the newer, which is the second here. The header in memory has nothing of the other."""
 
@@ -278,6 +283,7 @@ def test_integrity_that_is_wanted_must_be_in_the_copy_that_counts(template: Temp
             assert expected in found if expected else found == ""
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize(
     "length",
     [0, 1, 6, 16, 511, 512, 4095, 4096, 4097, 16383, 16384, 16385, 20480, 32767, 32768, 32769, 290815, 290816, DATA],
@@ -295,6 +301,7 @@ def test_a_header_that_breaks_off_is_refused(template: Template, tmp_path: Path,
         assert reason == ""
 
 
+@pytest.mark.needs("cryptsetup")
 def test_key_slots_that_would_take_more_than_all_room_are_refused(template: Template, tmp_path: Path) -> None:
     def crowd(metadata: headers.Json) -> None:
         (slot,) = metadata["keyslots"].values()
@@ -306,6 +313,7 @@ def test_key_slots_that_would_take_more_than_all_room_are_refused(template: Temp
     assert OTHER_SIZE in verdict(path)
 
 
+@pytest.mark.needs("cryptsetup")
 def test_what_stands_in_a_key_slots_place_never_becomes_metadata(template: Template, tmp_path: Path) -> None:
     """Only one copy is whole when it is looked at; what stands in the other's place may be another a moment later."""
     path = template.put({0: template.copy(), SECOND: b"SKUL"}, tmp_path / "disk.img")
@@ -316,6 +324,7 @@ def test_what_stands_in_a_key_slots_place_never_becomes_metadata(template: Templ
         assert json.loads(second[BINARY:].rstrip(b"\0")) == template.metadata
 
 
+@pytest.mark.needs("cryptsetup")
 def test_tokens_are_left_out(template: Template, tmp_path: Path) -> None:
     """By them cryptsetup would open a volume before it takes the passphrase: somebody else's, with his own token."""
 
@@ -328,6 +337,7 @@ def test_tokens_are_left_out(template: Template, tmp_path: Path) -> None:
         assert opens(header, KEY)
 
 
+@pytest.mark.needs("cryptsetup")
 def test_the_key_slots_of_recovery_keys_are_known_by_their_token(template: Template, tmp_path: Path) -> None:
     def add_tokens(metadata: headers.Json) -> None:
         metadata["tokens"] = {
@@ -343,6 +353,7 @@ def test_the_key_slots_of_recovery_keys_are_known_by_their_token(template: Templ
     assert facts.recovery_slots == {0}
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_header_is_not_put_on_a_device_that_is_too_small(
     template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,6 +398,7 @@ TEXTS = [
 ]
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_label_is_not_taken_for_anything_else(template: Template, tmp_path: Path, text: bytes) -> None:
     """`blkid` writes what a header says onto lines of its own, and these are read."""
@@ -400,6 +412,7 @@ def test_a_label_is_not_taken_for_anything_else(template: Template, tmp_path: Pa
     assert block.signature(str(path)) == block.Signature("crypto_LUKS", "2", state.COMPLETE)
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_show_says_that_something_is_wrong(
     template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -443,12 +456,13 @@ def replace(metadata: headers.Json, way: tuple[str, ...], value: object, *, drop
 MANY = settings(
     derandomize=True,
     deadline=None,
-    max_examples=120,
+    max_examples=settings().max_examples * 6 // 5,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
+@pytest.mark.needs("cryptsetup")
 @MANY
 @given(data=st.data())
 def test_a_changed_header_is_understood_as_cryptsetup_does_or_refused(
@@ -473,6 +487,7 @@ def test_a_changed_header_is_understood_as_cryptsetup_does_or_refused(
     verdict(template.put(pieces, tmp_path / "disk.img"), integrity=data.draw(st.booleans()))
 
 
+@pytest.mark.needs("cryptsetup")
 @MANY
 @given(
     at=st.one_of(st.integers(0, 0x1BF), st.integers(BINARY, BINARY + 1100), st.integers(0, SECOND - 1)),
@@ -507,6 +522,7 @@ else:
 """
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize("crowd", [b"{}", b"[]", b'{"a":{}}', b"10000000000"])
 def test_memory_is_bounded(template: Template, tmp_path: Path, crowd: bytes) -> None:
     """In MiB: what reading the worst header may take, and what the copy of it takes."""
@@ -528,6 +544,7 @@ def test_memory_is_bounded(template: Template, tmp_path: Path, crowd: bytes) -> 
     assert measure(inflate(1 << 20))[1] < 160
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_recovery_key_stays_proven_when_the_secret_is_rotated(template: Template, tmp_path: Path) -> None:
     """And what nothing proved before is not proven by that."""
     path = tmp_path / "disk.img"
@@ -557,11 +574,16 @@ def test_a_recovery_key_stays_proven_when_the_secret_is_rotated(template: Templa
     assert recovery._proven(weak, facts()) == set()
 
 
+@pytest.mark.needs("cryptsetup")
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (("--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000", "--hash=sha1"), "hash is not sha256 or sha512"),
-        (("--pbkdf=pbkdf2", "--pbkdf-force-iterations=20000001"), "iterations is not between 1000 and 20000000"),
+        pytest.param(
+            ("--pbkdf=pbkdf2", "--pbkdf-force-iterations=20000001"),
+            "iterations is not between 1000 and 20000000",
+            marks=pytest.mark.slow,
+        ),
         (
             (
                 *("--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000"),
@@ -594,6 +616,7 @@ def test_somebodys_own_key_slot_of_another_kind_is_passed_over(
         luks_header.copy_from(str(path))
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_key_of_no_data_is_passed_over(template: Template, tmp_path: Path) -> None:
     """A power cut at the beginning of a reencryption leaves one, and cryptsetup opens the volume all the same."""
     path, key = tmp_path / "disk.img", tmp_path / "key"
@@ -610,6 +633,7 @@ def test_a_key_of_no_data_is_passed_over(template: Template, tmp_path: Path) -> 
     assert len(facts.volume_keys) == 1
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_token_of_somebody_elses_is_nobodys_business(template: Template, tmp_path: Path) -> None:
     """Whatever numbers it holds; in a header's own members there is no fraction."""
     text = template.changed(lambda m: m.update(tokens={"0": {"type": "other", "keyslots": ["0"], "x": 1.5}}))

@@ -126,6 +126,7 @@ def test_a_command_line_that_is_not_plain_is_refused(line: bytes) -> None:
     assert set(unified.expected(changed(".cmdline", line)).refused) == {9}
 
 
+@pytest.mark.needs("cpio")
 def test_the_archive_that_the_stub_adds_is_an_archive(tmp_path: Path) -> None:
     data = stub.archive(".extra/os-release", b"ID=lab\n")
     subprocess.run(["cpio", "--extract", "--quiet"], input=data, cwd=tmp_path, check=True, timeout=30)

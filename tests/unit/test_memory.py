@@ -41,6 +41,7 @@ def python(code: str, *before: str) -> str:
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.root
 def test_all_memory_is_locked_but_only_what_is_touched_is_taken() -> None:
     before, share, size, locked, resident = map(float, python(LOCK).split())
     assert before == 0
@@ -51,6 +52,7 @@ def test_all_memory_is_locked_but_only_what_is_touched_is_taken() -> None:
     assert resident < 4 * 1024
 
 
+@pytest.mark.root
 def test_a_child_has_no_locked_memory_and_no_core_dump_either() -> None:
     code = """
 from cryptpilot_boot.system import process, run

@@ -14,6 +14,7 @@ from cryptpilot_boot.volume import opening
 from cryptpilot_boot.volume.initialize import telling
 
 
+@pytest.mark.needs("cryptsetup")
 def test_a_header_that_cryptsetup_rejects_is_called_by_the_devices_name(tmp_path: Path) -> None:
     """Not by that of the file in memory that cryptsetup was given."""
     path = "/dev/disk/by-id/virtio-data1"

@@ -41,6 +41,7 @@ def leaves(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iter
 LEAVES = dict(leaves(_parser()))
 
 
+@pytest.mark.needs("man")
 @pytest.mark.parametrize("path", [path for path in PAGES if path.suffix in (".8", ".5")], ids=str)
 def test_a_page_is_proper_roff(path: Path) -> None:
     done = subprocess.run(

@@ -47,6 +47,7 @@ def require_whole_way(seen: list[float]) -> None:
     assert seen[-1] == 1.0
 
 
+@pytest.mark.needs("mkfs.ext4", "mkfs.xfs")
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_a_file_system_that_is_copied_says_how_far_it_is(tmp_path: Path, seen: list[float], kind: str) -> None:
     """Nothing of it stays but the copy, not even what the program writes as its log."""
@@ -65,6 +66,7 @@ def test_a_file_system_that_is_copied_says_how_far_it_is(tmp_path: Path, seen: l
     assert set(Path("/var/tmp").iterdir()) <= before  # noqa: S108
 
 
+@pytest.mark.needs("qemu-img")
 def test_an_image_that_is_packed_or_unpacked_says_how_far_it_is(tmp_path: Path, seen: list[float]) -> None:
     raw, packed, again, part = (tmp_path / name for name in ("raw", "packed", "again", "part"))
     with raw.open("wb") as file:

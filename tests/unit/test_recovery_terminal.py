@@ -120,6 +120,7 @@ def modules(lines: list[str]) -> list[str]:
     return [row.strip() for row in rows if row.strip()]
 
 
+@pytest.mark.needs("qrencode")
 def test_the_qr_code_is_of_the_key_and_nothing_else() -> None:
     with recovery.generate() as key:
         drawn = qrcode.draw(key.reveal(), colored=False)
@@ -154,6 +155,7 @@ def test_without_qrencode_the_key_is_there_all_the_same(
     assert text not in said.err
 
 
+@pytest.mark.needs("qrencode")
 def test_it_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with recovery.generate() as key:
         keys.show(key)
@@ -187,6 +189,7 @@ with recovery.generate() as key:
 """
 
 
+@pytest.mark.needs("qrencode")
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "koi8-r", "cp437"])
 def test_a_terminal_without_the_characters_of_a_code_fails_nothing(encoding: str) -> None:
     """What comes after it, as the removal of the key that is replaced, has to be done."""

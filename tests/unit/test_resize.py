@@ -28,6 +28,7 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> luks_header.Header:
     return luks_header.copy_from(str(image))[0]
 
 
+@pytest.mark.needs("cryptsetup")
 def test_the_data_are_whole_sectors(header: luks_header.Header) -> None:
     data = luks_data.find(header)
     assert data == luks_data.Data(16 * MIB, 4096, integrity=False)

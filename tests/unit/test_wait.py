@@ -62,6 +62,7 @@ with network_changes() as changes:
 """
 
 
+@pytest.mark.root
 def test_a_link_that_comes_up_ends_the_sleep() -> None:
     done = subprocess.run(
         ["unshare", "--net", sys.executable, "-c", WAKE], capture_output=True, text=True, check=True, timeout=LONG / 2

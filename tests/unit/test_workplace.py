@@ -101,6 +101,7 @@ def test_a_bind_mount_is_a_mount_point_whatever_its_name(tmp_path: Path, monkeyp
     assert workplace.mount_point(tmp_path) == Path("/")
 
 
+@pytest.mark.root
 def test_a_private_directory_is_private_and_gone_afterwards() -> None:
     seen = []
 
