@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from tests import machines, steps
+from tests.boot import agents
 from tests.boot.prompt import NO_KEY, answer
 from tests.boot.test_root import agent_lines, require_no_secret
 from tests.lab import qemu
@@ -75,3 +78,23 @@ def test_a_key_that_is_typed_opens_the_root_while_kms_is_down(
     for text in (*report.values(), result.console):
         for secret in (NO_KEY, slip, recovery_key, typed):
             assert secret not in text
+
+
+def test_systemds_own_agents_show_a_question_and_take_it_back() -> None:
+    """Those of the machine that tests, with a /run of their own: what a boot has, without the boot."""
+    agent = [sys.executable, "-m", "tests.boot.agents", "systemd-tty-ask-password-agent", "--watch", "--console=TTY"]
+    alone = 'mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/ask-password && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", alone, "sh", *agent],
+        cwd=machines.CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
+    )
+    came = json.loads(done.stdout)
+    assert came["answers"] == [agents.TYPED, None]
+    assert (came["standing"], came["left"]) == (2, 0)  # the question and its socket
+    assert agents.TYPED not in came["seen"]
+    _, _, after = came["seen"].partition("The second question")
+    assert after.endswith("\r\n"), "the prompt did not go away"
