@@ -332,9 +332,9 @@ def _asks_nobody(tree: Path) -> Iterator[CryptpilotError]:
     programs = (name for name in _ASK_PROGRAMS if not any((tree / p / name).exists() for p in _PROGRAM_PLACES))
     units = (name for name in _ASK_UNITS if not any((tree / place / name).exists() for place in _UNIT_PLACES))
     for name in (*programs, *units):
-        yield CryptpilotError(f"{name} is missing, so nobody is asked for a key on the console", REBUILD)
+        yield CryptpilotError(f"{name} is missing, so no key can be asked for on the console", REBUILD)
     if not any((tree / place / _ASK_WANTS).is_symlink() for place in _UNIT_PLACES):
-        yield CryptpilotError(f"{_ASK_UNITS[0]} is not enabled, so nobody is asked for a key on the console", REBUILD)
+        yield CryptpilotError(f"{_ASK_UNITS[0]} is not enabled, so no key can be asked for on the console", REBUILD)
 
 
 def _network_missing(tree: Path) -> Iterator[CryptpilotError]:

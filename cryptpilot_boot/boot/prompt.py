@@ -169,7 +169,7 @@ class Person:
             return  # all is to end, and whoever waits hears of it from elsewhere
         except Exception as bug:
             self._mute = True  # or the boot would wait for good for an answer to no question
-            self._tell(f"{self._one.volume}: nobody can be asked for its key: {describe_bug(bug)}")
+            self._tell(f"{self._one.volume}: its key cannot be asked for on the console: {describe_bug(bug)}")
 
     def _becomes_due(self) -> bool:
         """Wait until a person is to be asked; False once dismissed."""
@@ -189,7 +189,7 @@ class Person:
         name = self._one.volume
         if self._mute:
             self._tell(
-                f"{name}: nobody is asked for its key on the console: it is not bound to its disk, so that any"
+                f"{name}: its key is not asked for on the console: it is not bound to its disk, so that any"
                 f" passphrase might open any disk; cryptpilot bind {name}, then cryptpilot initrd rebuild"
             )
             return
@@ -204,7 +204,7 @@ class Person:
                     facts["result"] = "dismissed" if typed is None else "typed"
             except person.NoWay as error:
                 self._mute = True
-                self._tell(f"{name}: nobody can be asked for its key: {error.what}; {error.hint}")
+                self._tell(f"{name}: its key cannot be asked for on the console: {error.what}; {error.hint}")
                 return
             except Interrupted:
                 raise

@@ -99,7 +99,7 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
         volume.require_openable(one)
     yield from _exchangeable(one, status, config)
     if config.boot.ask and one.auto_open and status.initialized and not (one.temporary or one.identity):
-        yield f"not bound to its disk, so nobody is asked for its key (ask = true): cryptpilot bind {one.volume}"
+        yield f"not bound to its disk, so its key is not asked for at boot (ask = true): cryptpilot bind {one.volume}"
     if not one.fallbacks:
         yield from _source_warnings(one, one.encrypt, status, config, answers, skip_passphrase=skip_passphrase)
         return

@@ -63,7 +63,7 @@ def enroll(
 
 def _sealed(one: Volume, number: int, sealed: Sealed) -> str:
     """Say that a new key was sealed, and what became of older ones."""
-    said = f"a new key of {named(one, number)} opens it{', and the older one does no more' if sealed.removed else ''}"
+    said = f"a new key of {named(one, number)} opens it{', and the older one no longer does' if sealed.removed else ''}"
     if not sealed.unproven:
         return said
     slots = ", ".join(map(str, sealed.unproven))

@@ -79,7 +79,7 @@ def _caution(kbs: Kbs) -> str:
     if kbs.kbs_url.startswith("https:"):
         return ""
     return (
-        "kbs_url is not https, so whoever stands between can answer in the KBS's place, and what init encrypts then has"
+        "kbs_url is not https, so an attacker on the way can answer in the KBS's place, and what init encrypts then has"
         " their key; use https, with kbs_root_cert"
     )
 

@@ -131,7 +131,7 @@ def _changed(token: Token, now: State) -> KeyFetchError:
 
     hint = (
         "if you changed that, such as by a kernel update: open the volume by its recovery key or another source, and"
-        f" seal a new key: {_ENROLL}; if nobody did, the machine was started with something else"
+        f" seal a new key: {_ENROLL}; otherwise the machine was started with something else"
     )
     pcrs = token.changed(now)
     if not pcrs:

@@ -218,7 +218,7 @@ def _telling(what: str) -> Iterator[None]:
         raise _explained(what, refused.code) from None
     except wire.Garbled:
         raise Tpm2Error(
-            f"the TPM {what}: its answer is none that a TPM gives",
+            f"the TPM {what}: its answer is not one that a TPM gives",
             "see whether the TPM works, with tpm2_selftest; the host makes a virtual machine's",
         ) from None
     except OSError as error:

@@ -100,7 +100,7 @@ def _checked(one: Mapping[str, Any], number: int, slots: Collection[int]) -> Tok
     objects.require(wire.is_ours(sealed, policy), "what it holds is not a key that its PCRs alone release")
     values = _values(one.get(_VALUES, {}), pcrs, policy)
     mac = one.get(_MAC, "")
-    objects.require(mac == "" or bool(_SHA256.fullmatch(mac)), "its MAC is none")
+    objects.require(mac == "" or bool(_SHA256.fullmatch(mac)), "its MAC is not a SHA-256 digest")
     named = {int(name) for name in objects.names(one["keyslots"])}
     return Token(
         slots=frozenset(named & set(slots)),
@@ -135,5 +135,5 @@ def _values(found: Any, pcrs: Collection[int], policy: bytes) -> dict[int, bytes
 
 
 def _digest(text: Any) -> bytes:
-    objects.require(isinstance(text, str) and bool(_SHA256.fullmatch(text)), "a digest in it is none")
+    objects.require(isinstance(text, str) and bool(_SHA256.fullmatch(text)), "a digest in it is not one of SHA-256")
     return bytes.fromhex(text)

@@ -76,7 +76,7 @@ def _replace(
         witness = new if first else way_in
         token = new.token(slot, proof.mac(proof.TPM2, witness, facts, slot))
         cryptsetup.add_token(device.node, token)
-    with telling(volume, "cannot be rid of its older sealed key, and the new one opens it", hint):
+    with telling(volume, "still has its older sealed key, beside the new one", hint):
         older = [one for one in before.tpm2 if one.together == (token["type"] == tpm2_token.TOGETHER)]
         claimed = {old for one in older for old in one.slots}
         void = claimed & proof.proven(proof.TPM2, older, way_in, before)

@@ -184,6 +184,10 @@ OPTIONS = {
     "partition_table.py": {
         "sfdisk": {"--json", "--no-reread", "--no-tell-kernel", "--part-label", "--part-uuid", "--quiet"}
     },
+    "person.py": {
+        "plymouth": {"--ping", "--prompt"},
+        "systemd-ask-password": {"--icon", "--id", "--no-tty", "--timeout"},
+    },
     "portable_executable.py": {
         "objcopy": {"--add-section", "--change-section-vma", "--only-section", "--output-target"},
         "objdump": {"--section-headers", "--wide"},

@@ -298,7 +298,7 @@ def test_what_asks_a_person_is_there_where_systemd_is(tmp_path: Path, left_out: 
     assert list(image._asks_nobody(tmp_path)) == []
     tree(tmp_path, **{"usr/lib/systemd/systemd": ""})
     found = [one.what for one in image._asks_nobody(tmp_path)]
-    assert found == ([f"{complaint}, so nobody is asked for a key on the console"] if complaint else [])
+    assert found == ([f"{complaint}, so no key can be asked for on the console"] if complaint else [])
 
 
 AGENT_UNIT = "etc/systemd/system/attestation-agent.service"

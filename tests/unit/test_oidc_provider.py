@@ -114,7 +114,12 @@ ROWS = [
     ("untrusted", "does not let the OIDC token assume the role (STS says", "trust policy", False),
     ("throttle", "has too much to do (STS says Throttling.User)", "quota", True),
     ("unavailable", "has trouble of its own (STS says", "state", True),
-    ("nonsense", "answered with something that is not an answer of STS", "sts_endpoint is a security token service", True),
+    (
+        "nonsense",
+        "answered with something that is not an answer of STS",
+        "sts_endpoint is a security token service",
+        True,
+    ),
     (
         "no-credentials",
         "answered with something that is not an answer of STS",
@@ -122,7 +127,7 @@ ROWS = [
         True,
     ),
     ("html", "answered with something that is not an answer of STS", "no proxy", True),
-    ("redirect", "sends us to another address", "", True),
+    ("redirect", "answered with a redirect, which is not followed", "", True),
     ("expired-at-kms", "does not accept the role's temporary credentials (KMS says", "clock", True),
 ]
 

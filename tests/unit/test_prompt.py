@@ -363,13 +363,16 @@ def test_where_nobody_can_be_asked_the_deadline_holds_and_it_is_said(
 
     monkeypatch.setattr(prompt.Person.__init__, "__kwdefaults__", {"clock": time.monotonic, "ask": ask})
     assert outcome_of(initrd(one())).result == "failed"
-    assert "root: nobody can be asked for its key: systemd-ask-password is not there; make another image" in desk.said
+    assert (
+        "root: its key cannot be asked for on the console: systemd-ask-password is not there; make another image"
+        in desk.said
+    )
 
 
 def test_a_bug_in_the_prompt_ends_no_boot_in_silence(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompt.Person.__init__, "__kwdefaults__", {"clock": time.monotonic, "ask": lambda: None})
     assert outcome_of(initrd(one())).result == "failed"
-    assert any("nobody can be asked for its key: internal error: TypeError" in line for line in desk.said)
+    assert any("its key cannot be asked for on the console: internal error: TypeError" in line for line in desk.said)
 
 
 def test_a_prompt_that_was_left_comes_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

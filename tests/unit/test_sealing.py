@@ -240,7 +240,7 @@ def test_the_first_source_is_the_way_in_by_itself(one: Volume) -> None:
     run_enroll(one, "tpm2", RECOVERY)
     good, said = run_enroll(one, "tpm2")
     assert good
-    assert str(said[0]).endswith("PCRs 4, 7, 8, 9, 12) opens it, and the older one does no more")
+    assert str(said[0]).endswith("PCRs 4, 7, 8, 9, 12) opens it, and the older one no longer does")
 
 
 def test_a_source_that_the_volume_has_not_is_named(one: Volume) -> None:
@@ -258,5 +258,5 @@ def test_a_fallback_is_sealed_by_the_first_source(one: Volume, tmp_path: Path, m
     machine.extend(9)
     good, said = run_enroll(both, "fallback1")
     assert good
-    assert str(said[0]).endswith("PCRs 4, 7, 8, 9, 12) opens it, and the older one does no more")
+    assert str(said[0]).endswith("PCRs 4, 7, 8, 9, 12) opens it, and the older one no longer does")
     assert opens(one, asked(one))
