@@ -58,9 +58,16 @@ class HostTpm:
             ]
         )
         until = time.monotonic() + 10
-        while not (self._socket.exists() and Path(f"{self._socket}.ctrl").exists()):
+        while not self._listens():
             assert time.monotonic() < until, "swtpm does not start"
             time.sleep(0.01)
+
+    def _listens(self) -> bool:
+        try:
+            with self.connected():
+                return Path(f"{self._socket}.ctrl").exists()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
 
     @property
     def interface(self) -> str:
