@@ -29,14 +29,15 @@ def due(asked: Sequence[float | None], over: Sequence[bool], after: Sequence[flo
     """Return which source is asked next, and when; None when none is left to be asked. Pure.
 
     By source: asked: when it was, in seconds; over: whether it has failed for good, be it before it was asked; after:
-    for how many seconds those before it may be silent, from when the last of them was asked.
+    for how many seconds those before it may be silent, from when the last of them was asked that has not failed.
     """
     following = next((number for number, when in enumerate(asked) if when is None and not over[number]), None)
     if following is None:
         return None
     if all(over[:following]):
         return following, 0.0
-    return following, max(when for when in asked[:following] if when is not None) + after[following]
+    silent = [when for when, failed in zip(asked[:following], over) if when is not None and not failed]
+    return following, max(silent) + after[following]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,8 +26,9 @@ NOW = 0.0  # a turn that has come, whatever the clock says
         ([100.0, None, None], [True, False, False], (1, NOW)),
         ([100.0, 115.0, None], [False, False, False], (2, 120.0)),
         ([100.0, 103.0, None], [True, False, False], (2, 108.0)),
-        # the second has failed, the first has not: its silence counts on from when the second was asked
-        ([100.0, 115.0, None], [False, True, False], (2, 120.0)),
+        # the second has failed, the first has not: it has been silent since it was asked
+        ([100.0, 115.0, None], [False, True, False], (2, 105.0)),
+        ([100.0, 115.0, None], [True, False, False], (2, 120.0)),
         ([100.0, 115.0, None], [True, True, False], (2, NOW)),
         # what cannot be prepared is passed over, and holds nobody up
         ([100.0, None, None], [False, True, False], (2, 105.0)),
