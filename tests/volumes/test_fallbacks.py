@@ -117,8 +117,8 @@ fails cryptpilot open data1
     assert "fallback1" not in told["check refused"]
     assert "is open by fallback1 (command cat)" in told["silent"]
     silence = milliseconds(told["silent"]) - milliseconds(told["refused"])  # beside all else that an opening takes
-    assert 2000 <= silence < 6000
     assert milliseconds(told["silent"]) >= 3000
+    assert silence < 12000  # a single try of KMS is given 15 s: it was not waited for
     assert "none of its 2 sources opens it: encrypt (KMS instance" in told["both"]
     assert "fallback1 (command cat): the secret does not open" in told["both"]
 
