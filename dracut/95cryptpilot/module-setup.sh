@@ -12,6 +12,7 @@ _agent=/usr/libexec/cryptpilot
 
 # called by dracut
 check() {
+    local program
     # a link to nowhere included: the plan fails for it, and says why
     compgen -G "$dracutsysrootdir/etc/cryptpilot/volumes/*.toml" > /dev/null || return 255
     if _is_for_crash_dump && ! _dump_needs_a_volume; then
@@ -27,6 +28,11 @@ install util-linux, or util-linux-extra where that is a package of its own (Debi
 install dracut-network"
         _may_have_systemd || [[ $(_network_without_systemd) ]] || _fail "the key of a volume comes over the network, \
 and dracut's network without systemd takes $(_needed_without_systemd)"
+    fi
+    if _plans ask && _may_have_systemd; then
+        for program in systemd-ask-password systemd-tty-ask-password-agent; do
+            find_binary "$program" > /dev/null || _fail "[boot] ask = true takes $program: install systemd"
+        done
     fi
     # What one of the modules that this one depends on depends on may be omitted. Of a module that is forced in, dracut
     # makes no image without it.
@@ -424,8 +430,7 @@ _drop_in() {
 # What systemd asks a person with, on each console; dracut's modules for plymouth bring what asks on the boot screen.
 _ask_on_consoles() {
     local unit=systemd-ask-password-console
-    inst_multiple systemd-ask-password systemd-tty-ask-password-agent \
-        || _fail "systemd-ask-password or systemd-tty-ask-password-agent is missing, and [boot] ask = true needs both"
+    inst_multiple systemd-ask-password systemd-tty-ask-password-agent || _fail "systemd-ask-password is missing"
     inst_multiple "$systemdsystemunitdir/$unit.path" "$systemdsystemunitdir/$unit.service" || _fail "$unit is missing"
     ${SYSTEMCTL:-systemctl} -q --root "$initdir" add-wants sysinit.target "$unit.path" \
         || _fail "$unit.path cannot be enabled"

@@ -83,6 +83,30 @@ def test_without_systemd_and_without_switch_root_no_image_is_made(tmp_path: Path
     assert "takes switch_root: install util-linux" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("missing", "omitted", "status"),
+    [("systemd-tty-ask-password-agent", "", 1), ("", "", CARRIED), ("systemd-ask-password", " systemd ", CARRIED)],
+)
+def test_an_image_that_is_to_ask_and_could_not_is_not_made(
+    tmp_path: Path, missing: str, omitted: str, status: int
+) -> None:
+    """dracut leaves out a module whose dependency it cannot have. Without systemd nothing of it is needed."""
+    (tmp_path / "etc/cryptpilot/volumes").mkdir(parents=True)
+    (tmp_path / "etc/cryptpilot/volumes/root.toml").touch()
+    (tmp_path / "lib/systemd").mkdir(parents=True)
+    systemd = tmp_path / "lib/systemd/systemd"
+    systemd.touch()
+    systemd.chmod(0o755)
+    plan = _PLAN.replace("'config /etc/x'", "'config /etc/x' 'ask yes'")
+    script = (
+        f"{_DRACUT}find_binary() {{ [[ $1 != '{missing}' ]]; }}; dracutsysrootdir=$1; systemdutildir=/lib/systemd;"
+        f" omit_dracutmodules='{omitted}'; . {MODULE}{plan}check"
+    )
+    done = bash(script, str(tmp_path))
+    assert done.returncode == status
+    assert (f"ask = true takes {missing}: install" in done.stderr) is bool(status)
+
+
 def test_no_volume_no_module(tmp_path: Path) -> None:
     assert bash(f"dracutsysrootdir=$1; . {MODULE}; check", str(tmp_path)).returncode == NOT_NEEDED
 
