@@ -300,6 +300,39 @@ def test_what_the_boot_needs_is_waited_for_beyond_the_deadline_and_its_provider_
     assert desk.dismissed.is_set()
 
 
+def test_beyond_the_deadline_a_provider_that_cannot_be_reached_is_asked_again_and_again(desk: Desk) -> None:
+    def unreachable() -> Passphrase:
+        if desk.comes_back.is_set():
+            return Passphrase(RIGHT, strong=True)
+        raise KeyFetchError("connection refused", retryable=True)
+
+    desk.provider = unreachable
+    later(3, desk.comes_back.set)
+    outcome = outcome_of(initrd(one()))
+    assert (outcome.result, outcome.typed) == ("opened", False)
+
+
+def test_a_volume_that_is_given_up_has_its_question_taken_back_while_others_go_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: list[str] = []
+
+    def ask(question: str, name: str, dismissal: person.Dismissal) -> Passphrase | None:
+        answer = desk.ask(question, name, dismissal)
+        gone.append(name)
+        return answer
+
+    monkeypatch.setattr(prompt.Person.__init__, "__kwdefaults__", {"clock": time.monotonic, "ask": ask})
+    early: list[list[str]] = []
+    later(4, lambda: early.append(list(gone)))
+    later(4.5, desk.comes_back.set)
+    # of two secrets: what one of them answers is no answer for the other
+    volumes = (one("data"), one("needed", required=True, encrypt=dataclasses.replace(KMS, secret_name="other")))
+    results = {outcome.volume.volume: outcome.result for outcome in stage.run(system(*volumes), lambda _: None)}
+    assert results == {"data": "failed", "needed": "opened"}
+    assert early == [["cryptpilot:data"]]
+
+
 @pytest.mark.parametrize("provider", ["silent", "refuse"])
 def test_what_the_boot_does_not_need_is_asked_for_until_the_deadline(desk: Desk, provider: str) -> None:
     desk.provider = getattr(desk, provider)
