@@ -94,10 +94,10 @@ def _connected(stack: contextlib.ExitStack, path: str, deadline: Deadline) -> so
                 raise KeyFetchError(
                     f"there is no confidential data hub at {path}: {os.strerror(error.errno or 0)}", "check cdh_socket"
                 ) from None
+            changes.sleep(min(pause, wait.left()))
             if wait.over:
                 raise KeyFetchError(
                     f"there is no confidential data hub at {path}, and none came within {wait.total:.0f} s",
                     f"start it: systemctl start {DAEMON_UNIT}; or check cdh_socket",
                     retryable=True,
                 )
-            changes.sleep(min(pause, wait.left()))

@@ -142,4 +142,5 @@ def refused(error: ttrpc.Refused, source: Source, path: str) -> KeyFetchError:
         f"the confidential data hub got no {source.key_uri} from its KBS (status {error.code})",
         f"the reason is in its log: journalctl -u {DAEMON_UNIT}; {_SEE}",
         retryable=True,
+        unreachable=True,  # as far as is known: before there is a network, that is why
     )

@@ -246,6 +246,7 @@ def test_each_failure_of_the_daemon_says_what_to_do(
     assert what in error.what
     assert hint in error.hint
     assert error.retryable is retryable
+    assert error.unreachable is (behaviour == "refused")
 
 
 def test_every_fault_of_the_daemon_has_its_row_above() -> None:
@@ -281,6 +282,12 @@ def test_a_daemon_that_starts_later_is_asked_when_it_listens(tmp_path: Path, *, 
     finally:
         timer.join()
         daemon.__exit__()
+
+
+def test_without_a_daemon_that_is_said_however_little_time_there_is(socket_path: Path) -> None:
+    error = failure(of(socket_path), timeout=0.2)
+    assert error.what.startswith(f"there is no confidential data hub at {socket_path}")
+    assert error.retryable
 
 
 def test_a_socket_that_somebody_left_behind_is_none(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
