@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -9,6 +12,7 @@ import pytest
 
 from cryptpilot_boot import keys
 from cryptpilot_boot.commands.enroll import enroll
+from cryptpilot_boot.commands.key import new_key_of
 from cryptpilot_boot.config import Boot, Config, Volume
 from cryptpilot_boot.config.model import Fallback
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError, NoValue
@@ -18,6 +22,7 @@ from cryptpilot_boot.providers.together import Together
 from cryptpilot_boot.providers.tpm2 import Tpm2
 from cryptpilot_boot.system import block, cryptsetup, lock, tpm2
 from cryptpilot_boot.volume import opening, pending, sealing
+from cryptpilot_boot.volume.initialize import Force, Target, initialize
 from cryptpilot_boot.volume.rotate import rotate
 from tests.headers import Template
 from tests.lab.tpm import HostTpm
@@ -260,3 +265,39 @@ def test_a_fallback_is_sealed_by_the_first_source(one: Volume, tmp_path: Path, m
     assert good
     assert str(said[0]).endswith("PCRs 4, 7, 8, 9, 12) opens it, and the older one no longer does")
     assert opens(one, asked(one))
+
+
+def test_init_seals_and_keeps_what_it_sealed(
+    one: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: HostTpm
+) -> None:
+    """Of the first source and of a fallback, before the header says that the volume is complete."""
+    (tmp_path / "key").write_bytes(WAY_IN)
+    stranger = Exec("cat", (str(tmp_path / "key"),))
+    both = Together((stranger, Tpm2(one.dev, together=True)))
+    volume = Volume("data", one.dev, one.encrypt, one.source, fallbacks=(Fallback(both, 0), Fallback(stranger, 0)))
+    target = Target(block.look_up(one.dev), None)
+    module = sys.modules[initialize.__module__]
+    monkeypatch.setattr(module, "_require_formattable", lambda *_: target)
+    monkeypatch.setattr(lock, "of_device", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(block, "writing", writing)
+    monkeypatch.setattr(block, "require_same", lambda *_: None)
+    config = Config(Path("/etc/cryptpilot"), Boot(), (volume,))
+    with keys.Answers() as answers:
+        first, *others = (new_key_of(volume, number, config, answers) for number in range(3))
+        unbound = initialize(volume, target, Force(), first, tmp_path / "identity.toml", others)
+    assert unbound is None
+    found = metadata(one)
+    assert sorted(token["type"] for token in found["tokens"].values()) == ["cryptpilot-tpm2", "systemd-tpm2"]
+    for source in volume.sources:
+        assert opens(volume, asked(Volume("data", one.dev, source, one.source)))
+    # proven from the start
+    assert seal(volume, asked(volume), first=True) == sealing.Sealed(removed=1)
+    machine.extend(4)
+    assert opens(volume, asked(Volume("data", one.dev, stranger, one.source)))
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR)
+    yield descriptor
+    os.close(descriptor)
