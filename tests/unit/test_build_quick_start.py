@@ -44,9 +44,6 @@ for name in names:
     importlib.import_module(name)
 missed = list(compiled)
 import inspect
-
-# The bundle is frozen first, and what it is frozen with compiled.
-pytestmark = pytest.mark.slow
 text = "# kst-1.cryptoservice.kms.aliyuncs.com:443 [encrypt.kms] 2026-11-29T01:02:03Z /dev/mapper/data_1 = 0x1F, 1e5 %s"
 classes, patterns = {}, {}
 for name in sorted(sys.modules):
@@ -62,6 +59,9 @@ for name in sorted(sys.modules):
 print(json.dumps([classes, patterns, missed]))
 """
 
+
+# The environment that freezes is made first, with an interpreter that is compiled.
+pytestmark = pytest.mark.slow
 
 # As freezing has it: protobuf makes a pattern from a set.
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
