@@ -60,7 +60,7 @@ demo-root: setup build
 	@$(DEV)/python -m tests.demo_root
 
 # PYTEST_ARGS chooses, wherever there are tests: a file, a test, or what else pytest takes, such as
-# PYTEST_ARGS="tests/unit/test_plan.py -k late". Without a file in it, all files of the target are run.
+# PYTEST_ARGS="tests/unit/test_plan.py -k pivot". Without a file in it, all files of the target are run.
 PYTEST = CRYPTPILOT_SDK_PYTHON="$$($(PYTHON) build.py venv sdk)/bin/python" $(DEV)/python -m pytest
 
 check: lint unit
