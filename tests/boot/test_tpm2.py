@@ -90,6 +90,7 @@ def tpm_tree(lab: None, site: machines.Site, tmp_path: Path) -> Path:  # noqa: A
     return tree
 
 
+@pytest.mark.matrix
 def test_a_machine_opens_by_its_tpm_until_it_is_started_with_something_else(
     tpm_tree: Path, network: Namespace, kms: machines.Site, tmp_path: Path
 ) -> None:
