@@ -209,5 +209,5 @@ def _warnings(volumes: Sequence[Volume]) -> Iterator[str]:
                 f"{volume.source} holds {credentials} and can be read by others (mode {mode:04o}):"
                 f" chmod 600 {volume.source}"
             )
-        if caution := table.of(volume.encrypt).caution(volume.encrypt):
-            yield f"{volume.source}: {caution}"
+        cautions = dict.fromkeys(table.of(one).caution(one) for one in volume.sources)
+        yield from (f"{volume.source}: {caution}" for caution in cautions if caution)

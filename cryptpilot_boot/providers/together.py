@@ -12,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, Callable
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Callable
 
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.passphrase import Passphrase
@@ -123,13 +124,15 @@ def _describe(source: Together) -> dict[str, str]:
 
 def _needs(source: Together) -> Needs:
     needs = [_of(one).needs(one) for one in source.sources]
-    return Needs(
-        programs=tuple(name for one in needs for name in one.programs),
-        files=tuple(path for one in needs for path in one.files),
-        modules=tuple(name for one in needs for name in one.modules),
-        network=any(one.network for one in needs),
-        authorities=any(one.authorities for one in needs),
-    )
+    together: dict[str, Any] = {}
+    for field in dataclasses.fields(Needs):  # whichever there are: one that is left out is missing from the image
+        values = [getattr(one, field.name) for one in needs]
+        together[field.name] = any(values) if isinstance(field.default, bool) else tuple(chain.from_iterable(values))
+    return Needs(**together)
+
+
+def _caution(source: Together) -> str:
+    return "; ".join(caution for one in source.sources if (caution := _of(one).caution(one)))
 
 
 def _secret(source: Together) -> tuple[object, ...]:
@@ -183,6 +186,7 @@ PROVIDER = Provider(
     previous=_previous,
     ends=_ends,
     decode=_decode,
+    caution=_caution,
     seal=_seal,
     parts=True,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -328,6 +329,36 @@ def test_together_reads_as_what_it_is(tmp_path: Path) -> None:
         "provider": "command cat together with this machine's TPM, PCRs 4, 7, 8, 9, 12"
     }
     assert table.of(volume.encrypt).needs(volume.encrypt).programs == ("cat",)
+
+
+KBS = 'cdh_type = "one-shot"\nkey_uri = "kbs:///a/b/c"\nkbs_url = "http://kbs.example"\n'
+
+
+def test_together_needs_all_that_each_of_them_needs(tmp_path: Path) -> None:
+    source = configured(tmp_path, f"[encrypt.together.kbs]\n{KBS}[encrypt.together.tpm2]\n").encrypt
+    needs = table.of(source).needs(source)
+    each = [table.of(one).needs(one) for one in source.sources]
+    for field in dataclasses.fields(needs):
+        values = [getattr(one, field.name) for one in each]
+        assert getattr(needs, field.name) == (any(values) if isinstance(values[0], bool) else values[0] + values[1])
+    assert needs.units == ("attestation-agent.service",)
+    assert "tdx_guest" in needs.drivers
+    assert {"tpm_tis", "tpm_crb"} <= set(needs.modules)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[encrypt.kbs]\n{KBS}",
+        f"[encrypt.together.kbs]\n{KBS}[encrypt.together.tpm2]\n",
+        f"[encrypt.exec]\ncommand = 'x'\n[[fallback]]\n[fallback.kbs]\n{KBS}",
+    ],
+    ids=["alone", "together", "fallback"],
+)
+def test_what_should_be_seen_to_is_said_wherever_the_source_stands(tmp_path: Path, text: str) -> None:
+    configured(tmp_path, text)
+    (warning,) = load(tmp_path / "etc", others=False).warnings
+    assert "data.toml: kbs_url is not https" in warning
 
 
 REFUSED = [
