@@ -30,7 +30,7 @@ def volume(name: str) -> str:
     if not _MAPPER_NAME.fullmatch(name) or name == "control" or name.endswith("-initializing"):
         return (
             "is not a valid name below /dev/mapper: use up to 100 letters, digits and #+-.:=@_, beginning with a"
-            f" letter, a digit or _, and not ending in -initializing{_holds(name)}"
+            f" letter, a digit or _, and not ending in -initializing{holds(name)}"
         )
     length = len(escape(name))
     if length > _LONGEST_ESCAPED:
@@ -48,7 +48,7 @@ def device(path: str) -> str:
     if path.startswith("/dev/") and path.isprintable() and " " not in path and ".." not in path.split("/"):
         return ""
     return (
-        f'must be a path below /dev, such as "/dev/nvme1n1p1" or "/dev/disk/by-partuuid/..."{_holds(path, blank=True)}'
+        f'must be a path below /dev, such as "/dev/nvme1n1p1" or "/dev/disk/by-partuuid/..."{holds(path, blank=True)}'
     )
 
 
@@ -58,7 +58,7 @@ def program(text: str) -> str:
     if too_long := _too_long(text):
         return too_long
     if not text or not text.isprintable() or text != text.strip(" "):
-        return must + _holds(text, blank=True)
+        return must + holds(text, blank=True)
     if text.startswith("/"):
         return ""
     if re.search(r"[ /]|^-", text):
@@ -81,7 +81,7 @@ def endpoint(text: str) -> str:
     match = _ENDPOINT.fullmatch(text)
     if match and 0 < int((match[2] or ":443")[1:]) < 65536:
         return ""
-    return f'must be "host" or "host:port"{_holds(text, blank=True)}'
+    return f'must be "host" or "host:port"{holds(text, blank=True)}'
 
 
 def with_port(address: str) -> str:
@@ -94,13 +94,13 @@ def line(value: str) -> str:
     if not value:
         return "is empty"
     if not value.isprintable() or value != value.strip(" "):
-        return f"cannot stand in a line{_holds(value, blank=value != value.strip(' '))}"
+        return f"cannot stand in a line{holds(value, blank=value != value.strip(' '))}"
     return ""
 
 
 def file(name: str) -> str:
     """Check the name of a file of the configuration: it stands in such lines, and in messages."""
-    return f"has a name that cannot stand in a line{_holds(name)}" if not name.isprintable() else ""
+    return f"has a name that cannot stand in a line{holds(name)}" if not name.isprintable() else ""
 
 
 def unit(name: str) -> str:
@@ -135,7 +135,7 @@ def _too_long(path: str) -> str:
     return f"is longer than a path may be: {_LONGEST_PATH} bytes, and {LONGEST_NAME} between two slashes"
 
 
-def _holds(text: str, *, blank: bool = False) -> str:
+def holds(text: str, *, blank: bool = False) -> str:
     """Name the character that is in the way, if it is one that a person may not see. blank: a space is one."""
     char = unseen(text) or (" " if blank and " " in text else "")
     if not char:

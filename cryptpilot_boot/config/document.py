@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A parsed TOML file and what is needed to point into it."""
+    """A parsed TOML file and what is needed to point into it. whole: the text of the file where `text` is a part."""
 
     path: Path
     text: str
     data: dict[str, Any]
+    whole: str = ""
 
 
 def line_of(text: str, section: str, name: str) -> str:

@@ -32,7 +32,7 @@ def each(document: Document) -> Iterator[Document]:
     texts = _parts(document.text)
     for number, entry in enumerate(entries):
         text = texts[number] if len(texts) == len(entries) else ""
-        yield dataclasses.replace(document, text=text, data={"fallback": entry})
+        yield dataclasses.replace(document, text=text, whole=document.text, data={"fallback": entry})
 
 
 def _parts(text: str) -> list[str]:

@@ -56,7 +56,7 @@ def _near(name: str, known: Collection[str], here: Collection[str]) -> str:
     return nearest(name.lower().replace("-", "_"), known)
 
 
-_HEADER = re.compile(r"\s*\[\s*([A-Za-z_.]+)\s*\]")
+_HEADER = re.compile(r"\s*\[{1,2}\s*([A-Za-z0-9_.]+)\s*\]")
 _OTHER_FILE = "settings go in global.toml, and each volume in a file of its own in volumes/"
 
 
@@ -69,7 +69,7 @@ def _keys(data: Mapping[str, Any], sections: Mapping[str, Section], table: str =
             yield from _keys(value, sections, inner)
 
 
-def _move(document: Document, here: Collection[str], home: str, table: str, name: str, kind: str) -> str:
+def _move(document: Document, here: Mapping[str, Section], home: str, table: str, name: str, kind: str) -> str:
     """Say how a key gets from one table of a file into another."""
     if kind == "table":
         return f"write [{home}.{name}]" if home else f"write [{name}]"
@@ -93,7 +93,8 @@ def _line(table: str) -> str:
     return f"[[{table}]]" if table == "fallback" else f"[{table}]"
 
 
-def _first_table(document: Document, here: Collection[str], table: str) -> str:
-    """Return the name of the table whose line comes first: all keys above it are of no table."""
-    headers = (_HEADER.match(line) for line in document.text.split("\n"))
-    return next((header[1] for header in headers if header and header[1] in here), table)
+def _first_table(document: Document, here: Mapping[str, Section], table: str) -> str:
+    """Return the name of the table whose line comes first in the file: all keys above it are of no table."""
+    headers = (_HEADER.match(line) for line in (document.whole or document.text).split("\n"))
+    names = (header[1] for header in headers if header)
+    return next((name for name in names if name.partition(".")[0] in here[""].keys), table)

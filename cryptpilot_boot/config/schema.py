@@ -105,27 +105,35 @@ _ENCRYPT = {name: Key(TABLE) for name in _PROVIDERS}
 _PARTS = {one.name: Key(TABLE) for one in table.PROVIDERS if not (one.parts or one.one_time)}
 
 
-def _together_sections(table_name: str) -> dict[str, Section]:
-    """Return what may stand in the tables below `[encrypt.together]`, or below `[fallback.together]`."""
+def _sections(name: str, keys: Mapping[str, Key]) -> dict[str, Section]:
+    """Return what may stand in a table, and in those below it."""
+    below = {f"{name}.{key}": one.keys for key, one in keys.items() if one.keys}
+    inner = {place: section for table_name, of in below.items() for place, section in _sections(table_name, of).items()}
+    return {name: Section(f"[{name}]", keys), **inner}
+
+
+def _source_sections(table_name: str) -> dict[str, Section]:
+    """Return what may stand in the tables below `[encrypt]`, or below a `[[fallback]]`."""
     name = f"{table_name}.{together.PROVIDER.name}"
-    parts = {f"{name}.{part}": Section(f"[{name}.{part}]", _PROVIDERS[part]) for part in _PARTS}
-    return {name: Section(f"[{name}]", _PARTS), **parts}
+    tables = {f"{table_name}.{one}": keys for one, keys in _PROVIDERS.items()}
+    tables |= {name: _PARTS, **{f"{name}.{part}": _PROVIDERS[part] for part in _PARTS}}
+    return {place: section for one, keys in tables.items() for place, section in _sections(one, keys).items()}
 
 
+_AFTER = {"after": Key(NUMBER, between(0, 3600))}
 # Where each key stands, to tell where one belongs that stands elsewhere. By the name of the table, "" above the first.
 _VOLUME_FILE: dict[str, Section] = {
     "": Section("the volume", _VOLUME),
     "encrypt": Section("[encrypt]", _ENCRYPT),
-    **{f"encrypt.{name}": Section(f"[encrypt.{name}]", keys) for name, keys in _PROVIDERS.items()},
-    **_together_sections("encrypt"),
+    **_source_sections("encrypt"),
+    "[fallback]": Section("[[fallback]]", _AFTER),  # in two brackets, as no table is called: each is read by itself
 }
 # Of a single `[[fallback]]`.
-_FALLBACK = {"after": Key(NUMBER, between(0, 3600)), **_ENCRYPT}
+_FALLBACK = {**_AFTER, **_ENCRYPT}
 _FALLBACK_FILE: dict[str, Section] = {
     "": Section("the volume", _VOLUME),
     "fallback": Section("[[fallback]]", _FALLBACK),
-    **{f"fallback.{name}": Section(f"[fallback.{name}]", keys) for name, keys in _PROVIDERS.items()},
-    **_together_sections("fallback"),
+    **_source_sections("fallback"),
 }
 _GLOBAL_FILE: dict[str, Section] = {
     "": Section("global.toml", _GLOBAL),
@@ -192,9 +200,10 @@ def _encrypt(document: Document, table_name: str, data: dict[str, Any], dev: str
     """Return the source that `[encrypt]` or a `[[fallback]]` holds. table_name: which of the two; dev: the device."""
     _checked(document, table_name, _ENCRYPT, data)
     if len(data) != 1:
-        tables = ", ".join(f"[{table_name}.{provider}]" for provider in _PROVIDERS)
+        known = (one for one in table.names() if table_name == "encrypt" or not table.modes(one)[0].one_time)
+        tables = ", ".join(f"[{table_name}.{name}]" for name in known)
         found = "none of them" if not data else f"{len(data)} of them"
-        line = line_of(document.text, "", "fallback") if table_name == "fallback" else ""
+        line = _line_of_table(document, table_name)
         raise ConfigError(f"{document.path}{line}: exactly one of {tables} is needed, found {found}")
     ((name, values),) = data.items()
     return _source(document, f"{table_name}.{name}", values, dev)
@@ -225,7 +234,7 @@ def _together(document: Document, section: str, values: Mapping[str, Any], dev: 
     """Turn a table that is made of those of several providers into its value."""
     _checked(document, section, _PARTS, values)
     if wrong := together.complaint(list(values)):
-        raise ConfigError(f"{document.path}{line_of(document.text, section, '')}: [{section}] {wrong}")
+        raise ConfigError(f"{document.path}{_line_of_table(document, section)}: [{section}] {wrong}")
     return together.Together(
         tuple(_source(document, f"{section}.{name}", values[name], dev, part=True) for name in sorted(values))
     )
@@ -250,6 +259,12 @@ def _mode(document: Document, section: str, values: Mapping[str, Any], modes: Se
     return meant
 
 
+def _line_of_table(document: Document, name: str) -> str:
+    """Return ":LINE" of where a table begins, or ""; see `line_of`."""
+    above, _, last = name.rpartition(".")
+    return line_of(document.text, above, last) if name else ""
+
+
 def _checked(document: Document, section: str, keys: Mapping[str, Key], data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a section; raise ConfigError on the first thing in `data` that `keys` does not allow."""
     values = {}
@@ -264,13 +279,16 @@ def _checked(document: Document, section: str, keys: Mapping[str, Key], data: Ma
         key = keys[name]
         if not key.kind.holds(value):
             raise ConfigError(f'{where}"{full}" must be {key.kind.words}')
+        if key.keys:
+            _checked(document, full, key.keys, value)
         complaint = key.check(value)
         if complaint:
             raise ConfigError(f'{where}"{full}" {complaint}')
         values[name] = key.kind.make(value)
     for name, key in keys.items():
         if key.required and name not in data:
+            line = _line_of_table(document, section)
             where = f" in [{section}]" if section else ""
             near = did_you_mean(name, [other for other in data if other not in keys and _BARE_KEY.fullmatch(other)])
-            raise ConfigError(f'{document.path}: missing key "{name}"{where}{near}')
+            raise ConfigError(f'{document.path}{line}: missing key "{name}"{where}{near}')
     return values

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from cryptpilot_boot.errors import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
 Check = Callable[[Any], str]
 """Returns "", or the complaint: what the value must be, to be read after the name of its key."""
@@ -70,11 +70,12 @@ FALLBACKS = Kind(
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key: its type, what else must hold, and whether it must be there."""
+    """One key: its type, what else must hold, and whether it must be there. keys: of a table, what may stand in it."""
 
     kind: Kind
     check: Check = anything
     required: bool = False
+    keys: Mapping[str, Key] | None = None
 
 
 TIMEOUT = Key(NUMBER, between(1, 3600))

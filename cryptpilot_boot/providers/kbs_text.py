@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+from cryptpilot_boot import names
 from cryptpilot_boot.providers import pem
 
 # Each becomes a part of a command line or of the guest components' configuration: nothing else may be in them.
 _HOST = r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?"
+_PORT = re.compile(r"[a-z]+://(?:\[[^]]*\]|[^/:]*):([0-9]+)")
 _URL = re.compile(rf"https?://{_HOST}(?:/[A-Za-z0-9._~/-]{{0,200}})?")
 _SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}"
 _URI = re.compile(rf"kbs://(?:{_HOST})?/{_SEGMENT}/{_SEGMENT}/{_SEGMENT}")
@@ -17,12 +19,22 @@ _LONGEST_SOCKET = 107  # bytes, unix(7)
 
 def url(text: str) -> str:
     """Check the address of a KBS."""
-    return "" if _URL.fullmatch(text) else 'must be the URL of a KBS, such as "https://kbs.example.com:8080"'
+    if _URL.fullmatch(text):
+        return _port(text)
+    return f'must be the URL of a KBS, such as "https://kbs.example.com:8080"{names.holds(text, blank=True)}'
 
 
 def uri(text: str) -> str:
     """Check the name of a resource."""
-    return "" if _URI.fullmatch(text) else 'must be "kbs:///<repository>/<type>/<tag>", of letters, digits and _-.'
+    if _URI.fullmatch(text):
+        return _port(text)
+    must = 'must be "kbs:///<repository>/<type>/<tag>", of letters, digits and _-.'
+    return f"{must}{names.holds(text, blank=True)}"
+
+
+def _port(text: str) -> str:
+    found = _PORT.match(text)
+    return "must have a port between 1 and 65535" if found and not 0 < int(found[1]) < 65536 else ""
 
 
 def certificates(text: str) -> str:

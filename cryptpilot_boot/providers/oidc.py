@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot import names
 from cryptpilot_boot.providers import kms_text
-from cryptpilot_boot.providers.fields import STRING, STRINGS, TIMEOUT, Key, Kind, did_you_mean, one_of
+from cryptpilot_boot.providers.fields import STRING, STRINGS, TABLE, TIMEOUT, Key, Kind, one_of
 from cryptpilot_boot.providers.kms import CURRENT, PREVIOUS
 from cryptpilot_boot.providers.kms_text import SECRET_ARN
 from cryptpilot_boot.providers.provider import Needs, Provider, Source
@@ -72,11 +72,13 @@ class Oidc(Source):
 
 
 def _role_arn(text: str) -> str:
-    return "" if _ROLE_ARN.fullmatch(text) else 'must be "acs:ram::<account, in digits>:role/<name>"'
+    must = 'must be "acs:ram::<account, in digits>:role/<name>"'
+    return "" if _ROLE_ARN.fullmatch(text) else f"{must}{names.holds(text, blank=True)}"
 
 
 def _provider_arn(text: str) -> str:
-    return "" if _PROVIDER_ARN.fullmatch(text) else 'must be "acs:ram::<account, in digits>:oidc-provider/<name>"'
+    must = 'must be "acs:ram::<account, in digits>:oidc-provider/<name>"'
+    return "" if _PROVIDER_ARN.fullmatch(text) else f"{must}{names.holds(text, blank=True)}"
 
 
 _KMS = {
@@ -87,19 +89,6 @@ _KMS = {
     "endpoint": Key(STRING, names.endpoint),
     "sts_endpoint": Key(STRING, names.endpoint),
 }
-
-
-def _complaint(table: Mapping[str, Any]) -> str:
-    """Check the table below that of the provider. Quotes no value."""
-    for name, value in table.items():
-        if name not in _KMS:
-            return f"has an unknown key{did_you_mean(name, _KMS)}; known there: {', '.join(_KMS)}"
-        key = _KMS[name]
-        wrong = key.check(value) if key.kind.holds(value) else f"must be {key.kind.words}"
-        if wrong:
-            return f"is not right: its {name} {wrong}"
-    missing = [name for name, key in _KMS.items() if key.required and name not in table]
-    return f'needs the key "{missing[0]}"' if missing else ""
 
 
 def _made(table: Mapping[str, str]) -> Aliyun:
@@ -140,7 +129,7 @@ PROVIDER = Provider(
         "args": Key(STRINGS, names.arguments),
         "timeout": TIMEOUT,
         "key_id": Key(STRING, kms_text.secret_name_or_arn, required=True),
-        "kms": Key(Kind("a table", lambda value: isinstance(value, dict), _made), _complaint, required=True),
+        "kms": Key(Kind(TABLE.words, TABLE.holds, _made), required=True, keys=_KMS),
     },
     prepare=_prepare,
     describe=_describe,

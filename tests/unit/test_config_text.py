@@ -11,7 +11,7 @@ import pytest
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.config import load
 from cryptpilot_boot.text import describe, mend
-from tests.unit.test_config import EXEC, GUIDE_KMS, GUIDE_OTP, OTHER, ROLE, SMALL, complaint, configure
+from tests.unit.test_config import EXEC, GUIDE_KMS, GUIDE_OTP, OIDC, OTHER, ROLE, SMALL, complaint, configure
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,6 +147,22 @@ MISPLACED = [
     (f'{SMALL}secret_name = "s"\n', "secret_name is a key of [encrypt.kms]", "only below a line [encrypt.kms]"),
     (f"{SMALL}[boot]\nverbose = true\n", 'unknown table "boot": boot is a table of global.toml', "in global.toml"),
     (f"verbose = true\n{SMALL}", "verbose is a key of [boot] of global.toml", "settings go in global.toml"),
+    (
+        f"{EXEC}after = 3\n",
+        'unknown key "encrypt.exec.after": after is a key of [[fallback]]',
+        "only below a line [[fallback]]",
+    ),
+    (
+        f'{SMALL.partition("[")[0]}[encrypt.tpm2]\n[[fallback]]\n[fallback.exec]\ncommand = "x"\nmakefs = "ext4"\n',
+        'v0.toml:7: unknown key "fallback.exec.makefs": makefs is a key of the volume',
+        "move it above the line [encrypt.tpm2]",
+    ),
+    (
+        f"{OIDC}timeout = 5\n",
+        'unknown key "encrypt.oidc.kms.timeout": timeout is a key of [encrypt.oidc]',
+        "move it below the line [encrypt.oidc]",
+    ),
+    (f'{OIDC}makefs = "ext4"\n', "makefs is a key of the volume", "move it above the line [encrypt.oidc]"),
     (SMALL.replace("[encrypt.otp]", "[otp]"), 'v0.toml:3: unknown table "otp": otp is a table', "write [encrypt.otp]"),
 ]
 

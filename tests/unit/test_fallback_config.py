@@ -107,7 +107,7 @@ WRONG = {
     ),
     "a key that is missing": (
         HEAD + FIRST + '[[fallback]]\n[fallback.kms]\nauth_mode = "ecs_ram_role"\n',
-        'missing key "secret_name" in [fallback.kms]',
+        'v.toml:8: missing key "secret_name" in [fallback.kms]',
     ),
     "no whole number": (TWO.replace("40", '"40"'), 'v.toml:8: "fallback.after" must be a whole number'),
     "too long a silence": (TWO.replace("40", "3601"), 'v.toml:8: "fallback.after" must be between 0 and 3600 seconds'),
@@ -117,7 +117,7 @@ WRONG = {
     ),
     "an empty one": (
         HEAD + FIRST + EXEC + "[[fallback]]\nafter = 5\n",
-        "v.toml:10: exactly one of [fallback.otp], [fallback.kms], ",
+        "v.toml:10: exactly one of [fallback.kms], [fallback.kbs], ",
     ),
     "two in one": (
         HEAD + FIRST + EXEC + '[fallback.kms]\nauth_mode = "ecs_ram_role"\nsecret_name = "other"\n',
@@ -132,7 +132,10 @@ WRONG = {
     ),
     "a key of the volume": (
         HEAD + FIRST + EXEC + "integrity = true\n",
-        'v.toml:10: unknown key "fallback.exec.integrity": integrity is a key of the volume\nmove it above the line',
+        (
+            'v.toml:10: unknown key "fallback.exec.integrity": integrity is a key of the volume\n'
+            "move it above the line [encrypt.kms]"
+        ),
     ),
     "a one-time password": (
         HEAD + FIRST + "[[fallback]]\n[fallback.otp]\n",

@@ -98,7 +98,7 @@ def test_the_image_gets_what_the_source_of_the_page_needs(package: Path) -> None
         (VOLUME.replace("opt/disk", "disk"), 'data0.toml:5: "encrypt.fw_cfg.name" must be "opt/" and a name'),
         (VOLUME.replace("name =", "nane ="), 'data0.toml:5: unknown key "encrypt.fw_cfg.nane" (did you mean "name"?)'),
         (VOLUME.replace("fw_cfg", "fwcfg"), 'data0.toml:4: unknown table "encrypt.fwcfg" (did you mean "fw_cfg"?)'),
-        (VOLUME.partition("name =")[0], 'data0.toml: missing key "name" in [encrypt.fw_cfg]'),
+        (VOLUME.partition("name =")[0], 'data0.toml:4: missing key "name" in [encrypt.fw_cfg]'),
     ],
     ids=["value", "key", "table", "missing"],
 )

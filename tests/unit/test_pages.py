@@ -64,9 +64,11 @@ def test_the_page_of_the_configuration_has_each_key() -> None:
     text = (ROOT / "man/cryptpilot.toml.5").read_text()
     tables = [value for name, value in vars(schema).items() if name.startswith("_") and isinstance(value, dict)]
     tables += schema._PROVIDERS.values()
+    below = (key.keys for table in tables for key in table.values() if isinstance(key, Key))
+    tables += [dict(keys) for keys in below if keys]
     keys = {key: kind for table in tables for key, kind in table.items() if isinstance(kind, Key)}
     assert len(keys) >= 20
-    assert {"auth_mode", "client_key", "command"} <= set(keys)
+    assert {"auth_mode", "client_key", "command", "sts_endpoint"} <= set(keys)
     for key in (name for name, kind in keys.items() if kind.kind is not TABLE):
         assert f"\\fB{roff.escaped(key)}\\fR" in text or f" {roff.escaped(key)}\\fR" in text, key
 

@@ -363,7 +363,7 @@ def test_what_should_be_seen_to_is_said_wherever_the_source_stands(tmp_path: Pat
 
 REFUSED = [
     ("[encrypt.together]\n", r"\[encrypt\.together\] needs the tables of two providers or more"),
-    ("[encrypt.together.tpm2]\n", r"\[encrypt\.together\] needs the tables of two providers or more"),
+    ("[encrypt.together.tpm2]\n", r"data\.toml:3: \[encrypt\.together\] needs the tables of two providers or more"),
     (TOGETHER + "[encrypt.together.otp]\n", 'unknown table "encrypt.together.otp"'),
     (TOGETHER + "[encrypt.together.together.tpm2]\n", 'unknown table "encrypt.together.together"'),
     (TOGETHER + "[encrypt.tpm2]\n", "exactly one of .* is needed, found 2 of them"),
