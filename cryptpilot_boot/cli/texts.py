@@ -59,9 +59,10 @@ ENROLL = """\
 Adds a key slot for the current secret of SOURCE to a persistent volume, open or closed, so that it opens by that too.
 SOURCE is one that the volume's file has: "encrypt" for its [encrypt] table, "fallback1" for the first [[fallback]],
 and so on; or the name of a key provider that only one of them has. Another source of the volume has to open it, or its
-recovery key. "init" does this for all sources of a new volume. Removes nothing; where SOURCE opens the volume already,
-nothing is changed. A source that keeps its key sealed in the volume's header, such as the TPM, gets a new key, sealed
-to what the machine has started, as after a kernel update; the older key is removed once the new one was tried."""
+recovery key. "init" does this for all sources of a new volume. Where SOURCE opens the volume already, nothing is
+changed. A source that keeps its key sealed in the volume's header, such as the TPM, always gets a new key, sealed to
+what the machine has started, as after a kernel update; the older key is removed once the new one was tried. Nothing
+else is removed."""
 
 ROTATE = """\
 Moves each volume to the current value of its secret, after KMS has rotated it: adds a key slot for the current

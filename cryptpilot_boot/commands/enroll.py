@@ -84,6 +84,10 @@ def numbered(one: Volume, source: str) -> int:
     if source in providers:
         said = " and ".join(name for name, provider in zip(names, providers) if provider == source)
         raise CryptpilotError(f'has several sources of the kind "{source}": {said}', "name one of these")
+    # the TPM's errors say "tpm2", and know of no other value that is needed beside it
+    made_of = [n for n, encrypt in enumerate(one.sources) if source in (of.provider for of in table.parts(encrypt))]
+    if len(made_of) == 1:
+        return made_of[0]
     near = nearest(source, [*names, *providers])
     known = ", ".join(named(one, number) for number in range(len(one.sources)))
     raise CryptpilotError(

@@ -35,8 +35,12 @@ def modes(name: str) -> tuple[Provider, ...]:
 
 def is_on_device(source: Source) -> bool:
     """Tell whether a source's secret lies, sealed, in the header of its volume, so that this machine has to make it."""
-    parts = source.sources if isinstance(source, together.Together) else (source,)
-    return any(of(one).on_device for one in parts)
+    return any(of(one).on_device for one in parts(source))
+
+
+def parts(source: Source) -> tuple[Source, ...]:
+    """Return the sources that one is made of; itself if it is not made of others."""
+    return source.sources if isinstance(source, together.Together) else (source,)
 
 
 def of(source: Source) -> Provider:

@@ -19,6 +19,8 @@ from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, 
 from cryptpilot_boot.keys.sources import Sources
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.providers import table
+from cryptpilot_boot.providers.together import Together
+from cryptpilot_boot.providers.tpm2 import Tpm2
 from cryptpilot_boot.system import block, process
 from cryptpilot_boot.volume import opened
 from cryptpilot_boot.volume.secret import with_either_value, wrong_secret
@@ -276,6 +278,15 @@ def test_a_provider_names_a_source_that_is_alone_with_it() -> None:
     with pytest.raises(CryptpilotError, match="several sources of the kind") as caught:
         enroll.numbered(with_sources("a", "b"), "exec")
     assert "encrypt and fallback1" in caught.value.what
+
+
+def test_a_provider_names_the_source_that_is_made_of_it_and_of_others() -> None:
+    """The errors of the TPM say `enroll VOLUME tpm2`, whether its key is one of several values or not."""
+    both = Together((Exec("cat"), Tpm2("/dev/vdb", together=True)))
+    one = dataclasses.replace(with_sources("a"), encrypt=both)
+    assert [enroll.numbered(one, name) for name in ("tpm2", "together", "encrypt")] == [0, 0, 0]
+    two = dataclasses.replace(one, fallbacks=(Fallback(Tpm2("/dev/vdb"), 15),))
+    assert enroll.numbered(two, "tpm2") == 1
 
 
 def test_each_secret_is_rotated_and_a_failure_of_one_keeps_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
