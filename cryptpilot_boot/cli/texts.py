@@ -9,8 +9,8 @@ exit status:
   2    the command line, or a file of the configuration, is wrong
   130  interrupted; nothing was left half open
 
-Volumes are described in /etc/cryptpilot/volumes/*.toml, one file each. If one of the files is wrong, init, open
---overwrite, initrd plan and initrd rebuild do nothing; other commands go on with the other volumes.
+Volumes are described in /etc/cryptpilot/volumes/*.toml, one file each. If one of the files is wrong, init, convert,
+open --overwrite, initrd plan and initrd rebuild do nothing; other commands go on with the other volumes.
 """
 
 INIT = """\
