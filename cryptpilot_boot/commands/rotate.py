@@ -10,6 +10,7 @@ from cryptpilot_boot.commands.key import passphrase_from, previous_from
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.keys.sources import named
+from cryptpilot_boot.providers import table
 from cryptpilot_boot.volume.rotate import rotate as rotate_volume
 
 if TYPE_CHECKING:
@@ -65,8 +66,11 @@ def _nothing_to_rotate(one: Volume) -> CryptpilotError:
             "has nothing to rotate: it is temporary, with a new one-time password at each open",
             f"for a new one now: cryptpilot close {one.volume}, cryptpilot open {one.volume}; what it holds is lost",
         )
+    provider = keys.describe(one.encrypt)["provider"]
     return CryptpilotError(
-        f"cannot be rotated: {keys.describe(one.encrypt)['provider']} has no previous value to ask for",
-        f"by hand: cryptsetup luksAddKey {one.dev}; have the command write the new key; cryptpilot config check; then"
-        f" cryptsetup luksRemoveKey {one.dev}",
+        f"cannot be rotated: {provider} has no previous value to ask for",
+        f"for a new key that is sealed: cryptpilot enroll {one.volume} encrypt"
+        if table.is_on_device(one.encrypt)
+        else f"by hand: cryptsetup luksAddKey {one.dev}; have the new key come from {provider}; cryptpilot config"
+        f" check; then cryptsetup luksRemoveKey {one.dev}",
     )

@@ -73,7 +73,7 @@ def _require_success(source: Exec, ended: Ended, buffer: SecretBuffer, seconds: 
     if not ended.in_time:
         raise KeyFetchError(
             f"{source.command} was not done within {seconds:.0f} s, and was killed{said}",
-            f"see what it waits for; it has at most {source.timeout} s (timeout in [encrypt.exec])",
+            f'see what it waits for; it has at most {source.timeout} s (the key "timeout" of its table)',
         )
     if ended.status < 0:
         raise KeyFetchError(

@@ -86,7 +86,7 @@ def _require_success(oidc: Oidc, ended: Ended, seconds: float, *, full: bool) ->
     if not ended.in_time:
         raise KeyFetchError(
             f"{oidc.command} was not done within {seconds:.0f} s, and was killed",
-            f"see what it waits for; it has at most {oidc.timeout} s (timeout in [encrypt.oidc])",
+            f'see what it waits for; it has at most {oidc.timeout} s (the key "timeout" of its table)',
             retryable=True,
         )
     if ended.status < 0:

@@ -28,6 +28,7 @@ from cryptpilot_boot.volume.secret import with_either_value, wrong_secret
 if TYPE_CHECKING:
     from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.log import Event
+    from cryptpilot_boot.providers.provider import Source
 
 GOOD = b"opens it"
 ASKED: list[str] = []
@@ -287,6 +288,23 @@ def test_a_provider_names_the_source_that_is_made_of_it_and_of_others() -> None:
     assert [enroll.numbered(one, name) for name in ("tpm2", "together", "encrypt")] == [0, 0, 0]
     two = dataclasses.replace(one, fallbacks=(Fallback(Tpm2("/dev/vdb"), 15),))
     assert enroll.numbered(two, "tpm2") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        (Tpm2("/dev/vdb"), "for a new key that is sealed: cryptpilot enroll data0 encrypt"),
+        (Exec("cat"), "by hand: cryptsetup luksAddKey /dev/there; have the new key come from command cat;"),
+    ],
+    ids=["sealed", "asked for"],
+)
+def test_what_can_be_done_where_there_is_nothing_to_rotate_depends_on_the_source(source: Source, hint: str) -> None:
+    one = dataclasses.replace(with_sources("a"), encrypt=source)
+    told: list[str | CryptpilotError] = []
+    assert not rotate.rotate(config(one), ["data0"], lambda _, result: told.append(result))
+    (error,) = told
+    assert isinstance(error, CryptpilotError)
+    assert error.hint.startswith(hint)
 
 
 def test_each_secret_is_rotated_and_a_failure_of_one_keeps_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
