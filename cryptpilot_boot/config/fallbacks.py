@@ -61,10 +61,20 @@ def same(one: Encrypt, other: Encrypt) -> bool:
 
 
 def require_different(document: Document, line: str, mine: Encrypt, before: Sequence[Encrypt]) -> None:
-    """Raise ConfigError for a fallback that is one of the sources before it. line: ":LINE" of it, or ""."""
+    """Raise ConfigError for a fallback that is one of the sources before it. line: ":LINE" of it, or "".
+
+    So too for one whose sealed key nothing in the header tells from that of another.
+    """
     for number, other in enumerate(before):
+        whose = f"fallback {number}" if number else f"[encrypt.{other.provider}]"
+        if type(mine) is type(other) and table.is_on_device(mine) and table.is_on_device(other):
+            alike = "a key sealed to the TPM, to be used with other values" if table.of(mine).parts else "a sealed key"
+            raise ConfigError(
+                f"{document.path}{line}: [[fallback]] has {alike}, as {whose} has: a new key of the one takes the place"
+                " of the other's",
+                "remove it, or choose another source",
+            )
         if same(mine, other):
-            whose = f"fallback {number}" if number else f"[encrypt.{other.provider}]"
             raise ConfigError(
                 f"{document.path}{line}: [[fallback]] has the secret that {whose} has, from the same place: it fails"
                 " when that fails",

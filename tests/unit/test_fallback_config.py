@@ -86,6 +86,16 @@ def last(text: str, old: str, new: str) -> str:
     return before + new + after
 
 
+SEALED = "[encrypt.tpm2]\n[[fallback]]\n[fallback.tpm2]\npcrs = [7]\n"
+BOTH_SEALED = """\
+[encrypt.together.exec]
+command = "get-key"
+[encrypt.together.tpm2]
+[[fallback]]
+[fallback.together.exec]
+command = "get-other-key"
+[fallback.together.tpm2]
+"""
 TWO = HEAD + FIRST + TIMED + EXEC
 WRONG = {
     "a slip in a key of the second": (
@@ -114,6 +124,11 @@ WRONG = {
     "one pair of brackets": (
         HEAD + FIRST + EXEC.replace("[[fallback]]\n", ""),
         'v.toml:7: "fallback" must be a list of tables: write [[fallback]]',
+    ),
+    "two keys that are sealed": (HEAD + SEALED, "v.toml:5: [[fallback]] has a sealed key, as [encrypt.tpm2] has"),
+    "two that are sealed together with another": (
+        HEAD + BOTH_SEALED,
+        "v.toml:7: [[fallback]] has a key sealed to the TPM, to be used with other values, as [encrypt.together] has",
     ),
     "an empty one": (
         HEAD + FIRST + EXEC + "[[fallback]]\nafter = 5\n",
