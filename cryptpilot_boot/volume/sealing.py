@@ -10,7 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError
 from cryptpilot_boot.providers.provider import Made
 from cryptpilot_boot.system import block, cryptsetup, lock, tpm2_token
 from cryptpilot_boot.volume import opening, proof
@@ -50,13 +50,24 @@ def seal(volume: Volume, ask_way_in: Secret, ask_previous: Asked | None, make: A
         def work(way_in: Passphrase) -> None:
             nonlocal result
             opening.find_slot(volume, device, way_in)  # nothing is made unless there is one
-            with make() as new:
-                if not isinstance(new, Made):
-                    raise CryptpilotError("there is nothing to seal: the secret exists already", "please report this")
+            new = _made(make)
+            with new:
                 result = _replace(volume, device, way_in, new, before, first=first)
 
         opening.with_either_value(volume, ask_way_in, ask_previous, work)
         return result
+
+
+def _made(make: Asked) -> Made:
+    """Return a new key. What keeps it from being made is no failure of the way in: no other one is tried then."""
+    try:
+        new = make()
+    except KeyFetchError as error:
+        raise CryptpilotError(error.what, error.hint) from None
+    if isinstance(new, Made):
+        return new
+    new.wipe()
+    raise CryptpilotError("there is nothing to seal: the secret exists already", "please report this")
 
 
 def _replace(

@@ -267,6 +267,20 @@ def test_a_fallback_is_sealed_by_the_first_source(one: Volume, tmp_path: Path, m
     assert opens(one, asked(one))
 
 
+def test_a_tpm_that_refuses_is_no_failure_of_the_source_that_opens_the_volume(
+    one: Volume, tmp_path: Path, machine: HostTpm
+) -> None:
+    (tmp_path / "key").write_bytes(WAY_IN)
+    first, second = (Exec("cat", (*options, str(tmp_path / "key"))) for options in ((), ("-u",)))
+    fallbacks = (Fallback(second, 0), Fallback(one.encrypt, 3600))
+    machine.tool("tpm2_changeauth", "-c", "owner", "secret")
+    good, (error,) = run_enroll(Volume("data", one.dev, first, one.source, fallbacks=fallbacks), "tpm2")
+    assert not good
+    assert isinstance(error, CryptpilotError)
+    assert error.what.startswith("fallback2 (this machine's TPM, ")
+    assert error.what.endswith("its owner hierarchy has a password")
+
+
 def test_init_seals_and_keeps_what_it_sealed(
     one: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: HostTpm
 ) -> None:
