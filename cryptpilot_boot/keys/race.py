@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.errors import CryptpilotError, NoValue, describe_bug
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, NoValue, describe_bug
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,12 +89,15 @@ class Race:
     def next(self) -> tuple[int, Asked] | None:
         """Return the next answer: the number of its source, and what gives the passphrase or raises NoValue.
 
-        None when there is none to come: all sources have failed for good, or none is asked any more.
+        None when there is none to come: all sources have failed for good, or none is asked any more. Raises
+        Interrupted once that has ended one: then none of the others is asked in its place.
         """
         with self._changed:
             while not self._answers:
                 if self._closed:
                     return None
+                if any(isinstance(error, Interrupted) for error in self._errors.values()):
+                    raise Interrupted
                 over = [number in self._errors for number in range(len(self._entrants))]
                 if all(over):
                     return None

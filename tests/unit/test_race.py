@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from cryptpilot_boot.errors import KeyFetchError, NoValue
+from cryptpilot_boot.errors import Interrupted, KeyFetchError, NoValue
 from cryptpilot_boot.keys.race import Entrant, Race, due
 from cryptpilot_boot.passphrase import Passphrase
 
@@ -203,3 +203,18 @@ def wait_until(true: Callable[[], bool]) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("it did not come to that")
+
+
+@pytest.mark.parametrize("while_asked", [False, True])
+def test_once_the_process_is_to_end_no_other_source_is_asked(while_asked: bool) -> None:
+    def end(*_: object) -> Passphrase:
+        raise Interrupted
+
+    sources = Sources(2)
+    sources.answers[0] = end
+    for let in sources.let:
+        let.set()
+    first, second = sources.entrants(0, 600)
+    with Race([first if while_asked else Entrant(end), second]) as race, pytest.raises(Interrupted):  # type: ignore[arg-type]
+        race.next()
+    assert 1 not in sources.asked
