@@ -28,6 +28,7 @@ _SERVICE, _METHOD = "api.GetResourceService", "GetResource"
 _LONGEST_WAIT = 10.0  # seconds for its socket to appear, until it is said that it has not
 _FIRST_PAUSE = 0.01  # seconds
 _LONGEST_PAUSE = 1.0
+_BUSY_PAUSE = 0.1
 _URI, _RESOURCE = 1, 1  # fields of GetResourceRequest and GetResourceResponse
 
 
@@ -83,6 +84,12 @@ def _connected(stack: contextlib.ExitStack, path: str, deadline: Deadline) -> so
             except ConnectionRefusedError:
                 # It is made a moment before it is listened at, which no event tells; or it was left behind.
                 pause = _FIRST_PAUSE if pause == _LONGEST_PAUSE else min(2 * pause, _LONGEST_PAUSE)
+            except BlockingIOError:
+                # More connect than it has taken so far: it is there, see connect(2) under EAGAIN.
+                if deadline.over:
+                    raise TimeoutError from None
+                changes.sleep(min(_BUSY_PAUSE, deadline.left()))
+                continue
             except PermissionError as error:
                 raise KeyFetchError(
                     f"the socket {path} is not the confidential data hub's: {error.strerror or error}",

@@ -302,6 +302,18 @@ def test_a_socket_that_somebody_left_behind_is_none(socket_path: Path, monkeypat
     assert "systemctl start confidential-data-hub-daemon.service" in error.hint
 
 
+def test_a_daemon_that_more_ask_than_it_has_room_for_is_waited_for(socket_path: Path) -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as other:
+        listener.bind(str(socket_path))
+        listener.listen(0)
+        other.connect(str(socket_path))
+        error = failure(of(socket_path), timeout=0.3)
+        assert error.what.startswith(f"the confidential data hub at {socket_path} did not answer")
+        assert error.retryable
+
+
 def test_a_file_in_the_place_of_the_socket_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kbs_daemon, "_LONGEST_WAIT", 0.3)
     (tmp_path / "file").write_text("")
