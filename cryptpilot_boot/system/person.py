@@ -120,14 +120,17 @@ def _ask_on_console(question: str, buffer: SecretBuffer, dismissal: Dismissal) -
 
 @contextlib.contextmanager
 def _hidden(terminal: int) -> Iterator[None]:
-    """Have a terminal give whole lines, and neither show what is typed nor send signals for it."""
+    """Have a terminal give whole lines, and neither show what is typed nor send signals for it.
+
+    What is typed and was not read is gone afterwards: whatever reads the terminal next would show it, or log it.
+    """
     before = termios.tcgetattr(terminal)
     local = (before[3] | termios.ICANON) & ~(termios.ECHO | termios.ISIG)
     termios.tcsetattr(terminal, termios.TCSADRAIN, [before[0] | termios.ICRNL, *before[1:3], local, *before[4:]])
     try:
         yield
     finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
         with contextlib.suppress(OSError):  # it is no more than the end of the line
             os.write(terminal, b"\r\n")
 
@@ -137,8 +140,13 @@ def _read_line(terminal: int, buffer: SecretBuffer, dismissal: Dismissal) -> boo
         ready, _, _ = select.select([terminal, dismissal.fileno()], [], [])
         if dismissal.fileno() in ready:
             return False
-        if not buffer.fill(terminal, _LONGEST) or buffer.reveal()[-1] == _END:
+        if buffer.fill(terminal, _LONGEST):
+            if buffer.reveal()[-1] == _END:
+                return True
+        elif len(buffer.reveal()):
             return True
+        else:  # a line that is hung up says so at once, however often it is read
+            raise ProgramError(f"{_CONSOLE}: there was no answer, but its end")
 
 
 def _line(typed: memoryview) -> Passphrase:

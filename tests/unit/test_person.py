@@ -163,6 +163,32 @@ def test_a_question_on_the_console_is_taken_back(tty: Console, dismissal: person
     assert tty.local() == before
 
 
+def test_what_was_typed_when_the_question_is_taken_back_is_left_to_nobody(
+    tty: Console, dismissal: person.Dismissal
+) -> None:
+    def act() -> None:
+        tty.read_until(b"root: ")
+        os.write(tty.master, b"half a key")
+        dismissal.dismiss()
+
+    threading.Thread(target=act, daemon=True).start()
+    assert person.ask("Key of root", "name", dismissal) is None
+    os.write(tty.master, b"root\r")
+    assert os.read(tty.slave, 100) == b"root\n"
+
+
+def test_a_console_that_is_at_its_end_gives_no_answer(tty: Console, dismissal: person.Dismissal) -> None:
+    """An empty line is asked again at once, and this would come as fast as it is read."""
+
+    def act() -> None:
+        tty.read_until(b"root: ")
+        os.write(tty.master, b"\x04")
+
+    threading.Thread(target=act, daemon=True).start()
+    with pytest.raises(ProgramError, match="no answer"):
+        person.ask("Key of root", "name", dismissal)
+
+
 def test_one_question_at_a_time_stands_on_the_console(tty: Console, dismissal: person.Dismissal) -> None:
     answers: list[bytes] = []
     second = person.Dismissal()
