@@ -370,11 +370,12 @@ _loaded_later() {
     done < <(grep -ao '"soname":\[[^]]*\]' "$dracutsysrootdir$1" | grep -o '"lib[^"]*' | tr -d '"')
 }
 
-# A service that gives a key out, or proves for it what runs here: as this system runs it, with its programs and the files
-# below /etc that its command line names. But what it waits for is the system's, and most of that is in no image, or waits
+# A service that gives a key out, or proves for it what runs here: as this system runs it, drop-ins included, with its
+# programs and the files below /etc that its command line or EnvironmentFile names. But what it waits for is the system's, and most of that is in no image, or waits
 # for a volume: but for the network it starts with the agent, which waits for what it needs of it.
 _install_unit() {
-    local unit=$1 file='' directory line word words=() dropped='' online='' above=/etc/systemd/system
+    local unit=$1 file='' directory line more text word words=() online='' above=/etc/systemd/system
+    local comment='^[[:space:]]*[#;]'
     dracut_module_included systemd-initrd || _fail "$unit is a service, which takes an image with systemd"
     for directory in "$above" /usr/local/lib/systemd/system "$systemdsystemunitdir"; do
         [[ ! -f $dracutsysrootdir$directory/$unit ]] || { file=$directory/$unit && break; }
@@ -382,13 +383,20 @@ _install_unit() {
     [[ $file ]] || _fail "$unit is missing: install ${unit%.service}"
     mkdir -p "$initdir$above/$unit.d" "$initdir$above/cryptpilot-initrd.service.d"
     while IFS= read -r line; do
-        if [[ $dropped || $line =~ ^(After|Before|Requires|Requisite|Wants|BindsTo|PartOf|Conflicts)[[:space:]]*= ]]; then
-            dropped=''
-            [[ $line != *\\ ]] || dropped=yes
+        text=$line
+        # one that ends in a backslash goes on in the next one that is no comment; see systemd.syntax(7)
+        while [[ $line == *\\ && ! $line =~ $comment ]] && IFS= read -r more; do
+            text+=$'\n'$more
+            [[ $more =~ $comment ]] || line="${line%\\} $more"
+        done
+        if [[ $line =~ ^(After|Before|Requires|Requisite|Wants|BindsTo|PartOf|Conflicts)[[:space:]]*= ]]; then
             [[ $line != After*network-online.target* ]] || online=After=network-online.target
             continue
         fi
-        echo "$line"
+        echo "$text"
+        if [[ $line =~ ^EnvironmentFile[[:space:]]*=[[:space:]]*-?(/etc/.*[^[:space:]]) ]]; then
+            [[ ! -f $dracutsysrootdir${BASH_REMATCH[1]} ]] || inst_simple "${BASH_REMATCH[1]}" >&2
+        fi
         [[ $line =~ ^Exec(Start|StartPre|Condition)[[:space:]]*=[[:space:]]*[-@:+!]*(.*)$ ]] || continue
         read -r -a words <<< "${BASH_REMATCH[2]}"
         inst_multiple "${words[0]}" >&2 || _fail "program ${words[0]} of $unit is missing"
@@ -396,11 +404,20 @@ _install_unit() {
             word=${word#*=}
             [[ $word != /etc/* || ! -f $dracutsysrootdir$word ]] || inst_simple "$word" >&2
         done
-    done < "$dracutsysrootdir$file" > "$initdir$above/$unit"
+    done < <(_with_drop_ins "$file" "$unit") > "$initdir$above/$unit"
     printf '[Unit]\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n%s\n[Service]\n%s\n%s\n' \
         "$online" 'RuntimeDirectory=confidential-containers confidential-containers/attestation-agent' \
         RuntimeDirectoryPreserve=yes > "$initdir$above/$unit.d/cryptpilot.conf"
     printf '[Unit]\nWants=%s\n' "$unit" > "$initdir$above/cryptpilot-initrd.service.d/$unit.conf"
+}
+
+# The text of a unit's file, and of what changes it.
+_with_drop_ins() {
+    local conf
+    cat "$dracutsysrootdir$1"
+    for conf in "$dracutsysrootdir"{"$systemdsystemunitdir",/usr/local/lib/systemd/system,/etc/systemd/system}/"$2.d"/*.conf; do
+        [[ ! -f $conf ]] || { echo && cat "$conf"; }
+    done
 }
 
 # A boot that is denied something gives no root shell on the console; see cryptpilot-no-shell.sh. dracut has a hook

@@ -260,6 +260,39 @@ def test_a_unit_that_needs_the_network_starts_when_that_is_up(tmp_path: Path) ->
     assert "\nAfter=network-online.target\n" in (there / "agent.service.d/cryptpilot.conf").read_text()
 
 
+def test_what_a_unit_says_in_several_lines_goes_in_like_one(tmp_path: Path) -> None:
+    unit = tmp_path / "usr/lib/systemd/system/agent.service"
+    unit.parent.mkdir(parents=True)
+    text = (
+        "[Service]\nExecStart=/usr/bin/agent \\\n# of the KBS\n"
+        "  --config-file /etc/agent.toml \\\n  -c=/etc/more.toml\nUser=x\n"
+    )
+    unit.write_text("[Unit]\nAfter=a.target \\\n  b.target\n" + text)
+    assert install_unit(tmp_path).returncode == 0
+    assert (tmp_path / "image/copied").read_text().split() == ["/usr/bin/agent", "/etc/agent.toml", "/etc/more.toml"]
+    assert (tmp_path / "image/etc/systemd/system/agent.service").read_text() == "[Unit]\n" + text
+
+
+def test_what_an_administrator_changes_of_a_unit_goes_in(tmp_path: Path) -> None:
+    unit = tmp_path / "usr/lib/systemd/system/agent.service"
+    drop_in = tmp_path / "etc/systemd/system/agent.service.d/override.conf"
+    for path, text in (
+        (unit, "[Service]\nExecStart=/usr/bin/agent\n"),
+        (
+            drop_in,
+            "[Unit]\nWants=a.target\n[Service]\nEnvironmentFile=-/etc/more.toml\nExecStart=\nExecStart=/usr/bin/other\n",
+        ),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    assert install_unit(tmp_path).returncode == 0
+    assert (tmp_path / "image/etc/systemd/system/agent.service").read_text().splitlines() == [
+        *("[Service]", "ExecStart=/usr/bin/agent", "", "[Unit]", "[Service]"),
+        *("EnvironmentFile=-/etc/more.toml", "ExecStart=", "ExecStart=/usr/bin/other"),
+    ]
+    assert "/etc/more.toml" in (tmp_path / "image/copied").read_text().split()
+
+
 def test_an_administrators_unit_goes_before_the_packages(tmp_path: Path) -> None:
     for place, what in (("usr/lib", "package"), ("etc", "administrator")):
         unit = tmp_path / place / "systemd/system/agent.service"
