@@ -22,12 +22,21 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class _Answer:
-    """What a key provider said, as soon as it is `there`; first: the volume for which it was asked."""
+    """What a key provider said, as soon as it is `there`.
+
+    first: the volume for which it was asked, at most for so many seconds; late: whether they were over with an error.
+    """
 
     first: str
+    seconds: float
+    late: bool = False
     there: threading.Event = dataclasses.field(default_factory=threading.Event)
     passphrase: Passphrase | None = None
     error: CryptpilotError | None = None
+
+    def is_void(self, deadline: Deadline) -> bool:
+        """Tell whether there was no time for an answer, and there is now."""
+        return self.late and self.seconds < deadline.total and not deadline.over
 
 
 class Answers:
@@ -44,23 +53,27 @@ class Answers:
     def ask(self, encrypt: Encrypt, ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
         """Ask as `keys.ask_until` does, or wait for the answer to the one who asked first.
 
-        The passphrase is the caller's, to be wiped by him. Raises what the asking raised.
+        The passphrase is the caller's, to be wiped by him. Raises what the asking raised; but where that was given less
+        time, and this is over, asks again.
         """
         if table.of(encrypt).one_time:
             return ask_until(ask, deadline, volume)
-        with self._lock:
-            mine = encrypt not in self._answers
-            answer = self._answers.setdefault(encrypt, _Answer(volume))
-        if mine:
-            self._obtain(answer, ask, deadline)
-        elif not answer.there.is_set():
-            log.emit(
-                log.FETCH_KEY, "wait", volume=volume, facts={"waiting_for": f"the secret it shares with {answer.first}"}
-            )
-            answer.there.wait()
-        if answer.passphrase is None:
-            raise answer.error or KeyFetchError("the key provider gave no answer")
-        return answer.passphrase.copy()
+        while True:
+            with self._lock:
+                known = self._answers.get(encrypt)
+                mine = known is None or known.is_void(deadline)
+                answer = _Answer(volume, deadline.total) if known is None or mine else known
+                self._answers[encrypt] = answer
+            if mine:
+                self._obtain(answer, ask, deadline)
+            elif not answer.there.is_set():
+                waiting_for = f"the secret it shares with {answer.first}"
+                log.emit(log.FETCH_KEY, "wait", volume=volume, facts={"waiting_for": waiting_for})
+                answer.there.wait()
+            if answer.passphrase is not None:
+                return answer.passphrase.copy()
+            if mine or not answer.is_void(deadline):
+                raise answer.error or KeyFetchError("the key provider gave no answer")
 
     def _obtain(self, answer: _Answer, ask: Ask, deadline: Deadline) -> None:
         try:
@@ -70,7 +83,7 @@ class Answers:
                     passphrase.wipe()
                 answer.passphrase = passphrase
         except CryptpilotError as error:
-            answer.error = error
+            answer.error, answer.late = error, deadline.over
         finally:
             answer.there.set()  # after a bug too: nobody may wait for what never comes
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
+import time
 
 import pytest
 
@@ -76,6 +79,41 @@ def test_a_failure_is_everybodys() -> None:
     results = ask_for({"failed-a": KMS, "failed-b": KMS}, provider)
     assert provider.asked == 1
     assert [str(one) for one in results.values()] == ["no", "no"]
+
+
+def test_who_has_more_time_asks_again() -> None:
+    """The boot waits for a person as long as it takes, and the provider is asked as long."""
+    comes_back = threading.Event()
+
+    def ask(_: float) -> Passphrase:
+        if comes_back.is_set():
+            return Passphrase(b"x" * 32, strong=True)
+        raise KeyFetchError("does not answer", retryable=True)
+
+    with Answers() as answers:
+
+        def ask_first() -> None:
+            with contextlib.suppress(KeyFetchError):
+                answers.ask(KMS, ask, Deadline(0.5), "not-needed")
+            comes_back.set()
+
+        first = threading.Thread(target=ask_first)
+        first.start()
+        while KMS not in answers._answers:
+            time.sleep(0.01)
+        with answers.ask(KMS, ask, Deadline(math.inf), "root") as passphrase:
+            assert len(passphrase) == 32
+        first.join()
+
+
+def test_who_has_as_much_time_does_not() -> None:
+    provider = Provider(KeyFetchError("does not answer", retryable=True))
+    provider.may_answer.set()
+    with Answers() as answers:
+        for _ in range(3):
+            with pytest.raises(KeyFetchError):
+                answers.ask(KMS, provider.ask, Deadline(0), "one")
+    assert provider.asked == 1
 
 
 def test_a_one_time_password_is_nobody_elses() -> None:
