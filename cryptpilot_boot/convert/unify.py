@@ -64,6 +64,9 @@ def install(root: Root, configuration: str, esp: Path, wanted: Unified) -> None:
     """
     release, line = entry(configuration)
     kernel, image = (root.place(f"/boot/{name}-{release}") for name in ("vmlinuz", "initrd.img"))
+    for path in (kernel, image):
+        if not path.is_file():
+            raise CryptpilotError(f"GRUB's configuration names {path}, which is not there", "run update-grub")
     # twice, for the signed one; the initrd can hold a client key
     needed = 2 * (kernel.stat().st_size + image.stat().st_size)
     with workplace.private_directory(needed, in_memory=True) as work:
@@ -96,21 +99,31 @@ def place(esp: Path) -> Path:
 def _replace(program: Path, target: Path, esp: Path) -> None:
     """Put a program in place of another one, which is there until all of the new one is on the disk."""
     new = target.with_name(f"{target.name}{_NEW}")
-    new.unlink(missing_ok=True)  # of one that was killed
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        new.unlink(missing_ok=True)  # of one that was killed
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_room(program, esp)
+        try:
+            with program.open("rb") as source, new.open("wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(target)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CryptpilotError(
+            f"{target} cannot be replaced: {error.strerror}",
+            "the old one is as it was; see whether that can be written to, and what the kernel says of it (dmesg)",
+        ) from None
+    foreign_tools.flush(esp)
+
+
+def _require_room(program: Path, esp: Path) -> None:
     needed, left = program.stat().st_size + _SPARE, workplace.room(esp)
     if left < needed:
         raise CryptpilotError(
             f"the EFI system partition has {readable(left)} left, and a unified kernel image needs {readable(needed)}",
             "enlarge it: it holds the old one and the new one for a moment",
         )
-    try:
-        with program.open("rb") as source, new.open("wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(target)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    foreign_tools.flush(esp)

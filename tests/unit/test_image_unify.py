@@ -79,7 +79,7 @@ def test_the_old_one_stays_until_the_new_one_is_whole(machine: Path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfileobj", failing)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CryptpilotError, match=r"BOOTX64\.EFI cannot be replaced: No space left on device"):
         remake(machine)
     assert (machine / LOADER).read_text() == "old"
     assert [path.name for path in (machine / LOADER).parent.iterdir()] == ["BOOTX64.EFI"]
@@ -90,6 +90,12 @@ def test_what_one_that_was_killed_left_is_removed(machine: Path) -> None:
     left.write_text("half")
     assert remake(machine)[0]
     assert not left.exists()
+
+
+def test_a_kernel_that_was_removed_is_named(machine: Path) -> None:
+    (machine / f"boot/vmlinuz-{RELEASE}").unlink()
+    with pytest.raises(CryptpilotError, match=f"names .*/vmlinuz-{RELEASE}, which is not there"):
+        remake(machine)
 
 
 @pytest.mark.parametrize(
