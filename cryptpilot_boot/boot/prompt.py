@@ -29,6 +29,7 @@ WITHOUT_NETWORK = 15.0
 """Seconds without a network after which a person is asked. DHCP takes some."""
 _LOOK = 0.5  # seconds between two looks at what tells of nothing by itself
 _PAUSE = 5.0  # seconds after a prompt that could not be shown, or was left
+_AGAIN = 1.0  # seconds after an answer that opens nothing: the host has the console, and types as fast as it likes
 _GONE = 6.0  # seconds that a prompt may take to go away; see system.run, which gives a program 5
 
 T = TypeVar("T")
@@ -216,6 +217,7 @@ class Person:
                 return
             with typed:
                 wrong = self._try(typed)
+            self._rest(_AGAIN)
 
     def _try(self, typed: Passphrase) -> str:
         """Keep what was typed if it opens the volume; else return what to say before the question is asked again."""

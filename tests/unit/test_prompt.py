@@ -182,6 +182,15 @@ def test_what_is_typed_wrong_is_said_and_asked_again_and_the_right_key_opens(des
     assert outcome.facts["typed"] is True
 
 
+def test_a_console_that_types_without_end_is_not_asked_as_fast(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack: the host holds down the enter key, while each question and answer is noted in memory."""
+    monkeypatch.setattr(prompt, "_AGAIN", 0.3, raising=False)
+    desk.typed = [b""] * 10_000
+    later(1, desk.comes_back.set)
+    assert outcome_of(initrd(one(), timeout=60)).result == "opened"
+    assert 1 < len(desk.questions) < 10
+
+
 def test_what_the_key_provider_says_too_late_is_wiped(desk: Desk) -> None:
     late = Passphrase(RIGHT, strong=True)
 
