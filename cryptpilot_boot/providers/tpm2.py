@@ -44,7 +44,6 @@ MEANINGS = {
 DEFAULT = (4, 7, 8, 9, 12)
 """What starts the agent, and nothing that changes while the system runs. docs/tpm2.md says why each, and no other."""
 _MOST_TRIED = 8  # keys in one header
-_ENROLL = "cryptpilot enroll VOLUME tpm2"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
@@ -121,8 +120,13 @@ def _unsealed(tpm: Tpm, tokens: Sequence[Token]) -> Passphrase:
         try:
             return tpm.unseal(token.sealed, state)
         except tpm2.WrongTpm as error:
-            refusal = error
+            refusal = KeyFetchError(error.what, f"{error.hint}: {_enroll(token)}")
     raise refusal or KeyFetchError("the header holds no key that is sealed to a TPM")
+
+
+def _enroll(sealed: Tpm2 | Token) -> str:
+    """Return the command that seals a new key."""
+    return f"cryptpilot enroll VOLUME {'together' if sealed.together else Tpm2.provider}"
 
 
 def _changed(token: Token, now: State) -> KeyFetchError:
@@ -131,7 +135,7 @@ def _changed(token: Token, now: State) -> KeyFetchError:
 
     hint = (
         "if you changed that, such as by a kernel update: open the volume by its recovery key or another source, and"
-        f" seal a new key: {_ENROLL}; otherwise the machine was started with something else"
+        f" seal a new key: {_enroll(token)}; otherwise the machine was started with something else"
     )
     pcrs = token.changed(now)
     if not pcrs:
@@ -146,12 +150,12 @@ def _nothing_sealed(source: Tpm2, unusable: Sequence[str]) -> KeyFetchError:
     if unusable:
         return KeyFetchError(
             f"the TPM token in the header of {source.dev} cannot be used: {unusable[0]}",
-            f"see it: cryptsetup luksDump --dump-json-metadata {source.dev}; then seal a new key: {_ENROLL}",
+            f"see it: cryptsetup luksDump --dump-json-metadata {source.dev}; then seal a new key: {_enroll(source)}",
         )
     return KeyFetchError(
         f"the header of {source.dev} holds no key that is sealed to a TPM"
         f"{' and opens it together with another value' if source.together else ''}",
-        f"open the volume by its recovery key or another source, and seal one: {_ENROLL}",
+        f"open the volume by its recovery key or another source, and seal one: {_enroll(source)}",
     )
 
 

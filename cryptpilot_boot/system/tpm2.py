@@ -233,7 +233,7 @@ def _explained(what: str, code: int) -> Tpm2Error:
     if code == wire.WRONG_INTEGRITY:
         return WrongTpm(
             "the key was sealed by another TPM, or by this one before it was cleared, or was changed on the disk",
-            "open the volume by its recovery key or another source, and seal a new key: cryptpilot enroll VOLUME tpm2",
+            "open the volume by its recovery key or another source, and seal a new key",
         )
     for codes, said, hint, passing in _REFUSALS:
         if code in codes:

@@ -234,6 +234,20 @@ def test_each_alone_fails(machine: HostTpm, disk: Path, key: Path) -> None:
     assert "PCR 7 changed" in refused(source).what
 
 
+def test_the_command_that_seals_a_new_key_is_that_of_the_source(machine: HostTpm, disk: Path, key: Path) -> None:
+    for source, name in ((Tpm2(str(disk)), "tpm2"), (both(disk, key), "together")):
+        assert refused(source).hint.endswith(f": cryptpilot enroll VOLUME {name}")
+        enroll(disk, source, ask_exec)
+    machine.extend(9)
+    for source, name in ((Tpm2(str(disk)), "tpm2"), (both(disk, key), "together")):
+        assert f": cryptpilot enroll VOLUME {name}; otherwise" in refused(source).hint
+    for source in (Tpm2(str(disk)), both(disk, key)):
+        enroll(disk, source, ask_exec)
+    machine.tool("tpm2_clear", "-c", "p")
+    assert refused(Tpm2(str(disk))).hint.endswith("seal a new key: cryptpilot enroll VOLUME tpm2")
+    assert refused(both(disk, key)).hint.endswith("seal a new key: cryptpilot enroll VOLUME together")
+
+
 def test_what_is_sealed_for_one_is_not_taken_for_the_other(disk: Path, key: Path) -> None:
     enroll(disk, both(disk, key), ask_exec)
     assert "holds no key that is sealed to a TPM" in refused(Tpm2(str(disk))).what
