@@ -13,12 +13,14 @@ from cryptpilot_boot.keys.sources import named
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import process
 from cryptpilot_boot.volume.enroll import enroll_source
-from cryptpilot_boot.volume.recovery import require_persistent
+from cryptpilot_boot.volume.recovery import require_persistent, wrong_key
 from cryptpilot_boot.volume.sealing import seal
+from cryptpilot_boot.volume.secret import WrongSecret
 
 if TYPE_CHECKING:
     from cryptpilot_boot.commands.each import Report
     from cryptpilot_boot.config import Config, Volume
+    from cryptpilot_boot.keys.race import Asked
     from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.volume.sealing import Sealed
@@ -48,6 +50,14 @@ def enroll(
         secret: Secret = known.copy if known else passphrase_of(one, config, answers)
         previous = None if known else previous_of(one, config, answers)
         make = new_key_of(one, number, config, answers)
+        try:
+            return enroll_by(secret, previous, make)
+        except WrongSecret:
+            if known is None:
+                raise
+            raise wrong_key(one) from None
+
+    def enroll_by(secret: Secret, previous: Asked | None, make: Asked) -> str:
         if table.is_on_device(one.sources[number]):
             return _sealed(one, number, seal(one, secret, previous, make, first=number == 0))
         new = enroll_source(one, make, secret, previous)

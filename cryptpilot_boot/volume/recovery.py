@@ -142,10 +142,15 @@ def open_by_key(volume: Volume, ask_key: Ask, *, check_fs: bool) -> opening.Open
     try:
         return opening.open_volume(volume, ask_key, check_fs=check_fs)
     except opening.WrongSecret:
-        raise CryptpilotError(
-            f"this recovery key does not open {volume.dev}: no key slot takes it",
-            "it has no typing error, but is another volume's, or was replaced since",
-        ) from None
+        raise wrong_key(volume) from None
+
+
+def wrong_key(volume: Volume) -> CryptpilotError:
+    """Say that a recovery key does not open a volume."""
+    return CryptpilotError(
+        f"this recovery key does not open {volume.dev}: no key slot takes it",
+        "it has no typing error, but is another volume's, or was replaced since",
+    )
 
 
 def require_persistent(volume: Volume) -> None:

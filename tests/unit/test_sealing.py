@@ -241,6 +241,12 @@ def test_the_recovery_key_is_the_way_in_after_a_kernel_update(one: Volume, machi
     assert opens(one, asked(one))
 
 
+def test_a_recovery_key_that_opens_nothing_is_no_fault_of_the_source(one: Volume) -> None:
+    good, (error,) = run_enroll(one, "tpm2", OTHER)
+    assert not good
+    assert str(error) == f"this recovery key does not open {one.dev}: no key slot takes it"
+
+
 def test_the_first_source_is_the_way_in_by_itself(one: Volume) -> None:
     run_enroll(one, "tpm2", RECOVERY)
     good, said = run_enroll(one, "tpm2")
