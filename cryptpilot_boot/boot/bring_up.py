@@ -46,10 +46,10 @@ def bring_up(
     asking: what asks for a key runs in it; raises in the end if the device must not be changed. person: who may be
     asked for the key as well.
     """
-    if person is None:
-        return _bring_up(one, deadline, answers, on_prepared, asking)
-    with person:
-        return _bring_up(one, deadline, answers, on_prepared, asking, person)
+    with contextlib.ExitStack() as stack:
+        if person:
+            stack.enter_context(person)
+        return _bring_up(one, deadline, answers, on_prepared, asking, person, stack)
 
 
 def _bring_up(
@@ -58,7 +58,8 @@ def _bring_up(
     answers: keys.Answers,
     on_prepared: Callable[[], None],
     asking: Asking,
-    person: Person | None = None,
+    person: Person | None,
+    stack: contextlib.ExitStack,
 ) -> Opened:
     try:
         if volume.is_open(one):
@@ -66,7 +67,7 @@ def _bring_up(
         with log.timed("prepare", one.volume):
             process.lock_memory()
             if one.fallbacks:
-                sources = _sources(one, deadline, answers, asking, person)
+                sources = stack.enter_context(_sources(one, deadline, answers, asking, person))
                 sources.prepare()
             else:
                 ask = _prepared(one, person)

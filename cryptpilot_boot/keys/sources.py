@@ -67,6 +67,15 @@ class Sources:
             with race:
                 yield race
 
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give up what was prepared and never asked."""
+        if self._race is not None:
+            with self._race:
+                self._race = None
+
     def wait(self, race: Race) -> Found:
         """Return what `Race.next` does."""
         with self._within():

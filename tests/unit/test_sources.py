@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
@@ -22,6 +23,7 @@ from cryptpilot_boot.providers import table
 from cryptpilot_boot.providers.together import Together
 from cryptpilot_boot.providers.tpm2 import Tpm2
 from cryptpilot_boot.system import block, process
+from cryptpilot_boot.system.wait import Deadline
 from cryptpilot_boot.volume import opened
 from cryptpilot_boot.volume.secret import with_either_value, wrong_secret
 
@@ -160,7 +162,7 @@ def test_trouble_with_the_disk_is_no_sources_failure() -> None:
     assert ASKED == ["good"]
 
 
-def boot(monkeypatch: pytest.MonkeyPatch, one: Volume) -> tuple[stage.Outcome, list[Event]]:
+def boot(monkeypatch: pytest.MonkeyPatch, one: Volume, *, timeout: int = 20) -> tuple[stage.Outcome, list[Event]]:
     """Run a stage with this volume alone; return its outcome, and what the log has."""
 
     def open_volume(one: Volume, secret: Secret, **_: object) -> volume.Opening:
@@ -170,7 +172,8 @@ def boot(monkeypatch: pytest.MonkeyPatch, one: Volume) -> tuple[stage.Outcome, l
     events: list[Event] = []
     monkeypatch.setattr(log, "_sinks", [])
     log.subscribe(events.append)
-    (outcome,) = stage.run(Plan("initrd", (one,), frozenset(), 20, verbose=False, late_after=20), lambda _: None, tuple)
+    plan = Plan("initrd", (one,), frozenset(), timeout, verbose=False, late_after=timeout)
+    (outcome,) = stage.run(plan, lambda _: None, tuple)
     return outcome, events
 
 
@@ -183,6 +186,16 @@ def test_a_boot_says_which_source_opened_it_and_why_the_first_did_not(monkeypatc
     assert notice == "data0: encrypt: refused; asking fallback1 (command good) too"
     (facts,) = (event.facts for event in events if event.step == "outcome")
     assert (facts["provider"], facts["source"]) == ("command good", "fallback1")
+
+
+def test_a_disk_that_is_not_there_leaves_no_source_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threading.active_count()
+    monkeypatch.setattr(block, "is_block_device", lambda _: False)
+    boot(monkeypatch, with_sources("good", "good"), timeout=0)
+    deadline = Deadline(20)
+    while threading.active_count() > before:
+        assert not deadline.over
+        time.sleep(0.01)
 
 
 def test_a_boot_says_that_the_first_was_silent(monkeypatch: pytest.MonkeyPatch) -> None:
