@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import keys, log, volume
 from cryptpilot_boot.boot.prompt import Typed
 from cryptpilot_boot.errors import DeviceError, KeyFetchError
-from cryptpilot_boot.keys.sources import Sources, alone, named
+from cryptpilot_boot.keys.sources import Sources, alone, inside, named
 from cryptpilot_boot.system import block, network, process
 from cryptpilot_boot.system.wait import Deadline, device_changes, network_changes, wait_for
 
@@ -82,8 +82,7 @@ def _bring_up(
                 return answers.ask(encrypt, prepared(), _key_deadline(deadline, person), one.volume)
 
         def first() -> keys.Passphrase:
-            with asking(one):
-                return beside(ask_provider, keys.Passphrase.wipe)
+            return inside(asking(one), lambda: beside(ask_provider, keys.Passphrase.wipe), keys.Passphrase.wipe)
 
         return first
 
@@ -127,8 +126,7 @@ def _open_by_hand(
     """Open a volume by the key that a person types, or has typed. failed: see `prompt.Person.key`."""
 
     def ask_key() -> keys.Passphrase:
-        with asking(one):
-            return person.key(failed, deadline)
+        return inside(asking(one), lambda: person.key(failed, deadline), keys.Passphrase.wipe)
 
     opened = volume.open_by_key(one, ask_key, check_fs=False)
     return opened if opened is volume.Opening.WAS_OPEN else volume.Opening.TYPED

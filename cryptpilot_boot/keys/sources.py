@@ -37,6 +37,19 @@ def alone(ask: Callable[[], T], wipe: Callable[[T], object]) -> T:  # noqa: ARG0
     return ask()
 
 
+def inside(context: contextlib.AbstractContextManager[object], ask: Callable[[], T], wipe: Callable[[T], object]) -> T:
+    """Return what `ask` does in a context; where leaving that raises, what was asked for in vain is wiped."""
+    found: list[T] = []
+    try:
+        with context:
+            found.append(ask())
+    except BaseException:
+        for one in found:
+            wipe(one)
+        raise
+    return found[0]
+
+
 class Sources:
     """What asks all sources of a volume. opened_by: the number of the one whose key opened it, None so far.
 
@@ -78,8 +91,7 @@ class Sources:
 
     def wait(self, race: Race) -> Found:
         """Return what `Race.next` does."""
-        with self._within():
-            return self._beside(race.next, _wipe)
+        return inside(self._within(), lambda: self._beside(race.next, _wipe), _wipe)
 
     def previous(self, number: int) -> Asked | None:
         """Return what asks for the value that a source's secret had before it was rotated; None if nobody keeps it."""
@@ -91,8 +103,7 @@ class Sources:
 
         def ask() -> Passphrase:
             # prepared only now: hardly any opening comes here, and what takes long was done for the current value
-            with within():
-                return beside(lambda: prepare(previous)(), Passphrase.wipe)
+            return inside(within(), lambda: beside(lambda: prepare(previous)(), Passphrase.wipe), Passphrase.wipe)
 
         return ask
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -16,7 +17,7 @@ from cryptpilot_boot.boot import console, eventlog, report, stage, story
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.commands import check, enroll, key, rotate, show
 from cryptpilot_boot.config import Boot, Config, Exec, Fallback, Volume
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, NoValue
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted, KeyFetchError, NoValue
 from cryptpilot_boot.keys.sources import Sources
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.providers import table
@@ -28,6 +29,10 @@ from cryptpilot_boot.volume import opened
 from cryptpilot_boot.volume.secret import with_either_value, wrong_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptpilot_boot.config import Encrypt
+    from cryptpilot_boot.keys.race import Asked
     from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.log import Event
     from cryptpilot_boot.providers.provider import Source
@@ -196,6 +201,32 @@ def test_a_disk_that_is_not_there_leaves_no_source_behind(monkeypatch: pytest.Mo
     while threading.active_count() > before:
         assert not deadline.over
         time.sleep(0.01)
+
+
+def test_a_key_that_comes_when_the_volume_was_given_up_is_wiped() -> None:
+    one = with_sources("rotated", "good")
+    made: list[Passphrase] = []
+
+    def prepare(_: Encrypt) -> Asked:
+        def ask() -> Passphrase:
+            made.append(Passphrase(GOOD, strong=True))
+            return made[-1]
+
+        return ask
+
+    @contextlib.contextmanager
+    def within() -> Iterator[None]:
+        yield
+        raise Interrupted
+
+    asked = Sources(one, prepare, within)
+    previous = asked.previous(0)
+    assert previous
+    with pytest.raises(Interrupted):
+        previous()
+    with asked.race() as race, pytest.raises(Interrupted):
+        asked.wait(race)
+    assert [bytes(key.reveal()) for key in made] == [bytes(len(GOOD))] * 2
 
 
 def test_a_boot_says_that_the_first_was_silent(monkeypatch: pytest.MonkeyPatch) -> None:
