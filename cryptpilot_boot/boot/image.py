@@ -279,7 +279,7 @@ def _units_missing(tree: Path, plan: Plan) -> Iterator[CryptpilotError]:
             continue
         if not (tree / _UNIT_DIRECTORY / f"{_UNIT}.d" / f"{unit}.conf").is_file():
             yield CryptpilotError(f"the service {unit} is not enabled, so nothing starts it", REBUILD)
-        started = re.findall(r"^ExecStart\s*=\s*[-@:+!]*(\S+)", path.read_text(errors="replace"), re.MULTILINE)
+        started = re.findall(r"^ExecStart[ \t]*=[ \t]*[-@:+!]*(\S+)", path.read_text(errors="replace"), re.MULTILINE)
         for program in started:
             if not _below(tree, program).is_symlink() and not _below(tree, program).exists():
                 yield CryptpilotError(f"the program {program} of {unit} is missing", remedy.program_missing(program))

@@ -318,7 +318,8 @@ PROGRAM = "usr/bin/attestation-agent"
 def test_a_service_that_a_key_is_asked_with_is_there_and_starts(
     tmp_path: Path, left_out: tuple[str, ...], said: list[str]
 ) -> None:
-    files = {AGENT_UNIT: "[Service]\nExecStart = -/usr/bin/attestation-agent -a x\n", STARTED: "", PROGRAM: ""}
+    text = "[Service]\nExecStart=\nExecStart = -/usr/bin/attestation-agent -a x\n"
+    files = {AGENT_UNIT: text, STARTED: "", PROGRAM: ""}
     unpacked = tree(tmp_path, **{name: text for name, text in files.items() if name not in left_out})
     plan = image._parse_plan("unit attestation-agent.service\n")
     found = list(image._units_missing(unpacked, plan))
