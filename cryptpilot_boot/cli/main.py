@@ -42,6 +42,7 @@ def run_and_exit() -> NoReturn:
         status = end.code if error is None else _unheard() if isinstance(error, BrokenPipeError) else _unsaid(error)
     except KeyboardInterrupt:  # while the console was given its moment
         status = EXIT_INTERRUPTED
+    run.give_up_questions()
     os._exit(status if isinstance(status, int) else EXIT_OK if status is None else EXIT_FAILED)
 
 

@@ -61,6 +61,8 @@ _INTERRUPT = b"i"
 _lock = threading.RLock()
 _interrupted = False
 _wakers: set[int] = set()
+_asked: set[_Program] = set()  # those that write a secret, and are still waited for
+_LOCKED = 1.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,17 @@ def read_secret(
     loses the other end of its pipe. unwanted: a descriptor that becomes readable when the program is to end in good
     order before. Raises ProgramError when there is no such program, and Interrupted.
     """
-    return _conduct(argv, buffer.fill, _Collected(_KEEP), timeout=timeout, unwanted=unwanted)
+    return _conduct(argv, buffer.fill, _Collected(_KEEP), timeout=timeout, unwanted=unwanted, asked=True)
+
+
+def give_up_questions() -> None:
+    """Ask the programs to end that `read_secret` runs on other threads: this process ends, and nobody hears them."""
+    if _lock.acquire(timeout=_LOCKED):
+        try:
+            for program in _asked:
+                program.signal(signal.SIGTERM)
+        finally:
+            _lock.release()
 
 
 def interrupt() -> None:
@@ -175,16 +187,20 @@ def _conduct(
     unwanted: int | None = None,
     cwd: str = "/",
     env: Mapping[str, str] | None = None,
+    asked: bool = False,
 ) -> Ended:
     """Run a program until it has ended.
 
     What it wrote by then counts: what it left running in the background may hold on to its output, and go on writing.
-    take: takes what it writes to its standard output; said: what it writes to standard error.
+    take: takes what it writes to its standard output; said: what it writes to standard error. asked: whether that is
+    all it is run for, so that it need not outlive this process.
     """
     moment = None if timeout is None else time.monotonic() + timeout
     with (
         _signals_interrupt(),
-        _Program(argv, stdin=stdin is not None, finish=finish, pass_fds=pass_fds, cwd=cwd, env=env) as program,
+        _Program(
+            argv, stdin=stdin is not None, finish=finish, pass_fds=pass_fds, cwd=cwd, env=env, asked=asked
+        ) as program,
     ):
         try:
             in_time = _attend(program, _feeder(stdin or memoryview(b"")), take, said.take, moment, unwanted)
@@ -215,6 +231,7 @@ class _Program:
         pass_fds: Sequence[int],
         cwd: str,
         env: Mapping[str, str] | None,
+        asked: bool,
     ) -> None:
         self.finish = finish
         self.ended = False
@@ -241,6 +258,8 @@ class _Program:
                     umask=_UMASK,
                 )
                 _wakers.add(self._waker)
+                if asked:
+                    _asked.add(self)
         except BaseException as error:
             os.close(self._wake)
             os.close(self._waker)
@@ -279,6 +298,8 @@ class _Program:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with _lock:
+            _asked.discard(self)  # before its number can be another's
         if not self.ended and not self.finish:
             self.signal(signal.SIGKILL)
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):

@@ -300,3 +300,39 @@ def test_a_signal_that_raises_is_an_interruption(
         assert process.communicate(timeout=LONG)[0] == said
     time.sleep(1.2 if how == "do-not" else 0)  # what was not ended would have finished by now
     assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_a_program_that_is_still_asked_when_this_process_ends_ends_too() -> None:
+    """So it is where another source was faster; what changes something goes on."""
+    with ThreadPoolExecutor() as pool, SecretBuffer(100) as buffer:
+        asked = pool.submit(read_secret, ["sleep", "25"], buffer)
+        changing = pool.submit(run, ["sleep", "0.5"])
+        deadline = time.monotonic() + LONG
+        while not module._asked and time.monotonic() < deadline:
+            time.sleep(0.01)
+        module.give_up_questions()
+        assert asked.result(5).status == -signal.SIGTERM
+        assert changing.result(LONG)[0] == 0
+    assert not module._asked
+
+
+def test_the_command_ends_what_is_still_asked(tmp_path: Path) -> None:
+    said = tmp_path / "pid"
+    script = f"""
+import threading, time
+from pathlib import Path
+from cryptpilot_boot.cli import main
+from cryptpilot_boot.passphrase import SecretBuffer
+from cryptpilot_boot.system import run
+command = ["sh", "-c", "echo $$ > {said}; exec sleep 25"]
+threading.Thread(target=run.read_secret, args=[command, SecretBuffer(9)], daemon=True).start()
+while not Path("{said}").exists() or not Path("{said}").read_text():
+    time.sleep(0.01)
+main.main = lambda: 0
+main.run_and_exit()
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, check=True, timeout=LONG)
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{said.read_text().strip()}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
