@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import keys, steps
+from cryptpilot_boot import keys, log, steps
 from cryptpilot_boot.boot import units
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def brief(say: Say) -> Sink:
     """Return a sink that tells what is waited for, what takes long, and any event's "notice", which is for a person.
 
     A wait is told of at once, when that changes, and every few seconds; but not while somebody is asked for a key, who
-    would not find the question again, nor of a volume of which it is known what became of it.
+    would not find the question again, nor of a volume of which it is known what became of it. Nor is it told then that
+    another source is asked.
     """
     last: dict[str, tuple[str, float]] = {}
     prompts: set[str] = set()
@@ -52,7 +53,7 @@ def brief(say: Say) -> Sink:
             prompts.discard(event.volume)
         elif event.step == "outcome":
             settled.add(event.volume)
-        if "notice" in event.facts:
+        if "notice" in event.facts and not (prompts and event.step == log.FETCH_KEY):
             say(str(event.facts["notice"]))
         if event.phase in ("wait", "busy") and (prompts or event.volume in settled):
             return

@@ -460,6 +460,7 @@ def test_while_the_question_stands_the_console_is_its_own() -> None:
     event("fetch-key", "wait", "root", waiting_for="something else")
     event("fetch-key", "busy", "data", doing="something")
     event("any", "note", "data", notice="this is for a person")
+    event("fetch-key", "note", "root", notice="asking fallback1 too")
     event(steps.PROMPT, "end", "root")
     event("fetch-key", "wait", "root", waiting_for="KMS again")
     event("outcome", "end", "root")
