@@ -126,7 +126,14 @@ def with_any_source(volume: Volume, sources: Sources, attempt: Callable[[Asked, 
 def _no_source(volume: Volume, errors: dict[int, CryptpilotError]) -> NoSource:
     """Say what became of each source of a key."""
     became = "; ".join(f"{named(volume, number)}: {errors[number].what}" for number in sorted(errors))
-    todo = "; ".join(
-        f"{volume.source_name(number)}: {errors[number].hint}" for number in sorted(errors) if errors[number].hint
-    )
+    hints = {number: _hint(volume, number, errors[number]) for number in sorted(errors)}
+    todo = "; ".join(f"{volume.source_name(number)}: {hint}" for number, hint in hints.items() if hint)
     return NoSource(f"none of its {len(errors)} sources opens it: {became}", todo)
+
+
+def _hint(volume: Volume, number: int, error: CryptpilotError) -> str:
+    """Say what to do about a source. That of a wrong secret speaks of the first one."""
+    if not isinstance(error, WrongSecret):
+        return error.hint
+    name = volume.source_name(number)
+    return f"check that its secret has not changed; if it was never enrolled: cryptpilot enroll {volume.volume} {name}"

@@ -153,7 +153,10 @@ def test_what_became_of_each_is_said_when_none_opens_it() -> None:
         "none of its 2 sources opens it: encrypt (command refuses): refused; fallback1 (command wrong): the secret does"
         " not open /dev/there: no key slot takes it"
     )
-    assert caught.value.hint.startswith("encrypt: have it let in; fallback1: check that")
+    assert caught.value.hint == (
+        "encrypt: have it let in; fallback1: check that its secret has not changed; if it was never enrolled:"
+        " cryptpilot enroll data0 fallback1"
+    )
 
 
 def test_trouble_with_the_disk_is_no_sources_failure() -> None:
