@@ -10,7 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, ProgramError
 from cryptpilot_boot.providers.provider import Made
 from cryptpilot_boot.system import block, cryptsetup, lock, tpm2_token
 from cryptpilot_boot.volume import opening, proof
@@ -86,7 +86,11 @@ def _replace(
             slot = cryptsetup.verify(device.node, new, header, finish=True)
         witness = new if first else way_in
         token = new.token(slot, proof.mac(proof.TPM2, witness, facts, slot))
-        cryptsetup.add_token(device.node, token)
+        try:
+            cryptsetup.add_token(device.node, token)
+        except ProgramError:  # such as a header that has no room for it: no slot is left that nobody knows of
+            cryptsetup.kill_slot(device.node, slot, way_in)
+            raise
     with telling(volume, "still has its older sealed key, beside the new one", hint):
         older = [one for one in before.tpm2 if one.together == (token["type"] == tpm2_token.TOGETHER)]
         claimed = {old for one in older for old in one.slots}

@@ -15,7 +15,7 @@ from cryptpilot_boot.commands.enroll import enroll
 from cryptpilot_boot.commands.key import new_key_of
 from cryptpilot_boot.config import Boot, Config, Volume
 from cryptpilot_boot.config.model import Fallback
-from cryptpilot_boot.errors import CryptpilotError, KeyFetchError, NoValue
+from cryptpilot_boot.errors import CryptpilotError, KeyFetchError, NoValue, ProgramError
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.providers.execute import Exec
 from cryptpilot_boot.providers.together import Together
@@ -151,6 +151,17 @@ def test_nothing_is_changed_when_the_tpm_refuses(one: Volume, machine: HostTpm) 
     with pytest.raises(CryptpilotError, match="its owner hierarchy has a password"):
         seal(one)
     assert metadata(one) == before
+
+
+def test_a_header_without_room_for_the_token_gets_no_key_slot(one: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ProgramError("cryptsetup: No space left on device")
+
+    before = metadata(one)["keyslots"]
+    monkeypatch.setattr(cryptsetup, "add_token", fail)
+    with pytest.raises(CryptpilotError, match="cannot be given a key that is sealed to the TPM"):
+        seal(one)
+    assert metadata(one)["keyslots"] == before
 
 
 def test_a_temporary_volume_has_no_sealed_key(one: Volume) -> None:
