@@ -399,6 +399,7 @@ _install_unit() {
         fi
         [[ $line =~ ^Exec(Start|StartPre|Condition)[[:space:]]*=[[:space:]]*[-@:+!]*(.*)$ ]] || continue
         read -r -a words <<< "${BASH_REMATCH[2]}"
+        [[ ${words[*]} ]] || continue # it takes back what stood before
         inst_multiple "${words[0]}" >&2 || _fail "program ${words[0]} of $unit is missing"
         for word in "${words[@]:1}"; do
             word=${word#*=}

@@ -223,7 +223,7 @@ def install_unit(root: Path, systemd: str = "true") -> subprocess.CompletedProce
 dracutsysrootdir=$1 initdir=$1/image systemdsystemunitdir=/usr/lib/systemd/system
 dracut_module_included() {{ {systemd}; }}
 inst_simple() {{ echo "$1" >> "$initdir/copied"; }}
-inst_multiple() {{ echo "$1" >> "$initdir/copied"; }}
+inst_multiple() {{ [[ $1 ]] && echo "$1" >> "$initdir/copied"; }}
 . {MODULE}
 mkdir "$initdir"
 _install_unit agent.service""",
