@@ -11,6 +11,7 @@ from cryptpilot_boot.commands import competing, select
 from cryptpilot_boot.commands.key import passphrase_from, previous_from
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, NoValue, describe_bug
 from cryptpilot_boot.keys.sources import named
+from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import init
 from cryptpilot_boot.volume import State
 
@@ -97,9 +98,8 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
     yield from status.ignored
     if status.state is State.READY_TO_OPEN:
         volume.require_openable(one)
-    yield from _exchangeable(one, status, config)
-    if config.boot.ask and one.auto_open and status.initialized and not (one.temporary or one.identity):
-        yield f"not bound to its disk, so its key is not asked for at boot (ask = true): cryptpilot bind {one.volume}"
+    if status.initialized and not (one.temporary or one.identity):
+        yield from _unbound(one, config)
     if not one.fallbacks:
         yield from _source_warnings(one, one.encrypt, status, config, answers, skip_passphrase=skip_passphrase)
         return
@@ -165,13 +165,11 @@ def _source_warnings(
         raise unusable
 
 
-def _exchangeable(one: Volume, status: volume.Status, config: Config) -> Iterator[str]:
-    """Yield that another volume's disk would open in the place of this one's.
+def _unbound(one: Volume, config: Config) -> Iterator[str]:
+    """Yield why a volume that is not bound to its disk should be.
 
     A volume that is alone with its secret is not told to be bound: no other disk of this machine opens in its place.
     """
-    if one.temporary or one.identity or not status.initialized:
-        return
     others = [
         other.volume
         for other in config.volumes
@@ -182,3 +180,10 @@ def _exchangeable(one: Volume, status: volume.Status, config: Config) -> Iterato
             f"its secret also opens {', '.join(others)}, whose disk would open in the place of its own; bind it to its"
             f" own: cryptpilot bind {one.volume}"
         )
+    if any(table.is_on_device(source) for source in one.sources):
+        yield (
+            "not bound to its disk, and its key lies on that disk, sealed: another disk, with a key that the maker of a"
+            f" virtual TPM knows, would open in its place: cryptpilot bind {one.volume}"
+        )
+    if config.boot.ask and one.auto_open:
+        yield f"not bound to its disk, so its key is not asked for at boot (ask = true): cryptpilot bind {one.volume}"
