@@ -186,7 +186,10 @@ cryptpilot config check
     assert told["enroll"] == "data1: fallback1 (command cat) opens it\n2"
     assert told["again"] == "data1: fallback1 (command cat) opens it already\n2"
     assert 'has no source "fallback2" (did you mean fallback1?)' in told["no such"]
-    assert "encrypt: /dev/disk/by-id/virtio-d1 takes the current value of its secret now" in told["rotate"]
+    assert (
+        "encrypt: /dev/disk/by-id/virtio-d1 is rotated: only the current value of its secret opens it now"
+        in told["rotate"]
+    )
     assert told["rotate"].endswith("fallback1: has no previous value to ask for\n2\ndata1: ok")
     assert "is open by fallback1" in told["by the fallback"]
     assert "is bound to the volume" in told["by the fallback"] or "was bound to" in told["by the fallback"]
