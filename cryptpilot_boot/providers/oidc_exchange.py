@@ -1,7 +1,8 @@
 """From a token of an identity provider to a secret of KMS: a program, the security token service, KMS.
 
-No static credentials: the token lives for minutes, what it is exchanged for for an hour, and both are had anew at each
-try. Source of the facts: Alibaba Cloud help, Resource Access Management, "AssumeRoleWithOIDC" (version 2015-04-01).
+No static credentials: the token lives for minutes, as do the credentials that it is exchanged for (`_LIFE`), and each
+try gets new ones. Source of the facts: Alibaba Cloud help, Resource Access Management, "AssumeRoleWithOIDC" (version
+2015-04-01).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import DeviceError
 from cryptpilot_boot.system import block, cryptsetup, lock
-from cryptpilot_boot.volume import opening, state
+from cryptpilot_boot.volume import opening, slots, state
 from cryptpilot_boot.volume.initialize import telling
 from cryptpilot_boot.volume.recovery import require_persistent
 
@@ -27,14 +27,12 @@ def enroll_source(volume: Volume, ask_new: Asked, secret: Secret, ask_previous: 
     require_persistent(volume)
     with lock.held(volume.volume):
         device = block.look_up(volume.dev)
-        header, facts = opening.initialized_header(volume, device)
-        header.close()
-        if facts.reencrypting:
+        if slots.facts(volume, device).reencrypting:
             raise DeviceError(
                 f"{volume.dev} takes no other key now: it has two volume keys", state.reencryption(volume)
             )
         with ask_new() as new:
-            if _opens(volume, device, new):
+            if slots.taking(volume, device, new) is not None:
                 return False
 
             def add(passphrase: Passphrase) -> None:
@@ -50,11 +48,3 @@ def enroll_source(volume: Volume, ask_new: Asked, secret: Secret, ask_previous: 
             # as the next opening will: by what the device holds now, and only if that is sound
             opening.find_slot(volume, device, new)
         return True
-
-
-def _opens(volume: Volume, device: block.Device, passphrase: Passphrase) -> bool:
-    try:
-        opening.find_slot(volume, device, passphrase)
-    except opening.WrongSecret:
-        return False
-    return True

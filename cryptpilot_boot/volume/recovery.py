@@ -10,10 +10,10 @@ import dataclasses
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.keys import recovery
-from cryptpilot_boot.system import block, cryptsetup, lock
-from cryptpilot_boot.volume import opening, proof
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_metadata
+from cryptpilot_boot.volume import opening, proof, slots
 from cryptpilot_boot.volume.initialize import telling
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def enroll_held(
 ) -> Enrolled:
     """Do what `enroll` does for a caller that holds the volume's lock."""
     device = block.look_up(volume.dev)
-    before = _facts(volume, device)
+    before = slots.facts(volume, device)
     if before.recovery_slots and not replace:
         raise CryptpilotError(
             "has a recovery key already",
@@ -95,17 +95,26 @@ def _enroll(
         log.timed("add-key", volume.volume, device=volume.dev),
         telling(volume, "cannot be given a recovery key", hint),
     ):
-        slot = _add(volume, device, passphrase, key, before)
+        slot = slots.add(
+            volume,
+            device,
+            passphrase,
+            key,
+            before,
+            token=luks_metadata.recovery_token,
+            kind=proof.RECOVERY,
+            witness=passphrase,
+        )
     try:
         show(key)
     except OSError as error:
-        _remove(device, passphrase, {slot}, _facts(volume, device))
+        _remove(device, passphrase, {slot}, slots.facts(volume, device))
         raise CryptpilotError(
             f"the recovery key could not be shown: {error.strerror}",
             "it was removed again; nothing has changed",
         ) from None
-    with telling(volume, "its older recovery keys could not be removed; the new one works", hint):
-        facts = _facts(volume, device)
+    with telling(volume, "still has its older recovery keys; the new one works", hint):
+        facts = slots.facts(volume, device)
         # what also is the volume's own slot stays, whatever a token says
         claimed = facts.recovery_slots - {own, slot}
         older = claimed & _proven(passphrase, facts)
@@ -119,7 +128,7 @@ def renew_proofs(volume: Volume, device: block.Device, previous: Passphrase, cur
 
     A power cut in between leaves a token twice, or not proven.
     """
-    facts = _facts(volume, device)
+    facts = slots.facts(volume, device)
     for token in facts.recovery:
         for slot in token.slots & _proven(previous, facts):
             cryptsetup.add_recovery_token(device.node, slot, _mac(current, facts, slot))
@@ -160,28 +169,6 @@ def require_persistent(volume: Volume) -> None:
             "is temporary: each open recreates it, with a random key",
             "what it held cannot be recovered; open it as usual: cryptpilot open " + volume.volume,
         )
-
-
-def _facts(volume: Volume, device: block.Device) -> Facts:
-    header, facts = opening.initialized_header(volume, device)
-    header.close()
-    return facts
-
-
-def _add(volume: Volume, device: block.Device, passphrase: Passphrase, key: Passphrase, before: Facts) -> int:
-    """Add a key slot for the recovery key, try it, and note in the header what it is; return its number.
-
-    That is finished whatever happens: no slot is left that nobody knows of.
-    """
-    cryptsetup.add_key(device.node, passphrase, key)
-    # It is another header than the one that was looked at: it has to be as good, and the same volume's.
-    header, facts = opening.initialized_header(volume, device)
-    with header:
-        if facts.volume_keys != before.volume_keys:
-            raise DeviceError(f"{volume.dev} got another header meanwhile", f"see it: cryptsetup luksDump {volume.dev}")
-        slot = cryptsetup.verify(device.node, key, header, finish=True)
-    cryptsetup.add_recovery_token(device.node, slot, _mac(passphrase, facts, slot))
-    return slot
 
 
 def _remove(device: block.Device, passphrase: Passphrase, slots: set[int], facts: Facts) -> None:

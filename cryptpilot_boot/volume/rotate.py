@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import KeyFetchError, NoValue
 from cryptpilot_boot.system import block, cryptsetup, lock
-from cryptpilot_boot.volume import pending, state
+from cryptpilot_boot.volume import opening, pending, slots, state
 from cryptpilot_boot.volume.initialize import telling
 from cryptpilot_boot.volume.opening import (
-    WrongSecret,
-    find_slot,
     neither_opens,
     require_initialized,
     without_previous,
@@ -45,7 +43,7 @@ def rotate(volume: Volume, ask_passphrase: Callable[[], Passphrase], ask_previou
         require_initialized(volume, state.look(device.node))
         with ask_passphrase() as current:
             with _one_by_one:
-                slot = _slot(volume, device, current)
+                slot = slots.taking(volume, device, current)
             try:
                 with ask_previous() as previous, _one_by_one:
                     changed = _move(volume, device, slot, current, previous)
@@ -66,7 +64,7 @@ def _move(volume: Volume, device: block.Device, slot: int | None, current: Passp
         f"the volume opens as before; look at its key slots (cryptsetup luksDump {volume.dev}), then again:"
         f" cryptpilot rotate {volume.volume}"
     )
-    old = _slot(volume, device, previous)
+    old = slots.taking(volume, device, previous)
     if slot is None:
         if old is None:
             raise neither_opens(volume)
@@ -76,7 +74,7 @@ def _move(volume: Volume, device: block.Device, slot: int | None, current: Passp
         ):
             cryptsetup.add_key(device.node, previous, current)
         # as the next opening will: by what the device holds now, and only if that is sound
-        slot = find_slot(volume, device, current)
+        slot = opening.find_slot(volume, device, current)
         changed = True
     else:
         changed = False
@@ -89,13 +87,5 @@ def _move(volume: Volume, device: block.Device, slot: int | None, current: Passp
                 break
             cryptsetup.kill_slot(device.node, old, current)
             changed = True
-            old = _slot(volume, device, previous)
+            old = slots.taking(volume, device, previous)
     return changed
-
-
-def _slot(volume: Volume, device: block.Device, passphrase: Passphrase) -> int | None:
-    """Return the number of the first key slot that takes a passphrase."""
-    try:
-        return find_slot(volume, device, passphrase)
-    except WrongSecret:
-        return None

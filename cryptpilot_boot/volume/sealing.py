@@ -10,10 +10,10 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, ProgramError
+from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.providers.provider import Made
 from cryptpilot_boot.system import block, cryptsetup, lock, tpm2_token
-from cryptpilot_boot.volume import opening, proof
+from cryptpilot_boot.volume import opening, proof, slots
 from cryptpilot_boot.volume.initialize import telling
 from cryptpilot_boot.volume.recovery import require_persistent
 
@@ -44,7 +44,7 @@ def seal(volume: Volume, ask_way_in: Secret, ask_previous: Asked | None, make: A
     require_persistent(volume)
     with lock.held(volume.volume):
         device = block.look_up(volume.dev)
-        before = _facts(volume, device)
+        before = slots.facts(volume, device)
         result = Sealed()
 
         def work(way_in: Passphrase) -> None:
@@ -78,21 +78,11 @@ def _replace(
         log.timed("add-key", volume.volume, device=volume.dev),
         telling(volume, "cannot be given a key that is sealed to the TPM", hint),
     ):
-        cryptsetup.add_key(device.node, way_in, new)
-        header, facts = opening.initialized_header(volume, device)
-        with header:
-            if facts.volume_keys != before.volume_keys:
-                raise DeviceError(f"{volume.dev} got another header meanwhile", hint)
-            slot = cryptsetup.verify(device.node, new, header, finish=True)
         witness = new if first else way_in
-        token = new.token(slot, proof.mac(proof.TPM2, witness, facts, slot))
-        try:
-            cryptsetup.add_token(device.node, token)
-        except ProgramError:  # such as a header that has no room for it: no slot is left that nobody knows of
-            cryptsetup.kill_slot(device.node, slot, way_in)
-            raise
+        slots.add(volume, device, way_in, new, before, token=new.token, kind=proof.TPM2, witness=witness)
     with telling(volume, "still has its older sealed key, beside the new one", hint):
-        older = [one for one in before.tpm2 if one.together == (token["type"] == tpm2_token.TOGETHER)]
+        together = new.token(0, "")["type"] == tpm2_token.TOGETHER
+        older = [one for one in before.tpm2 if one.together == together]
         claimed = {old for one in older for old in one.slots}
         void = claimed & proof.proven(proof.TPM2, older, way_in, before)
         with log.timed("remove-key", volume.volume, device=volume.dev):
@@ -112,7 +102,7 @@ def follow(
     old, slot: the key slots that take the two values; None for none. A token of the one, which is that of a sealed key
     together with another value, becomes one of the other. A power cut in between leaves a token twice.
     """
-    facts = _facts(volume, device)
+    facts = slots.facts(volume, device)
     for token in facts.tpm2:
         proven = proof.proven(proof.TPM2, [token], previous, facts)
         for one in sorted({slot if one == old else one for one in proven}):
@@ -121,9 +111,3 @@ def follow(
             cryptsetup.add_token(device.node, tpm2_token.written(renewed))
         if proven:
             cryptsetup.remove_token(device.node, token.number)
-
-
-def _facts(volume: Volume, device: block.Device) -> Facts:
-    header, facts = opening.initialized_header(volume, device)
-    header.close()
-    return facts

@@ -371,8 +371,8 @@ _loaded_later() {
 }
 
 # A service that gives a key out, or proves for it what runs here: as this system runs it, drop-ins included, with its
-# programs and the files below /etc that its command line or EnvironmentFile names. But what it waits for is the system's, and most of that is in no image, or waits
-# for a volume: but for the network it starts with the agent, which waits for what it needs of it.
+# programs, and the files below /etc that its command line or EnvironmentFile names. What it waits for is left out: most
+# of that is in no image, or waits for a volume. It starts with the agent; only the network is waited for.
 _install_unit() {
     local unit=$1 file='' directory line more text word words=() online='' above=/etc/systemd/system
     local comment='^[[:space:]]*[#;]'

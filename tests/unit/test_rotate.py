@@ -71,7 +71,6 @@ def marks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def given(monkeypatch: pytest.MonkeyPatch, *values: bytes) -> Header:
     header = Header(*values)
     monkeypatch.setattr(opening, "find_slot", header.find)
-    monkeypatch.setattr("cryptpilot_boot.volume.rotate.find_slot", header.find)
     monkeypatch.setattr("cryptpilot_boot.volume.rotate.renew_proofs", lambda *_: None)
     monkeypatch.setattr("cryptpilot_boot.volume.rotate.follow", lambda *_: None)
     monkeypatch.setattr(cryptsetup, "add_key", header.add)
@@ -172,7 +171,7 @@ def test_header_work_of_several_volumes_is_done_one_by_one(monkeypatch: pytest.M
         asking.wait()
         raise NoValue("none")
 
-    monkeypatch.setattr("cryptpilot_boot.volume.rotate.find_slot", find_slot)
+    monkeypatch.setattr(opening, "find_slot", find_slot)
     volumes = [dataclasses.replace(ONE, volume=name) for name in ("a", "b")]
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda one: rotate(one, ask, ask_previous), volumes))

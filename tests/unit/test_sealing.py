@@ -22,6 +22,7 @@ from cryptpilot_boot.providers.together import Together
 from cryptpilot_boot.providers.tpm2 import Tpm2
 from cryptpilot_boot.system import block, cryptsetup, lock, tpm2
 from cryptpilot_boot.volume import opening, pending, sealing
+from cryptpilot_boot.volume import recovery as recovery_keys
 from cryptpilot_boot.volume.initialize import Force, Target, initialize
 from cryptpilot_boot.volume.rotate import rotate
 from tests.headers import Template
@@ -161,6 +162,9 @@ def test_a_header_without_room_for_the_token_gets_no_key_slot(one: Volume, monke
     monkeypatch.setattr(cryptsetup, "add_token", fail)
     with pytest.raises(CryptpilotError, match="cannot be given a key that is sealed to the TPM"):
         seal(one)
+    assert metadata(one)["keyslots"] == before
+    with pytest.raises(CryptpilotError, match="cannot be given a recovery key"):
+        recovery_keys.enroll(one, given(WAY_IN), None, lambda _: pytest.fail("a key was shown"), replace=True)
     assert metadata(one)["keyslots"] == before
 
 

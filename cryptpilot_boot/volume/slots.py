@@ -1,0 +1,63 @@
+"""Key slots of a volume that is there already: which takes a passphrase, and one more, with a token that names it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable
+
+from cryptpilot_boot.errors import DeviceError, ProgramError
+from cryptpilot_boot.system import cryptsetup
+from cryptpilot_boot.volume import opening, proof
+
+if TYPE_CHECKING:
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.system import block
+    from cryptpilot_boot.system.luks_header import Facts
+
+
+def facts(volume: Volume, device: block.Device) -> Facts:
+    """Return what the header of a complete persistent volume says; see `opening.initialized_header`."""
+    header, found = opening.initialized_header(volume, device)
+    header.close()
+    return found
+
+
+def taking(volume: Volume, device: block.Device, passphrase: Passphrase) -> int | None:
+    """Return the number of the first key slot that takes a passphrase, None when there is none."""
+    try:
+        return opening.find_slot(volume, device, passphrase)
+    except opening.WrongSecret:
+        return None
+
+
+def add(
+    volume: Volume,
+    device: block.Device,
+    way_in: Passphrase,
+    key: Passphrase,
+    before: Facts,
+    *,
+    token: Callable[[int, str], dict[str, object]],
+    kind: str,
+    witness: Passphrase,
+) -> int:
+    """Add a key slot for a key, try it, and note in the header what it is; return its number.
+
+    way_in: a passphrase that opens the volume. before: what its header said when it was looked at. token: returns what
+    is noted, of the number and of what proves it. kind, witness: what it is proven to be, and by which passphrase; see
+    volume.proof. That is finished whatever happens, and a key slot whose token cannot be written is removed again: none
+    is left that nobody knows of.
+    """
+    cryptsetup.add_key(device.node, way_in, key)
+    # It is another header than the one that was looked at: it has to be as good, and the same volume's.
+    header, found = opening.initialized_header(volume, device)
+    with header:
+        if found.volume_keys != before.volume_keys:
+            raise DeviceError(f"{volume.dev} got another header meanwhile", f"see it: cryptsetup luksDump {volume.dev}")
+        slot = cryptsetup.verify(device.node, key, header, finish=True)
+    try:
+        cryptsetup.add_token(device.node, token(slot, proof.mac(kind, witness, found, slot)))
+    except ProgramError:  # such as a header that has no room for the token
+        cryptsetup.kill_slot(device.node, slot, way_in)
+        raise
+    return slot
