@@ -1,1 +1,1 @@
-"""The stages of a boot: what to open, waiting for it, and the log of what happened."""
+"""The stages of a boot: what to open, how to wait for it, and what the console says."""

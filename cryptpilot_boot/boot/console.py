@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, log, steps
-from cryptpilot_boot.boot import units
+from cryptpilot_boot.units import units
 
 if TYPE_CHECKING:
     from cryptpilot_boot.boot.outcome import Outcome

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import units
 from cryptpilot_boot.system import private
+from cryptpilot_boot.units import units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

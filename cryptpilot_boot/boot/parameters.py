@@ -10,17 +10,15 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Callable
 
+from cryptpilot_boot.system.kernel_parameters import NO, YES, values, words
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_YES = ("1", "yes", "y", "true", "t", "on")
-_NO = ("0", "no", "n", "false", "f", "off")
 _LONGEST = 3600  # seconds, as in the configuration
 _MOST_COMPLAINTS = 10
 # What of the command line is repeated on the console; all else is only spoken of.
 _SHOWN = re.compile(r"[A-Za-z0-9_.:/+-]{1,64}")
-# A word may have its value in quotes, blanks included, as the kernel takes it apart.
-_WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,29 +74,19 @@ def bounded(complaints: Sequence[str]) -> tuple[str, ...]:
     return (*complaints[:_MOST_COMPLAINTS], *last)
 
 
-def values(command_line: str) -> dict[str, str]:
-    """Return what each word is set to; of several with one name the last one counts, as it does to dracut."""
-    return dict(word.partition("=")[::2] for word in words(command_line))
-
-
 def asks_for_shell(command_line: str, *, default: bool) -> bool:
     """Tell whether there is a shell when a boot cannot go on, as cryptpilot-no-shell.sh decides it.
 
     default: whether there is one where nothing is said of it.
     """
     said = values(command_line)
-    return "rd.break" in said or (said["rd.shell"] in ("", *_YES) if "rd.shell" in said else default)
-
-
-def words(command_line: str) -> list[str]:
-    """Take a kernel command line apart; quotes are left out."""
-    return [word.replace('"', "") for word in _WORD.findall(command_line)]
+    return "rd.break" in said or (said["rd.shell"] in ("", *YES) if "rd.shell" in said else default)
 
 
 def _boolean(text: str) -> bool:
-    if text.lower() in (*_YES, ""):
+    if text.lower() in (*YES, ""):
         return True
-    if text.lower() in _NO:
+    if text.lower() in NO:
         return False
     raise ValueError("must be yes or no")
 

@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.boot import fstab, parameters
+from cryptpilot_boot.boot import parameters
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.providers import table
-from cryptpilot_boot.system import mkfs
+from cryptpilot_boot.system import kernel_parameters, mkfs
+from cryptpilot_boot.units import fstab
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +135,7 @@ def initrd_volumes(config: Config) -> tuple[Volume, ...]:
 
 def pivot_volumes(kernel_command_line: str) -> frozenset[str]:
     """Return the names below /dev/mapper that `root=` and `mount.usr=` name: the pivot needs them."""
-    values = parameters.values(kernel_command_line)
+    values = kernel_parameters.values(kernel_command_line)
     names = (fstab.mapper_name(values.get(key, "")) for key in ("root", "mount.usr"))
     return frozenset(name for name in names if name)
 
@@ -147,7 +148,7 @@ def early_mounts(text: str, kernel_command_line: str) -> dict[str, str]:
     entries = [entry for entry in fstab.parse(text) if not {"noauto", "nofail"} & set(entry.options)]
     early = [entry for entry in entries if entry.where == "/usr" or "x-initrd.mount" in entry.options]
     found = {entry.where: entry.source for entry in early if entry.where not in ("/", "none")}
-    usr = parameters.values(kernel_command_line).get("mount.usr")
+    usr = kernel_parameters.values(kernel_command_line).get("mount.usr")
     return {**found, "/usr": usr} if usr else found
 
 

@@ -11,16 +11,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import eventlog, report
-from cryptpilot_boot.boot.picture import draw
-from cryptpilot_boot.boot.story import short_name, stories
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.report import eventlog, report
+from cryptpilot_boot.report.picture import draw
+from cryptpilot_boot.report.story import short_name, stories
 from cryptpilot_boot.system import init
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cryptpilot_boot.boot.report import Mark, Report, Section, Step
+    from cryptpilot_boot.report.report import Mark, Report, Section, Step
 
 
 def make(log: Path | None) -> Report:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.boot import console, eventlog, failures, fstab, parameters, plan, stage
+from cryptpilot_boot.boot import console, failures, parameters, plan, stage
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.report import eventlog
 from cryptpilot_boot.system import block, exitrd, init
+from cryptpilot_boot.units import fstab
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, volume
-from cryptpilot_boot.boot import fstab, required
 from cryptpilot_boot.boot.plan import initrd_volumes, pivot_volumes
 from cryptpilot_boot.commands import competing, select
 from cryptpilot_boot.commands.key import passphrase_from, previous_from
@@ -13,6 +12,7 @@ from cryptpilot_boot.errors import CryptpilotError, Interrupted, NoValue, descri
 from cryptpilot_boot.keys.sources import named
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import init
+from cryptpilot_boot.units import fstab, required
 from cryptpilot_boot.volume import State
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import competing
 from cryptpilot_boot.errors import DeviceError
 from cryptpilot_boot.system import block, init, luks_header
+from cryptpilot_boot.units import competing
 from cryptpilot_boot.volume import state
 
 if TYPE_CHECKING:

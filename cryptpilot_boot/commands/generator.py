@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import names
-from cryptpilot_boot.boot import plan, units
+from cryptpilot_boot.boot import plan
 from cryptpilot_boot.commands import competing
 from cryptpilot_boot.config import files
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, init, private
+from cryptpilot_boot.units import units
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cryptpilot_boot.boot.fstab import Entry
     from cryptpilot_boot.config import Config
+    from cryptpilot_boot.units.fstab import Entry
 
 _MOUNTS = (".mount", ".automount", ".swap")
 _REQUIRED = re.compile(r"""^[ \t]*["']?required["']?[ \t]*=[ \t]*true""", re.MULTILINE)

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.boot import device_names, image, kernel_modules, parameters, record, remedy
 from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
-from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.config.model import IDENTITIES
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted
-from cryptpilot_boot.system import block, dracut, drivers, init, luks_header, udev
+from cryptpilot_boot.images import device_names, image, kernel_modules, record, remedy
+from cryptpilot_boot.images.remedy import REBUILD
+from cryptpilot_boot.system import block, dracut, drivers, init, kernel_parameters, luks_header, udev
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cryptpilot_boot.boot.image import Content
-    from cryptpilot_boot.boot.record import Record
     from cryptpilot_boot.config import Config, Volume
+    from cryptpilot_boot.images.image import Content
+    from cryptpilot_boot.images.record import Record
 
 Say = Callable[[str], None]
 Explain = Callable[[CryptpilotError, str], None]
@@ -102,7 +102,7 @@ def late(content: Content, config: Config) -> Iterator[CryptpilotError]:
         volumes = initrd_volumes(config)
         yield from kernel_modules.drivers_missing(content.tree, _driven(volumes))
         opened = {one.volume for one in volumes}
-        words = {*parameters.words(init.kernel_command_line()), *image.kernel_parameters(content.tree)}
+        words = {*kernel_parameters.words(init.kernel_command_line()), *image.kernel_parameters(content.tree)}
         modules = image.dracut_modules(content.tree)
         yield from device_names.missing(device_names.known(volumes), content.tree, modules, opened, words)
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.boot import image, record
-from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.commands.image_check import identities, late, problems_of, required
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.images import image, record
+from cryptpilot_boot.images.remedy import REBUILD
 from cryptpilot_boot.system import dracut, lock, workplace
 from cryptpilot_boot.system.block import readable
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from cryptpilot_boot.boot.image import Content
-    from cryptpilot_boot.boot.record import Record
     from cryptpilot_boot.commands.image_check import Explain
     from cryptpilot_boot.config import Config
+    from cryptpilot_boot.images.image import Content
+    from cryptpilot_boot.images.record import Record
 
 _MARGIN = 8 << 20  # bytes a file system keeps free beside a new image
 _SUFFIX = ".cryptpilot-new"

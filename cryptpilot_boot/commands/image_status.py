@@ -6,11 +6,11 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.boot import image, record
-from cryptpilot_boot.boot.record import Changes
 from cryptpilot_boot.commands.image_check import required
 from cryptpilot_boot.commands.show import table
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.images import image, record
+from cryptpilot_boot.images.record import Changes
 from cryptpilot_boot.system import dracut
 from cryptpilot_boot.system.block import readable
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from cryptpilot_boot.boot.record import Record
     from cryptpilot_boot.config import Config
+    from cryptpilot_boot.images.record import Record
 
 
 @dataclasses.dataclass(frozen=True)

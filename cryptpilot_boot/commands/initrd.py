@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import keys, names
-from cryptpilot_boot.boot import passing_over
-from cryptpilot_boot.boot import record as records
 from cryptpilot_boot.boot.plan import auto_open, image_needs, initrd_volumes
 from cryptpilot_boot.errors import ConfigError, CryptpilotError
+from cryptpilot_boot.images import record as records
 from cryptpilot_boot.system import certificates, init
+from cryptpilot_boot.units import passing_over
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Config, Volume

@@ -15,8 +15,8 @@ from cryptpilot_boot.volume import State, examine, opened
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cryptpilot_boot.boot.competing import Competitor
     from cryptpilot_boot.config import Config, Volume
+    from cryptpilot_boot.units.competing import Competitor
     from cryptpilot_boot.volume import Status
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, volume
-from cryptpilot_boot.boot import units
 from cryptpilot_boot.commands.each import each
 from cryptpilot_boot.commands.key import new_key_of, passphrase_of, previous_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
 from cryptpilot_boot.keys.sources import Sources, named
 from cryptpilot_boot.system.init import stop_unit
+from cryptpilot_boot.units import units
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

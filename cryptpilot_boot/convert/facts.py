@@ -7,16 +7,16 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import fstab
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.units import fstab
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cryptpilot_boot.boot.fstab import Entry
     from cryptpilot_boot.system.disk_image import Facts
     from cryptpilot_boot.system.lvm import Logical
     from cryptpilot_boot.system.partition_table import Partition, Table
+    from cryptpilot_boot.units.fstab import Entry
 
 _KERNEL_NAMES = re.compile(r"/dev/(?:[hsv]d[a-z]|xvd[a-z]|(?:nvme[0-9]+n|mmcblk)[0-9]+p)([0-9]+)")
 SWAP, SUSPENDED = "swap", "swsuspend"

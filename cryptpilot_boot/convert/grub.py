@@ -6,8 +6,8 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import parameters
 from cryptpilot_boot.convert.facts import refused
+from cryptpilot_boot.system import kernel_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Linux:
 
     def value(self, name: str) -> str | None:
         """Return the value of a kernel parameter, None where it is not there."""
-        return parameters.values(self.line).get(name)
+        return kernel_parameters.values(self.line).get(name)
 
     @property
     def is_system(self) -> bool:

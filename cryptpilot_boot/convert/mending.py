@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import fstab as lines
 from cryptpilot_boot.convert import grub
+from cryptpilot_boot.units import fstab as lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -6,9 +6,9 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import record
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.images import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

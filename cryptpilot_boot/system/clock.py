@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cryptpilot_boot.errors import CryptpilotError
 
-# What an image was made from, and when (boot/record.py): a part of what is measured. The times of the image's files are
-# not: `dracut --reproducible` sets them, and not every kernel keeps them.
+# What an image was made from, and when (images/record.py). It is a part of what is measured. The times of the image's
+# files are not: `dracut --reproducible` sets them, and not every kernel keeps them.
 _MADE_WITH_THE_IMAGE = Path("/usr/libexec/cryptpilot/image.json")
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot.competing import CRYPTTAB, Competitor, Texts, find
-from cryptpilot_boot.boot.passing_over import DROP_IN, replacements, unless_ours
 from cryptpilot_boot.config import Otp, Volume
+from cryptpilot_boot.units.competing import CRYPTTAB, Competitor, Texts, find
+from cryptpilot_boot.units.passing_over import DROP_IN, replacements, unless_ours
 from tests.lab.tree import SHARE, in_chroot, root_tree
 
 GENERATOR = "/usr/lib/systemd/system-generators/systemd-cryptsetup-generator"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot.fstab import before_network, parse
-from cryptpilot_boot.boot.units import units
 from cryptpilot_boot.config import Otp, Volume
 from cryptpilot_boot.names import escape_path
+from cryptpilot_boot.units.fstab import before_network, parse
+from cryptpilot_boot.units.units import units
 from tests import machines
 from tests.lab.tree import RELEASES, SHARE, in_chroot, root_tree
 

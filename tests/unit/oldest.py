@@ -27,7 +27,7 @@ SECTIONS = {
 
 YOUNGER_SETTINGS = {
     ("Service", "ExecCondition"): "systemd 243. Older ones pass over it: what competes with a volume is known to the"
-    " generator, or was left out of the image (boot/passing_over.py)",
+    " generator, or was left out of the image (units/passing_over.py)",
     ("Match", "Kind"): "systemd 245. Older ones pass over it: no dracut that is that old brings systemd-networkd",
 }
 """Settings that systemd 239 does not know: since when there are, and what is done without."""

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryptpilot_boot import log
-from cryptpilot_boot.boot import eventlog, picture, report
-from cryptpilot_boot.boot.picture import draw
-from cryptpilot_boot.boot.report import Fate, Report, Step, Wait
-from cryptpilot_boot.boot.story import stories
 from cryptpilot_boot.commands import boot_report
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
+from cryptpilot_boot.report import eventlog, picture, report
+from cryptpilot_boot.report.picture import draw
+from cryptpilot_boot.report.report import Fate, Report, Step, Wait
+from cryptpilot_boot.report.story import stories
 from cryptpilot_boot.system import init
 from tests.unit.test_cli import run
 
@@ -618,8 +618,8 @@ def test_a_report_needs_no_configuration(capsys: pytest.CaptureFixture[str], tmp
 def test_no_other_command_and_no_boot_loads_it() -> None:
     loaded = "import cryptpilot_boot.cli.main, cryptpilot_boot.commands.boot_service, sys; print(*sys.modules)"
     names = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
-    assert "cryptpilot_boot.boot.eventlog" in names
-    assert not {"cryptpilot_boot.boot.report", "cryptpilot_boot.boot.picture"} & set(names)
+    assert "cryptpilot_boot.report.eventlog" in names
+    assert not {"cryptpilot_boot.report.report", "cryptpilot_boot.report.picture"} & set(names)
 
 
 def test_this_boots_report_has_the_machines_moments_another_machines_has_not(

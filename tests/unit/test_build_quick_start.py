@@ -75,7 +75,7 @@ def python() -> Path:
 
 
 def looked(python: Path, directory: Path, quick: str) -> list[Any]:
-    names = [name for name in precompute.modules() if ".boot.picture" not in name]
+    names = [name for name in precompute.modules() if ".report.picture" not in name]
     command: list[str | Path] = [python, "-OO", "-c", _LOOK, directory, quick, *names]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr

@@ -16,12 +16,13 @@ import pytest
 
 import cryptpilot_boot
 from cryptpilot_boot import keys, log, volume
-from cryptpilot_boot.boot import bring_up, eventlog, stage
+from cryptpilot_boot.boot import bring_up, stage
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.commands import initrd, volumes
 from cryptpilot_boot.config import load
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
+from cryptpilot_boot.report import eventlog
 from cryptpilot_boot.system import init, process
 from cryptpilot_boot.system.run import SIGNALS
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, ROLE, configure

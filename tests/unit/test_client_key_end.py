@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Callable
 import pytest
 
 from cryptpilot_boot import keys, log, volume
-from cryptpilot_boot.boot import console, report, stage
+from cryptpilot_boot.boot import console, stage
 from cryptpilot_boot.boot.plan import Plan
-from cryptpilot_boot.boot.story import stories
 from cryptpilot_boot.commands import check, show
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, KmsRole, Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.providers import expiry
 from cryptpilot_boot.providers.expiry import Level
+from cryptpilot_boot.report import report
+from cryptpilot_boot.report.story import stories
 from cryptpilot_boot.system import block, clock, process
 from tests.kms.pki import ClientKey, make_client_key, make_pki
 from tests.kms.server import KmsServer

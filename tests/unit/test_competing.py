@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot.competing import Line, Texts, crypttab, device_path, find
-from cryptpilot_boot.boot.passing_over import replacements, short_waits, unless_ours
-from cryptpilot_boot.boot.units import units
 from cryptpilot_boot.commands import check, generator, initrd, show
 from cryptpilot_boot.config import Boot, Config, Exec, Volume
 from cryptpilot_boot.system import init
+from cryptpilot_boot.units.competing import Line, Texts, crypttab, device_path, find
+from cryptpilot_boot.units.passing_over import replacements, short_waits, unless_ours
+from cryptpilot_boot.units.units import units
 
 UUID = "6d2ab1ba-5dce-4d96-a9b9-f37a5b9d97a4"
 OTHER = "00000000-5dce-4d96-a9b9-f37a5b9d97a4"

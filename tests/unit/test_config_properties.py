@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cryptpilot_boot.boot.units import units
 from cryptpilot_boot.commands import initrd
 from cryptpilot_boot.config import Boot, Config, Encrypt, Exec, Kms, KmsRole, load
 from cryptpilot_boot.config.model import FILE_SYSTEMS, SECTOR_SIZES
 from cryptpilot_boot.system import certificates, programs
+from cryptpilot_boot.units.units import units
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume

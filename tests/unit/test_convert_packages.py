@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cryptpilot_boot.boot import record
 from cryptpilot_boot.convert import packages, payload, plan, requirements
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.images import record
 from cryptpilot_boot.system.foreign_root import Root
 from tests.unit.test_convert_plan import FOUND, KMS, SYSTEM, VOLUME, _system
 

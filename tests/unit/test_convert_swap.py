@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cryptpilot_boot.boot import fstab
 from cryptpilot_boot.convert import bls, bootloader, facts, logical, mending, plan
 from cryptpilot_boot.convert.facts import Content, Found, Loader, Swap
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import lvm, partition_table
 from cryptpilot_boot.system.lvm import Logical, Segment
 from cryptpilot_boot.system.partition_table import Partition
+from cryptpilot_boot.units import fstab
 from tests.unit import test_convert_enterprise as enterprise
 from tests.unit.test_convert_lvm import IN_LVM, MIB, row, said
 from tests.unit.test_convert_mbr import GRUB, made

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot import device_names
-from cryptpilot_boot.boot.device_names import Known
 from cryptpilot_boot.config import Otp, Volume
+from cryptpilot_boot.images import device_names
+from cryptpilot_boot.images.device_names import Known
 from cryptpilot_boot.system import layers, udev
 from cryptpilot_boot.system.layers import Layer
 from cryptpilot_boot.system.udev import Node

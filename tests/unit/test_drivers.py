@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cryptpilot_boot.boot import kernel_modules
 from cryptpilot_boot.commands import image_check
 from cryptpilot_boot.config import Kms, Otp, Volume
+from cryptpilot_boot.images import kernel_modules
 from cryptpilot_boot.system import block, dracut, drivers
 
 if TYPE_CHECKING:

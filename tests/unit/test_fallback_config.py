@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cryptpilot_boot.boot.plan import image_needs
-from cryptpilot_boot.boot.record import make
 from cryptpilot_boot.config import Exec, Fallback, KmsRole, load
+from cryptpilot_boot.images.record import make
 from tests.unit.test_config import GUIDE_KMS
 
 if TYPE_CHECKING:

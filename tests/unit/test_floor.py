@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Callable
 import pytest
 
 from cryptpilot_boot import keys, log
-from cryptpilot_boot.boot import console, record
+from cryptpilot_boot.boot import console
 from cryptpilot_boot.config import Boot, Config, Encrypt, Exec, Kms, KmsRole, Otp
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
+from cryptpilot_boot.images import record
 from cryptpilot_boot.keys import floor
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.providers import table

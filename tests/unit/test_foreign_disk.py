@@ -11,11 +11,11 @@ import pytest
 
 from buildlib.base import ROOT
 from cryptpilot_boot.boot import parameters
-from cryptpilot_boot.boot.competing import Texts, find
-from cryptpilot_boot.boot.units import units
 from cryptpilot_boot.commands import competing
 from cryptpilot_boot.config import Exec, Volume
 from cryptpilot_boot.system import block, init
+from cryptpilot_boot.units.competing import Texts, find
+from cryptpilot_boot.units.units import units
 
 SCRIPT = ROOT / "systemd/cryptpilot-unless-ours"
 MODULE = ROOT / "dracut/95cryptpilot/module-setup.sh"

@@ -11,11 +11,11 @@ from typing import Any, Callable
 
 import pytest
 
-from cryptpilot_boot.boot import record
 from cryptpilot_boot.boot.plan import image_needs
 from cryptpilot_boot.commands import check, image_check, initrd, show
 from cryptpilot_boot.config import Config, Exec, Identity, Kms, KmsRole, Otp, Volume, load
 from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.images import record
 from cryptpilot_boot.keys import share
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import block, files, lock, luks_header

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot import image, kernel_modules, record, remedy
-from cryptpilot_boot.boot.record import Record
 from cryptpilot_boot.cli.arguments import parse
 from cryptpilot_boot.commands import image_check, image_status
 from cryptpilot_boot.commands.image_status import Status
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.images import image, kernel_modules, record, remedy
+from cryptpilot_boot.images.record import Record
 from cryptpilot_boot.system import dracut
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, configure
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cryptpilot_boot import names
-from cryptpilot_boot.boot import units as boot_units
-from cryptpilot_boot.boot.units import units
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.config import load
 from cryptpilot_boot.system import init
+from cryptpilot_boot.units import units as boot_units
+from cryptpilot_boot.units.units import units
 from tests.unit.test_config import EXEC, OTHER, ROLE, SMALL, complaint, configure
 
 if TYPE_CHECKING:

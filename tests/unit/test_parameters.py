@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryptpilot_boot.boot.parameters import Parameters, bounded, parse, words
+from cryptpilot_boot.boot.parameters import Parameters, bounded, parse
+from cryptpilot_boot.system.kernel_parameters import words
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from buildlib.base import ROOT
-from cryptpilot_boot.boot import passing_over
-from cryptpilot_boot.boot.competing import Competitor
-from cryptpilot_boot.boot.units import mount, units
 from cryptpilot_boot.config import Kms, Otp, Volume
+from cryptpilot_boot.units import passing_over
+from cryptpilot_boot.units.competing import Competitor
+from cryptpilot_boot.units.units import mount, units
 from tests.unit import oldest, shell
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot import eventlog, failures
+from cryptpilot_boot.boot import failures
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.commands import generator
 from cryptpilot_boot.config import load
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.log import Event
+from cryptpilot_boot.report import eventlog
 from cryptpilot_boot.system import init, lock, private, process
 from cryptpilot_boot.system.run import run
 from cryptpilot_boot.volume import pending

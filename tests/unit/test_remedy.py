@@ -7,9 +7,9 @@ from typing import Callable
 
 import pytest
 
-from cryptpilot_boot.boot import image, kernel_modules, remedy
 from cryptpilot_boot.commands import image_check, image_rebuild
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.images import image, kernel_modules, remedy
 from cryptpilot_boot.system import dracut
 from tests.unit.test_images import tree
 

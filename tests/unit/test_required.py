@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from cryptpilot_boot.boot.console import result
-from cryptpilot_boot.boot.fstab import parse
 from cryptpilot_boot.boot.plan import before_network
-from cryptpilot_boot.boot.required import doubts
 from cryptpilot_boot.boot.stage import Outcome
 from cryptpilot_boot.commands import generator
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume
 from cryptpilot_boot.errors import DeviceError
+from cryptpilot_boot.units.fstab import parse
+from cryptpilot_boot.units.required import doubts
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
 DATA = Volume("my-data", "/dev/vdb", Exec("cat"), Path("/v/data.toml"), auto_open=True, required=True)

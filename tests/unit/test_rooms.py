@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "cryptpilot_boot"
-ROOMS = ["cli", "commands", "convert", "measure", "boot", "volume", "keys", "config", "providers", "system"]
+ROOMS = [
+    *("cli", "commands", "convert", "measure", "report", "images", "boot", "units"),
+    *("volume", "keys", "config", "providers", "system"),
+]
 BASE = {"errors", "passphrase", "log", "steps", "names", "text"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
@@ -73,7 +76,7 @@ def test_a_command_loads_itself_and_no_other() -> None:
     assert not [name for name in names if name.startswith("cryptpilot_boot.commands")]
     names = _loaded("cryptpilot_boot.cli.main", "cryptpilot_boot.commands.volumes")
     assert "cryptpilot_boot.volume.opening" in names
-    unneeded = {"cryptpilot_boot.boot.stage", "cryptpilot_boot.boot.eventlog", "cryptpilot_boot.commands.show"}
+    unneeded = {"cryptpilot_boot.boot.stage", "cryptpilot_boot.report.eventlog", "cryptpilot_boot.commands.show"}
     # what a wait, a failure or a terminal takes
     assert not {*unneeded, "socket", "random", "difflib", "traceback", "shutil"} & names
 

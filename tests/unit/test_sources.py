@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable
 import pytest
 
 from cryptpilot_boot import keys, log, volume
-from cryptpilot_boot.boot import console, eventlog, report, stage, story
+from cryptpilot_boot.boot import console, stage
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.commands import check, enroll, key, rotate, show
 from cryptpilot_boot.config import Boot, Config, Exec, Fallback, Volume
@@ -23,6 +23,7 @@ from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.providers.together import Together
 from cryptpilot_boot.providers.tpm2 import Tpm2
+from cryptpilot_boot.report import eventlog, report, story
 from cryptpilot_boot.system import block, process
 from cryptpilot_boot.system.wait import Deadline
 from cryptpilot_boot.volume import opened

@@ -388,7 +388,8 @@ import threading
 import time
 from pathlib import Path
 from cryptpilot_boot import keys, log, volume
-from cryptpilot_boot.boot import eventlog, failures
+from cryptpilot_boot.report import eventlog
+from cryptpilot_boot.boot import failures
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.config import Otp, Volume
 from cryptpilot_boot.system import block, exitrd, init, process, run

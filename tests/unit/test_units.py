@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.boot.units import Units, misread, mount, units
 from cryptpilot_boot.config import Identity, Kms, Otp, Volume
 from cryptpilot_boot.names import escape, escape_path
+from cryptpilot_boot.units.units import Units, misread, mount, units
 
 KMS = Kms("kst-1", "secret", "{}", "password", "pem")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import fstab
+from cryptpilot_boot.units import fstab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cryptpilot_boot.boot.fstab import Entry
     from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.units.fstab import Entry
 
 FSTAB = "/etc/fstab"
 

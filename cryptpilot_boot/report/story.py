@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import report
+from cryptpilot_boot.report import report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cryptpilot_boot.boot.report import Fate, Report, Step
+    from cryptpilot_boot.report.report import Fate, Report, Step
 
 _SHORTEST_WAIT = 0.1  # seconds that are worth a line
 _MOST_WAITS = 5  # lines

@@ -13,15 +13,15 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptpilot_boot.boot import kernel_modules, record, remedy
-from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
+from cryptpilot_boot.images import kernel_modules, record, remedy
+from cryptpilot_boot.images.remedy import REBUILD
 from cryptpilot_boot.system import dracut, init, mkfs, workplace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cryptpilot_boot.boot.record import Record
+    from cryptpilot_boot.images.record import Record
 
 # The paths of all that is put into an image for cryptpilot and for nobody else, as cpio(1) has it.
 _OURS = "*cryptpilot*"

@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import remedy
-from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.images import remedy
+from cryptpilot_boot.images.remedy import REBUILD
 from cryptpilot_boot.system import layers, udev
 
 if TYPE_CHECKING:

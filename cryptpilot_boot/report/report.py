@@ -11,8 +11,8 @@ from cryptpilot_boot.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cryptpilot_boot.boot.eventlog import Record
     from cryptpilot_boot.log import Event
+    from cryptpilot_boot.report.eventlog import Record
 
 # How a step ended. A step is unfinished that began and was never heard of again: the agent was killed, or it hangs.
 ENDED = "ended"

@@ -17,7 +17,7 @@ A volume with `required = true` is the opposite: if its mount fails, the boot st
 would write into the empty mount point. Its lines, and those of what it is mounted on, stay with local-fs.target, which
 requires them as systemd has it by itself.
 
-What would open a volume's device beside us is passed over, see boot.passing_over.
+What would open a volume's device beside us is passed over, see units.passing_over.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.boot import fstab, passing_over
 from cryptpilot_boot.names import escape, escape_path
 from cryptpilot_boot.names import unit as unit_name
+from cryptpilot_boot.units import fstab, passing_over
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from cryptpilot_boot.boot.competing import Competitor
-    from cryptpilot_boot.boot.fstab import Entry
     from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.units.competing import Competitor
+    from cryptpilot_boot.units.fstab import Entry
 
 _TEMPLATE = "/usr/lib/systemd/system/cryptpilot@.service"
 _NETDEV = "_netdev"

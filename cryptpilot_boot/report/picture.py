@@ -8,13 +8,13 @@ import textwrap
 from collections import defaultdict
 from typing import TYPE_CHECKING, Callable, TypeVar
 
-from cryptpilot_boot.boot import report
-from cryptpilot_boot.boot.story import full_name, short_name, stories
+from cryptpilot_boot.report import report
+from cryptpilot_boot.report.story import full_name, short_name, stories
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from cryptpilot_boot.boot.report import Mark, Report, Section, Step
+    from cryptpilot_boot.report.report import Mark, Report, Section, Step
 
 K = TypeVar("K")
 

@@ -10,13 +10,14 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.boot import fstab, parameters
+from cryptpilot_boot.system import kernel_parameters
+from cryptpilot_boot.units import fstab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cryptpilot_boot.boot.fstab import Entry
     from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.units.fstab import Entry
 
 CRYPTTAB = "/etc/crypttab"
 FSTAB = "/etc/fstab"
@@ -32,7 +33,6 @@ _TAGS = {
     "PARTLABEL": "/dev/disk/by-partlabel/",
     "ID": "/dev/disk/by-id/",  # dracut's own
 }
-_OFF = ("0", "no", "n", "false", "f", "off")
 _BY_WORD = {"uuid": "UUID", "partuuid": "PARTUUID"}
 _LONGEST_QUOTED = 80  # characters
 
@@ -159,13 +159,13 @@ def _crypttab(text: str, devices: _Devices) -> Iterator[Competitor]:
 
 
 def _command_line(text: str, devices: _Devices) -> Iterator[Competitor]:
-    words = parameters.words(text)
-    values = parameters.values(text)
+    words = kernel_parameters.words(text)
+    values = kernel_parameters.values(text)
     for word in words:
         key, _, value = word.partition("=")
         prefix = "rd.luks" if key.startswith("rd.") else "luks"
         kind = key[len(prefix) + 1 :] if key.startswith(f"{prefix}.") else ""
-        if values.get(prefix, "yes").lower() in _OFF:
+        if values.get(prefix, "yes").lower() in kernel_parameters.NO:
             continue
         if kind == "name":
             uuid, _, mapping = value.partition("=")

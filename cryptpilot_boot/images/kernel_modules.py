@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.boot import parameters, remedy
-from cryptpilot_boot.boot.remedy import REBUILD
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system import dracut
+from cryptpilot_boot.images import remedy
+from cryptpilot_boot.images.remedy import REBUILD
+from cryptpilot_boot.system import dracut, kernel_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ def drivers_missing(tree: Path, needed: Mapping[str, str]) -> Iterator[Cryptpilo
 
 def disabled(tree: Path, modules: Sequence[str], kernel_command_line: str) -> Iterator[CryptpilotError]:
     """Look for what keeps the kernel from loading a module that is there, in the image and on the command line."""
-    off = parameters.values(kernel_command_line).get("module_blacklist", "").replace("-", "_").split(",")
+    off = kernel_parameters.values(kernel_command_line).get("module_blacklist", "").replace("-", "_").split(",")
     for name in sorted(set(_ESSENTIAL) & set(modules)):
         if line := remedy.disabling(name, tree):
             yield CryptpilotError(

@@ -1,4 +1,4 @@
-"""Units that have systemd pass over what competes with the volumes, see boot.competing. Pure.
+"""Units that have systemd pass over what competes with the volumes, see units.competing. Pure.
 
 What is known to compete when a generator runs is replaced by a unit that does nothing: generators run side by side, and
 the early directory goes before where systemd-cryptsetup-generator and systemd-gpt-auto-generator write. At that time
@@ -15,7 +15,7 @@ from cryptpilot_boot.names import escape, escape_path, unit
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from cryptpilot_boot.boot.competing import Competitor
+    from cryptpilot_boot.units.competing import Competitor
 
 DROP_IN = "systemd-cryptsetup@.service.d/45-cryptpilot.conf"
 """Where `unless_ours` belongs, below a directory of units: it holds for all of systemd-cryptsetup."""
