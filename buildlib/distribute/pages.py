@@ -11,12 +11,12 @@ from pathlib import Path
 import cryptpilot_boot
 from buildlib.base import ROOT
 from buildlib.distribute import commands, completion, roff
-from cryptpilot_boot.cli.arguments import _parser
+from cryptpilot_boot.cli.arguments import whole
 
 
 def pages() -> dict[Path, str]:
     """Return the files by their paths in the checkout."""
-    program = commands.read(_parser())
+    program = commands.read(whole())
     version = cryptpilot_boot.__version__
     configuration = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
     return {

@@ -11,22 +11,13 @@ from cryptpilot_boot.commands import recovery_key
 from cryptpilot_boot.errors import CryptpilotError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
-    from cryptpilot_boot.config import Config
     from cryptpilot_boot.passphrase import Passphrase
 
 
-def enroll(config: Config, arguments: argparse.Namespace) -> bool:
-    """Run `recovery-key`; True when all went well."""
-    require_shown()
-    with terminal.progress():
-        return recovery_key.enroll(config, arguments.volume, terminal.report_aside, show, replace=arguments.replace)
-
-
 def require_shown() -> None:
-    """Raise CryptpilotError where a recovery key could not be shown, before one is made."""
+    """Raise CryptpilotError if a recovery key could not be shown. Call this before a key is made."""
     terminal.require_output("the recovery key")
 
 
@@ -37,20 +28,20 @@ def show(key: Passphrase) -> None:
     except OSError:
         terminal.say_no_more()
         raise
-    with contextlib.suppress(OSError):  # the key is out: what else there is to say does not make it void
+    with contextlib.suppress(OSError):  # the key was printed: a failure from here on does not make it invalid
         if terminal.is_shown():
             try:
                 for line in _require_shown(recovery_key.draw(key, colored=terminal.colored())):
                     terminal.say(line)
             except CryptpilotError as error:
-                # it can be written down all the same
+                # the key can still be written down
                 terminal.complain(f"no QR code of it: {error.what}")
                 terminal.complain(f"  {error.hint}")
         terminal.complain("write it down, or print it, and keep it away from this machine: it is not shown again")
 
 
 def _require_shown(drawing: Sequence[str]) -> Sequence[str]:
-    """Return a drawing; raise CryptpilotError where its escaped characters would only push the key off the screen."""
+    """Return a drawing. Raise CryptpilotError if its characters would be escaped, and push the key off the screen."""
     if terminal.has_characters("".join(drawing)):
         return drawing
     raise CryptpilotError(

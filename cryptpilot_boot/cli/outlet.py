@@ -1,6 +1,6 @@
-"""Output to a console that may not take it: a serial line under flow control, a pipe without a reader, a full disk.
+"""Output to a console that may be blocked: a serial line under flow control, a pipe without a reader, a full disk.
 
-At boot the console belongs to a host that may be hostile, and nothing that is done to a volume may wait for it.
+At boot the console belongs to a host that may be hostile. Work on a volume must never wait for it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections import deque
 from typing import IO
 
 _MOST_LINES = 1000
-"""Lines kept for a console that is slow; a boot of ten volumes that all fail says some two hundred."""
+"""Lines kept for a slow console. A boot of ten volumes that all fail prints some two hundred."""
 
 
 class Outlet:
-    """Writes lines in their order on a thread of its own.
+    """Writes lines in order, on its own thread.
 
-    Of too many the oldest are dropped, and one that cannot be written is.
+    If there are too many, the oldest are dropped. A line that cannot be written is dropped too.
     """
 
     def __init__(self) -> None:
@@ -24,18 +24,18 @@ class Outlet:
         self._lost = 0
         self._writing = False
         self._changed = threading.Condition()
-        # daemon: one that is stuck in a write must not keep the process from ending
+        # daemon: a thread that is blocked in a write must not keep the process from ending
         threading.Thread(target=self._write_all, daemon=True).start()
 
     def put(self, stream: IO[str], line: str) -> None:
-        """Have a line written, without its newline. Never fails, never waits."""
+        """Queue a line, without its newline. Never fails, never waits."""
         with self._changed:
             self._lost += len(self._lines) == _MOST_LINES
             self._lines.append((stream, line))
             self._changed.notify_all()
 
     def settle(self, seconds: float) -> bool:
-        """Wait until all is written, for so many seconds at most; tell whether it is."""
+        """Wait until all lines are written, at most so many seconds. Return whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._lines and not self._writing, seconds)
 
@@ -58,4 +58,4 @@ def _write(stream: IO[str], line: str) -> None:
         stream.write(f"{line}\n")
         stream.flush()
     except (OSError, ValueError):
-        return  # nobody can be told where nothing can be written; the event log has it
+        return  # there is no other place to report it; the event log has the result

@@ -16,7 +16,7 @@ from cryptpilot_boot.cli.work import Work
 from cryptpilot_boot.errors import CryptpilotError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cryptpilot_boot.commands.each import Result
     from cryptpilot_boot.config import Volume
@@ -98,6 +98,12 @@ def say(line: str) -> None:
         raise
     except OSError as error:
         raise CannotSay(error.errno, error.strerror) from None
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Print lines as `say` does."""
+    for line in lines:
+        say(line)
 
 
 def tell(line: str) -> None:

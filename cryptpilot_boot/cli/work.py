@@ -1,22 +1,22 @@
-"""What is at work, in words: the steps that take their time, and how far they are."""
+"""The steps at work in words: those that take longer than a second, and their progress."""
 
 from __future__ import annotations
 
 from cryptpilot_boot import steps
 from cryptpilot_boot.system import block
 
-_SILENT_FOR = 1.0  # seconds a step may take before it is worth a word
+_SILENT_FOR = 1.0  # seconds that a step may take before it is shown
 
 
 class Work:
-    """The steps at work, with how much had been written to the device of each when it was first seen."""
+    """The steps at work, with the bytes that the device of each had been written when it was first seen."""
 
     def __init__(self) -> None:
         self._before: dict[steps.Step, int] = {}
         self._begun: set[steps.Step] = set()
 
     def describe(self) -> str:
-        """Say it in one line; "" when there is nothing that takes its time."""
+        """Return one line for all slow steps; "" if there is none."""
         now = steps.innermost()
         known = self._before
         self._before = {step: known[step] if step in known else block.bytes_written(step.device) for step in now}
@@ -27,7 +27,7 @@ class Work:
         )
 
     def begun(self) -> list[str]:
-        """Return a line for each step that takes its time, once."""
+        """Return a line for each slow step, once."""
         now = [step for step in steps.innermost() if step.seconds >= _SILENT_FOR]
         new = [step for step in now if step not in self._begun]
         self._begun.update(new)
@@ -35,7 +35,7 @@ class Work:
 
 
 def _in_full(step: steps.Step, written: int) -> str:
-    """Say what a step does, and how far it is. written: bytes, to its device."""
+    """Return what a step does, and its progress. written: bytes, to its device."""
     done = min(written / step.total, 1.0) if step.done is None and step.total else step.done
     parts = [
         step.words,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cryptpilot_boot.cli import arguments, images
+from cryptpilot_boot.cli import arguments
 from cryptpilot_boot.commands import check, convert, convert_device
 from cryptpilot_boot.config import Boot, Config, Identity
 from cryptpilot_boot.convert import build, encrypt, in_place, look, payload, plan, requirements
@@ -537,5 +537,5 @@ def test_a_machine_whose_disk_is_not_encrypted_yet_is_not_sent_to_init() -> None
 def test_what_makes_no_sense_is_said(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     parsed = arguments.parse(["convert", *words, "--volume", "root"])
     with pytest.raises(SystemExit):
-        images.convert(Config(Path("/"), Boot(), ()), parsed)
+        parsed.run(Config(Path("/"), Boot(), ()), parsed)
     assert said in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import errno
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from buildlib import layout
-from cryptpilot_boot.cli import images
+from cryptpilot_boot.cli.arguments import parse
 from cryptpilot_boot.commands import convert as command
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume
 from cryptpilot_boot.convert import look, payload
@@ -209,11 +208,9 @@ def test_who_else_may_read_a_secret_is_said_on_standard_error(
     file = tmp_path / "secret"
     file.write_text("value")
     file.chmod(mode)
-    parser = argparse.ArgumentParser()
-    images.add_convert(parser.add_subparsers())
-    arguments = parser.parse_args(["convert", "in.img", "out.img", "--volume=root", f"--secret-file={file}"])
+    arguments = parse(["convert", "in.img", "out.img", "--volume=root", f"--secret-file={file}"])
     monkeypatch.setattr(command, "convert", lambda *_: True)
-    assert images.convert(Config(tmp_path, Boot(), ()), arguments)
+    assert arguments.run(Config(tmp_path, Boot(), ()), arguments)
     said = capsys.readouterr().err
     assert said == (f"cryptpilot: warning: {given.exposure(file)}\n" if who else "")
     assert who in said

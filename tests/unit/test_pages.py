@@ -12,7 +12,7 @@ import pytest
 from buildlib.base import ROOT
 from buildlib.distribute import commands, roff
 from buildlib.distribute.pages import pages
-from cryptpilot_boot.cli.arguments import _parser
+from cryptpilot_boot.cli.arguments import whole
 from cryptpilot_boot.config import schema
 from cryptpilot_boot.providers.fields import TABLE, Key
 
@@ -38,7 +38,7 @@ def leaves(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iter
         yield words, [name for action in shown for name in action.option_strings]
 
 
-LEAVES = dict(leaves(_parser()))
+LEAVES = dict(leaves(whole()))
 
 
 @pytest.mark.needs("man")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from cryptpilot_boot.cli import table
 
 PACKAGE = Path(__file__).resolve().parents[2] / "cryptpilot_boot"
 ROOMS = [
@@ -81,8 +84,22 @@ def test_a_command_loads_itself_and_no_other() -> None:
     assert not {*unneeded, "socket", "random", "difflib", "traceback", "shutil"} & names
 
 
-def _loaded(*modules: str) -> set[str]:
-    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+def test_a_command_line_loads_the_file_of_its_command_and_no_other() -> None:
+    parse = 'cryptpilot_boot.cli.arguments.parse(["header", "backup", "a", "b"])'
+    names = _loaded("cryptpilot_boot.cli.main", then=parse)
+    verbs = "cryptpilot_boot.cli.verbs"
+    assert {name for name in names if name.startswith(f"{verbs}.")} == {f"{verbs}.header_backup"}
+    assert not [name for name in names if name.startswith("cryptpilot_boot.commands")]
+
+
+def test_each_command_is_a_row_and_a_file() -> None:
+    files = {path.stem for path in (PACKAGE / "cli/verbs").glob("[!_]*.py")}
+    assert files == {re.sub("[ -]", "_", row.words) for row in table.ROWS}
+    assert set(table.GROUPS) == {row.words.split()[0] for row in table.ROWS if " " in row.words}
+
+
+def _loaded(*modules: str, then: str = "None") -> set[str]:
+    code = f"import sys, {', '.join(modules)}; {then}; print(*sys.modules)"
     # without what the environment's packages load into every interpreter
     isolated = f"import sys; sys.path[:] = {sys.path!r}; {code}"
     found = subprocess.run([sys.executable, "-S", "-c", isolated], check=True, capture_output=True, text=True)

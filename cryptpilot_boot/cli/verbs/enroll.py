@@ -1,0 +1,44 @@
+"""`cryptpilot enroll`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.cli import options, terminal
+from cryptpilot_boot.cli.verb import Verb
+
+if TYPE_CHECKING:
+    import argparse
+
+    from cryptpilot_boot.config import Config
+
+_DESCRIPTION = """\
+Adds a key slot for the current secret of SOURCE to a persistent volume, open or closed, so that it opens by that too.
+SOURCE is one that the volume's file has: "encrypt" for its [encrypt] table, "fallback1" for the first [[fallback]],
+and so on; or the name of a key provider that only one of them has. Another source of the volume has to open it, or its
+recovery key. "init" does this for all sources of a new volume. Where SOURCE opens the volume already, nothing is
+changed. A source that keeps its key sealed in the volume's header, such as the TPM, always gets a new key, sealed to
+what the machine has started, as after a kernel update; the older key is removed once the new one was tried. Nothing
+else is removed."""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.volume(parser)
+    parser.add_argument(
+        "source", metavar="SOURCE", help='"encrypt", "fallback1", ..., or a key provider such as "exec"'
+    )
+    parser.add_argument(
+        "--recovery-key", action="store_true", help="ask for the recovery key, and none of the other sources"
+    )
+
+
+def _run(config: Config, arguments: argparse.Namespace) -> bool:
+    from cryptpilot_boot.cli import keys
+    from cryptpilot_boot.commands import enroll
+
+    ask_key = keys.ask if arguments.recovery_key else None
+    with terminal.progress():
+        return enroll.enroll(config, arguments.volume, arguments.source, terminal.report, ask_key)
+
+
+VERB = Verb(_run, _add_arguments, _DESCRIPTION)
