@@ -276,7 +276,17 @@ ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"
         (EXEC + "timeout = 3601\n", 'v0.toml:5: "encrypt.exec.timeout" must be between 1 and 3600 seconds'),
         (EXEC + "timeout = 1.5\n", 'v0.toml:5: "encrypt.exec.timeout" must be a whole number'),
         (SMALL + "length = 3\n", 'volumes/v0.toml:4: unknown key "encrypt.otp.length"'),
-        ('volume = "v"\ndev = "/dev/x"\n', 'volumes/v0.toml: missing key "encrypt"'),
+        (
+            'volume = "v"\ndev = "/dev/x"\n',
+            (
+                "volumes/v0.toml: exactly one of [encrypt.otp], [encrypt.kms], [encrypt.kbs], [encrypt.oidc],"
+                " [encrypt.exec], [encrypt.tpm2], [encrypt.together] is needed, found none of them"
+            ),
+        ),
+        (
+            'encrypt = "otp"\nvolume = "v"\ndev = "/dev/x"\n',
+            'volumes/v0.toml:1: "encrypt" must be one of the tables [encrypt.otp], [encrypt.kms], ',
+        ),
         ('dev = "/dev/x"\n[encrypt.otp]\n', 'volumes/v0.toml: missing key "volume"'),
         ('volume = "v"\ndev = "/dev/x\n', "volumes/v0.toml: not valid TOML: Illegal character '\\n' (at line 2"),
         (GUIDE_KMS.replace("secret_name", "secretname"), '"encrypt.kms.secretname" (did you mean "secret_name"?)'),

@@ -154,7 +154,31 @@ WRONG = {
     ),
     "a one-time password": (
         HEAD + FIRST + "[[fallback]]\n[fallback.otp]\n",
-        "v.toml:7: [fallback.otp] gives another key at each open, which never opens what is there",
+        (
+            "v.toml:8: [fallback.otp] gives another key at each open, which never opens what is there\n"
+            "possible here: [fallback.kms], [fallback.kbs], [fallback.oidc], [fallback.exec], [fallback.tpm2],"
+            " [fallback.together]"
+        ),
+    ),
+    "a one-time password as one of several values": (
+        HEAD + FIRST + "[[fallback]]\n[fallback.together.otp]\n",
+        (
+            "v.toml:8: [fallback.together.otp] gives another key at each open, which never opens what is there\n"
+            "possible here: [fallback.together.kms], [fallback.together.kbs], [fallback.together.oidc],"
+            " [fallback.together.exec], [fallback.together.tpm2]"
+        ),
+    ),
+    "an unknown provider": (
+        HEAD + FIRST + "[[fallback]]\n[fallback.vault]\n",
+        'v.toml:8: unknown table "fallback.vault"\nknown here: after, kms, kbs, oidc, exec, tpm2, together',
+    ),
+    "no provider": (
+        HEAD + FIRST + "[[fallback]]\n",
+        (
+            "v.toml:7: exactly one of [fallback.kms], [fallback.kbs], [fallback.oidc], [fallback.exec],"
+            " [fallback.tpm2], [fallback.together] is needed, found none of them\n"
+            "add the table of the provider that keeps the key, or remove this [[fallback]]"
+        ),
     ),
     "for a temporary volume": (
         HEAD + "[encrypt.otp]\n" + EXEC,

@@ -13,7 +13,7 @@ from buildlib.base import ROOT
 from buildlib.distribute import commands, roff
 from buildlib.distribute.pages import pages
 from cryptpilot_boot.cli.arguments import whole
-from cryptpilot_boot.config import schema
+from cryptpilot_boot.config import schema, source
 from cryptpilot_boot.providers.fields import TABLE, Key
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_the_page_has_each_command_with_each_of_its_options(words: tuple[str, ..
 def test_the_page_of_the_configuration_has_each_key() -> None:
     text = (ROOT / "man/cryptpilot.toml.5").read_text()
     tables = [value for name, value in vars(schema).items() if name.startswith("_") and isinstance(value, dict)]
-    tables += schema._PROVIDERS.values()
+    tables += source.KEYS.values()
     below = (key.keys for table in tables for key in table.values() if isinstance(key, Key))
     tables += [dict(keys) for keys in below if keys]
     keys = {key: kind for table in tables for key, kind in table.items() if isinstance(kind, Key)}

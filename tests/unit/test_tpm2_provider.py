@@ -378,8 +378,12 @@ def test_what_should_be_seen_to_is_said_wherever_the_source_stands(tmp_path: Pat
 REFUSED = [
     ("[encrypt.together]\n", r"\[encrypt\.together\] needs the tables of two providers or more"),
     ("[encrypt.together.tpm2]\n", r"data\.toml:3: \[encrypt\.together\] needs the tables of two providers or more"),
-    (TOGETHER + "[encrypt.together.otp]\n", 'unknown table "encrypt.together.otp"'),
-    (TOGETHER + "[encrypt.together.together.tpm2]\n", 'unknown table "encrypt.together.together"'),
+    (
+        TOGETHER + "[encrypt.together.otp]\n",
+        r"data\.toml:\d+: \[encrypt\.together\.otp\] gives another key at each open",
+    ),
+    (TOGETHER + "[encrypt.together.together.tpm2]\n", r"\[encrypt\.together\.together\] has no meaning: a volume has"),
+    (TOGETHER + "[encrypt.together.kmss]\n", r'unknown table "encrypt\.together\.kmss" \(did you mean "kms"\?\)'),
     (TOGETHER + "[encrypt.tpm2]\n", "exactly one of .* is needed, found 2 of them"),
     (TOGETHER + "pcr = [4]\n", 'unknown key "encrypt.together.tpm2.pcr"'),
     ("[encrypt.together]\ntpm2 = 1\nexec = 2\n", '"encrypt.together.tpm2" must be a table'),
