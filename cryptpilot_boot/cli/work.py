@@ -13,7 +13,7 @@ class Work:
 
     def __init__(self) -> None:
         self._before: dict[steps.Step, int] = {}
-        self._begun: set[steps.Step] = set()
+        self._begun: set[tuple[steps.Step, str]] = set()
 
     def describe(self) -> str:
         """Return one line for all slow steps; "" if there is none."""
@@ -27,11 +27,11 @@ class Work:
         )
 
     def begun(self) -> list[str]:
-        """Return a line for each slow step, once."""
-        now = [step for step in steps.innermost() if step.seconds >= _SILENT_FOR]
-        new = [step for step in now if step not in self._begun]
+        """Return a line for each step that takes its time, and for each reason why it waits, once."""
+        now = [(step, step.waiting_for) for step in steps.innermost() if step.seconds >= _SILENT_FOR]
+        new = [one for one in now if one not in self._begun]
         self._begun.update(new)
-        return [_subject(step) + step.words for step in new]
+        return [_subject(step) + (f"waiting: {reason}" if reason else step.words) for step, reason in new]
 
 
 def _in_full(step: steps.Step, written: int) -> str:
@@ -42,6 +42,7 @@ def _in_full(step: steps.Step, written: int) -> str:
         "" if done is None else f"{100 * done:.0f} %",
         f"{step.seconds:.0f} s",
         f"{block.readable(written)} written" if written >> 20 else "",
+        f"waiting: {step.waiting_for}" if step.waiting_for else "",
     ]
     return _subject(step) + ", ".join(filter(None, parts))
 

@@ -147,6 +147,21 @@ def test_a_step_is_said_with_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> N
         assert work.begun() == []
 
 
+@pytest.mark.usefixtures("alone")
+def test_a_step_is_said_with_what_it_waits_for() -> None:
+    """A source that may be asked again is asked until the deadline: a person sees why, and each reason once."""
+    work = Work()
+    with log.timed(log.FETCH_KEY, "data"):
+        (step,) = steps.innermost()
+        step.since -= 3
+        assert work.describe() == "data: asking for the key, 3 s"
+        assert work.begun() == ["data: asking for the key"]
+        for reason, lines in (("the KMS is busy", 1), ("the KMS is busy", 0), ("no route", 1)):
+            log.emit(log.FETCH_KEY, "wait", volume="data", facts={"waiting_for": reason})
+            assert work.describe() == f"data: asking for the key, 3 s, waiting: {reason}"
+            assert work.begun() == [f"data: waiting: {reason}"] * lines
+
+
 WORK = """
 import time
 from cryptpilot_boot import log, steps
