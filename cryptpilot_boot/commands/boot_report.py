@@ -12,22 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.report import eventlog, report
+from cryptpilot_boot.report import eventlog
 from cryptpilot_boot.report.picture import draw
+from cryptpilot_boot.report.report import periods, report
+from cryptpilot_boot.report.runs import Mark
+from cryptpilot_boot.report.spans import ENDED, FAILED, UNFINISHED, Span
 from cryptpilot_boot.report.story import short_name, stories
 from cryptpilot_boot.system import init
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cryptpilot_boot.report.report import Mark, Report, Section, Step
+    from cryptpilot_boot.report.report import Period, Report
 
 
 def make(log: Path | None) -> Report:
     """Return the report of this boot, or of another machine's log. Raises CryptpilotError when there is none."""
-    records, problems = eventlog.read(log or eventlog.PATH)
+    logged, problems = eventlog.read(log or eventlog.PATH)
     # this machine's own moments are none of another's
-    return report.report(records, init.milestones() if log is None else None, problems)
+    return report(logged, init.milestones() if log is None else None, problems)
 
 
 def as_json(whole: Report) -> list[str]:
@@ -67,7 +70,7 @@ def _write(path: Path, text: str) -> None:
 LEGEND = "seconds since power-on;  = work  . wait  ! failed  ? not ended  | moment"
 _LEAST_BAR = 12  # characters
 _LONGEST_NAME = 20
-_INKS = {report.ENDED: "=", report.FAILED: "!", report.UNFINISHED: "?"}
+_INKS = {ENDED: "=", FAILED: "!", UNFINISHED: "?"}
 _WAITING = "."
 _MOMENT = "|"
 
@@ -75,22 +78,22 @@ _MOMENT = "|"
 def as_table(whole: Report, width: int) -> list[str]:
     """Return lines for people: the timeline, `width` characters wide, and below it what became of each volume."""
     lines: list[str] = []
-    for section in report.sections(whole):
-        lines += [*_timeline(section, width), ""]
+    for period in periods(whole):
+        lines += [*_timeline(period, width), ""]
     return [*lines, LEGEND, "", *stories(whole)]
 
 
-def _timeline(section: Section, width: int) -> list[str]:
-    things: list[Step | Mark] = sorted([*section.marks, *section.steps], key=lambda thing: thing.at)
+def _timeline(period: Period, width: int) -> list[str]:
+    things: list[Span | Mark] = sorted([*period.marks, *period.steps], key=lambda thing: thing.at)
     rows = [["at", "took", "stage", "volume", "step"], *(_cells(thing) for thing in things)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     room = max(_LEAST_BAR, width - sum(widths) - 2 * len(widths))
-    bars = ["", *(_bar(thing, section, room) for thing in things)]
+    bars = ["", *(_bar(thing, period, room) for thing in things)]
     return ["  ".join([*_padded(row, widths), bar]).rstrip() for row, bar in zip(rows, bars)]
 
 
-def _cells(thing: Step | Mark) -> list[str]:
-    took, name = (f"{thing.seconds:.3f}", thing.step) if isinstance(thing, report.Step) else ("", thing.name)
+def _cells(thing: Span | Mark) -> list[str]:
+    took, name = (f"{thing.seconds:.3f}", thing.step) if isinstance(thing, Span) else ("", thing.name)
     volume = thing.volume if len(thing.volume) <= _LONGEST_NAME else f"{thing.volume[: _LONGEST_NAME - 2]}.."
     return [f"{thing.at:.3f}", took, short_name(thing.stage, thing.run), volume, name]
 
@@ -99,15 +102,15 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [*map(str.rjust, row[:2], widths[:2]), *map(str.ljust, row[2:], widths[2:])]
 
 
-def _bar(thing: Step | Mark, section: Section, width: int) -> str:
-    span = section.end - section.begin or 1.0
+def _bar(thing: Span | Mark, period: Period, width: int) -> str:
+    span = period.end - period.begin or 1.0
 
     def column(at: float) -> int:
-        return min(width - 1, max(0, int((at - section.begin) / span * width)))
+        return min(width - 1, max(0, int((at - period.begin) / span * width)))
 
-    if isinstance(thing, report.Mark):
+    if isinstance(thing, Mark):
         # what the machine did before and after is not on this scale
-        return " " * column(thing.at) + _MOMENT if section.begin <= thing.at <= section.end else ""
+        return " " * column(thing.at) + _MOMENT if period.begin <= thing.at <= period.end else ""
     begin, end = column(thing.at), column(thing.end)
     ink = _INKS[thing.result]
     cells = [" "] * begin + [ink] * (end - begin + 1)
@@ -115,6 +118,6 @@ def _bar(thing: Step | Mark, section: Section, width: int) -> str:
         if wait.seconds:
             first, last = column(wait.at), column(wait.at + wait.seconds)
             cells[first : last + 1] = _WAITING * (last - first + 1)
-    if thing.result != report.ENDED:
+    if thing.result != ENDED:
         cells[-1] = ink
     return "".join(cells)

@@ -25,8 +25,8 @@ _LONGEST_TIME = 1e9  # seconds: 30 years
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """A line of the log: an event, the stage it is of, and the process that wrote it (0: it does not say)."""
+class LoggedEvent:
+    """A line of the log: an event, its stage, and the process that wrote it, by its ID (0: the line does not say)."""
 
     stage: str
     event: Event
@@ -50,7 +50,7 @@ def writer(stage: str, path: Path = PATH) -> Sink:
     return write
 
 
-def read(path: Path = PATH) -> tuple[list[Record], list[str]]:
+def read(path: Path = PATH) -> tuple[list[LoggedEvent], list[str]]:
     """Return the log's records in their order, and what is wrong with it, if anything.
 
     A line that is damaged is passed over. Raises CryptpilotError when there is no log, or nothing in it can be used.
@@ -73,7 +73,7 @@ def read(path: Path = PATH) -> tuple[list[Record], list[str]]:
     return records, [f"{path}: {_told(damaged)}"] if damaged else []
 
 
-def parse(data: bytes) -> tuple[list[Record], list[int]]:
+def parse(data: bytes) -> tuple[list[LoggedEvent], list[int]]:
     """Return the records of a log in their order, and the numbers of the lines that are none."""
     records = []
     damaged = []
@@ -98,7 +98,7 @@ def _told(damaged: list[int]) -> str:
     return f"{len(damaged)} lines are damaged and were skipped, the first of them line {damaged[0]}"
 
 
-def _record(line: bytes) -> Record | None:
+def _record(line: bytes) -> LoggedEvent | None:
     """Return the record a line holds, None when it is damaged or not of an event."""
     try:
         value = json.loads(line.decode("utf-8"))
@@ -114,7 +114,7 @@ def _record(line: bytes) -> Record | None:
     if boot is None or (seconds is None and found["seconds"] is not None):
         return None
     event = Event(boot, found["utc"], found["step"], found["phase"], found["volume"], seconds, found["facts"])
-    return Record(found["stage"], event, found["pid"] if isinstance(found["pid"], int) else 0)
+    return LoggedEvent(found["stage"], event, found["pid"] if isinstance(found["pid"], int) else 0)
 
 
 _DEFAULTS: dict[str, object] = {"utc": "", "volume": "", "seconds": None, "facts": {}, "pid": 0}

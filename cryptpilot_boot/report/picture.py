@@ -8,13 +8,16 @@ import textwrap
 from collections import defaultdict
 from typing import TYPE_CHECKING, Callable, TypeVar
 
-from cryptpilot_boot.report import report
+from cryptpilot_boot.report.report import periods
+from cryptpilot_boot.report.spans import ENDED, FAILED, UNFINISHED
 from cryptpilot_boot.report.story import full_name, short_name, stories
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from cryptpilot_boot.report.report import Mark, Report, Section, Step
+    from cryptpilot_boot.report.report import Period, Report
+    from cryptpilot_boot.report.runs import Mark
+    from cryptpilot_boot.report.spans import Span
 
 K = TypeVar("K")
 
@@ -56,7 +59,7 @@ _PATTERN = """\
 <pattern id="waiting" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">\
 <rect width="6" height="6" fill="#eaf1f9"/><rect width="2" height="6" fill="#8fb3da"/></pattern>"""
 
-_ADDED = {report.ENDED: "", report.FAILED: ", failed", report.UNFINISHED: ", not ended"}
+_ADDED = {ENDED: "", FAILED: ", failed", UNFINISHED: ", not ended"}
 
 
 def draw(whole: Report) -> list[str]:
@@ -67,8 +70,8 @@ def draw(whole: Report) -> list[str]:
     y += 24
     body += _legend(y)
     y += _ROW
-    for section in report.sections(whole):
-        lines, y = _panel(section, y)
+    for period in periods(whole):
+        lines, y = _panel(period, y)
         body += lines
         y += _ROW
     for line in stories(whole):
@@ -111,15 +114,15 @@ def _legend(y: float) -> Iterator[str]:
     yield _text(x, y, "time in seconds since power-on")
 
 
-def _panel(section: Section, top: float) -> tuple[list[str], float]:
-    """Draw the timeline of a section from `top` down; return its lines and where it ends."""
-    axis = _Axis(section)
+def _panel(period: Period, top: float) -> tuple[list[str], float]:
+    """Draw the timeline of a period from `top` down; return its lines and where it ends."""
+    axis = _Axis(period)
     top += _ROW
-    labels = _labels([mark for mark in section.marks if axis.shows(mark.at)], axis)
+    labels = _labels([mark for mark in period.marks if axis.shows(mark.at)], axis)
     y = top + _GAP + _LINE * max((label.line + 1 for label in labels), default=0) + _GAP
     under: list[str] = []
     over: list[str] = []
-    for (stage, run), of_stage in _grouped(section.steps, lambda step: (step.stage, step.run)):
+    for (stage, run), of_stage in _grouped(period.steps, lambda step: (step.stage, step.run)):
         under.append(_rect(_MARGIN, y, _WIDTH - 2 * _MARGIN, _ROW, "band"))
         over.append(_text(_MARGIN + _GAP, y + 14, full_name(stage, run), "stage"))
         y += _ROW
@@ -133,9 +136,9 @@ def _panel(section: Section, top: float) -> tuple[list[str], float]:
     return [*under, *axis.grid(top, y), *marks, *over], y + _ROW + _GAP
 
 
-def _grouped(steps: Sequence[Step], of: Callable[[Step], K]) -> Iterable[tuple[K, list[Step]]]:
+def _grouped(steps: Sequence[Span], of: Callable[[Span], K]) -> Iterable[tuple[K, list[Span]]]:
     """Put together what is alike, in the order of the first of each."""
-    groups: defaultdict[K, list[Step]] = defaultdict(list)
+    groups: defaultdict[K, list[Span]] = defaultdict(list)
     for step in steps:
         groups[of(step)].append(step)
     return groups.items()
@@ -147,11 +150,11 @@ class _Axis:
     The machine's own marks have a place on it as long as they leave what the agent did the third of it.
     """
 
-    def __init__(self, section: Section) -> None:
-        span = section.end - section.begin or 1.0
-        near = [mark.at for mark in section.marks if section.begin - span <= mark.at <= section.end + span]
-        self._begin = min([section.begin, *near])
-        self._end = max([section.end, *near, self._begin + 0.001])
+    def __init__(self, period: Period) -> None:
+        span = period.end - period.begin or 1.0
+        near = [mark.at for mark in period.marks if period.begin - span <= mark.at <= period.end + span]
+        self._begin = min([period.begin, *near])
+        self._end = max([period.end, *near, self._begin + 0.001])
 
     def shows(self, at: float) -> bool:
         return self._begin <= at <= self._end
@@ -210,7 +213,7 @@ def _mark(label: _Label, top: float, bottom: float) -> Iterator[str]:
     yield "</g>"
 
 
-def _step(step: Step, axis: _Axis, y: float) -> Iterator[str]:
+def _step(step: Span, axis: _Axis, y: float) -> Iterator[str]:
     begin, end = axis.x(step.at), axis.x(step.end)
     label = f"{step.step}, {step.seconds:.3f} s{_ADDED[step.result]}"
     yield f"<g><title>{_escape(_tooltip(step))}</title>"
@@ -224,11 +227,11 @@ def _step(step: Step, axis: _Axis, y: float) -> Iterator[str]:
     if x + width > _WIDTH - _MARGIN:
         x = max(_LEFT, begin - _GAP - width)
     yield _rect(x - 1, y + 3, width, _BAR, "back")
-    yield _text(x, y + 14, label, "" if step.result == report.ENDED else "bad")
+    yield _text(x, y + 14, label, "" if step.result == ENDED else "bad")
     yield "</g>"
 
 
-def _tooltip(step: Step) -> str:
+def _tooltip(step: Span) -> str:
     waits = [f"waited {wait.seconds:.3f} s for: {wait.waiting_for}" for wait in step.waits]
     head = f"{step.volume}: {step.step}, from {step.at:.3f} s to {step.end:.3f} s{_ADDED[step.result]}"
     return "\n".join([head, *waits, *([step.error] if step.error else [])])

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from cryptpilot_boot import log
 from cryptpilot_boot.commands import boot_report
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
-from cryptpilot_boot.report import eventlog, picture, report
+from cryptpilot_boot.report import eventlog, picture, results, spans
 from cryptpilot_boot.report.picture import draw
-from cryptpilot_boot.report.report import Fate, Report, Step, Wait
+from cryptpilot_boot.report.report import Report, periods, report
+from cryptpilot_boot.report.results import VolumeResult
+from cryptpilot_boot.report.spans import Span, Wait
 from cryptpilot_boot.report.story import stories
 from cryptpilot_boot.system import init
 from tests.unit.test_cli import run
@@ -51,16 +53,16 @@ def text(lines: Sequence[Line]) -> bytes:
 def made_of(*lines: Line, milestones: dict[str, float] | None = None) -> Report:
     records, damaged = eventlog.parse(text(lines))
     assert damaged == []
-    return report.report(records, milestones)
+    return report(records, milestones)
 
 
 def of_log(name: str, milestones: dict[str, float] | None = None) -> Report:
     records, problems = eventlog.read(LOGS / name)
     assert problems == []
-    return report.report(records, milestones)
+    return report(records, milestones)
 
 
-def fate(*lines: Line) -> Fate:
+def result_of(*lines: Line) -> VolumeResult:
     (only,) = made_of(*lines).volumes
     return only
 
@@ -77,7 +79,7 @@ def test_what_the_agent_writes_is_read_again(tmp_path: Path) -> None:
     ]
     for event in events:
         write(event)
-    assert eventlog.read(path) == ([eventlog.Record("system", event, os.getpid()) for event in events], [])
+    assert eventlog.read(path) == ([eventlog.LoggedEvent("system", event, os.getpid()) for event in events], [])
 
 
 WRONG_FIELDS: list[Line] = [
@@ -185,10 +187,10 @@ def test_a_boot_that_came_up() -> None:
         ("system", "scratch", "makefs"),
         ("system", "scratch", "open"),
     ]
-    assert {step.result for step in whole.steps} == {report.ENDED}
+    assert {step.result for step in whole.steps} == {spans.ENDED}
     resolving = "kst-bjj67d004a85ykq80test.cryptoservice.kms.aliyuncs.com cannot be resolved: no name server answers"
-    assert whole.steps[2] == Step(
-        22.14, 1.586, "initrd", 1, "root", "fetch-key", report.ENDED, waits=(Wait(22.727, 0.627, resolving),)
+    assert whole.steps[2] == Span(
+        22.14, 1.586, "initrd", 1, "root", "fetch-key", spans.ENDED, waits=(Wait(22.727, 0.627, resolving),)
     )
     assert [(mark.stage, mark.name) for mark in whole.marks] == [
         ("", "kernel"),
@@ -198,8 +200,8 @@ def test_a_boot_that_came_up() -> None:
         *(("system", name) for name in ("start", "network-up", "ready", "done")),
     ]
     root, scratch = whole.volumes
-    assert (root.volume, root.result, root.stage, root.at) == ("root", report.OPENED, "initrd", 25.95)
-    assert (scratch.volume, scratch.result, scratch.stage, scratch.at) == ("scratch", report.OPENED, "system", 77.769)
+    assert (root.volume, root.result, root.stage, root.at) == ("root", results.OPENED, "initrd", 25.95)
+    assert (scratch.volume, scratch.result, scratch.stage, scratch.at) == ("scratch", results.OPENED, "system", 77.769)
     assert whole.problems == ()
 
 
@@ -212,11 +214,11 @@ def test_a_step_that_never_ended_lasts_to_the_last_word_of_its_stage() -> None:
         line(20.0, "start", stage="system"),
     )
     (step,) = whole.steps
-    assert (step.at, step.seconds, step.result) == (2.0, 7.0, report.UNFINISHED)
+    assert (step.at, step.seconds, step.result) == (2.0, 7.0, spans.UNFINISHED)
     assert step.waits == (Wait(3.0, 6.0, "the gateway"),)
     (data,) = whole.volumes
     assert (data.result, data.error) == (
-        report.UNFINISHED,
+        spans.UNFINISHED,
         "fetch-key has not ended; it waits for: the gateway",
     )
     assert data.hint
@@ -224,7 +226,7 @@ def test_a_step_that_never_ended_lasts_to_the_last_word_of_its_stage() -> None:
 
 def test_a_step_whose_begin_is_lost_began_when_its_seconds_say() -> None:
     (step,) = made_of(line(5.0, "open", "end", "data", seconds=2.0)).steps
-    assert (step.at, step.seconds, step.result) == (3.0, 2.0, report.ENDED)
+    assert (step.at, step.seconds, step.result) == (3.0, 2.0, spans.ENDED)
 
 
 def test_a_step_that_begins_twice_was_broken_off() -> None:
@@ -233,8 +235,8 @@ def test_a_step_that_begins_twice_was_broken_off() -> None:
         line(3.0, "open", "begin", "data"),
         line(4.0, "open", "end", "data", seconds=1.0),
     ).steps
-    assert (first.at, first.seconds, first.result) == (1.0, 2.0, report.UNFINISHED)
-    assert (second.at, second.seconds, second.result) == (3.0, 1.0, report.ENDED)
+    assert (first.at, first.seconds, first.result) == (1.0, 2.0, spans.UNFINISHED)
+    assert (second.at, second.seconds, second.result) == (3.0, 1.0, spans.ENDED)
 
 
 @pytest.mark.parametrize(("seconds", "waited"), [(0.05, ()), (4.0, (Wait(1.0, 4.0, "/dev/vdb"),))])
@@ -275,8 +277,8 @@ def test_a_service_that_is_started_again_is_another_run_on_its_own_scale() -> No
         line(again + 4, "done", stage="system"),
         milestones={"kernel": 0.0, "finished": 30.0},
     )
-    assert [(step.run, step.result) for step in whole.steps] == [(1, report.UNFINISHED), (2, report.ENDED)]
-    first, second = report.sections(whole)
+    assert [(step.run, step.result) for step in whole.steps] == [(1, spans.UNFINISHED), (2, spans.ENDED)]
+    first, second = periods(whole)
     assert (first.begin, first.end, [mark.name for mark in first.marks]) == (5.0, 6.0, ["kernel", "start", "finished"])
     assert (second.begin, second.end, [mark.name for mark in second.marks]) == (again + 1, again + 4, ["start", "done"])
     assert whole.problems == ("system: bad",)
@@ -305,10 +307,12 @@ ALREADY = line(20.0, "outcome", "end", "data", stage="system", seconds=1.0, resu
 
 
 def test_the_outcome_of_a_volume_is_what_the_log_says() -> None:
-    assert fate(OPENED) == Fate("data", report.OPENED, "initrd", 1, 4.0, device="/dev/vdb", provider="otp")
-    assert fate(FAILED) == Fate(
+    assert result_of(OPENED) == VolumeResult(
+        "data", results.OPENED, "initrd", 1, 4.0, device="/dev/vdb", provider="otp"
+    )
+    assert result_of(FAILED) == VolumeResult(
         "data",
-        report.FAILED,
+        spans.FAILED,
         "initrd",
         1,
         5.0,
@@ -323,16 +327,16 @@ def test_the_outcome_of_a_volume_is_what_the_log_says() -> None:
 
 
 def test_a_volume_that_was_open_already_was_opened_before() -> None:
-    assert fate(OPENED, ALREADY) == fate(OPENED)
-    assert fate(ALREADY).result == report.ALREADY_OPEN
+    assert result_of(OPENED, ALREADY) == result_of(OPENED)
+    assert result_of(ALREADY).result == results.ALREADY_OPEN
 
 
 def test_a_volume_the_initrd_left_was_opened_later() -> None:
     late = {**OPENED, "stage": "system", "boot": 21.0}
-    found = fate(LEFT, late)
-    assert (found.result, found.stage, found.at) == (report.OPENED, "system", 21.0)
+    found = result_of(LEFT, late)
+    assert (found.result, found.stage, found.at) == (results.OPENED, "system", 21.0)
     (before,) = found.before
-    assert (before.result, before.stage, before.error) == (report.LEFT, "initrd", "no key slot")
+    assert (before.result, before.stage, before.error) == (results.LEFT, "initrd", "no key slot")
     assert stories(made_of(LEFT, late)) == [
         "data: opened by the system stage at 21.000 s",
         "  before:   not opened by the initrd stage, given up at 5.000 s and left to the system stage",
@@ -343,9 +347,9 @@ def test_a_volume_the_initrd_left_was_opened_later() -> None:
 
 def test_a_volume_that_the_previous_value_of_its_secret_opened_is_to_be_rotated() -> None:
     typed = {**OPENED, "facts": {**OPENED["facts"], "typed": True}}
-    assert fate(typed) == dataclasses.replace(fate(OPENED), typed=True)
+    assert result_of(typed) == dataclasses.replace(result_of(OPENED), typed=True)
     previous = {**OPENED, "facts": {**OPENED["facts"], "rotation_pending": True}}
-    assert fate(previous) == dataclasses.replace(fate(OPENED), rotation_pending=True)
+    assert result_of(previous) == dataclasses.replace(result_of(OPENED), rotation_pending=True)
     assert stories(made_of(previous)) == [
         "data: opened by the initrd stage at 4.000 s",
         "  warning:  the previous value of its secret opened it",
@@ -367,28 +371,28 @@ def test_a_volume_that_failed_is_told_with_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("lines", "result", "at", "error"),
     [
-        ([line(2.0, "open", "end", "data", seconds=1.0), line(9.0, "done")], report.OPENED, 2.0, ""),
+        ([line(2.0, "open", "end", "data", seconds=1.0), line(9.0, "done")], results.OPENED, 2.0, ""),
         (
             [line(2.0, "open", "fail", "data", seconds=1.0, error="no key slot"), line(9.0, "done")],
-            report.FAILED,
+            spans.FAILED,
             2.0,
             "no key slot",
         ),
         (
             [line(2.0, "open", "begin", "data"), line(9.0, "done")],
-            report.UNFINISHED,
+            spans.UNFINISHED,
             9.0,
             "open has not ended",
         ),
         (
             [line(2.0, "prepare", "end", "data", seconds=1.0)],
-            report.UNFINISHED,
+            spans.UNFINISHED,
             2.0,
             "the agent has not ended",
         ),
         (
             [line(2.0, "prepare", "end", "data", seconds=1.0), line(9.0, "done")],
-            report.UNKNOWN,
+            results.UNKNOWN,
             9.0,
             "",
         ),
@@ -396,7 +400,7 @@ def test_a_volume_that_failed_is_told_with_what_to_do() -> None:
     ids=["opened", "failed", "hangs", "killed", "unknown"],
 )
 def test_without_an_outcome_the_steps_tell(lines: list[Line], result: str, at: float, error: str) -> None:
-    found = fate(line(0.5, "start"), *lines)
+    found = result_of(line(0.5, "start"), *lines)
     assert (found.result, found.at, found.error) == (result, at, error)
 
 
@@ -618,8 +622,8 @@ def test_a_report_needs_no_configuration(capsys: pytest.CaptureFixture[str], tmp
 def test_no_other_command_and_no_boot_loads_it() -> None:
     loaded = "import cryptpilot_boot.cli.main, cryptpilot_boot.commands.boot_service, sys; print(*sys.modules)"
     names = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
-    assert "cryptpilot_boot.report.eventlog" in names
-    assert not {"cryptpilot_boot.report.report", "cryptpilot_boot.report.picture"} & set(names)
+    found = {name for name in names if name.startswith("cryptpilot_boot.report.")}
+    assert found == {"cryptpilot_boot.report.eventlog"}
 
 
 def test_this_boots_report_has_the_machines_moments_another_machines_has_not(
@@ -697,13 +701,13 @@ _JSON = st.recursive(
 def test_whatever_stands_in_the_log_there_is_a_report(lines: list[bytes], cut: int) -> None:
     data = b"\n".join(lines)
     records, damaged = eventlog.parse(data[: len(data) - cut])
-    whole = report.report(records, {"kernel": 0.0, "pivot": 12.0})
+    whole = report(records, {"kernel": 0.0, "pivot": 12.0})
     assert len(records) + len(damaged) <= data.count(b"\n") + 1
     for step in whole.steps:
         assert step.seconds >= 0
         assert all(step.at <= wait.at <= wait.at + wait.seconds <= step.end + 0.002 for wait in step.waits)
     assert all(one.isprintable() for one in boot_report.as_table(whole, 72))
-    assert {fate.volume for fate in whole.volumes} >= {step.volume for step in whole.steps if step.volume}
+    assert {one.volume for one in whole.volumes} >= {step.volume for step in whole.steps if step.volume}
     json.loads("\n".join(boot_report.as_json(whole)))
     assert words(whole)
 
@@ -731,7 +735,7 @@ def test_two_processes_of_a_stage_at_one_time_are_told_apart() -> None:
     ]
     records, damaged = eventlog.parse("\n".join(map(json.dumps, lines)).encode())
     assert damaged == []
-    whole = report.report(records)
+    whole = report(records)
     assert [(step.volume, step.seconds, step.result) for step in whole.steps] == [
         ("a", 0.5, "ended"),
         ("b", 0.6, "ended"),

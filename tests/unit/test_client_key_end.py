@@ -19,7 +19,7 @@ from cryptpilot_boot.config import Boot, Config, Exec, Kms, KmsRole, Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.providers import expiry
 from cryptpilot_boot.providers.expiry import Level
-from cryptpilot_boot.report import report
+from cryptpilot_boot.report import results
 from cryptpilot_boot.report.story import stories
 from cryptpilot_boot.system import block, clock, process
 from tests.kms.pki import ClientKey, make_client_key, make_pki
@@ -201,7 +201,7 @@ def test_the_report_of_the_boot_has_it() -> None:
     outcome = line(4.0, "outcome", "end", "data", seconds=1.0, result="opened", ending="URGENT: its client key ends")
     whole = made_of(line(0.5, "start"), outcome)
     assert "  key:      URGENT: its client key ends" in stories(whole)
-    assert next(fate for fate in whole.volumes if fate.result == report.OPENED).ending == "URGENT: its client key ends"
+    assert next(fate for fate in whole.volumes if fate.result == results.OPENED).ending == "URGENT: its client key ends"
 
 
 def test_a_key_that_kms_does_not_know_any_more_is_said_to_have_ended(pki: Pki, kms: KmsServer) -> None:
