@@ -11,15 +11,15 @@ from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.config.model import IDENTITIES
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted
-from cryptpilot_boot.images import device_names, image, kernel_modules, record, remedy
-from cryptpilot_boot.images.remedy import REBUILD
+from cryptpilot_boot.images import device_names, findings, image, kernel_modules, record, remedy
+from cryptpilot_boot.images.remedy import REBUILD, Finding
 from cryptpilot_boot.system import block, dracut, drivers, init, kernel_parameters, luks_header, udev
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cryptpilot_boot.config import Config, Volume
-    from cryptpilot_boot.images.image import Content
+    from cryptpilot_boot.images.image import UnpackedImage
     from cryptpilot_boot.images.record import Record
 
 Say = Callable[[str], None]
@@ -81,22 +81,22 @@ def identities(config: Config) -> dict[str, str]:
     return {uuid: name for uuid, name in found.items() if uuid}
 
 
-def problems_of(content: Content, now: Record, ours: Mapping[str, str]) -> Iterator[CryptpilotError]:
-    """Yield what keeps an image from opening what it should; hints as of `image.findings`. Raises Interrupted.
+def problems_of(content: UnpackedImage, now: Record, ours: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what keeps an image from opening what it should; hints as of `findings`. Raises Interrupted.
 
     ours: as of `identities`.
     """
-    yield from image.claimed(content.tree, ours)
+    yield from findings.claimed(content.tree, ours)
     if content.has_agent:
-        yield from image.findings(content)
+        yield from findings.findings(content)
         for change in record.since(content.record, now).all:
-            yield CryptpilotError(f"it is stale: {change}", REBUILD)
+            yield Finding(f"it is stale: {change}", REBUILD)
     elif now.volumes and not image.is_for_crash_dump(content.tree):
         what = f"cryptpilot is not in it, and would not open {', '.join(now.volumes)}"
-        yield CryptpilotError(what, remedy.agent_missing())
+        yield Finding(what, remedy.agent_missing())
 
 
-def late(content: Content, config: Config) -> Iterator[CryptpilotError]:
+def late(content: UnpackedImage, config: Config) -> Iterator[Finding]:
     """Yield which volumes an image would open late, not finding their devices or a network; hints as of findings."""
     if content.has_agent:
         volumes = initrd_volumes(config)
@@ -148,7 +148,7 @@ def _late_warnings(config: Config, path: Path, kernel: str) -> list[str]:
         return [f"whether {path} knows the devices of its volumes cannot be found out: {error.what}; {error.hint}"]
 
 
-def _well(content: Content) -> str:
+def _well(content: UnpackedImage) -> str:
     if not content.has_agent and image.is_for_crash_dump(content.tree):
         return "ok: cryptpilot is not in it, and the crash kernel needs none"
     if not content.has_agent or not content.record:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.commands.image_check import Explain
     from cryptpilot_boot.config import Config
-    from cryptpilot_boot.images.image import Content
+    from cryptpilot_boot.images.image import UnpackedImage
     from cryptpilot_boot.images.record import Record
+    from cryptpilot_boot.images.remedy import Finding
 
 _MARGIN = 8 << 20  # bytes a file system keeps free beside a new image
 _SUFFIX = ".cryptpilot-new"
@@ -195,7 +196,7 @@ def _checked(new: Path, config: Config, now: Record, ours: Mapping[str, str]) ->
         return _summarized(content, new), warnings
 
 
-def _next(problems: Sequence[CryptpilotError]) -> str:
+def _next(problems: Sequence[Finding]) -> str:
     """Say what to do about a new image that is not whole: made once more, it would be the same."""
     other = next((problem.hint for problem in problems if problem.hint != REBUILD), "")
     return (
@@ -225,7 +226,7 @@ def _summary(path: Path) -> _Summary | None:
         return None
 
 
-def _summarized(content: Content, path: Path) -> _Summary:
+def _summarized(content: UnpackedImage, path: Path) -> _Summary:
     unpacked = sum(one.lstat().st_size for one in content.tree.rglob("*"))
     return _Summary(content.record, image.dracut_modules(content.tree), path.stat().st_size, unpacked)
 

@@ -10,7 +10,7 @@ from cryptpilot_boot.commands.image_check import required
 from cryptpilot_boot.commands.show import table
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.images import image, record
-from cryptpilot_boot.images.record import Changes
+from cryptpilot_boot.images.record import Differences
 from cryptpilot_boot.system import dracut
 from cryptpilot_boot.system.block import readable
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Status:
+class ImageStatus:
     """Where the image of a kernel stands.
 
     path: None when there is none. problem: why nothing else is known of it, "" when it is; hint: what to do then.
@@ -38,7 +38,7 @@ class Status:
     problem: str = ""
     hint: str = ""
     in_image: bool = False
-    changes: Changes | None = None
+    changes: Differences | None = None
     volumes: tuple[str, ...] = ()
     size: int = 0
     compressed: int | None = None
@@ -62,21 +62,21 @@ def status(config: Config, *, as_json: bool, say: Callable[[str], None]) -> bool
     return all(row.good for row in rows)
 
 
-def _status(kernel: str, path: Path | None, now: Record, sizes: dict[tuple[str, str], int | None]) -> Status:
+def _status(kernel: str, path: Path | None, now: Record, sizes: dict[tuple[str, str], int | None]) -> ImageStatus:
     running = kernel == dracut.running_kernel()
     if path is None:
-        return Status(kernel, running, None, good=not now.volumes, problem="no image")
+        return ImageStatus(kernel, running, None, good=not now.volumes, problem="no image")
     try:
         with image.unpacked(path, everything=False) as content:
             if not content.has_agent:
-                return Status(kernel, running, path, good=not now.volumes)
+                return ImageStatus(kernel, running, path, good=not now.volumes)
             changes = record.since(content.record, now)
             compressor = dracut.compressor(path)
             # the same agent once: it is what takes the bytes, and the time
             key = (content.record.agent if content.record else str(path), compressor)
             if key not in sizes:
                 sizes[key] = dracut.compressed_size(content.tree, compressor)
-            return Status(
+            return ImageStatus(
                 kernel,
                 running,
                 path,
@@ -91,13 +91,13 @@ def _status(kernel: str, path: Path | None, now: Record, sizes: dict[tuple[str, 
     except Interrupted:
         raise
     except CryptpilotError as error:
-        return Status(kernel, running, path, good=False, problem=error.what, hint=error.hint)
+        return ImageStatus(kernel, running, path, good=False, problem=error.what, hint=error.hint)
 
 
 _HEADER = ["Kernel", "Image", "In Image", "Configuration", "Agent", "Volumes", "Adds", "Compressed"]
 
 
-def _lines(rows: Sequence[Status], now: Record) -> Iterator[str]:
+def _lines(rows: Sequence[ImageStatus], now: Record) -> Iterator[str]:
     yield from table([_HEADER, *(_row(row) for row in rows)])
     if any(row.running for row in rows):
         yield "* is the kernel that runs."
@@ -108,8 +108,8 @@ def _lines(rows: Sequence[Status], now: Record) -> Iterator[str]:
             yield f"{row.path or row.kernel}: {reason}"
 
 
-def _row(row: Status) -> list[str]:
-    changes = row.changes or Changes()
+def _row(row: ImageStatus) -> list[str]:
+    changes = row.changes or Differences()
     known = [
         "stale" if changes.configuration else "current",
         "stale" if changes.agent else "current",
@@ -125,7 +125,7 @@ def _row(row: Status) -> list[str]:
     ]
 
 
-def _reasons(row: Status, now: Record) -> Iterator[str]:
+def _reasons(row: ImageStatus, now: Record) -> Iterator[str]:
     """Yield what is to be done about an image, and why."""
     if row.good:
         return
@@ -142,13 +142,13 @@ def _reasons(row: Status, now: Record) -> Iterator[str]:
     elif not row.in_image:
         yield f"does not open {', '.join(now.volumes)}; rebuild it: {remake}"
     else:
-        changes = row.changes or Changes()
+        changes = row.changes or Differences()
         yield from changes.all
         yield f"rebuild it: {remake}"
 
 
-def _record(row: Status) -> dict[str, object]:
-    changes = row.changes or Changes()
+def _record(row: ImageStatus) -> dict[str, object]:
+    changes = row.changes or Differences()
     return {
         "kernel": row.kernel,
         "running": row.running,

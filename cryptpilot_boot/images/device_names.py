@@ -12,9 +12,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.images import remedy
-from cryptpilot_boot.images.remedy import REBUILD
+from cryptpilot_boot.images.remedy import REBUILD, Finding
 from cryptpilot_boot.system import layers, udev
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def missing(
     opened: Collection[str],
     words: Collection[str] = (),
     root: Path = _ROOT,
-) -> Iterator[CryptpilotError]:
+) -> Iterator[Finding]:
     """Yield which volumes an image, unpacked at `tree`, would not find the devices of, and what to do.
 
     modules: dracut's in the image. opened: names of the volumes that it opens. words: kernel parameters, of the image
@@ -72,9 +71,7 @@ def missing(
         yield from found or _rules_missing(one, tree, here, there, root)
 
 
-def _layers_missing(
-    one: Known, modules: Collection[str], opened: Collection[str], root: Path
-) -> Iterator[CryptpilotError]:
+def _layers_missing(one: Known, modules: Collection[str], opened: Collection[str], root: Path) -> Iterator[Finding]:
     for layer in one.layers:
         kind = layer.kind
         if kind is layers.LUKS and layer.name in opened:
@@ -84,14 +81,14 @@ def _layers_missing(
             hint = remedy.dracut_module_missing(
                 kind.module, f"install dracut's module {kind.module} ({kind.tools})", root
             )
-            yield CryptpilotError(
+            yield Finding(
                 f"the volume {one.volume.volume} is late: {one.volume.dev} is {_preposition(one, layer)}{kind.name},"
                 f" and dracut's module {kind.module} is not in the image",
                 f"{add}, then {REBUILD}" if hint == REBUILD else hint,
             )
 
 
-def _left_alone(one: Known, modules: Collection[str], words: Collection[str]) -> Iterator[CryptpilotError]:
+def _left_alone(one: Known, modules: Collection[str], words: Collection[str]) -> Iterator[Finding]:
     """Look for kernel parameters that keep dracut from bringing up what a device lies on."""
     for layer in one.layers:
         where = (
@@ -101,13 +98,13 @@ def _left_alone(one: Known, modules: Collection[str], words: Collection[str]) ->
         if layer.kind.module not in modules:
             continue
         if switch in words:
-            yield CryptpilotError(
+            yield Finding(
                 f"{where}, and the kernel parameter {switch} keeps dracut from bringing it up",
                 f"remove {switch} from the boot loader's configuration",
             )
         elif layer.kind is layers.LVM and not _is_asked_for(layer.name, words):
             group, volume = _lvm_name(layer.name)
-            yield CryptpilotError(
+            yield Finding(
                 f"{where}, and the kernel parameters rd.lvm.lv and rd.lvm.vg name others to bring up",
                 f"add rd.lvm.lv={group}/{volume} to the boot loader's configuration",
             )
@@ -139,7 +136,7 @@ def _makers(one: Known, rules: Sequence[Rule]) -> list[Rule]:
 
 def _rules_missing(
     one: Known, tree: Path, here: Sequence[Rule], there: Sequence[Rule], root: Path
-) -> Iterator[CryptpilotError]:
+) -> Iterator[Finding]:
     link, node = one.volume.dev.removeprefix(_DEV), one.node
     named = _makers(one, here)
     if not named or node is None:
@@ -158,7 +155,7 @@ def _rules_missing(
     carry = f"echo 'install_items+=\" {items} \"' > /etc/dracut.conf.d/90-names.conf, then {REBUILD}"
     stable = _stable_name(node, here, there)
     rename = f'set dev = "{stable}" in {one.volume.source}, or ' if stable else ""
-    yield CryptpilotError(f"the volume {one.volume.volume} is late: {what}", f"{rename}{carry}")
+    yield Finding(f"the volume {one.volume.volume} is late: {what}", f"{rename}{carry}")
 
 
 def _carried(link: str, node: Node, here: Sequence[Rule], there: Sequence[Rule]) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.images import remedy
-from cryptpilot_boot.images.remedy import REBUILD
+from cryptpilot_boot.images.remedy import REBUILD, Finding
 from cryptpilot_boot.system import dracut, kernel_parameters
 
 if TYPE_CHECKING:
@@ -17,14 +16,14 @@ if TYPE_CHECKING:
 _ESSENTIAL = ("dm_crypt", "dm_integrity")
 
 
-def missing(tree: Path, modules: Sequence[str]) -> Iterator[CryptpilotError]:
+def missing(tree: Path, modules: Sequence[str]) -> Iterator[Finding]:
     """Hold the kernel modules of an image against those the kernel has: what it does not have at all is none's fault.
 
     modules: those of several architectures and kernels; those the volumes cannot do without must be there.
     """
     kernels = _kernels(tree)
     if not kernels:
-        yield CryptpilotError("it has no kernel modules", REBUILD)
+        yield Finding("it has no kernel modules", REBUILD)
     for within in kernels:
         there, known = _there(within), _known(within)
         wanted = {
@@ -35,10 +34,10 @@ def missing(tree: Path, modules: Sequence[str]) -> Iterator[CryptpilotError]:
         }
         for name in sorted(wanted - there):
             hint = remedy.kernel_module_missing(name, dracut.modules_directory(within.name))
-            yield CryptpilotError(f"the kernel module {name} of {within.name} is missing", hint)
+            yield Finding(f"the kernel module {name} of {within.name} is missing", hint)
 
 
-def drivers_missing(tree: Path, needed: Mapping[str, str]) -> Iterator[CryptpilotError]:
+def drivers_missing(tree: Path, needed: Mapping[str, str]) -> Iterator[Finding]:
     """Yield which modules an image lacks that drive something of this machine.
 
     needed: what they drive, by module. A host-only image that was made on another machine has that one's. What its
@@ -49,23 +48,23 @@ def drivers_missing(tree: Path, needed: Mapping[str, str]) -> Iterator[Cryptpilo
         wanted = {name: needed[module] for module in needed if module in known for name in (module, *known[module])}
         for name in sorted(wanted.keys() - there):
             hint = remedy.kernel_module_missing(name, dracut.modules_directory(within.name))
-            yield CryptpilotError(
+            yield Finding(
                 f"the kernel module {name} of {within.name} is missing, which {wanted[name]} needs on this machine",
                 hint,
             )
 
 
-def disabled(tree: Path, modules: Sequence[str], kernel_command_line: str) -> Iterator[CryptpilotError]:
+def disabled(tree: Path, modules: Sequence[str], kernel_command_line: str) -> Iterator[Finding]:
     """Look for what keeps the kernel from loading a module that is there, in the image and on the command line."""
     off = kernel_parameters.values(kernel_command_line).get("module_blacklist", "").replace("-", "_").split(",")
     for name in sorted(set(_ESSENTIAL) & set(modules)):
         if line := remedy.disabling(name, tree):
-            yield CryptpilotError(
+            yield Finding(
                 f"the kernel module {name} is disabled in it: {line}",
                 f"remove that line on this machine, then {REBUILD}",
             )
         if name in off:
-            yield CryptpilotError(
+            yield Finding(
                 f"the kernel module {name} is disabled by the kernel parameter module_blacklist",
                 f"remove {name} from module_blacklist in the boot loader's configuration, and boot without it",
             )

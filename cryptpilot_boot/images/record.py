@@ -60,7 +60,7 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
-class Changes:
+class Differences:
     """What is not as it was when an image was made: sentences, none if all is."""
 
     configuration: tuple[str, ...] = ()
@@ -117,21 +117,21 @@ def parse(text: str) -> Record:
         ) from None
 
 
-def changes(record: Record, now: Record, on_disk: Mapping[str, str]) -> Changes:
+def differences(record: Record, now: Record, on_disk: Mapping[str, str]) -> Differences:
     """Compare what an image was made from with what it would be made from now.
 
     on_disk: the digests of those files of the record that are still there; one may be there and of no more use.
     """
-    said = list(_differences(record.configuration, now.configuration, on_disk))
+    said = list(_differing(record.configuration, now.configuration, on_disk))
     if record.commands is not None:
-        said += _differences(record.commands, now.commands or {}, on_disk)
+        said += _differing(record.commands, now.commands or {}, on_disk)
     agent = f"cryptpilot {record.version} is in it, and {now.version} is installed"
     if record.version == now.version:
         agent = f"another build of cryptpilot {now.version} is installed"
-    return Changes(tuple(said), (agent,) if record.agent != now.agent else ())
+    return Differences(tuple(said), (agent,) if record.agent != now.agent else ())
 
 
-def _differences(then: Mapping[str, str], now: Mapping[str, str], on_disk: Mapping[str, str]) -> Iterator[str]:
+def _differing(then: Mapping[str, str], now: Mapping[str, str], on_disk: Mapping[str, str]) -> Iterator[str]:
     for path in sorted({*then, *now}):
         if path not in then:
             yield f"{path} is new"
@@ -143,11 +143,11 @@ def _differences(then: Mapping[str, str], now: Mapping[str, str], on_disk: Mappi
             yield f"{path} is not for the initrd any more"
 
 
-def since(record: Record | None, now: Record) -> Changes:
+def since(record: Record | None, now: Record) -> Differences:
     """Compare what an image was made from with what is on this machine; None if the image has no record."""
     if record is None:
-        return Changes(agent=("it was made by a version of cryptpilot that did not write down from what",))
-    return changes(record, now, digests([*record.configuration, *(record.commands or ())]))
+        return Differences(agent=("it was made by a version of cryptpilot that did not write down from what",))
+    return differences(record, now, digests([*record.configuration, *(record.commands or ())]))
 
 
 def digests(paths: Iterable[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ leave it out. Only in the first case is it enough to rebuild it. `root` is where
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 REBUILD = "rebuild it"
 """How each hint ends that has the image made once more. What to type for that depends on the image."""
 REINSTALL = f"the cryptpilot that is installed is damaged: reinstall it, then {REBUILD}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with an image, and what to do about it; see REBUILD."""
+
+    what: str
+    hint: str
+
 
 _ROOT = Path("/")
 _MODULES = "usr/lib/dracut/modules.d"

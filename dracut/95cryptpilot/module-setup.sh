@@ -461,7 +461,7 @@ _start_by_systemd() {
     # systemd passes over a wants entry that is no symbolic link; systemctl makes one. dracut 051 has no $SYSTEMCTL.
     ${SYSTEMCTL:-systemctl} -q --root "$initdir" add-wants initrd.target cryptpilot-initrd.service \
         || _fail "cryptpilot-initrd.service cannot be enabled"
-    # cryptpilot_boot/images/image.py looks for each of these
+    # cryptpilot_boot/images/startup.py looks for each of these
     for unit in systemd-fsck-root systemd-fsck@ systemd-makefs@ systemd-mkswap@ systemd-growfs@; do
         _drop_in "$unit" cryptpilot-shutdown.conf
     done

@@ -201,5 +201,5 @@ def test_a_reproducible_image_says_what_the_environment_says(monkeypatch: pytest
 def test_when_an_image_was_made_is_no_difference_between_images() -> None:
     one = record.Record("1.0", "", {}, {}, (), (), network=False, made="2026-11-28T17:00:00+00:00")
     other = dataclasses.replace(one, made="2027-11-28T17:00:00+00:00")
-    assert record.changes(one, other, {}).all == ()
+    assert record.differences(one, other, {}).all == ()
     assert record.parse(one.as_json) == one

@@ -15,9 +15,9 @@ import pytest
 
 from cryptpilot_boot.cli.arguments import parse
 from cryptpilot_boot.commands import image_check, image_status
-from cryptpilot_boot.commands.image_status import Status
+from cryptpilot_boot.commands.image_status import ImageStatus
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.images import image, kernel_modules, record, remedy
+from cryptpilot_boot.images import agent, findings, kernel_modules, record, remedy, startup
 from cryptpilot_boot.images.record import Record
 from cryptpilot_boot.system import dracut
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, configure
@@ -43,7 +43,7 @@ RECORD = Record("1.0", "aa", {ROOT: "11", DATA: "22"}, {"root": "kms", "data": "
 def test_what_has_changed_since_an_image_was_made(
     now: dict[str, str], on_disk: dict[str, str], said: tuple[str, ...]
 ) -> None:
-    found = record.changes(RECORD, dataclasses.replace(RECORD, configuration=now), on_disk)
+    found = record.differences(RECORD, dataclasses.replace(RECORD, configuration=now), on_disk)
     assert (found.configuration, found.agent) == (said, ())
 
 
@@ -66,7 +66,7 @@ def test_a_program_that_gives_the_key_has_changed(
     then: dict[str, str] | None, now: dict[str, str], said: tuple[str, ...]
 ) -> None:
     before = dataclasses.replace(RECORD, commands=then)
-    found = record.changes(before, dataclasses.replace(RECORD, commands=now), {**RECORD.configuration, **now})
+    found = record.differences(before, dataclasses.replace(RECORD, commands=now), {**RECORD.configuration, **now})
     assert found.configuration == said
 
 
@@ -99,9 +99,9 @@ def test_a_record_of_an_older_version_is_read() -> None:
 def test_another_agent_is_told_by_its_version_or_as_another_build() -> None:
     on_disk = RECORD.configuration
     newer = dataclasses.replace(RECORD, version="2.0", agent="bb")
-    assert record.changes(RECORD, newer, on_disk).all == ("cryptpilot 1.0 is in it, and 2.0 is installed",)
+    assert record.differences(RECORD, newer, on_disk).all == ("cryptpilot 1.0 is in it, and 2.0 is installed",)
     rebuilt = dataclasses.replace(RECORD, agent="bb")
-    assert record.changes(RECORD, rebuilt, on_disk).all == ("another build of cryptpilot 1.0 is installed",)
+    assert record.differences(RECORD, rebuilt, on_disk).all == ("another build of cryptpilot 1.0 is installed",)
 
 
 def test_an_image_without_a_record_is_stale() -> None:
@@ -268,7 +268,7 @@ HOOK = "lib/dracut/hooks/pre-trigger/10-cryptpilot-start.sh"
     ],
 )
 def test_what_starts_the_agent_is_a_unit_or_a_hook(tmp_path: Path, files: list[str], complaint: str) -> None:
-    found = list(image._not_started(tree(tmp_path, **dict.fromkeys(files, ""))))
+    found = list(startup.not_started(tree(tmp_path, **dict.fromkeys(files, ""))))
     assert len(found) == bool(complaint)
     assert all(complaint in one.what for one in found)
 
@@ -295,9 +295,9 @@ def test_what_asks_a_person_is_there_where_systemd_is(tmp_path: Path, left_out: 
     if left_out != WANTS:
         (tmp_path / WANTS).parent.mkdir(parents=True)
         (tmp_path / WANTS).symlink_to("/usr/lib/systemd/system/systemd-ask-password-console.path")
-    assert list(image._asks_nobody(tmp_path)) == []
+    assert list(startup.cannot_ask(tmp_path)) == []
     tree(tmp_path, **{"usr/lib/systemd/systemd": ""})
-    found = [one.what for one in image._asks_nobody(tmp_path)]
+    found = [one.what for one in startup.cannot_ask(tmp_path)]
     assert found == ([f"{complaint}, so no key can be asked for on the console"] if complaint else [])
 
 
@@ -321,11 +321,11 @@ def test_a_service_that_a_key_is_asked_with_is_there_and_starts(
     text = "[Service]\nExecStart=\nExecStart = -/usr/bin/attestation-agent -a x\n"
     files = {AGENT_UNIT: text, STARTED: "", PROGRAM: ""}
     unpacked = tree(tmp_path, **{name: text for name, text in files.items() if name not in left_out})
-    plan = image._parse_plan("unit attestation-agent.service\n")
-    found = list(image._units_missing(unpacked, plan))
+    needs = agent.parse_requirements("unit attestation-agent.service\n")
+    found = list(findings.units_missing(unpacked, needs))
     assert [one.what for one in found] == said
     assert all(one.hint.endswith(remedy.REBUILD) for one in found)
-    assert list(image._units_missing(unpacked, image._parse_plan(""))) == []
+    assert list(findings.units_missing(unpacked, agent.parse_requirements(""))) == []
 
 
 def test_a_service_that_this_machine_lacks_too_is_to_be_installed(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_a_service_that_this_machine_lacks_too_is_to_be_installed(tmp_path: Path
 
 def test_a_volume_that_dracut_would_open_too_is_told(tmp_path: Path) -> None:
     unpacked = tree(tmp_path, **{"etc/cmdline.d/90crypt.conf": " rd.luks.uuid=luks-aa-1 rd.luks.uuid=luks-bb-2\n"})
-    [found] = image.claimed(unpacked, {"aa-1": "swap", "bb": "data"})
+    [found] = findings.claimed(unpacked, {"aa-1": "swap", "bb": "data"})
     assert "to open the volume swap too" in found.what
 
 
@@ -388,15 +388,15 @@ def test_kernel_modules_must_be_there_if_the_kernel_has_them(
     assert [one.what for one in found] == names
 
 
-STALE = record.Changes((f"{ROOT} has changed",))
+STALE = record.Differences((f"{ROOT} has changed",))
 ROWS = [
-    Status("6.1", running=True, path=Path("/boot/initrd.img-6.1"), good=True, in_image=True, volumes=("root", "data"),
-           size=3 << 20, compressed=1 << 20, compressor="zstd"),
-    Status("6.2", running=False, path=Path("/boot/initrd.img-6.2"), good=False, in_image=True, changes=STALE,
+    ImageStatus("6.1", running=True, path=Path("/boot/initrd.img-6.1"), good=True, in_image=True,
+           volumes=("root", "data"), size=3 << 20, compressed=1 << 20, compressor="zstd"),
+    ImageStatus("6.2", running=False, path=Path("/boot/initrd.img-6.2"), good=False, in_image=True, changes=STALE,
            volumes=("root",), size=3 << 20),
-    Status("6.3", running=False, path=Path("/boot/initrd.img-6.3"), good=False),
-    Status("6.4", running=False, path=None, good=False, problem="no image"),
-    Status("6.5", running=False, path=Path("/boot/initrd.img-6.5"), good=False, problem="it cannot be unpacked"),
+    ImageStatus("6.3", running=False, path=Path("/boot/initrd.img-6.3"), good=False),
+    ImageStatus("6.4", running=False, path=None, good=False, problem="no image"),
+    ImageStatus("6.5", running=False, path=Path("/boot/initrd.img-6.5"), good=False, problem="it cannot be unpacked"),
 ]  # fmt: skip
 TABLE = """\
 Kernel  Image                 In Image  Configuration  Agent    Volumes     Adds   Compressed

@@ -8,8 +8,8 @@ from typing import Callable
 import pytest
 
 from cryptpilot_boot.commands import image_check, image_rebuild
-from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.images import image, kernel_modules, remedy
+from cryptpilot_boot.images import agent, image, kernel_modules, remedy
+from cryptpilot_boot.images.remedy import Finding
 from cryptpilot_boot.system import dracut
 from tests.unit.test_images import tree
 
@@ -131,10 +131,10 @@ def test_a_driver_that_is_there_and_cannot_be_loaded_is_found(
 def test_a_damaged_agent_is_copied_from_an_installed_one_only_if_that_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    problem = CryptpilotError("x was changed", "rebuild it")
+    problem = Finding("x was changed", "rebuild it")
     for installed, hint in (([], "rebuild it"), ([problem], remedy.REINSTALL)):
-        monkeypatch.setattr(image, "bundle_findings", lambda *of, found=installed: [problem] if of else found)
-        assert [one.hint for one in image._agent_damaged(tmp_path)] == [hint]
+        monkeypatch.setattr(agent, "bundle_findings", lambda *of, found=installed: [problem] if of else found)
+        assert [one.hint for one in agent.damaged(tmp_path)] == [hint]
 
 
 def test_what_to_type_is_said_where_a_rebuild_is_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,12 +146,12 @@ def test_what_to_type_is_said_where_a_rebuild_is_the_last_step(monkeypatch: pyte
 
 
 def test_a_rebuild_that_fails_does_not_say_to_rebuild() -> None:
-    plain, other = CryptpilotError("a", "rebuild it"), CryptpilotError("b", "install e2fsprogs, then rebuild it")
+    plain, other = Finding("a", "rebuild it"), Finding("b", "install e2fsprogs, then rebuild it")
     assert "rebuild" not in image_rebuild._next([plain])
     assert image_rebuild._next([plain, other]) == "install e2fsprogs, then run this again"
 
 
 def test_a_crash_kernels_image_needs_no_agent(tmp_path: Path) -> None:
     unpacked = tree(tmp_path, **{"usr/lib/dracut/modules.txt": "base\nkdumpbase\n"})
-    content = image.Content(unpacked, has_agent=False, record=None, size=0)
+    content = image.UnpackedImage(unpacked, has_agent=False, record=None, size=0)
     assert "crash kernel" in image_check._well(content)
