@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.system import private
 from cryptpilot_boot.units import units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DIRECTORY = Path("/run/cryptpilot/failed")
+DIRECTORY = paths.FAILED
 # Where the generator has cryptpilot.service want the units of volumes.
 WANTED = Path("/run/systemd/generator/cryptpilot.service.wants")
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import keys, log
+from cryptpilot_boot import keys, log, paths
 from cryptpilot_boot.commands.key import asked_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.convert import build, look, packages, payload, plan, tools, unify
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.config import Config, Volume
 
-_WORK = private.RUN / "convert"
 _PURPOSES = ("source", "image", *disk_image.FORMATS)  # of the drafts beside the new image
 _HINTS = {
     errno.ENOSPC: "make room there",
@@ -232,7 +231,7 @@ def _require_room(needed: int, target: Path) -> None:
 @contextlib.contextmanager
 def directory_to_mount_in(size: int = 1) -> Iterator[Path]:
     """Give a directory in memory to mount in, of so many MiB; what is mounted there only this process sees."""
-    with mounts.mounted("tmpfs", private.directory(_WORK), "tmpfs", ("mode=700", f"size={size}m")) as directory:
+    with mounts.mounted("tmpfs", private.directory(paths.CONVERT), "tmpfs", ("mode=700", f"size={size}m")) as directory:
         for name in ("root", "esp"):
             (directory / name).mkdir(mode=0o700)
         yield directory

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import log
+from cryptpilot_boot import log, paths
 from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.config.model import IDENTITIES
@@ -182,13 +182,13 @@ def _newest(config: Config) -> float:
     removed leaves its mark on its directory.
     """
     directories = [config.directory, config.directory / "volumes", config.directory / IDENTITIES]
-    paths = [
+    files = [
         *directories,
         *image_needs(config).configuration,
         *record.commands(config),
-        record.BUNDLE / record.MANIFEST,
+        paths.MANIFEST,
     ]
-    return max(path.stat().st_ctime for path in paths if path.exists())
+    return max(path.stat().st_ctime for path in files if path.exists())
 
 
 def _outdated(config: Config, path: Path, kernel: str) -> list[str]:

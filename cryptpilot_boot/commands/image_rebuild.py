@@ -6,7 +6,7 @@ import dataclasses
 from contextlib import suppress
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import log
+from cryptpilot_boot import log, paths
 from cryptpilot_boot.commands.image_check import identities, late, problems_of, required
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.images import image, record
@@ -171,7 +171,7 @@ def _require_room(old: Path, before: _Summary | None) -> None:
     """Raise CryptpilotError when an image of this size, with what cryptpilot adds, does not fit beside the old one."""
     needed = old.stat().st_size + _MARGIN
     if before is None or "cryptpilot" not in before.modules:
-        needed += sum(path.stat().st_size for path in record.BUNDLE.rglob("*") if path.is_file()) // 2
+        needed += sum(path.stat().st_size for path in paths.BUNDLE.rglob("*") if path.is_file()) // 2
     left = workplace.room(old.parent)
     if left < needed:
         raise CryptpilotError(

@@ -6,9 +6,9 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.images import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,16 +47,16 @@ def files(usr: Path = USR) -> Iterator[Path]:
 
 def require_installed() -> None:
     """Raise CryptpilotError unless cryptpilot is installed here as it is to be in an image."""
-    if not (record.BUNDLE / record.MANIFEST).exists():
+    if not (paths.MANIFEST).exists():
         raise CryptpilotError(
-            f"there is no {record.BUNDLE}: what is to go into the image has to be installed here",
+            f"there is no {paths.BUNDLE}: what is to go into the image has to be installed here",
             "install cryptpilot on this machine, by its package or by make install",
         )
 
 
 def is_in(root: Root) -> bool:
     """Tell whether a root has a cryptpilot already, of a package."""
-    return root.has(str(record.BUNDLE / record.MANIFEST))
+    return root.has(str(paths.MANIFEST))
 
 
 def install(root: Root, usr: Path = USR) -> None:

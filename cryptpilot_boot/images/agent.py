@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.images import record, remedy
 from cryptpilot_boot.images.image import below
 from cryptpilot_boot.images.remedy import REBUILD, Finding
@@ -42,22 +43,22 @@ def parse_requirements(text: str) -> Requirements:
     return Requirements(configuration, programs, files, modules, units, *needs)
 
 
-def bundle_findings(bundle: Path = record.BUNDLE) -> Iterator[Finding]:
+def bundle_findings(bundle: Path = paths.BUNDLE) -> Iterator[Finding]:
     """Compare a frozen agent, by default the installed one, with its manifest. The hints are for a copy in an image."""
     entries = _manifest(bundle).get("files")
     if not entries:
-        yield Finding(f"{record.BUNDLE / record.MANIFEST} is missing or damaged", REBUILD)
+        yield Finding(f"{paths.MANIFEST} is missing or damaged", REBUILD)
         return
     for entry in entries:
         found = record.digest(bundle / entry["path"])
         if found != entry["sha256"]:
             what = "was changed" if found else "is missing"
-            yield Finding(f"{record.BUNDLE / entry['path']} {what}", REBUILD)
+            yield Finding(f"{paths.BUNDLE / entry['path']} {what}", REBUILD)
 
 
 def damaged(tree: Path) -> Iterator[Finding]:
     """Compare the agent in an image with its manifest. A rebuild would copy a damage of the installed one."""
-    found = list(bundle_findings(below(tree, record.BUNDLE)))
+    found = list(bundle_findings(below(tree, paths.BUNDLE)))
     hint = remedy.REINSTALL if found and any(True for _ in bundle_findings()) else REBUILD
     for problem in found:
         yield dataclasses.replace(problem, hint=hint)
@@ -65,7 +66,7 @@ def damaged(tree: Path) -> Iterator[Finding]:
 
 def libraries_missing(tree: Path) -> Iterator[Finding]:
     """Find the system libraries that the agent lacks. It may run without them, and fail at a late import."""
-    for name in _manifest(below(tree, record.BUNDLE)).get("system_libraries", ()):
+    for name in _manifest(below(tree, paths.BUNDLE)).get("system_libraries", ()):
         if not any(True for place in _LIBRARY_PLACES for _ in tree.glob(f"{place}/{name}")):
             yield Finding(f"the library {name} is missing, which the agent needs", REBUILD)
 
@@ -73,7 +74,7 @@ def libraries_missing(tree: Path) -> Iterator[Finding]:
 def _manifest(bundle: Path) -> dict[str, Any]:
     """Return what the build wrote down about a frozen agent; empty if that cannot be read."""
     try:
-        table: dict[str, Any] = json.loads((bundle / record.MANIFEST).read_text(encoding="utf-8"))
+        table: dict[str, Any] = json.loads((bundle / paths.MANIFEST.name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return table

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.images import record
 from cryptpilot_boot.system import dracut, workplace
 
@@ -47,11 +48,10 @@ def unpacked(image: Path, *, everything: bool) -> Iterator[UnpackedImage]:
         tree = place / "tree"
         tree.mkdir(mode=0o700)
         dracut.unpack(image, tree, "" if everything else _OURS)
-        bundle = below(tree, record.BUNDLE)
-        text = bundle / record.RECORD
+        text = below(tree, paths.IMAGE_RECORD)
         yield UnpackedImage(
             tree,
-            has_agent=(bundle / "cryptpilot").exists(),
+            has_agent=below(tree, paths.AGENT).exists(),
             record=record.parse(text.read_text(encoding="utf-8")) if text.exists() else None,
             size=sum(path.stat().st_size for path in _ours(tree)),
         )

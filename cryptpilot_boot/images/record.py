@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cryptpilot_boot
+from cryptpilot_boot import __version__, paths
 from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.providers import table
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from cryptpilot_boot.config import Config
-
-BUNDLE = Path("/usr/libexec/cryptpilot")
-"""Where the frozen agent is, in the system and in an image."""
-MANIFEST = "manifest.json"
-RECORD = "image.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +67,12 @@ class Differences:
         return (*self.agent, *self.configuration)
 
 
-def make(config: Config, bundle: Path = BUNDLE) -> Record:
+def make(config: Config, bundle: Path = paths.BUNDLE) -> Record:
     """Return what an image made now is made from. Raises CryptpilotError."""
     needs = image_needs(config)
     return Record(
-        version=cryptpilot_boot.__version__,
-        agent=digest(bundle / MANIFEST),
+        version=__version__,
+        agent=digest(bundle / paths.MANIFEST.name),
         configuration=digests(str(path) for path in needs.configuration),
         volumes={
             one.volume: ", ".join(source.provider for source in one.sources)
@@ -112,7 +107,7 @@ def parse(text: str) -> Record:
         return Record(**{field.name: table[field.name] for field in dataclasses.fields(Record)})
     except (ValueError, TypeError, KeyError, AttributeError):
         raise CryptpilotError(
-            f"{BUNDLE / RECORD} in the image is damaged, or another version's",
+            f"{paths.IMAGE_RECORD} in the image is damaged, or another version's",
             "rebuild the image: cryptpilot initrd rebuild",
         ) from None
 
@@ -150,9 +145,9 @@ def since(record: Record | None, now: Record) -> Differences:
     return differences(record, now, digests([*record.configuration, *(record.commands or ())]))
 
 
-def digests(paths: Iterable[str]) -> dict[str, str]:
+def digests(files: Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of those files that are there, by path."""
-    return {path: value for path in paths if (value := digest(Path(path)))}
+    return {path: value for path in files if (value := digest(Path(path)))}
 
 
 def digest(path: Path) -> str:

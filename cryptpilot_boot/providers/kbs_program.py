@@ -14,6 +14,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.errors import KeyFetchError, ProgramError
 from cryptpilot_boot.passphrase import SecretBuffer
 from cryptpilot_boot.providers import kbs_errors, kbs_value
@@ -59,7 +60,7 @@ def prepare(kbs: Kbs) -> Ask:
             except OSError as error:
                 raise KeyFetchError(
                     f"{PROGRAM} cannot be given its configuration: {error.strerror} ({error.filename})",
-                    f"see what is wrong with {private.RUN}",
+                    f"see what is wrong with {paths.RUN}",
                 ) from None
             _require_success(ended, buffer, source, seconds)
             return _decoded(buffer.reveal(), source)
@@ -77,7 +78,7 @@ def _configuration(kbs: Kbs) -> Iterator[Path]:
     lines = [f"socket = {json.dumps(_SOCKET)}", "[kbc]", 'name = "cc_kbc"', f"url = {json.dumps(kbs.kbs_url)}"]
     if kbs.kbs_root_cert is not None:
         lines.append(f"kbs_cert = {json.dumps(kbs.kbs_root_cert)}")
-    path = private.directory(private.RUN / "kbs") / f"{os.getpid()}-{threading.get_ident()}.toml"
+    path = private.directory(paths.KBS) / f"{os.getpid()}-{threading.get_ident()}.toml"
     try:
         private.write(path, "\n".join([*lines, ""]))
         yield path

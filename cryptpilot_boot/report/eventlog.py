@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.log import PHASES, Event
 from cryptpilot_boot.system import private
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.log import Sink
 
-PATH = Path("/run/cryptpilot/events.jsonl")
+PATH = paths.EVENTS
 
 _LONGEST_LOG = 64 << 20  # bytes; an hour of waiting, the longest there is, makes some hundred kB for each volume
 _LONGEST_TIME = 1e9  # seconds: 30 years

@@ -6,13 +6,9 @@ import datetime
 import json
 import os
 import time
-from pathlib import Path
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.errors import CryptpilotError
-
-# What an image was made from, and when (images/record.py). It is a part of what is measured. The times of the image's
-# files are not: `dracut --reproducible` sets them, and not every kernel keeps them.
-_MADE_WITH_THE_IMAGE = Path("/usr/libexec/cryptpilot/image.json")
 
 
 def now() -> datetime.datetime:
@@ -34,13 +30,15 @@ def image_made() -> datetime.datetime | None:
     None where it is unknown, as in the booted system, and in an image of a version that did not write it down. Raises
     CryptpilotError.
     """
+    # The record is measured. The times of the image's files are not: `dracut --reproducible` sets them, and not every
+    # kernel keeps them.
     try:
-        return datetime.datetime.fromisoformat(json.loads(_MADE_WITH_THE_IMAGE.read_text())["made"])
+        return datetime.datetime.fromisoformat(json.loads(paths.IMAGE_RECORD.read_text())["made"])
     except (FileNotFoundError, KeyError):
         return None
     except (ValueError, TypeError):
         raise CryptpilotError(
-            f"{_MADE_WITH_THE_IMAGE} is damaged, and does not say when this image was made",
+            f"{paths.IMAGE_RECORD} is damaged, and does not say when this image was made",
             "rebuild the image: cryptpilot initrd rebuild",
         ) from None
 

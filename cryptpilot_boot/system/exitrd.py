@@ -14,13 +14,12 @@ import os
 import shutil
 from pathlib import Path
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
 from cryptpilot_boot.system import private
 from cryptpilot_boot.system.run import run
 
 PLACE = Path("/run/initramfs")
-LIST = Path("/usr/libexec/cryptpilot/shutdown.files")
-"""The files to keep, one path a line: the program first, then its libraries. The dracut module writes it."""
 _SHUTDOWN = "shutdown"
 _UNFINISHED = "shutdown.new"
 # dracut-shutdown.service and dracut-initramfs-restore take its being there for an image that is unpacked already, and
@@ -38,16 +37,17 @@ def claim(place: Path = PLACE) -> None:
         raise CryptpilotError(f"{place / _MARK} cannot be made: {error.strerror}") from None
 
 
-def keep(place: Path = PLACE, files: Path = LIST, root: Path = Path("/")) -> None:
-    """Copy what the list names below `place`, all or nothing; where there is no list, nothing would run it.
+def keep(place: Path = PLACE, files: Path = paths.SHUTDOWN_FILES, root: Path = Path("/")) -> None:
+    """Copy what a list names below `place`, all or nothing. Where there is no list, nothing would run it.
 
-    Raises CryptpilotError: volumes that the root is on then stay open until the power is off.
+    files: the list, one path a line: the program first, then its libraries. The dracut module writes it. Raises
+    CryptpilotError: volumes that the root is on then stay open until the power is off.
     """
     if not files.exists():
         return
-    paths = [Path(line) for line in files.read_text().splitlines()]
-    copies = {place / path.relative_to("/"): root / path.relative_to("/") for path in paths[1:]}
-    copies[place / _UNFINISHED] = root / paths[0].relative_to("/")
+    listed = [Path(line) for line in files.read_text().splitlines()]
+    copies = {place / path.relative_to("/"): root / path.relative_to("/") for path in listed[1:]}
+    copies[place / _UNFINISHED] = root / listed[0].relative_to("/")
     try:
         private.directory(place, private.PUBLIC_DIRECTORY)
         _require_room(place, sum(source.stat().st_size for source in copies.values()))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cryptpilot_boot import log
+from cryptpilot_boot import log, paths
 from cryptpilot_boot.errors import CryptpilotError, ProgramError, printable
 from cryptpilot_boot.system import private
 from cryptpilot_boot.system.run import run
 
 _INITRD = Path("/etc/initrd-release")
 _NEXT_ROOT = Path("/sysroot")
-_LATE = Path("/run/cryptpilot/late")
-_OVER = Path("/run/cryptpilot/over")
 # Units that keep dracut's main loop from beginning until there is a network: of dracut 054, NetworkManager 1.54, dracut
 # 106.
 _NETWORK_WAITS = (
@@ -31,11 +29,9 @@ _FSTAB_GENERATOR = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
 # The mounts of unshare(1) are private: nobody else sees this one, and it ends with the program.
 _WITH_FSTAB = f'mount --bind "$1" {_FSTAB} && shift && exec "$@"'
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
-_STOP_BOOT = Path("/run/cryptpilot/stop-boot")
 _KERNEL_LOG = "/dev/kmsg"
 _WARNING = "<28>"  # LOG_DAEMON | LOG_WARNING, <sys/syslog.h>
 _LONGEST_LINE = 800  # characters; the kernel takes 1 KiB
-_MAY_STOP_BOOT = Path("/run/cryptpilot/may-stop-boot")
 
 
 def in_initrd() -> bool:
@@ -57,9 +53,9 @@ def stop_boot() -> None:
     """
     if not runs_systemd():
         try:
-            _MAY_STOP_BOOT.rename(_STOP_BOOT)
+            paths.MAY_STOP_BOOT.rename(paths.STOP_BOOT)
         except FileNotFoundError:
-            _STOP_BOOT.touch()
+            paths.STOP_BOOT.touch()
         return
     run(["systemctl", "--no-block", "--job-mode=replace-irreversibly", "start", "emergency.target"], finish=True)
 
@@ -69,8 +65,8 @@ def say_late() -> None:
 
     What brings the network up goes on. The file is for our hooks in dracut's main loop. Raises ProgramError, OSError.
     """
-    private.directory(_LATE.parent, private.PUBLIC_DIRECTORY)
-    _LATE.touch()
+    private.directory(paths.LATE.parent, private.PUBLIC_DIRECTORY)
+    paths.LATE.touch()
     if runs_systemd() and not _others_need_network():
         # also when what was at work has just been ended
         run(["systemctl", "--no-block", "--quiet", "stop", *_NETWORK_WAITS], accept=(0, _NOT_LOADED), finish=True)
@@ -78,8 +74,8 @@ def say_late() -> None:
 
 def say_over() -> None:
     """In an initrd, tell our hooks that nobody here needs a network any more. Raises OSError."""
-    private.directory(_OVER.parent, private.PUBLIC_DIRECTORY)
-    _OVER.touch()
+    private.directory(paths.OVER.parent, private.PUBLIC_DIRECTORY)
+    paths.OVER.touch()
 
 
 def _others_need_network() -> bool:

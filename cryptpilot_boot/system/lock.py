@@ -11,14 +11,15 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DIRECTORY = Path("/run/cryptpilot/lock")
-DEVICES = Path("/run/cryptpilot/lock-device")
+DIRECTORY = paths.LOCKS
+DEVICES = paths.DEVICE_LOCKS
 _CONTROL = Path("/dev/mapper/control")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock of <fcntl.h> with 64-bit offsets: type, whence, start, length, pid

@@ -7,8 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-RUN = Path("/run/cryptpilot")
-"""Where all is that lasts until the machine is turned off."""
+from cryptpilot_boot import paths
 
 PUBLIC_DIRECTORY = 0o755
 PUBLIC_FILE = 0o644
@@ -23,7 +22,8 @@ def directory(path: Path, mode: int = PRIVATE_DIRECTORY) -> Path:
     write to it, that ends. Raises OSError when it cannot be had, or is another user's, or a link.
     """
     for one in (*reversed(path.parents), path):
-        if not _make(one, mode if one == path else PUBLIC_DIRECTORY) and (one in (path, RUN) or RUN in one.parents):
+        is_new = _make(one, mode if one == path else PUBLIC_DIRECTORY)
+        if not is_new and (one in (path, paths.RUN) or paths.RUN in one.parents):
             _require_own(one)
     return path
 

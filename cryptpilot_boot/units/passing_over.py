@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.names import escape, escape_path, unit
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 DROP_IN = "systemd-cryptsetup@.service.d/45-cryptpilot.conf"
 """Where `unless_ours` belongs, below a directory of units: it holds for all of systemd-cryptsetup."""
 # Where there is no program, nothing is ours: what cannot be run would have systemd pass over every unit.
-_PROGRAM = "/usr/libexec/cryptpilot-unless-ours"
-_UNLESS_OURS = f"/bin/sh -c '[ ! -x {_PROGRAM} ] || exec {_PROGRAM} \"$$@\"' sh %n"
+
+_UNLESS_OURS = f"/bin/sh -c '[ ! -x {paths.UNLESS_OURS} ] || exec {paths.UNLESS_OURS} \"$$@\"' sh %n"
 _NOTHING = """\
 # In place of what crypttab or the kernel command line asks for: see cryptpilot show.
 [Unit]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from cryptpilot_boot import log
+from cryptpilot_boot import log, paths
 from cryptpilot_boot.system import block, private
 
-DIRECTORY = Path("/run/cryptpilot/opened")
-SOURCES = Path("/run/cryptpilot/opened-by")
+DIRECTORY = paths.OPENED
+SOURCES = paths.OPENED_BY
 
 
 def note(volume: str, key: str, directory: Path = DIRECTORY) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cryptpilot_boot import log
+from cryptpilot_boot import log, paths
 from cryptpilot_boot.system import private
 
-DIRECTORY = Path("/run/cryptpilot/rotation-pending")
+DIRECTORY = paths.ROTATION_PENDING
 
 
 def note(volume: str, pending: bool, directory: Path = DIRECTORY) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.convert import packages, payload, plan, requirements
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.images import record
 from cryptpilot_boot.system.foreign_root import Root
 from tests.unit.test_convert_plan import FOUND, KMS, SYSTEM, VOLUME, _system
 
@@ -69,7 +69,7 @@ def test_they_are_installed_there_and_what_they_lack_is_said(
         ran.append(argv)
         assert [root.text(path) for path in argv[-2:]] == [path.name for path in given]
         root.write(requirements.DRACUT, b"", 0o755)
-        root.write(str(record.BUNDLE / record.MANIFEST), b"", 0o644)
+        root.write(str(paths.MANIFEST), b"", 0o644)
         return ""
 
     monkeypatch.setattr(Root, "run", install)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from cryptpilot_boot import keys, log
+from cryptpilot_boot import keys, log, paths
 from cryptpilot_boot.boot import console
 from cryptpilot_boot.config import Boot, Config, Encrypt, Exec, Kms, KmsRole, Otp
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
@@ -51,7 +51,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     made = Machine()
     file = tmp_path / "image.json"
     file.write_text(json.dumps({"made": MADE.isoformat()}))
-    monkeypatch.setattr(clock, "_MADE_WITH_THE_IMAGE", file)
+    monkeypatch.setattr(paths, "IMAGE_RECORD", file)
     monkeypatch.setattr(clock, "now", lambda: made.now)
     monkeypatch.setattr(clock, "set_to", made.set)
     monkeypatch.setattr(floor, "in_initrd", lambda: True)
@@ -167,7 +167,7 @@ def test_an_image_that_does_not_say_when_it_was_made(
     machine: Machine, change: Callable[[Path], None], says: str
 ) -> None:
     machine.now = MADE - DAY
-    change(clock._MADE_WITH_THE_IMAGE)
+    change(paths.IMAGE_RECORD)
     if says == "damaged":
         with pytest.raises(CryptpilotError, match="is damaged, and does not say when this image was made"):
             floor.hold()
@@ -179,7 +179,7 @@ def test_an_image_that_does_not_say_when_it_was_made(
 def test_a_record_says_when_the_image_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = Config(tmp_path, Boot(), ())
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-    monkeypatch.setattr(clock, "_MADE_WITH_THE_IMAGE", tmp_path / "image.json")
+    monkeypatch.setattr(paths, "IMAGE_RECORD", tmp_path / "image.json")
     before = clock.now() - SECOND
     (tmp_path / "image.json").write_text(record.make(config).as_json)
     made = clock.image_made()

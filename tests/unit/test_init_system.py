@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from buildlib.base import ROOT
+from cryptpilot_boot import paths
 from cryptpilot_boot.system import init
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ def test_a_boot_is_stopped_by_whoever_runs_it(
     ran: list[list[str]] = []
     monkeypatch.setattr(init, "run", lambda argv, **_: ran.append(argv))
     monkeypatch.setattr(init, "_SYSTEMD", tmp_path if systemd else tmp_path / "absent")
-    monkeypatch.setattr(init, "_STOP_BOOT", tmp_path / "stop-boot")
-    monkeypatch.setattr(init, "_MAY_STOP_BOOT", tmp_path / "may-stop-boot")
+    monkeypatch.setattr(paths, "STOP_BOOT", tmp_path / "stop-boot")
+    monkeypatch.setattr(paths, "MAY_STOP_BOOT", tmp_path / "may-stop-boot")
     init.stop_boot()
     assert [(argv[0], argv[-1]) for argv in ran] == ([("systemctl", "emergency.target")] if systemd else [])
     assert (tmp_path / "stop-boot").exists() is not systemd
@@ -29,7 +30,7 @@ def test_a_boot_is_stopped_by_whoever_runs_it(
 
 def test_the_hooks_look_for_what_the_agent_leaves() -> None:
     for name in ("finished", "give-up"):
-        assert f"-e {init._STOP_BOOT} " in _hook(name)
+        assert f"-e {paths.STOP_BOOT} " in _hook(name)
 
 
 def _hook(name: str) -> str:

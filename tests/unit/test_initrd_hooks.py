@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from buildlib.base import ROOT
+from cryptpilot_boot import paths
 from cryptpilot_boot.system import init
 from tests.lab.run import started
 
@@ -72,8 +73,8 @@ def test_without_systemd_the_boot_does_not_wait_for_a_console_that_takes_nothing
 
 def test_that_the_boot_stops_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run(agent_script(tmp_path, "/dev/null"), check=True, timeout=20)
-    monkeypatch.setattr(init, "_STOP_BOOT", tmp_path / "stop-boot")
-    monkeypatch.setattr(init, "_MAY_STOP_BOOT", tmp_path / "may-stop-boot")
+    monkeypatch.setattr(paths, "STOP_BOOT", tmp_path / "stop-boot")
+    monkeypatch.setattr(paths, "MAY_STOP_BOOT", tmp_path / "may-stop-boot")
     monkeypatch.setattr(init, "runs_systemd", lambda: False)
     monkeypatch.setattr(Path, "touch", lambda _: pytest.fail("a file was made"))
     init.stop_boot()

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from cryptpilot_boot import keys
+from cryptpilot_boot import keys, paths
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.providers import kbs_daemon, kbs_text, kbs_value
 from cryptpilot_boot.providers.kbs import Kbs, KbsDaemon
-from cryptpilot_boot.system import private, programs
+from cryptpilot_boot.system import programs
 from cryptpilot_boot.system.wait import Deadline
 from tests.kbs import confidential_data_hub
 from tests.kbs.confidential_data_hub import FAULTS
@@ -56,7 +56,8 @@ class Program:
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     monkeypatch.setattr(programs, "PATH", str(tmp_path))
-    monkeypatch.setattr(private, "RUN", tmp_path / "run")
+    monkeypatch.setattr(paths, "RUN", tmp_path / "run")
+    monkeypatch.setattr(paths, "KBS", tmp_path / "run/kbs")
     return Program(tmp_path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cryptpilot_boot import paths
 from cryptpilot_boot.boot import failures
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.commands import generator
@@ -37,7 +38,7 @@ def modes(directory: Path) -> dict[str, int]:
 
 @pytest.fixture
 def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(private, "RUN", tmp_path / "run/cryptpilot")
+    monkeypatch.setattr(paths, "RUN", tmp_path / "run/cryptpilot")
     return tmp_path / "run/cryptpilot"
 
 

@@ -1,0 +1,67 @@
+"""The files by which programs talk: Python names each in paths.py, and the table of architecture.md has each."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from buildlib.base import ROOT
+from cryptpilot_boot import paths
+
+PACKAGE = ROOT / "cryptpilot_boot"
+PLACES = [str(paths.RUN), str(paths.BUNDLE)]
+SCRIPTS = sorted(
+    path
+    for pattern in ("initrd_hooks/*", "systemd/*", "udev/*", "dracut/95cryptpilot/*", "packaging/cryptpilot-package")
+    for path in ROOT.glob(pattern)
+)
+ASSIGNED = re.compile(r"^\s*(\w+)=(/\S+)$", re.MULTILINE)
+NAME = r"/([\w.-]*\w)"
+
+
+def in_scripts(place: str) -> set[str]:
+    """Return the names directly below a directory that scripts use, by its path or by a variable that has it."""
+    found = set()
+    for script in SCRIPTS:
+        text = script.read_text(encoding="utf-8")
+        values = dict(ASSIGNED.findall(text))
+        for name in values:
+            text = re.sub(rf"\$(?:{name}\b|{{{name}}})", values[name], text)
+        found |= set(re.findall(re.escape(place) + NAME, text))
+    return found
+
+
+def in_python(place: str) -> set[str]:
+    """Return the names directly below a directory that paths.py has."""
+    known = (value for value in vars(paths).values() if isinstance(value, Path))
+    return {path.relative_to(place).parts[0] for path in known if Path(place) in path.parents}
+
+
+def in_table(place: str) -> set[str]:
+    """Return the names that the section of a directory describes, in the first column of its table."""
+    text = (ROOT / "docs/dev/architecture.md").read_text(encoding="utf-8")
+    section = text.partition(f"\n### {place}\n")[2].partition("\n### ")[0]
+    cells = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    return {name.partition("/")[0] for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_table_has_each_file(place: str) -> None:
+    used = in_python(place) | in_scripts(place)
+    assert len(used) > 5
+    assert used - in_table(place) == set()
+
+
+def test_the_table_has_no_other_file_of_run() -> None:
+    place = str(paths.RUN)
+    assert in_table(place) - in_python(place) - in_scripts(place) == set()
+
+
+@pytest.mark.parametrize("module", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_path_is_written_in_one_module(module: Path) -> None:
+    values = (node.value for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Constant))
+    written = [value for value in values if isinstance(value, str) and re.match(rf"({'|'.join(PLACES)})(/|$)", value)]
+    assert written == [] or module.name == "paths.py"
