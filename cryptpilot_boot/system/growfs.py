@@ -22,7 +22,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class GrowMethod:
     """How a kind of file system grows.
 
     mounted: the command, to which the mount point is added, or the device if by_device. unmounted: the commands for one
@@ -36,18 +36,18 @@ class Kind:
     by_hand: str = ""
 
 
-_EXT = Kind(["resize2fs"], by_device=True, unmounted=(["e2fsck", "-f", "-p"], ["resize2fs"]))
+_EXT = GrowMethod(["resize2fs"], by_device=True, unmounted=(["e2fsck", "-f", "-p"], ["resize2fs"]))
 _ACCEPT = {"e2fsck": (0, 1)}  # e2fsck(8): 1 is "errors corrected"
 # As libblkid names them.
 KINDS = {
     "ext2": _EXT,
     "ext3": _EXT,
     "ext4": _EXT,
-    "xfs": Kind(["xfs_growfs"]),
-    "swap": Kind(by_hand="make it again: swapoff {0}; mkswap {0}; swapon {0}"),
-    "vfat": Kind(by_hand="no program makes it larger; copy what it holds, then mkfs.vfat {0}"),
-    "btrfs": Kind(by_hand="grow it: btrfs filesystem resize max MOUNT-POINT"),
-    "LVM2_member": Kind(by_hand="grow it: pvresize {0}"),
+    "xfs": GrowMethod(["xfs_growfs"]),
+    "swap": GrowMethod(by_hand="make it again: swapoff {0}; mkswap {0}; swapon {0}"),
+    "vfat": GrowMethod(by_hand="no program makes it larger; copy what it holds, then mkfs.vfat {0}"),
+    "btrfs": GrowMethod(by_hand="grow it: btrfs filesystem resize max MOUNT-POINT"),
+    "LVM2_member": GrowMethod(by_hand="grow it: pvresize {0}"),
 }
 
 

@@ -16,7 +16,7 @@ _BLOCK = Path("/sys/dev/block")
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class LayerKind:
     """A kind of device that something has to put together. module: dracut's; tools: the package that has its tools."""
 
     name: str
@@ -24,15 +24,15 @@ class Kind:
     tools: str
 
 
-LVM = Kind("a logical volume", "lvm", "lvm2")
-RAID = Kind("a RAID", "mdraid", "mdadm")
-MULTIPATH = Kind("a multipath device", "multipath", "device-mapper-multipath; Debian: multipath-tools")
-DMRAID = Kind("a firmware RAID", "dmraid", "dmraid")
-LUKS = Kind("a LUKS disk", "crypt", "cryptsetup")
-BCACHE = Kind("a bcache device", "bcache", "bcache-tools")
-NBD = Kind("a network block device", "nbd", "nbd; Debian: nbd-client")
-ISCSI = Kind("an iSCSI disk", "iscsi", "iscsi-initiator-utils; Debian: open-iscsi")
-NVMF = Kind("an NVMe disk over a network", "nvmf", "nvme-cli")
+LVM = LayerKind("a logical volume", "lvm", "lvm2")
+RAID = LayerKind("a RAID", "mdraid", "mdadm")
+MULTIPATH = LayerKind("a multipath device", "multipath", "device-mapper-multipath; Debian: multipath-tools")
+DMRAID = LayerKind("a firmware RAID", "dmraid", "dmraid")
+LUKS = LayerKind("a LUKS disk", "crypt", "cryptsetup")
+BCACHE = LayerKind("a bcache device", "bcache", "bcache-tools")
+NBD = LayerKind("a network block device", "nbd", "nbd; Debian: nbd-client")
+ISCSI = LayerKind("an iSCSI disk", "iscsi", "iscsi-initiator-utils; Debian: open-iscsi")
+NVMF = LayerKind("an NVMe disk over a network", "nvmf", "nvme-cli")
 
 # Device-mapper devices by how their UUIDs begin, as their creators name them.
 _MAPPINGS = {
@@ -55,7 +55,7 @@ _NODES = {
 class Layer:
     """A device below a path, or the path's own. name: that of a mapping, "" of what is none."""
 
-    kind: Kind
+    kind: LayerKind
     name: str
 
 

@@ -145,7 +145,7 @@ def copy_from(device: str, name: str = "", check: Check = luks_metadata.check) -
             )
         # the one that cryptsetup goes by
         return _copy(source, luks_copies.newest(copies), check)
-    except luks_metadata.Unfinished:
+    except luks_metadata.CutShort:
         raise Unfinished(
             f"{name}: a reencryption is not finished, and was cut short in the middle of a step",
             "have cryptsetup repair that step and go on, with the volume's secret:"

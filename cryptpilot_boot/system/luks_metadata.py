@@ -36,7 +36,7 @@ _FLAGS = (
 )
 
 
-class Unfinished(Exception):
+class CutShort(Exception):
     """All is as it should be, but a reencryption was cut short in the middle of a step."""
 
 
@@ -105,7 +105,7 @@ def check(found: Mapping[str, Any], size: int, uuid: str) -> Facts:
     """Return what a header's JSON says.
 
     uuid: of the header, which is no part of the JSON. size: bytes of one copy of the metadata. Raises Unlisted when it
-    says anything that no header of ours does; Unfinished; and AttributeError, KeyError, TypeError or ValueError when it
+    says anything that no header of ours does; CutShort; and AttributeError, KeyError, TypeError or ValueError when it
     is no header's JSON at all.
     """
     config = found["config"]
@@ -128,7 +128,7 @@ def check(found: Mapping[str, Any], size: int, uuid: str) -> Facts:
     areas = _areas(slots, begin, begin + room)
     _link(digests, slots, segments, reencrypting=reencrypting)
     if any(objects.flag(one) == objects.AT_WORK for one in segments.values()):
-        raise Unfinished
+        raise CutShort
     tokens = found.get("tokens")
     salts = {int(name): slot["kdf"]["salt"] for name, slot in slots.items() if slot["type"] == "luks2"}
     sealed = list(tpm2_token.found(tokens, salts))
@@ -278,7 +278,7 @@ def _link(digests: Objects, slots: Objects, segments: Objects, *, reencrypting: 
     objects.require(proofs == special and len(special) == (1 if reencrypting else 0), wrong)
     objects.require(len(keys) == (2 if reencrypting else 1), wrong)
     if reencrypting and not all(one["keyslots"] for one in keys):
-        raise Unfinished  # cryptsetup removes the old key's slots before it says that it is done
+        raise CutShort  # cryptsetup removes the old key's slots before it says that it is done
     objects.require(bool(keys[0]["keyslots"]), wrong)
     named = sorted(name for one in digests.values() for name in one["keyslots"])
     objects.require(named == sorted(slots), wrong)

@@ -23,7 +23,7 @@ Regions = list[tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class FileSystem:
     """A kind of file system.
 
     command: makes it, whatever the device seems to hold. minimum: bytes below which it is not made. options: more of
@@ -89,7 +89,7 @@ _UNREPLAYED = "<DIRTY>"  # as xfs_logprint has it
 
 
 KINDS = {
-    "ext4": Kind(
+    "ext4": FileSystem(
         ["mkfs.ext4", "-F"],
         minimum=8 << 20,  # in less, blocks of 4 KiB leave no room for a journal, and it is made without
         options=_ext4_options,
@@ -97,7 +97,7 @@ KINDS = {
         check=["e2fsck", "-f", "-p"],
         healthy=(0, 1),  # e2fsck(8): 1 is "errors corrected"
     ),
-    "xfs": Kind(
+    "xfs": FileSystem(
         ["mkfs.xfs", "-f"],
         minimum=300 << 20,
         options=_xfs_options,
@@ -105,10 +105,10 @@ KINDS = {
         check=["xfs_repair", "-n"],
         journal=["xfs_logprint", "-t"],
     ),
-    "vfat": Kind(
+    "vfat": FileSystem(
         ["mkfs.vfat", "-I"], minimum=64 << 10, options=_vfat_options, check=["fsck.vfat", "-a"], healthy=(0, 1)
     ),
-    "swap": Kind(["mkswap", "-f"], minimum=40 << 10),
+    "swap": FileSystem(["mkswap", "-f"], minimum=40 << 10),
 }
 
 

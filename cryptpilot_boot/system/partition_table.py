@@ -25,7 +25,7 @@ LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class TableKind:
     """A kind of table.
 
     numbers: that partitions can have, but for logical ones. linux, esp: types of partitions: a Linux file system, the
@@ -40,9 +40,9 @@ class Kind:
 
 KINDS = {
     # Source: the UEFI specification, 5.3.3; a number of a sector has 64 bits
-    GPT: Kind(range(1, 129), LINUX, ESP, SECTOR << 64),
+    GPT: TableKind(range(1, 129), LINUX, ESP, SECTOR << 64),
     # Source: the UEFI specification, 5.2.1 and 5.2.2; a number of a sector has 32 bits
-    MBR: Kind(range(1, 5), "83", "EF", SECTOR * ((1 << 32) - 1)),
+    MBR: TableKind(range(1, 5), "83", "EF", SECTOR * ((1 << 32) - 1)),
 }
 
 

@@ -109,7 +109,7 @@ def _grow_fs(volume: Volume) -> str:
     found = block.signature(volume.mapper_path)
     if found is None:
         return ""
-    how = growfs.KINDS.get(found.kind, growfs.Kind(by_hand="its own tools may make it larger"))
+    how = growfs.KINDS.get(found.kind, growfs.GrowMethod(by_hand="its own tools may make it larger"))
     if how.by_hand:
         return f"its {found} keeps its size: {how.by_hand.format(volume.mapper_path)}"
     again = f"cryptpilot resize {volume.volume}"

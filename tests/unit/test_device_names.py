@@ -199,5 +199,5 @@ def test_layers_are_found_down_to_a_mapping_that_is_opened_by_itself(tmp_path: P
         ("/sys/devices/pci0000:00/0000:00:05.0/virtio2/block/vda/vda1", None),
     ],
 )
-def test_devices_are_known_by_their_place_in_sys(path: str, kind: layers.Kind | None) -> None:
+def test_devices_are_known_by_their_place_in_sys(path: str, kind: layers.LayerKind | None) -> None:
     assert [one.kind for one in layers._within(Path(path))] == ([kind] if kind else [])
