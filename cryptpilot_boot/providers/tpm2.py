@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.passphrase import Passphrase
+from cryptpilot_boot.providers import limit
 from cryptpilot_boot.providers.fields import Key, Kind
 from cryptpilot_boot.providers.provider import Made, Needs, Provider, Source
 
@@ -44,6 +45,7 @@ MEANINGS = {
 DEFAULT = (4, 7, 8, 9, 12)
 """What starts the agent, and nothing that changes while the system runs. docs/tpm2.md says why each, and no other."""
 _MOST_TRIED = 8  # keys in one header
+_GRACE = 1.0  # seconds: a wait that has a deadline of its own, as for the device, ends first and says more
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
@@ -82,6 +84,14 @@ def _prepare(source: Tpm2) -> Ask:
     from cryptpilot_boot.system import luks_header, tpm2
 
     def ask(timeout: float) -> Passphrase:
+        # the kernel gives a single command 120 s, and nothing ends it before: then its thread is left behind
+        late = KeyFetchError(
+            f"the TPM did not answer within {timeout:.0f} s",
+            "see what its driver says (dmesg), and what uses it: fuser /dev/tpm*",
+        )
+        return limit.within(timeout + _GRACE, lambda: ask_tpm(timeout), late)
+
+    def ask_tpm(timeout: float) -> Passphrase:
         header, facts = luks_header.copy_from(source.dev)
         header.close()
         tokens = _usable(source, facts.tpm2)[:_MOST_TRIED]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import hmac
 import json
+import os
+import pty
 import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +22,7 @@ from cryptpilot_boot import keys
 from cryptpilot_boot.config import load
 from cryptpilot_boot.errors import ConfigError, KeyFetchError, ProgramError
 from cryptpilot_boot.passphrase import Passphrase
-from cryptpilot_boot.providers import table, together
+from cryptpilot_boot.providers import limit, table, together
 from cryptpilot_boot.providers.execute import Exec
 from cryptpilot_boot.providers.together import Together
 from cryptpilot_boot.providers.tpm2 import DEFAULT, Tpm2, passphrase_of
@@ -103,6 +108,30 @@ def test_systemds_plugin_takes_the_token_for_its_own(disk: Path) -> None:
     said = subprocess.run(["cryptsetup", "luksDump", disk], check=True, capture_output=True, text=True).stdout
     for words in ("0: systemd-tpm2", "tpm2-hash-pcrs:   4+7+8+9+12", "tpm2-pcr-bank:    sha256", "Keyslot:    1"):
         assert words in said
+
+
+def test_a_tpm_that_does_not_answer_is_waited_for_until_the_deadline(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives one command 120 s, however little is left."""
+    source = Tpm2(str(disk))
+    enroll(disk, source)
+    ours, theirs = pty.openpty()
+
+    @contextlib.contextmanager
+    def silent(_: float) -> Iterator[tpm2.Tpm]:
+        yield tpm2.Tpm(theirs)
+
+    monkeypatch.setattr(tpm2, "connected", silent)
+    began = time.monotonic()
+    with pytest.raises(KeyFetchError, match="the TPM did not answer within 1 s"):
+        keys.prepare(source)(1)
+    assert time.monotonic() - began < 10
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == limit.THREAD]
+    os.close(ours)  # which ends the thread that was left behind
+    thread.join(10)
+    assert not thread.is_alive()
+    os.close(theirs)
 
 
 def test_a_register_that_changed_is_named_and_what_to_do(machine: HostTpm, disk: Path) -> None:
