@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import names
 from cryptpilot_boot.errors import KeyFetchError, ProgramError
 from cryptpilot_boot.passphrase import Passphrase, SecretBuffer, is_key_material
+from cryptpilot_boot.providers import program
 from cryptpilot_boot.providers.fields import STRING, STRINGS, TIMEOUT, Key
 from cryptpilot_boot.providers.provider import Needs, Provider, Source
 from cryptpilot_boot.system import programs
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 # cryptsetup reads no more from a key file; "Maximum keyfile size" in `cryptsetup --help`.
 _LONGEST = 8 << 20  # bytes
 _TELLING = 8  # bytes of a passphrase in a text that are no coincidence
-_TRY_AGAIN = os.EX_TEMPFAIL  # 75, <sysexits.h>
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,21 +68,9 @@ def _require_success(source: Exec, ended: Ended, buffer: SecretBuffer, seconds: 
             f"{source.command} wrote more than {_LONGEST >> 20} MiB, which is all that cryptsetup takes for a key",
             "have it write the passphrase to its standard output, and nothing else",
         )
-    if not ended.in_time:
-        raise KeyFetchError(
-            f"{source.command} was not done within {seconds:.0f} s, and was killed{said}",
-            f'see what it waits for; it has at most {source.timeout} s (the key "timeout" of its table)',
-        )
-    if ended.status < 0:
-        raise KeyFetchError(
-            f"{source.command} was killed by {_name(-ended.status)}{said}", "see what it does when it is run by hand"
-        )
-    if ended.status:
-        raise KeyFetchError(
-            f"{source.command} failed with exit status {ended.status}{said}",
-            "see what it does when it is run by hand, in a clean environment (env -i)",
-            retryable=ended.status == _TRY_AGAIN,
-        )
+    if why := program.failure(source.command, ended, seconds):
+        again = ended.in_time and ended.status == program.TRY_AGAIN
+        raise KeyFetchError(f"{why}{said}", program.hint(ended, source.timeout), retryable=again)
     if not len(buffer.reveal()):
         raise KeyFetchError(
             f"{source.command} wrote nothing to its standard output{said}",
@@ -103,14 +89,6 @@ def _quotable(said: str, buffer: SecretBuffer) -> str:
     finally:
         output[:] = bytes(len(output))
     return "(what it wrote to standard error is not shown: some of its output is in it)" if secret else said
-
-
-def _name(number: int) -> str:
-    """Return the name of a signal; those without one have their number."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _describe(source: Exec) -> dict[str, str]:

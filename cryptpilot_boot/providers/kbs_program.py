@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cryptpilot_boot import paths
 from cryptpilot_boot.errors import KeyFetchError, ProgramError
 from cryptpilot_boot.passphrase import SecretBuffer
-from cryptpilot_boot.providers import kbs_errors, kbs_value
+from cryptpilot_boot.providers import kbs_errors, kbs_value, program
 from cryptpilot_boot.providers.kbs import PROGRAM
 from cryptpilot_boot.system import private, programs
 from cryptpilot_boot.system.run import read_secret
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _LONGEST_TEXT = 2 * kbs_value.LONGEST
 _SOCKET = "unix:///run/confidential-containers/cdh.sock"  # it listens nowhere, and has to be told where all the same
+_SLOW = "see whether the KBS and the attestation agent answer: docs/kbs.md, Troubleshooting"
 _USAGE = 2  # the exit status of a program that does not know its options
 _ONE_SHOT = "it must be the one-shot edition of the guest components (ONE_SHOT=true)"
 
@@ -90,20 +91,12 @@ def _require_success(ended: Ended, buffer: SecretBuffer, source: kbs_errors.Sour
     """Raise KeyFetchError unless the program ended well, and has written no more than a resource."""
     if buffer.full:
         raise kbs_value.too_long(source)
-    if not ended.in_time:
-        raise KeyFetchError(
-            f"{PROGRAM} was not done within {seconds:.0f} s, and was killed",
-            "see whether the KBS and the attestation agent answer: docs/kbs.md, Troubleshooting",
-            retryable=True,
-        )
-    if ended.status == _USAGE and "Usage" in ended.errors:
+    if ended.in_time and ended.status == _USAGE and "Usage" in ended.errors:
         raise KeyFetchError(f"{PROGRAM} does not know the option --resource-uri or its command get-resource", _ONE_SHOT)
-    if ended.status < 0:
-        raise KeyFetchError(
-            f"{PROGRAM} was killed by signal {-ended.status}", "see what it does when it is run by hand", retryable=True
-        )
-    if ended.status:
+    if ended.in_time and ended.status > 0:
         raise kbs_errors.explain(ended.errors, source)
+    if why := program.failure(PROGRAM, ended, seconds):
+        raise KeyFetchError(why, program.BY_HAND if ended.in_time else _SLOW, retryable=True)
 
 
 def _decoded(text: memoryview, source: kbs_errors.Source) -> Passphrase:

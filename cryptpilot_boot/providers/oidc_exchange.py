@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.errors import KeyFetchError, ProgramError
 from cryptpilot_boot.passphrase import SecretBuffer
-from cryptpilot_boot.providers import clock, kms_openapi, kms_role, kms_transport, limit
+from cryptpilot_boot.providers import clock, kms_openapi, kms_role, kms_transport, limit, program
 from cryptpilot_boot.providers.gateway import Gateway
 from cryptpilot_boot.providers.metadata import Credentials
 from cryptpilot_boot.system import certificates
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 _LONGEST_TOKEN = 20_000  # characters
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/=-]{4,%d}" % _LONGEST_TOKEN)  # RFC 6750, 2.1; its length: see above
-_TRY_AGAIN = 75  # EX_TEMPFAIL, <sysexits.h>
 _SESSION = "cryptpilot"
 _LIFE = "900"  # seconds, the least there is: one request is made
-_BY_HAND = "see what it does when it is run by hand, in a clean environment (env -i)"
 
 
 def prepare(oidc: Oidc) -> Ask:
@@ -84,18 +82,9 @@ def _require_success(oidc: Oidc, ended: Ended, seconds: float, *, full: bool) ->
             f"{oidc.command} wrote more than {_LONGEST_TOKEN} characters, which is all that a token may have",
             "have it write the token to its standard output, and nothing else",
         )
-    if not ended.in_time:
-        raise KeyFetchError(
-            f"{oidc.command} was not done within {seconds:.0f} s, and was killed",
-            f'see what it waits for; it has at most {oidc.timeout} s (the key "timeout" of its table)',
-            retryable=True,
-        )
-    if ended.status < 0:
-        raise KeyFetchError(f"{oidc.command} was killed by signal {-ended.status}", _BY_HAND)
-    if ended.status:
-        raise KeyFetchError(
-            f"{oidc.command} failed with exit status {ended.status}", _BY_HAND, retryable=ended.status == _TRY_AGAIN
-        )
+    if why := program.failure(oidc.command, ended, seconds):
+        again = not ended.in_time or ended.status == program.TRY_AGAIN
+        raise KeyFetchError(why, program.hint(ended, oidc.timeout), retryable=again)
 
 
 def _exchanged(oidc: Oidc, token: str, authorities: str, deadline: Deadline) -> Credentials:

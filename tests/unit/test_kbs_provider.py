@@ -144,7 +144,7 @@ def test_volumes_that_ask_at_the_same_time_have_a_configuration_each() -> None:
         ("unreadable", "answers what the guest components cannot read", "proxy", True),
         ("unauthorized", "refuses this machine", "log", True),
         ("unknown", "for a reason that is not known here", "by hand", True),
-        ("killed", "was killed by signal 9", "by hand", True),
+        ("killed", "was killed by SIGKILL", "by hand", True),
         ("daemon", "does not know", "one-shot edition", False),
         ("not-base64", "wrote something else than one line of base64", "one-shot edition", False),
         ("two-lines", "wrote something else than one line of base64", "one-shot edition", False),
