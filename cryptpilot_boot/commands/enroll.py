@@ -16,6 +16,7 @@ from cryptpilot_boot.volume.enroll import enroll_source
 from cryptpilot_boot.volume.recovery import require_persistent, wrong_key
 from cryptpilot_boot.volume.sealing import seal
 from cryptpilot_boot.volume.secret import WrongSecret
+from cryptpilot_boot.volume.slots import UNKNOWN
 
 if TYPE_CHECKING:
     from cryptpilot_boot.commands.each import Report
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.keys.race import Asked
     from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.passphrase import Passphrase
-    from cryptpilot_boot.volume.sealing import Sealed
+    from cryptpilot_boot.volume.slots import Older
 
 
 def enroll(
@@ -71,16 +72,10 @@ def enroll(
             known.wipe()
 
 
-def _sealed(one: Volume, number: int, sealed: Sealed) -> str:
+def _sealed(one: Volume, number: int, older: Older) -> str:
     """Say that a new key was sealed, and what became of older ones."""
-    said = f"a new key of {named(one, number)} opens it{', and the older one no longer does' if sealed.removed else ''}"
-    if not sealed.unproven:
-        return said
-    slots = ", ".join(map(str, sealed.unproven))
-    return (
-        f"{said}; key slot {slots} was left: the header said that it takes an older one, and nothing proves that; if"
-        f" you know it: cryptsetup luksKillSlot {one.dev} {sealed.unproven[0]}"
-    )
+    said = f"a new key of {named(one, number)} opens it{', and the older one no longer does' if older.removed else ''}"
+    return said + older.remark("sealed key", f"see which slots your keys take before you remove it: {UNKNOWN}")
 
 
 def numbered(one: Volume, source: str) -> int:

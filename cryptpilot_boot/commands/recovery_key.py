@@ -11,6 +11,7 @@ from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.keys import recovery
 from cryptpilot_boot.system import process, qrcode
+from cryptpilot_boot.volume.slots import UNKNOWN
 
 if TYPE_CHECKING:
     from cryptpilot_boot.commands.each import Report
@@ -25,19 +26,15 @@ def enroll(config: Config, name: str, report: Report, show: Show, *, replace: bo
     """Give a volume a recovery key, and show it; True when that went well. replace: older ones are removed."""
 
     def enroll_one(one: Volume) -> str:
-        enrolled = volume.enroll(
+        older = volume.enroll(
             one, passphrase_of(one, config, answers), previous_of(one, config, answers), show, replace=replace
         )
-        removed = enrolled.removed
+        removed = older.removed
         void = f"; {removed} older one{'s were' if removed > 1 else ' was'} revoked" if removed else ""
         said = f"its recovery key opens it from now on{void}"
-        if enrolled.unproven:
-            slots = ", ".join(map(str, enrolled.unproven))
-            said += (
-                f"; key slot {slots} was left: the header says that it takes an older recovery key, and nothing proves"
-                f" that; if you know it: cryptsetup luksKillSlot {one.dev} {enrolled.unproven[0]}"
-            )
-        return said
+        # luksRemoveKey asks for the key itself: it can remove no slot but the one that takes it
+        todo = f"if you have that key: cryptsetup luksRemoveKey {one.dev}; if not: {UNKNOWN}"
+        return said + older.remark("recovery key", todo)
 
     with keys.Answers() as answers:
         return each(select(config, [name]), enroll_one, report)

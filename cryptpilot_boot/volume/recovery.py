@@ -6,7 +6,6 @@ carries a MAC by the volume's secret: a key slot is removed as an older recovery
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
@@ -15,6 +14,7 @@ from cryptpilot_boot.keys import recovery
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_metadata
 from cryptpilot_boot.volume import opening, proof, slots
 from cryptpilot_boot.volume.initialize import telling
+from cryptpilot_boot.volume.slots import Older
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 Ask = Callable[[], "Passphrase"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Enrolled:
-    """What became of older recovery keys. removed: how many were; unproven: key slots that may take others."""
-
-    removed: int = 0
-    unproven: tuple[int, ...] = ()
-
-
 def enroll(
     volume: Volume,
     ask_passphrase: Secret,
@@ -40,7 +32,7 @@ def enroll(
     show: Callable[[Passphrase], None],
     *,
     replace: bool,
-) -> Enrolled:
+) -> Older:
     """Give a persistent volume, open or not, a recovery key, and show it; return what became of older ones.
 
     ask_previous: as of `open_volume`. show: called with a key that was tried, and is known in the header as what it is.
@@ -59,7 +51,7 @@ def enroll_held(
     show: Callable[[Passphrase], None],
     *,
     replace: bool,
-) -> Enrolled:
+) -> Older:
     """Do what `enroll` does for a caller that holds the volume's lock."""
     device = block.look_up(volume.dev)
     before = slots.facts(volume, device)
@@ -68,16 +60,16 @@ def enroll_held(
             "has a recovery key already",
             f"if it is lost: cryptpilot recovery-key {volume.volume} --replace makes another and revokes this one",
         )
-    enrolled = Enrolled()
+    older = Older()
 
     def work(passphrase: Passphrase) -> None:
-        nonlocal enrolled
+        nonlocal older
         own = opening.find_slot(volume, device, passphrase)  # nothing is done unless there is one
         with recovery.generate() as key:
-            enrolled = _enroll(volume, device, passphrase, own, key, before, show)
+            older = _enroll(volume, device, passphrase, own, key, before, show)
 
     opening.with_either_value(volume, ask_passphrase, ask_previous, work)
-    return enrolled
+    return older
 
 
 def _enroll(
@@ -88,7 +80,7 @@ def _enroll(
     key: Passphrase,
     before: Facts,
     show: Callable[[Passphrase], None],
-) -> Enrolled:
+) -> Older:
     """Do the work of `enroll`; own: the number of the key slot that takes the passphrase."""
     hint = f"see its key slots: cryptsetup luksDump {volume.dev}"
     with (
@@ -120,7 +112,7 @@ def _enroll(
         older = claimed & _proven(passphrase, facts)
         with log.timed("remove-key", volume.volume, device=volume.dev):
             _remove(device, passphrase, older, facts)
-    return Enrolled(len(older), tuple(sorted(claimed - older)))
+    return Older(len(older), tuple(sorted(claimed - older)))
 
 
 def renew_proofs(volume: Volume, device: block.Device, previous: Passphrase, current: Passphrase) -> None:

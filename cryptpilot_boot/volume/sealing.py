@@ -16,6 +16,7 @@ from cryptpilot_boot.system import block, cryptsetup, lock, tpm2_token
 from cryptpilot_boot.volume import opening, proof, slots
 from cryptpilot_boot.volume.initialize import telling
 from cryptpilot_boot.volume.recovery import require_persistent
+from cryptpilot_boot.volume.slots import Older
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -25,15 +26,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.system.luks_header import Facts
 
 
-@dataclasses.dataclass(frozen=True)
-class Sealed:
-    """What became of older keys. removed: how many were; unproven: key slots that may take others."""
-
-    removed: int = 0
-    unproven: tuple[int, ...] = ()
-
-
-def seal(volume: Volume, ask_way_in: Secret, ask_previous: Asked | None, make: Asked, *, first: bool) -> Sealed:
+def seal(volume: Volume, ask_way_in: Secret, ask_previous: Asked | None, make: Asked, *, first: bool) -> Older:
     """Give a persistent volume, open or not, a new key that is sealed to the TPM, and remove older ones.
 
     ask_way_in: asks for any passphrase that opens it: of another source, the recovery key, or that of an older sealed
@@ -45,7 +38,7 @@ def seal(volume: Volume, ask_way_in: Secret, ask_previous: Asked | None, make: A
     with lock.held(volume.volume):
         device = block.look_up(volume.dev)
         before = slots.facts(volume, device)
-        result = Sealed()
+        result = Older()
 
         def work(way_in: Passphrase) -> None:
             nonlocal result
@@ -72,7 +65,7 @@ def _made(make: Asked) -> Made:
 
 def _replace(
     volume: Volume, device: block.Device, way_in: Passphrase, new: Made, before: Facts, *, first: bool
-) -> Sealed:
+) -> Older:
     hint = f"see its key slots: cryptsetup luksDump {volume.dev}"
     with (
         log.timed("add-key", volume.volume, device=volume.dev),
@@ -91,7 +84,7 @@ def _replace(
             # proven or not: of two keys that the TPM gives, one would open nothing after the next rotation
             for one in older:
                 cryptsetup.remove_token(device.node, one.number)
-    return Sealed(len(void), tuple(sorted(claimed - void)))
+    return Older(len(void), tuple(sorted(claimed - void)))
 
 
 def follow(

@@ -1,7 +1,8 @@
-"""Key slots of a volume that is there already: which takes a passphrase, and one more, with a token that names it."""
+"""Key slots of an initialized volume: which one takes a passphrase; adding one, with a token that says what it is."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.errors import DeviceError, ProgramError
@@ -13,6 +14,32 @@ if TYPE_CHECKING:
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.system import block
     from cryptpilot_boot.system.luks_header import Facts
+
+
+@dataclasses.dataclass(frozen=True)
+class Older:
+    """What became of the key slots whose tokens say that they take older keys of a kind.
+
+    removed: how many were removed, since their tokens are proven. unproven: numbers of those that were left.
+    """
+
+    removed: int = 0
+    unproven: tuple[int, ...] = ()
+
+    def remark(self, kind: str, todo: str) -> str:
+        """Return what to add about the slots that were left, "" for none. kind: of the keys; todo: what to do.
+
+        A token is data of the disk, which the host can write. So no advice removes a slot by the number in a token.
+        """
+        if not self.unproven:
+            return ""
+        slots = ", ".join(map(str, self.unproven))
+        said = f"the header says that it takes an older {kind}, and nothing proves that"
+        return f"; key slot {slots} was left: {said}; {todo}"
+
+
+UNKNOWN = "docs/recovery.md, Unknown key slots"
+"""Where a person reads how to find out which key a slot takes."""
 
 
 def facts(volume: Volume, device: block.Device) -> Facts:
