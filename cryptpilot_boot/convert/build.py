@@ -29,7 +29,8 @@ from cryptpilot_boot.system.loop import attached
 from cryptpilot_boot.system.mapper import remove_empty
 from cryptpilot_boot.system.mounts import mounted
 from cryptpilot_boot.volume import identity, state
-from cryptpilot_boot.volume.initialize import make, telling
+from cryptpilot_boot.volume.failure import telling
+from cryptpilot_boot.volume.initialize import make
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,7 +12,7 @@ from cryptpilot_boot.convert import grub, mending, naming
 from cryptpilot_boot.convert.facts import refused
 from cryptpilot_boot.system.block import readable
 from cryptpilot_boot.system.partition_table import KINDS, MBR, SECTOR, Partition, Table, partuuid
-from cryptpilot_boot.volume.initialize import device_size
+from cryptpilot_boot.volume.sizes import device_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ import threading
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
-from cryptpilot_boot.system import block, composite, luks_data, luks_header, luks_metadata
+from cryptpilot_boot.system import block, composite, luks_data, luks_header
 from cryptpilot_boot.system.run import raise_if_interrupted, run
 
 if TYPE_CHECKING:
@@ -250,14 +250,6 @@ def kill_slot(device: str, slot: int, passphrase: Passphrase) -> None:
         stdin=passphrase.reveal(),
         finish=True,
     )
-
-
-def add_recovery_token(device: str, slot: int, mac: str) -> None:
-    """Note in the header on the device that a key slot takes a recovery key, as systemd-cryptenroll does.
-
-    mac: see volume.recovery.
-    """
-    add_token(device, luks_metadata.recovery_token(slot, mac))
 
 
 def add_token(device: str, token: dict[str, object]) -> None:

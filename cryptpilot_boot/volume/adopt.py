@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_header
-from cryptpilot_boot.volume import identity, opening, state, unmarked
-from cryptpilot_boot.volume.initialize import close_leftover, telling, working_name
+from cryptpilot_boot.volume import identity, mapping, opening, state, unmarked
+from cryptpilot_boot.volume.failure import telling
+from cryptpilot_boot.volume.mapping import close_leftover
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,16 +149,14 @@ def _look_inside(volume: Volume, device: block.Device, passphrase: Passphrase, h
     close_leftover(volume)
     if state.is_open(volume) or _in_use(device):
         return ""
-    name = working_name(volume)
     with log.timed("open", volume.volume, device=volume.dev), opening.telling_a_wrong_secret(volume):
-        cryptsetup.luks_open(device.node, name, passphrase, header, journal=True, readonly=True)
-    try:
-        return state.describe(block.signature(f"/dev/mapper/{name}"))
-    except DeviceError as error:
-        # as with integrity, where what was never written cannot be read
-        return f"what cannot be told: {error.what.replace(f'/dev/mapper/{name}', volume.mapper_path)}"
-    finally:
-        cryptsetup.close(name)
+        opened = mapping.opened(volume, device, passphrase, header, readonly=True)
+    with opened as path:
+        try:
+            return state.describe(block.signature(path))
+        except DeviceError as error:
+            # as with integrity, where what was never written cannot be read
+            return f"what cannot be told: {error.what.replace(path, volume.mapper_path)}"
 
 
 def _in_use(device: block.Device) -> bool:

@@ -8,7 +8,7 @@ from cryptpilot_boot import log
 from cryptpilot_boot.errors import DeviceError
 from cryptpilot_boot.system import block, cryptsetup, lock
 from cryptpilot_boot.volume import opening, slots, state
-from cryptpilot_boot.volume.initialize import telling
+from cryptpilot_boot.volume.failure import telling
 from cryptpilot_boot.volume.recovery import require_persistent
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, ProgramError
 from cryptpilot_boot.keys.sources import Sources
 from cryptpilot_boot.system import block, cryptsetup, header_file, lock, luks_header
-from cryptpilot_boot.volume import identity, opening, state
-from cryptpilot_boot.volume.initialize import close_leftover, working_name
+from cryptpilot_boot.volume import identity, mapping, opening, state
+from cryptpilot_boot.volume.mapping import close_leftover
 from cryptpilot_boot.volume.recovery import require_persistent
 
 if TYPE_CHECKING:
@@ -257,11 +257,10 @@ _ANYHOW = "if you know better all the same: --force"
 
 def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path: Path, passphrase: Passphrase) -> None:
     """Open the device by the backup, unseen and without writing to it; raise unless there is a file system."""
-    name = working_name(volume)
     header, _ = opening.checked_header(volume, saved.path, str(path))
     with header:
         try:
-            cryptsetup.luks_open(device.node, name, passphrase, header, journal=True, readonly=True)
+            opened = mapping.opened(volume, device, passphrase, header, readonly=True)
         except ProgramError as error:
             if error.status != cryptsetup.WRONG_PASSPHRASE:
                 said = cryptsetup.said(error, str(path))
@@ -273,13 +272,12 @@ def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path
                 f"{path} does not prove to belong to {volume.dev}: no key slot in it takes this secret",
                 f"it may be older than the secret: is there a recovery key (--recovery-key)? {_ANYHOW}",
             ) from None
-        try:
-            inside = block.signature(f"/dev/mapper/{name}")
-            seen = "no file system" if inside is None else state.describe(inside)
-        except DeviceError as error:
-            inside, seen = None, f"no file system ({error.what})"
-        finally:
-            cryptsetup.close(name)
+        with opened as place:
+            try:
+                inside = block.signature(place)
+                seen = "no file system" if inside is None else state.describe(inside)
+            except DeviceError as error:
+                inside, seen = None, f"no file system ({error.what})"
     if inside is None or inside.kind != (volume.makefs or inside.kind):
         raise DeviceError(
             f"{path} does not prove to belong to {volume.dev}: opened by it, there is {seen}",

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log, steps
-from cryptpilot_boot.config.model import SECTOR_SIZES
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
-from cryptpilot_boot.providers.provider import Made
-from cryptpilot_boot.system import block, composite, cryptsetup, lock, luks_header, mkfs, partition
-from cryptpilot_boot.volume import identity, pending, proof, state, unmarked
+from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
+from cryptpilot_boot.volume import identity, mapping, pending, sizes, state, tokens, unmarked
+from cryptpilot_boot.volume.failure import telling
+from cryptpilot_boot.volume.mapping import close_leftover
+from cryptpilot_boot.volume.sizes import require_makable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.passphrase import Passphrase
-
-# aes-xts in 4096-byte sectors where the device consists of such; dm-integrity rounds down by itself.
-_SMALL_SECTOR, _SECTOR = SECTOR_SIZES
-# dm-integrity: 32 bytes of tag a sector, its superblock and its journal, and rounding: a share of the device, and some.
-_INTEGRITY_SHARE = {_SECTOR: 50, _SMALL_SECTOR: 12}
-_INTEGRITY_BYTES = {_SECTOR: 512 << 10, _SMALL_SECTOR: 2 << 20}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,28 +82,15 @@ def initialize(
         with make(volume, target.device, passphrase, mark=state.INITIALIZING, before_writing=clear_the_way) as header:
             # before the mark: at no moment is there a complete volume that the name is not bound to, but to an older
             unbound = _bind(volume, header, identity_file)
-        keep(volume, target.device, passphrase, passphrase)
+        tokens.keep(volume, target.device, passphrase, passphrase)
         for other in others:
             with log.timed("add-key", volume.volume, device=volume.dev), telling(volume, "cannot be given a key slot"):
                 cryptsetup.add_key(target.device.node, passphrase, other)
-            keep(volume, target.device, other, passphrase)
+            tokens.keep(volume, target.device, other, passphrase)
         with telling(volume, "cannot be marked as complete"):
             cryptsetup.set_subsystem(target.device.node, state.COMPLETE)
         pending.note(volume.volume, pending=False)
         return unbound
-
-
-def keep(volume: Volume, device: block.Device, passphrase: Passphrase, witness: Passphrase) -> None:
-    """Put into the header on the device what it has to keep of a passphrase that has a key slot there, if anything.
-
-    witness: the passphrase that proves it, see volume.proof.
-    """
-    if not isinstance(passphrase, Made):
-        return
-    header, facts = luks_header.copy_from(device.node, volume.dev)
-    with header, telling(volume, "cannot be given the token of its key"):
-        slot = cryptsetup.verify(device.node, passphrase, header, finish=True)
-        cryptsetup.add_token(device.node, passphrase.token(slot, proof.mac(proof.TPM2, witness, facts, slot)))
 
 
 def _bind(volume: Volume, header: luks_header.Header, identity_file: Path) -> CryptpilotError | None:
@@ -150,7 +131,7 @@ def _make(
             device.node,
             passphrase,
             subsystem=mark,
-            sector_size=_sector_size(volume, device),
+            sector_size=sizes.sector_size(volume, device),
             integrity=volume.integrity,
             # whoever is to use the volume as it is may read what he never wrote
             wipe=not volume.makefs,
@@ -159,35 +140,16 @@ def _make(
         header.write_to(device)
     if not volume.makefs:
         return header
-    # Under a name of its own: whoever waits for the real one (fstab, say) shall find it complete.
-    name = working_name(volume)
     facts = {"kind": volume.makefs, "device": volume.dev}
-    with log.timed("makefs", volume.volume, **facts), telling(volume, f"cannot be given its {volume.makefs}"):
-        # What is made here is made anew after a power cut: there is no need for the journal yet.
-        cryptsetup.luks_open(
-            device.node, name, passphrase, header, journal=not volume.integrity, discard=volume.discard
-        )
-        try:
-            # With a volume key that is new, whatever the old bytes now look like is chance.
-            mkfs.make(volume.makefs, f"/dev/mapper/{name}", integrity=volume.integrity, temporary=volume.temporary)
-        finally:
-            cryptsetup.close(name)
+    journal = not volume.integrity  # after a power cut all of this is made again: it needs none yet
+    with (
+        log.timed("makefs", volume.volume, **facts),
+        telling(volume, f"cannot be given its {volume.makefs}"),
+        mapping.opened(volume, device, passphrase, header, journal=journal, discard=volume.discard) as path,
+    ):
+        # The volume key is new: what the old bytes look like now is chance.
+        mkfs.make(volume.makefs, path, integrity=volume.integrity, temporary=volume.temporary)
     return header
-
-
-@contextmanager
-def telling(volume: Volume, what: str, hint: str = "") -> Iterator[None]:
-    """Say of a program that failed what it was to do with the volume's device, and how to go on.
-
-    hint: in place of the kernel's log, and of doing it again.
-    """
-    try:
-        yield
-    except ProgramError as error:
-        verb = "open" if volume.temporary else "init"
-        again = f"see what the kernel says of it (dmesg); then again: cryptpilot {verb} {volume.volume}"
-        said = cryptsetup.said(error, volume.dev)
-        raise CryptpilotError(f"{volume.dev} {what}: {said}", error.hint or hint or again) from None
 
 
 def require_formattable(volume: Volume, force: Force, others: Iterable[Volume] = ()) -> Target:
@@ -253,67 +215,3 @@ def _require_allowed(volume: Volume, found: block.Signature | None, force: Force
             f"{volume.dev} holds {state.describe(found)}; init would destroy it",
             f"{keep} its content may be lost: cryptpilot init {volume.volume} --overwrite {found.kind}",
         )
-
-
-def require_makable(volume: Volume, device: block.Device) -> None:
-    """Raise CryptpilotError when what is to be made on the device needs more room, or a program that is missing."""
-    if volume.makefs:
-        mkfs.require(volume.makefs)
-    sector_size = _require_sector_size(volume, device)
-    needed = device_size(mkfs.KINDS[volume.makefs].minimum if volume.makefs else _SECTOR, volume, sector_size)
-    if device.size < needed:
-        raise DeviceError(
-            f"{volume.dev} is too small: it has {block.readable(device.size)}, and"
-            f" {volume.makefs or 'a volume'}{' with integrity' if volume.integrity else ''} needs"
-            f" {block.readable(needed)}",
-            'check "dev", or attach a larger disk',
-        )
-
-
-def device_size(content: int, volume: Volume, sector_size: int) -> int:
-    """Return how many bytes a device has to have for a volume that holds so many. sector_size: bytes, of the volume."""
-    needed = luks_header.SIZE + content
-    if volume.integrity:
-        needed += needed // _INTEGRITY_SHARE[sector_size] + _INTEGRITY_BYTES[sector_size]
-    return needed
-
-
-def _sector_size(volume: Volume, device: block.Device) -> int:
-    """Return the bytes of a sector of a volume that is to be made."""
-    if volume.sector_size:
-        return volume.sector_size
-    return _SECTOR if volume.integrity or device.size % _SECTOR == 0 else _SMALL_SECTOR
-
-
-def _require_sector_size(volume: Volume, device: block.Device) -> int:
-    """Return what `_sector_size` does; raise DeviceError unless a volume on the device can have that."""
-    wanted = _sector_size(volume, device)
-    physical = partition.sector_size(device)
-    if wanted < physical:
-        raise DeviceError(
-            f"{volume.dev} has sectors of {physical} bytes, and {volume.source} says sector_size = {wanted}",
-            "a volume on it cannot have smaller ones: remove sector_size, or attach a disk that has such",
-        )
-    if not volume.integrity and device.size % wanted:
-        raise DeviceError(
-            f"{volume.dev} has {device.size} bytes, no multiple of sector_size = {wanted} in {volume.source}",
-            f"remove sector_size, or set it to {_SMALL_SECTOR}",
-        )
-    return wanted
-
-
-def close_leftover(volume: Volume) -> None:
-    """Remove the mappings that a run which was killed left behind; the caller holds the lock, so none is at work.
-
-    The volume itself is not open: what cryptsetup makes below it, for integrity, has nothing above it then.
-    """
-    names = (working_name(volume), *(cryptsetup.below(name) for name in (working_name(volume), volume.volume)))
-    for mapping in filter(None, map(block.mapping, (*names, *cryptsetup.temporary(block.mappings())))):
-        if block.encrypts(mapping, volume.dev):
-            cryptsetup.close(mapping.name)
-    composite.remove_leftover(volume.dev)
-
-
-def working_name(volume: Volume) -> str:
-    """Name the mapping under which a volume is worked on before anybody may see it."""
-    return f"{volume.volume}-initializing"

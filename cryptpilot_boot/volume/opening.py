@@ -9,8 +9,9 @@ from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.keys.sources import Sources
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_data, luks_header, mkfs, partition
-from cryptpilot_boot.volume import opened, pending, state, unmarked
-from cryptpilot_boot.volume.initialize import close_leftover, make, require_makable, working_name
+from cryptpilot_boot.volume import mapping, opened, pending, sizes, state, unmarked
+from cryptpilot_boot.volume.initialize import make
+from cryptpilot_boot.volume.mapping import close_leftover
 from cryptpilot_boot.volume.secret import Opening as Opening
 from cryptpilot_boot.volume.secret import WrongSecret as WrongSecret
 from cryptpilot_boot.volume.secret import neither_opens as neither_opens
@@ -77,7 +78,7 @@ def _probe(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
     block.require_unused(device.node)
     found = state.look(device.node)
     if volume.temporary:
-        require_makable(volume, device)
+        sizes.require_makable(volume, device)
         if refusal := state.not_ours_to_overwrite(volume, found):
             raise refusal
         return device, None
@@ -247,14 +248,11 @@ def _check_fs(
     volume: Volume, kind: str, device: block.Device, passphrase: Passphrase, header: luks_header.Header
 ) -> None:
     """Look the file system over under another name, so that nobody mounts it meanwhile. Raises on damage."""
-    name = working_name(volume)
     with log.timed("check-fs", volume.volume, kind=kind, device=volume.dev):
         with telling_a_wrong_secret(volume):
-            cryptsetup.luks_open(device.node, name, passphrase, header, journal=True)
-        try:
-            damage = mkfs.check(kind, f"/dev/mapper/{name}")
-        finally:
-            cryptsetup.close(name)
+            opened = mapping.opened(volume, device, passphrase, header)
+        with opened as path:
+            damage = mkfs.check(kind, path)
         if damage:
             raise CryptpilotError(
                 f"the {kind} file system of volume {volume.volume} is damaged: {damage}",

@@ -12,8 +12,8 @@ from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.keys import recovery
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_metadata
-from cryptpilot_boot.volume import opening, proof, slots
-from cryptpilot_boot.volume.initialize import telling
+from cryptpilot_boot.volume import opening, proof, slots, tokens
+from cryptpilot_boot.volume.failure import telling
 from cryptpilot_boot.volume.slots import Older
 
 if TYPE_CHECKING:
@@ -123,18 +123,13 @@ def renew_proofs(volume: Volume, device: block.Device, previous: Passphrase, cur
     facts = slots.facts(volume, device)
     for token in facts.recovery:
         for slot in token.slots & _proven(previous, facts):
-            cryptsetup.add_recovery_token(device.node, slot, _mac(current, facts, slot))
+            tokens.write(device, slot, luks_metadata.recovery_token, kind=proof.RECOVERY, witness=current, facts=facts)
             cryptsetup.remove_token(device.node, token.number)
 
 
 def _proven(passphrase: Passphrase, facts: Facts) -> set[int]:
     """Return the key slots of which a token proves that they take recovery keys."""
     return proof.proven(proof.RECOVERY, facts.recovery, passphrase, facts)
-
-
-def _mac(passphrase: Passphrase, facts: Facts, slot: int) -> str:
-    """Return what proves that a key slot takes a recovery key, "" for a secret that could be guessed by it."""
-    return proof.mac(proof.RECOVERY, passphrase, facts, slot)
 
 
 def open_by_key(volume: Volume, ask_key: Ask, *, check_fs: bool) -> opening.Opening:

@@ -13,7 +13,7 @@ from cryptpilot_boot import log
 from cryptpilot_boot.errors import KeyFetchError, NoValue
 from cryptpilot_boot.system import block, cryptsetup, lock
 from cryptpilot_boot.volume import opening, pending, slots, state
-from cryptpilot_boot.volume.initialize import telling
+from cryptpilot_boot.volume.failure import telling
 from cryptpilot_boot.volume.opening import (
     neither_opens,
     require_initialized,

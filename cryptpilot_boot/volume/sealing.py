@@ -13,8 +13,8 @@ from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.providers.provider import Made
 from cryptpilot_boot.system import block, cryptsetup, lock, tpm2_token
-from cryptpilot_boot.volume import opening, proof, slots
-from cryptpilot_boot.volume.initialize import telling
+from cryptpilot_boot.volume import opening, proof, slots, tokens
+from cryptpilot_boot.volume.failure import telling
 from cryptpilot_boot.volume.recovery import require_persistent
 from cryptpilot_boot.volume.slots import Older
 
@@ -99,8 +99,11 @@ def follow(
     for token in facts.tpm2:
         proven = proof.proven(proof.TPM2, [token], previous, facts)
         for one in sorted({slot if one == old else one for one in proven}):
-            mac = proof.mac(proof.TPM2, current, facts, one)
-            renewed = dataclasses.replace(token, slots=frozenset({one}), mac=mac)
-            cryptsetup.add_token(device.node, tpm2_token.written(renewed))
+            tokens.write(device, one, _like(token), kind=proof.TPM2, witness=current, facts=facts)
         if proven:
             cryptsetup.remove_token(device.node, token.number)
+
+
+def _like(token: tpm2_token.Token) -> tokens.Token:
+    """Return what writes the same token for another key slot, with another proof."""
+    return lambda slot, mac: tpm2_token.written(dataclasses.replace(token, slots=frozenset({slot}), mac=mac))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import DeviceError, ProgramError
 from cryptpilot_boot.system import cryptsetup
-from cryptpilot_boot.volume import opening, proof
+from cryptpilot_boot.volume import opening, tokens
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -64,7 +64,7 @@ def add(
     key: Passphrase,
     before: Facts,
     *,
-    token: Callable[[int, str], dict[str, object]],
+    token: tokens.Token,
     kind: str,
     witness: Passphrase,
 ) -> int:
@@ -83,7 +83,7 @@ def add(
             raise DeviceError(f"{volume.dev} got another header meanwhile", f"see it: cryptsetup luksDump {volume.dev}")
         slot = cryptsetup.verify(device.node, key, header, finish=True)
     try:
-        cryptsetup.add_token(device.node, token(slot, proof.mac(kind, witness, found, slot)))
+        tokens.write(device, slot, token, kind=kind, witness=witness, facts=found)
     except ProgramError:  # such as a header that has no room for the token
         cryptsetup.kill_slot(device.node, slot, way_in)
         raise

@@ -15,7 +15,9 @@ from cryptpilot_boot.errors import CryptpilotError, DeviceError
 from cryptpilot_boot.system import block, lock, luks_header
 from cryptpilot_boot.volume import identity, state
 from cryptpilot_boot.volume.found import word
-from cryptpilot_boot.volume.initialize import Target, close_leftover, require_makable
+from cryptpilot_boot.volume.initialize import Target
+from cryptpilot_boot.volume.mapping import close_leftover
+from cryptpilot_boot.volume.sizes import require_makable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,8 +19,8 @@ from cryptpilot_boot.config import Kms
 from cryptpilot_boot.config.model import Volume
 from cryptpilot_boot.errors import DeviceError
 from cryptpilot_boot.passphrase import Passphrase
-from cryptpilot_boot.system import block, cryptsetup, lock, luks_header
-from cryptpilot_boot.volume import State, examine, header, recovery, require_restorable, state
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, luks_metadata
+from cryptpilot_boot.volume import State, examine, header, proof, recovery, require_restorable, state, tokens
 from tests import headers
 from tests.headers import BINARY, DATA, SECOND, SLOTS, Template
 
@@ -560,18 +560,21 @@ def test_a_recovery_key_stays_proven_when_the_secret_is_rotated(template: Templa
         header.close()
         return found
 
-    cryptsetup.add_recovery_token(str(path), 0, "0" * 64)
-    cryptsetup.add_recovery_token(str(path), 1, recovery._mac(old, facts(), 1))
-    assert recovery._proven(old, facts()) == {1}
-    assert recovery._proven(new, facts()) == set()
+    def proven(passphrase: Passphrase) -> set[int]:
+        return proof.proven(proof.RECOVERY, facts().recovery, passphrase, facts())
+
+    cryptsetup.add_token(str(path), luks_metadata.recovery_token(0, "0" * 64))
+    tokens.write(device, 1, luks_metadata.recovery_token, kind=proof.RECOVERY, witness=old, facts=facts())
+    assert proven(old) == {1}
+    assert proven(new) == set()
     recovery.renew_proofs(one, device, old, new)
-    assert recovery._proven(new, facts()) == {1}
-    assert recovery._proven(old, facts()) == set()
+    assert proven(new) == {1}
+    assert proven(old) == set()
     assert sorted(sorted(token.slots) for token in facts().recovery) == [[0], [1]]
     # a secret that could be guessed by what stands on the disk proves nothing
     recovery.renew_proofs(one, device, new, weak)
-    assert recovery._mac(weak, facts(), 1) == ""
-    assert recovery._proven(weak, facts()) == set()
+    assert proof.mac(proof.RECOVERY, weak, facts(), 1) == ""
+    assert proven(weak) == set()
 
 
 @pytest.mark.needs("cryptsetup")

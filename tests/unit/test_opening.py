@@ -11,7 +11,7 @@ from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import cryptsetup, luks_header
 from cryptpilot_boot.volume import opening
-from cryptpilot_boot.volume.initialize import telling
+from cryptpilot_boot.volume.failure import telling
 
 
 @pytest.mark.needs("cryptsetup")

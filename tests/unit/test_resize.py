@@ -287,7 +287,7 @@ def test_what_is_noted_of_an_open_volume_is_of_that_mapping_alone(
 
 
 def test_a_disk_whose_own_sectors_are_larger_takes_no_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cryptpilot_boot.volume.initialize import require_makable
+    from cryptpilot_boot.volume.sizes import require_makable
 
     device = block.Device("/dev/vdb", "/dev/vdb", "254:16", "1", GIB, "")
     small = Volume("data1", "/dev/vdb", Exec("cat"), ONE.source, sector_size=512)

@@ -1,0 +1,29 @@
+"""What a program failed to do with a volume's device, and what a person can do about it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.errors import CryptpilotError, ProgramError
+from cryptpilot_boot.system import cryptsetup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptpilot_boot.config import Volume
+
+
+@contextmanager
+def telling(volume: Volume, what: str, hint: str = "") -> Iterator[None]:
+    """Say of a program that failed what it was to do with the volume's device, and how to go on.
+
+    hint: in place of the kernel's log, and of doing it again.
+    """
+    try:
+        yield
+    except ProgramError as error:
+        verb = "open" if volume.temporary else "init"
+        again = f"see what the kernel says of it (dmesg); then again: cryptpilot {verb} {volume.volume}"
+        said = cryptsetup.said(error, volume.dev)
+        raise CryptpilotError(f"{volume.dev} {what}: {said}", error.hint or hint or again) from None

@@ -1,0 +1,60 @@
+"""The mapping under which a volume is worked on before it appears under its own name."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from cryptpilot_boot.system import block, composite, cryptsetup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.system.luks_header import Header
+
+
+def working_name(volume: Volume) -> str:
+    """Name the mapping under which a volume is worked on before anybody may see it."""
+    return f"{volume.volume}-initializing"
+
+
+def opened(
+    volume: Volume,
+    device: block.Device,
+    passphrase: Passphrase,
+    header: Header,
+    *,
+    journal: bool = True,
+    readonly: bool = False,
+    discard: bool = False,
+) -> contextlib.AbstractContextManager[str]:
+    """Open a volume under its working name, now; a `with` block gets the path of the mapping, and closes it.
+
+    Nothing that waits for the volume (fstab, for instance) can use it there. header: was checked. journal, readonly,
+    discard: as for `cryptsetup.luks_open`. Raises ProgramError.
+    """
+    name = working_name(volume)
+    cryptsetup.luks_open(device.node, name, passphrase, header, journal=journal, readonly=readonly, discard=discard)
+    return _closing(name)
+
+
+@contextlib.contextmanager
+def _closing(name: str) -> Iterator[str]:
+    try:
+        yield f"/dev/mapper/{name}"
+    finally:
+        cryptsetup.close(name)
+
+
+def close_leftover(volume: Volume) -> None:
+    """Remove the mappings that a run which was killed left behind; the caller holds the lock, so none is at work.
+
+    The volume itself is not open: what cryptsetup makes below it, for integrity, has nothing above it then.
+    """
+    names = (working_name(volume), *(cryptsetup.below(name) for name in (working_name(volume), volume.volume)))
+    for mapping in filter(None, map(block.mapping, (*names, *cryptsetup.temporary(block.mappings())))):
+        if block.encrypts(mapping, volume.dev):
+            cryptsetup.close(mapping.name)
+    composite.remove_leftover(volume.dev)
