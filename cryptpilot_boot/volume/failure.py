@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
 from cryptpilot_boot.system import cryptsetup
+from cryptpilot_boot.volume.secret import wrong_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,3 +28,17 @@ def telling(volume: Volume, what: str, hint: str = "") -> Iterator[None]:
         again = f"see what the kernel says of it (dmesg); then again: cryptpilot {verb} {volume.volume}"
         said = cryptsetup.said(error, volume.dev)
         raise CryptpilotError(f"{volume.dev} {what}: {said}", error.hint or hint or again) from None
+
+
+@contextmanager
+def telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
+    """Say of a cryptsetup that failed that the secret is another, or why the device cannot be opened."""
+    try:
+        yield
+    except ProgramError as error:
+        if error.status != cryptsetup.WRONG_PASSPHRASE:
+            raise CryptpilotError(
+                f"{volume.dev} cannot be opened: {cryptsetup.said(error, volume.dev)}",
+                error.hint or "see what the kernel says of it (dmesg)",
+            ) from None
+        raise wrong_secret(volume, "no key slot takes it") from None

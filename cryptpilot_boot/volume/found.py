@@ -35,6 +35,11 @@ def describe(found: block.Signature | None) -> str:
     return named.get(found.subsystem, f"a {found} header of another program")
 
 
+def moved(path: str) -> DeviceError:
+    """Say that a path leads to another device than before. path: as the configuration has it."""
+    return DeviceError(f"{path} leads to another device than a moment ago", f"see where: readlink -f {path}")
+
+
 def unconverted(device: str, name: str) -> DeviceError:
     """Say of a device that its conversion is not finished, and how it goes on. name: of the volume."""
     return DeviceError(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.keys.sources import Sources
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_data, luks_header, mkfs, partition
-from cryptpilot_boot.volume import mapping, opened, pending, sizes, state, unmarked
-from cryptpilot_boot.volume.initialize import make
+from cryptpilot_boot.volume import mapping, opened, pending, state, temporary, unmarked
+from cryptpilot_boot.volume.failure import telling_a_wrong_secret as telling_a_wrong_secret
+from cryptpilot_boot.volume.found import moved
 from cryptpilot_boot.volume.mapping import close_leftover
 from cryptpilot_boot.volume.secret import Opening as Opening
 from cryptpilot_boot.volume.secret import WrongSecret as WrongSecret
@@ -21,8 +21,6 @@ from cryptpilot_boot.volume.secret import without_previous as without_previous
 from cryptpilot_boot.volume.secret import wrong_secret as wrong_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.keys.sources import Secret
     from cryptpilot_boot.passphrase import Passphrase
@@ -46,11 +44,7 @@ def open_volume(
         if state.is_open(volume):
             return Opening.WAS_OPEN
         close_leftover(volume)
-        device = _fitting(volume)
-
-        def unlock(passphrase: Passphrase) -> None:
-            _unlock(volume, device, passphrase, check_fs=check_fs)
-
+        unlock = temporary.prepared(volume) if volume.temporary else _prepared(volume, check_fs=check_fs)
         how = with_either_value(volume, ask_passphrase, ask_previous, unlock)
         by = ask_passphrase.opened_by if isinstance(ask_passphrase, Sources) else None
         opened.note_source(volume.volume, "" if by is None else volume.source_name(by))
@@ -61,34 +55,50 @@ def open_volume(
 
 def require_openable(volume: Volume) -> block.Device:
     """Return the device; raise unless it holds what `open` needs: a sound volume, or for a temporary one nothing."""
+    if volume.temporary:
+        return temporary.require_usable(volume)
     device, header = _openable(volume)
-    if header:
-        header.close()
+    header.close()
     return device
 
 
-def _openable(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
-    """Return what `require_openable` does, and of a persistent volume the copy of the header that was checked."""
+def _openable(volume: Volume) -> tuple[block.Device, luks_header.Header]:
+    """Return the device of a persistent volume, and a copy of its header that was checked. Raises DeviceError."""
     with log.timed("probe", volume.volume, device=volume.dev):
-        return _probe(volume)
+        device = block.look_up(volume.dev)
+        block.require_unused(device.node)
+        require_initialized(volume, state.look(device.node))
+        header = _sound_header(volume, device)
+        misfit = state.misfit(volume, device, header)
+        if misfit:
+            header.close()
+            raise misfit
+        return device, header
 
 
-def _probe(volume: Volume) -> tuple[block.Device, luks_header.Header | None]:
-    device = block.look_up(volume.dev)
-    block.require_unused(device.node)
-    found = state.look(device.node)
-    if volume.temporary:
-        sizes.require_makable(volume, device)
-        if refusal := state.not_ours_to_overwrite(volume, found):
-            raise refusal
-        return device, None
-    require_initialized(volume, found)
-    header = _sound_header(volume, device)
-    misfit = state.misfit(volume, device, header)
-    if misfit:
-        header.close()
-        raise misfit
-    return device, header
+def _prepared(volume: Volume, *, check_fs: bool) -> Callable[[Passphrase], None]:
+    """Check the device of a persistent volume, and return what opens the volume with a passphrase.
+
+    Device and header are checked again then, and the volume is opened by that header: the passphrase may have taken
+    long.
+    """
+    device = _fitting(volume)
+
+    def unlock(passphrase: Passphrase) -> None:
+        now, header = _openable(volume)
+        with header:
+            if now != device:
+                raise moved(volume.dev)
+            if check_fs and volume.makefs and mkfs.KINDS[volume.makefs].check:
+                _check_fs(volume, volume.makefs, device, passphrase, header)
+            with log.timed("open", volume.volume, device=volume.dev):
+                with telling_a_wrong_secret(volume):
+                    cryptsetup.luks_open(
+                        device.node, volume.volume, passphrase, header, journal=True, discard=volume.discard
+                    )
+                opened.note(volume.volume, luks_data.volume_key(header))
+
+    return unlock
 
 
 def _fitting(volume: Volume) -> block.Device:
@@ -98,8 +108,6 @@ def _fitting(volume: Volume) -> block.Device:
     kernel is then made to take it for the few sectors shorter, for otherwise cryptsetup does not open it.
     """
     device, header = _openable(volume)
-    if header is None:
-        return device
     with header:
         excess = luks_data.excess(header, device.size)
     if not excess:
@@ -191,57 +199,6 @@ def slot_in(volume: Volume, device: block.Device, header: luks_header.Header, pa
     """Do what `find_slot` does, by a copy of the header that was checked."""
     with log.timed("verify", volume.volume, device=volume.dev), telling_a_wrong_secret(volume):
         return cryptsetup.verify(device.node, passphrase, header)
-
-
-def _unlock(volume: Volume, device: block.Device, passphrase: Passphrase, *, check_fs: bool) -> None:
-    """Open the device with the passphrase, by a header that was checked; a temporary volume is made anew first.
-
-    Either way the device is looked at again: it may have taken long to get the key.
-    """
-
-    def look_again() -> luks_header.Header | None:
-        now, header = _openable(volume)
-        if now != device:
-            if header:
-                header.close()
-            raise DeviceError(
-                f"{volume.dev} leads to another device than a moment ago", f"see where: readlink -f {volume.dev}"
-            )
-        return header
-
-    if volume.temporary:
-        header = make(volume, device, passphrase, mark=state.TEMPORARY, before_writing=look_again)
-    else:
-        checked = look_again()
-        if checked is None:
-            raise DeviceError(f"the header of {volume.dev} was not checked", "please report this")
-        header = checked
-    with header:
-        if check_fs and volume.makefs and mkfs.KINDS[volume.makefs].check and not volume.temporary:
-            _check_fs(volume, volume.makefs, device, passphrase, header)
-        with log.timed("open", volume.volume, device=volume.dev):
-            # nothing of a temporary volume is ever read again after a power cut
-            journal = not (volume.integrity and volume.temporary)
-            with telling_a_wrong_secret(volume):
-                cryptsetup.luks_open(
-                    device.node, volume.volume, passphrase, header, journal=journal, discard=volume.discard
-                )
-            if not volume.temporary:
-                opened.note(volume.volume, luks_data.volume_key(header))
-
-
-@contextmanager
-def telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
-    """Say of a cryptsetup that failed that the secret is another, or why the device cannot be opened."""
-    try:
-        yield
-    except ProgramError as error:
-        if error.status != cryptsetup.WRONG_PASSPHRASE:
-            raise CryptpilotError(
-                f"{volume.dev} cannot be opened: {cryptsetup.said(error, volume.dev)}",
-                error.hint or "see what the kernel says of it (dmesg)",
-            ) from None
-        raise wrong_secret(volume, "no key slot takes it") from None
 
 
 def _check_fs(
