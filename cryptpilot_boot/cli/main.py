@@ -12,7 +12,7 @@ from cryptpilot_boot.cli.arguments import parse
 from cryptpilot_boot.config import Boot, Config, load
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
 from cryptpilot_boot.errors import ConfigError, CryptpilotError, Interrupted, describe_bug
-from cryptpilot_boot.system import init, process, run
+from cryptpilot_boot.system import init, process, run, signals
 
 if TYPE_CHECKING:
     import argparse
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     process.keep_memory_private()
     process.keep_files_private()
-    for number in run.SIGNALS:
+    for number in signals.SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) ignores SIGHUP, and that stays
             signal.signal(number, _interrupt)
     try:
@@ -78,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if not good:
             return EXIT_FAILED
     except (KeyboardInterrupt, Interrupted):
-        _ignore_signals()
+        signals.ignore()
         terminal.complain("interrupted")
         return EXIT_INTERRUPTED
     except ConfigError as error:
@@ -117,11 +117,6 @@ def _unsaid(error: OSError) -> int:
 
 def _interrupt(*_: object) -> NoReturn:
     """End the programs that may be ended. Programs that must finish do so, whatever signal follows but SIGKILL."""
-    _ignore_signals()
+    signals.ignore()
     run.interrupt()
     raise KeyboardInterrupt
-
-
-def _ignore_signals() -> None:
-    for number in run.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

@@ -1,61 +1,46 @@
 """The one place a program is run.
 
-Every program gets a session of its own, so that a terminal's Ctrl-C reaches this process alone, which then decides:
-`interrupt` ends what may be ended and lets finish what has to be finished, on whichever threads that runs.
+Every program gets a session of its own, so that a terminal's Ctrl-C reaches this process alone. It then decides:
+`interrupt` ends the programs that may be ended, and waits for those that must finish, on all threads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
-import re
 import select
-import selectors
 import signal
-import struct
 import subprocess
-import termios
 import threading
 import time
-from typing import IO, TYPE_CHECKING, Callable, cast
+from typing import IO, TYPE_CHECKING, cast
 
-from cryptpilot_boot.errors import Interrupted, ProgramError, printable
-from cryptpilot_boot.system import programs, selinux
+from cryptpilot_boot.errors import Interrupted, ProgramError
+from cryptpilot_boot.system import pipes, programs, selinux, signals
 from cryptpilot_boot.system.meter import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from cryptpilot_boot.passphrase import SecretBuffer
 
-# Programs get this and nothing else: the frozen agent's own LD_LIBRARY_PATH must not reach them, nor anything
-# an administrator's shell may hold; and their messages are to be in one language.
+# Programs get this environment and no other. The frozen agent's LD_LIBRARY_PATH must not reach them, nor an
+# administrator's variables, and their messages must be in one language.
 _ENVIRONMENT = {"PATH": programs.PATH, "LC_ALL": "C"}
-# So do they with the umask: dracut and systemd's generators make files that others have to read.
+# Programs get this umask: dracut and systemd's generators make files that other users read.
 _UMASK = 0o022
 _PATIENCE = 5.0  # seconds from SIGTERM to SIGKILL
-_CHUNK = 65536  # bytes read at once
 _KEEP = 4096  # bytes of standard error, from its end
-_LONGEST_QUOTE = 300  # characters
 
 MORTAL = ("setpriv", "--pdeathsig", "KILL")
-"""What to put before a command line for the program to end with this thread, by whatever this is ended.
+"""Put this before a command line to end the program when this thread ends, even by SIGKILL.
 
-For programs that use what this process has mounted or mapped: the next one could not clear it away. Source: setpriv(1),
-prctl(2) under PR_SET_PDEATHSIG.
+For programs that use what this process has mounted or mapped: otherwise the next process could not unmount it. Source:
+setpriv(1), prctl(2) under PR_SET_PDEATHSIG.
 """
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Those by which a person or systemd wants this process to end."""
-
-# Reads at most so many bytes from a descriptor, and returns how many; 0 at the end, and when no more is wanted.
-_Take = Callable[[int, int], int]
-
-# What wakes the thread that waits for a program.
-_ENDED = b"e"
-_INTERRUPT = b"i"
+_ENDED, _INTERRUPT = b"e", b"i"  # what wakes the thread that waits for a program
 
 # Reentrant, for `interrupt` in a signal handler.
 _lock = threading.RLock()
@@ -97,20 +82,20 @@ def run(
     """Run a program to its end and return its exit status and standard output.
 
     stdin: bytes for its standard input, through a pipe (a passphrase goes here and nowhere else); without it the
-    program reads nothing. finish: run it to its end whatever happens, even after `interrupt`; for what would leave
-    something half done, and for clearing up. patience: seconds it has to end in good order when it may be interrupted.
-    pass_fds: descriptors it inherits, under the same numbers. cwd: where it runs. env: what its environment holds
-    beside PATH and LC_ALL. keep: how many bytes of its output are wanted, from the end, None for all. meter: it says
-    how far it is, in percent; the step at work has that then. name: what an error calls it. Raises ProgramError, with
+    program reads nothing. finish: run it to its end, even after `interrupt`; for a program that must not leave its work
+    half done, and for cleaning up. patience: seconds between SIGTERM and SIGKILL when it is interrupted. pass_fds:
+    descriptors it inherits, under the same numbers. cwd: its working directory. env: its environment beside PATH and
+    LC_ALL. keep: how many bytes of its output are wanted, from the end, None for all. meter: the program prints its
+    progress in percent, and the current step shows it. name: what an error calls the program. Raises ProgramError, with
     what the program wrote to standard error, when the exit status is not among `accept`, and Interrupted.
     """
-    output, errors = (_Collected(limit, Meter() if meter else None) for limit in (keep, _KEEP))
+    output, errors = (pipes.Collected(limit, Meter() if meter else None) for limit in (keep, _KEEP))
     ended = _conduct(
         argv, output.take, errors, stdin=stdin, finish=finish, patience=patience, pass_fds=pass_fds, cwd=cwd, env=env
     )
     text = output.data.decode("utf-8", "replace")
     if ended.status not in accept:
-        said = ended.said or _tail(text) or "failed without a word"
+        said = ended.said or pipes.tail(text) or "failed without a word"
         how = f"exit status {ended.status}" if ended.status >= 0 else f"killed by signal {-ended.status}"
         said = said.removeprefix(f"{_program(argv)}: ")
         raise ProgramError(f"{name or _program(argv)}: {said} ({how})", status=ended.status)
@@ -126,11 +111,11 @@ def read_secret(
     loses the other end of its pipe. unwanted: a descriptor that becomes readable when the program is to end in good
     order before. Raises ProgramError when there is no such program, and Interrupted.
     """
-    return _conduct(argv, buffer.fill, _Collected(_KEEP), timeout=timeout, unwanted=unwanted, asked=True)
+    return _conduct(argv, buffer.fill, pipes.Collected(_KEEP), timeout=timeout, unwanted=unwanted, asked=True)
 
 
 def give_up_questions() -> None:
-    """Ask the programs to end that `read_secret` runs on other threads: this process ends, and nobody hears them."""
+    """Send SIGTERM to the programs that `read_secret` runs on other threads, because this process ends."""
     if _lock.acquire(timeout=_LOCKED):
         try:
             for program in _asked:
@@ -140,10 +125,10 @@ def give_up_questions() -> None:
 
 
 def interrupt() -> None:
-    """Have no program started any more, and those that run ended, but for what is run with `finish`.
+    """End all programs but those that are run with `finish`, and start no others. This cannot be undone.
 
-    They get SIGTERM, and SIGKILL if they are still there after 5 s, from the threads that wait for them, where `run`
-    then raises Interrupted. There is no way back. May be called on any thread, and by a signal handler.
+    The threads that wait for the programs send SIGTERM, and SIGKILL after 5 s; `run` then raises Interrupted there. May
+    be called on any thread, and by a signal handler.
     """
     global _interrupted
     with _lock:
@@ -153,31 +138,15 @@ def interrupt() -> None:
 
 
 def raise_if_interrupted() -> None:
-    """Raise Interrupted after `interrupt`: what must be finished once begun is not begun then."""
+    """Raise Interrupted after `interrupt`. Call this before work that cannot be interrupted."""
     if _interrupted:
         raise Interrupted
 
 
-@contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Have a signal that raises an exception, on the main thread and anywhere in it, `interrupt` instead."""
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    raising = {number: handler for number, handler in handlers.items() if callable(handler)}
-    if threading.current_thread() is not threading.main_thread():
-        raising = {}
-    for number in raising:
-        signal.signal(number, lambda *_: interrupt())
-    try:
-        yield
-    finally:
-        for number, handler in raising.items():
-            signal.signal(number, handler)
-
-
 def _conduct(
     argv: Sequence[str],
-    take: _Take,
-    said: _Collected,
+    take: pipes.Take,
+    said: pipes.Collected,
     *,
     stdin: memoryview | None = None,
     finish: bool = False,
@@ -191,35 +160,35 @@ def _conduct(
 ) -> Ended:
     """Run a program until it has ended.
 
-    What it wrote by then counts: what it left running in the background may hold on to its output, and go on writing.
-    take: takes what it writes to its standard output; said: what it writes to standard error. asked: whether that is
-    all it is run for, so that it need not outlive this process.
+    Only what it has written by then counts: its background processes may keep its output open, and go on writing. take:
+    takes its standard output; said: collects its standard error. asked: whether it only answers a question, so that it
+    need not outlive this process.
     """
     moment = None if timeout is None else time.monotonic() + timeout
     with (
-        _signals_interrupt(),
+        signals.without_exceptions(interrupt),
         _Program(
             argv, stdin=stdin is not None, finish=finish, pass_fds=pass_fds, cwd=cwd, env=env, asked=asked
         ) as program,
     ):
         try:
-            in_time = _attend(program, _feeder(stdin or memoryview(b"")), take, said.take, moment, unwanted)
+            in_time = pipes.attend(program, program.feed(stdin), program.outputs(take, said.take), moment, unwanted)
         except Interrupted:
             program.ask_to_end(patience)
             raise
         if not in_time:
-            if _is_readable(unwanted):
+            if pipes.is_readable(unwanted):
                 program.ask_to_end(patience)
             program.signal(signal.SIGKILL)
     errors = said.data.decode("utf-8", "replace")
-    return Ended(program.process.returncode, _tail(errors), in_time, errors)
+    return Ended(program.process.returncode, pipes.tail(errors), in_time, errors)
 
 
 class _Program:
     """A running program.
 
-    A thread waits for its end without reaping it, so that its number is its own until the `with` block is left,
-    however many threads there are; pidfd_open(2) would do the same, but only from Linux 5.3 on.
+    A thread waits for its end without reaping it. So the process number stays the program's own until the `with` block
+    is left, whatever other threads do. pidfd_open(2) would do the same, but only from Linux 5.3 on.
     """
 
     def __init__(
@@ -242,8 +211,7 @@ class _Program:
             for descriptor in pass_fds:
                 selinux.share(executable, descriptor)
             with _lock:
-                if not finish:
-                    raise_if_interrupted()
+                self.raise_if_unwanted()
                 self.process = subprocess.Popen(
                     argv,
                     executable=executable,
@@ -252,7 +220,7 @@ class _Program:
                     stderr=subprocess.PIPE,
                     bufsize=0,
                     env={**_ENVIRONMENT, **(env or {})},
-                    cwd=cwd,  # where this process was called from makes no difference
+                    cwd=cwd,  # must not depend on where this process was called
                     pass_fds=tuple(pass_fds),
                     start_new_session=True,
                     umask=_UMASK,
@@ -277,9 +245,22 @@ class _Program:
         """Return a descriptor that is readable when there is something to `hear`."""
         return self._wake
 
+    def feed(self, stdin: memoryview | None) -> tuple[IO[bytes], pipes.Feed] | None:
+        """Return its standard input, if it has one, with what writes these bytes to it."""
+        return (self.process.stdin, pipes.feeder(stdin or memoryview(b""))) if self.process.stdin else None
+
+    def outputs(self, take: pipes.Take, listen: pipes.Take) -> tuple[tuple[IO[bytes], pipes.Take], ...]:
+        """Return its standard output and error, each with what takes the bytes in it."""
+        return (cast("IO[bytes]", self.process.stdout), take), (cast("IO[bytes]", self.process.stderr), listen)
+
+    def raise_if_unwanted(self) -> None:
+        """Raise Interrupted after `interrupt`, unless the program is run to its end."""
+        if not self.finish:
+            raise_if_interrupted()
+
     def hear(self, wake: int) -> bool:
         """Learn whether the program has ended; to be called again."""
-        self.ended = _ENDED in os.read(wake, _CHUNK) or self.ended
+        self.ended = _ENDED in os.read(wake, pipes.CHUNK) or self.ended
         return True
 
     def ask_to_end(self, patience: float) -> None:
@@ -299,7 +280,7 @@ class _Program:
 
     def __exit__(self, *_: object) -> None:
         with _lock:
-            _asked.discard(self)  # before its number can be another's
+            _asked.discard(self)  # before another process can get its number
         if not self.ended and not self.finish:
             self.signal(signal.SIGKILL)
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
@@ -313,100 +294,6 @@ class _Program:
         os.close(self._wake)
 
 
-def _is_readable(descriptor: int | None) -> bool:
-    return descriptor is not None and bool(select.select([descriptor], [], [], 0)[0])
-
-
-def _attend(
-    program: _Program,
-    feed: Callable[[int], bool],
-    take: _Take,
-    listen: _Take,
-    moment: float | None,
-    unwanted: int | None,
-) -> bool:
-    """Carry bytes to and from a program; False when `moment` or `unwanted` came before the end. Raises Interrupted.
-
-    feed: what to do when standard input is ready; False to be done with it. take, listen: what to do with what stands
-    in the pipes of standard output and error.
-    """
-    process = program.process
-    outputs = ((cast("IO[bytes]", process.stdout), take), (cast("IO[bytes]", process.stderr), listen))
-    with selectors.DefaultSelector() as selector:
-        selector.register(program, selectors.EVENT_READ, program.hear)
-        for pipe, read in outputs:
-            selector.register(pipe, selectors.EVENT_READ, lambda source, read=read: read(source, _CHUNK) > 0)
-        if process.stdin:
-            selector.register(process.stdin, selectors.EVENT_WRITE, feed)
-        if unwanted is not None:
-            selector.register(unwanted, selectors.EVENT_READ, lambda _: True)
-        while not program.ended:
-            if not program.finish:
-                raise_if_interrupted()
-            left = None if moment is None else moment - time.monotonic()
-            if (left is not None and left <= 0) or _is_readable(unwanted):
-                return False
-            for key, _ in selector.select(left):
-                if not key.data(key.fd):
-                    selector.unregister(key.fileobj)
-                    cast("IO[bytes]", key.fileobj).close()
-    for pipe, read in outputs:
-        if not pipe.closed:
-            _drain(pipe.fileno(), read)
-    return True
-
-
-def _drain(source: int, take: _Take) -> None:
-    """Take what stands in a pipe now, and nothing that is written to it meanwhile."""
-    (left,) = struct.unpack("i", fcntl.ioctl(source, termios.FIONREAD, bytes(4)))
-    while left > 0 and (count := take(source, left)):
-        left -= count
-
-
-def _feeder(stdin: memoryview) -> Callable[[int], bool]:
-    left = stdin
-
-    def feed(target: int) -> bool:
-        nonlocal left
-        try:
-            # so much a pipe that is ready takes without blocking
-            left = left[os.write(target, left[: select.PIPE_BUF]) :]
-        except BrokenPipeError:
-            return False  # it has read all it wants
-        return len(left) > 0
-
-    return feed
-
-
-class _Collected:
-    """What a program wrote, all of it or the last `keep` bytes. meter: reads it as it comes."""
-
-    def __init__(self, keep: int | None = None, meter: Meter | None = None) -> None:
-        self.data = bytearray()
-        self._keep = keep
-        self._meter = meter
-
-    def take(self, source: int, most: int) -> int:
-        """Read what is there, at most so many bytes, and return how many; 0 at its end."""
-        chunk = os.read(source, most)
-        self.data += chunk
-        if self._keep is not None:
-            del self.data[: -self._keep]
-        if self._meter:
-            self._meter.see(chunk)
-        return len(chunk)
-
-
 def _program(argv: Sequence[str]) -> str:
-    """Return the program of a command line that a person knows it by."""
+    """Return the name by which a person knows the program of a command line."""
     return argv[len(MORTAL)] if tuple(argv[: len(MORTAL)]) == MORTAL else argv[0]
-
-
-def _tail(output: str) -> str:
-    """Return the last lines of what a program said, as one line that is safe for a console; "" for nothing.
-
-    What it wrote over on a terminal, as a progress that it showed, is left out.
-    """
-    lines = [line.strip() for line in re.sub(r"[^\n]*\x08", "", output).splitlines() if line.strip()]
-    text = printable("; ".join(lines[-3:]))
-    return text if len(text) <= _LONGEST_QUOTE else f"...{text[-_LONGEST_QUOTE:]}"

@@ -24,7 +24,7 @@ from cryptpilot_boot.config import load
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
 from cryptpilot_boot.report import eventlog
 from cryptpilot_boot.system import init, process
-from cryptpilot_boot.system.run import SIGNALS
+from cryptpilot_boot.system.signals import SIGNALS
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, ROLE, configure
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.keys import recovery
 from cryptpilot_boot.keys.race import Entrant, Race
 from cryptpilot_boot.passphrase import Passphrase
-from cryptpilot_boot.system import block, luks_header, network, person, process
+from cryptpilot_boot.system import block, luks_header, network, person, pipes, process
 from cryptpilot_boot.system import run as programs
 from cryptpilot_boot.volume import identity
 from cryptpilot_boot.volume.secret import with_either_value
@@ -84,7 +84,7 @@ class Desk:
     def ask(self, question: str, _: str, dismissal: person.Dismissal) -> Passphrase | None:
         self.questions.append(question)
         self.standing.set()
-        while not programs._is_readable(dismissal.fileno()):
+        while not pipes.is_readable(dismissal.fileno()):
             if self.typed:
                 return Passphrase(self.typed.pop(0), strong=False)
             time.sleep(0.01)
