@@ -20,6 +20,7 @@ from cryptpilot_boot.system import (
     foreign_tools,
     luks_header,
     lvm,
+    mappings,
     mkfs,
     partition_table,
     relabel,
@@ -67,8 +68,8 @@ def close_leftover(one: Volume) -> None:
     working = (working_name(one), cryptsetup.below(working_name(one)))
     remove_empty((*working, source_name(one)))
     for name in working:
-        found = block.mapping(name)
-        if found and not is_of_conversion(found.uuid, block.backing_files(found)):
+        found = mappings.find(name)
+        if found and not is_of_conversion(found.uuid, mappings.backing_files(found)):
             raise CryptpilotError(
                 f"/dev/mapper/{name} is there, and was not made by a conversion", f"see: dmsetup info {name}"
             )

@@ -14,7 +14,17 @@ from cryptpilot_boot.convert import build, look, plan, requirements
 from cryptpilot_boot.convert.facts import refused
 from cryptpilot_boot.convert.layout import BOOT_ROOM
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system import block, cryptsetup, encryption, ext4, luks_header, mkfs, partition, partition_table
+from cryptpilot_boot.system import (
+    block,
+    cryptsetup,
+    encryption,
+    ext4,
+    luks_header,
+    mappings,
+    mkfs,
+    partition,
+    partition_table,
+)
 from cryptpilot_boot.system.block import readable
 from cryptpilot_boot.system.disk_image import RAW, Facts
 from cryptpilot_boot.system.luks_conversion import TAKEN, reader
@@ -112,8 +122,8 @@ def opened(path: Path, volume: Volume) -> Disk:
 def close_leftover(volume: Volume, device: str) -> None:
     """Remove the mapping of a partition that a conversion which was killed left behind."""
     remove_empty([build.working_name(volume)])
-    found = block.mapping(build.working_name(volume))
-    if found and block.encrypts(found, device):
+    found = mappings.find(build.working_name(volume))
+    if found and mappings.encrypts(found, device):
         cryptsetup.close(found.name)
 
 

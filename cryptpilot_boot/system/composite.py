@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import DeviceError, ProgramError
-from cryptpilot_boot.system import block, loop
+from cryptpilot_boot.system import block, loop, mappings
 from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ def _put_together(device: str, header: Header, readonly: bool) -> Iterator[Compo
             finish=True,
         )
         try:
-            made = block.mapping(name)
+            made = mappings.find(name)
             if made is None:
                 raise DeviceError(f"{device}: what was made of its header and its data is gone")
-            yield Composite(f"/dev/{made.node.name}", block.number(made), disk.number, head)
+            yield Composite(f"/dev/{made.node.name}", mappings.number(made), disk.number, head)
         finally:
             # what was made of it is none the worse if it stays; the next one removes it
             with log.telling(f"that {name} is no longer needed"):
@@ -155,7 +155,7 @@ def _flush(name: str) -> None:
 
     Raises ProgramError.
     """
-    mapping = block.mapping(name)
+    mapping = mappings.find(name)
     if mapping is None:
         raise ProgramError(f"cryptsetup: made no mapping {name}")
     try:
@@ -173,7 +173,7 @@ def remove_leftover(device: str) -> None:
     if not block.is_block_device(device):
         return
     number = block.look_up(device).number
-    found = block.mapping(_NAME.format(number.replace(":", "-")))
+    found = mappings.find(_NAME.format(number.replace(":", "-")))
     if found and found.uuid == _UUID.format(number):
         _remove(found.name)
 

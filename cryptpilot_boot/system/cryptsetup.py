@@ -16,7 +16,7 @@ import threading
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
-from cryptpilot_boot.system import block, composite, luks_data, luks_header
+from cryptpilot_boot.system import composite, luks_data, luks_header, mappings
 from cryptpilot_boot.system.run import raise_if_interrupted, run
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def luks_open(
 
 
 def _close_again(name: str) -> None:
-    for mapping in filter(None, map(block.mapping, (name, below(name)))):
+    for mapping in filter(None, map(mappings.find, (name, below(name)))):
         close(mapping.name)
 
 
@@ -285,9 +285,9 @@ def close(name: str) -> None:
     Whether there is such a one cryptsetup before 2.4 goes by the header on the disk for.
     """
     lower = below(name)
-    both = block.lies_on(name, lower)
+    both = mappings.lies_on(name, lower)
     run(["cryptsetup", "close", name], finish=True)
-    if both and block.mapping(lower):
+    if both and mappings.find(lower):
         run(["cryptsetup", "close", lower], finish=True)
 
 

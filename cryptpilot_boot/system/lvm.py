@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.errors import DeviceError, ProgramError
-from cryptpilot_boot.system import block, programs
+from cryptpilot_boot.system import block, mappings, programs
 from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def mapped(device: str, logical: Logical, name: str) -> Iterator[str]:
     try:
         argv = ["dmsetup", "create", name, "--readonly", f"--uuid={_UUID.format(name)}"]
         run(argv, stdin=memoryview(text.encode()), finish=True)
-        made = block.mapping(name)
+        made = mappings.find(name)
         if made is None:
             raise DeviceError(f"/dev/mapper/{name}, which was made of {device}, is gone")
         yield f"/dev/{made.node.name}"
@@ -166,7 +166,7 @@ def remove_leftover(name: str) -> None:
 
     Raises DeviceError where something else has that name, and ProgramError.
     """
-    found = block.mapping(name)
+    found = mappings.find(name)
     if found is None:
         return
     if found.uuid != _UUID.format(name):

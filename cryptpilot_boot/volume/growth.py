@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.system import block, cryptsetup, integrity, luks_data, partition
+from cryptpilot_boot.system import block, cryptsetup, integrity, luks_data, mappings, partition
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -35,12 +35,12 @@ def find(volume: Volume, header: Header) -> Growth:
     """
     device = block.look_up(volume.dev)
     data = luks_data.find(header)
-    mapping = block.mapping(volume.volume)
+    mapping = mappings.find(volume.volume)
     if data.integrity:
         left = device.size - integrity.used(device.node, data.offset)
         unused = left if left >= _STEP else 0
-    elif mapping and not block.mapping(cryptsetup.below(volume.volume)):
-        unused = data.room(device.size) - block.size(mapping)
+    elif mapping and not mappings.find(cryptsetup.below(volume.volume)):
+        unused = data.room(device.size) - mappings.size(mapping)
     else:
         unused = 0
     free = partition.free_behind(device)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.system import block, composite, cryptsetup
+from cryptpilot_boot.system import composite, cryptsetup, mappings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.system.block import Device
     from cryptpilot_boot.system.luks_header import Header
 
 
@@ -22,7 +23,7 @@ def working_name(volume: Volume) -> str:
 
 def opened(
     volume: Volume,
-    device: block.Device,
+    device: Device,
     passphrase: Passphrase,
     header: Header,
     *,
@@ -54,7 +55,7 @@ def close_leftover(volume: Volume) -> None:
     The volume itself is not open: what cryptsetup makes below it, for integrity, has nothing above it then.
     """
     names = (working_name(volume), *(cryptsetup.below(name) for name in (working_name(volume), volume.volume)))
-    for mapping in filter(None, map(block.mapping, (*names, *cryptsetup.temporary(block.mappings())))):
-        if block.encrypts(mapping, volume.dev):
+    for mapping in filter(None, map(mappings.find, (*names, *cryptsetup.temporary(mappings.names())))):
+        if mappings.encrypts(mapping, volume.dev):
             cryptsetup.close(mapping.name)
     composite.remove_leftover(volume.dev)

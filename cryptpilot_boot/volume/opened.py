@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 
 from cryptpilot_boot import log, paths
-from cryptpilot_boot.system import block, private
+from cryptpilot_boot.system import mappings, private
 
 DIRECTORY = paths.OPENED
 SOURCES = paths.OPENED_BY
@@ -21,7 +21,7 @@ def note(volume: str, key: str, directory: Path = DIRECTORY) -> None:
 
     No failure is worth one: the volume is open, and what wants to know says that it does not.
     """
-    mapping = block.mapping(volume)
+    mapping = mappings.find(volume)
     if mapping is None:
         return
     with log.telling(f"by which key {volume} was opened"):
@@ -56,7 +56,7 @@ def is_known(volume: str, directory: Path = DIRECTORY) -> bool:
 
 def is_by(volume: str, key: str, directory: Path = DIRECTORY) -> bool:
     """Tell whether the volume that is open was opened by a volume key; key: as of `note`."""
-    mapping = block.mapping(volume)
+    mapping = mappings.find(volume)
     return mapping is not None and _read(volume, directory) == _line(mapping, key)
 
 
@@ -68,9 +68,9 @@ def _read(volume: str, directory: Path) -> str:
 
 
 def _identity(volume: str) -> str:
-    mapping = block.mapping(volume)
-    return block.identity(mapping) if mapping else ""
+    mapping = mappings.find(volume)
+    return mappings.identity(mapping) if mapping else ""
 
 
-def _line(mapping: block.Mapping, key: str) -> str:
-    return f"{block.identity(mapping)}: {hashlib.sha256(key.encode()).hexdigest()}\n"
+def _line(mapping: mappings.Mapping, key: str) -> str:
+    return f"{mappings.identity(mapping)}: {hashlib.sha256(key.encode()).hexdigest()}\n"

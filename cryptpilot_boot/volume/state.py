@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import DeviceError
-from cryptpilot_boot.system import block, luks_data, luks_header, partition
+from cryptpilot_boot.system import block, luks_data, luks_header, mappings, partition
 from cryptpilot_boot.volume import growth, identity, pending, unmarked
 from cryptpilot_boot.volume.found import COMPLETE as COMPLETE
 from cryptpilot_boot.volume.found import CONVERTING as CONVERTING
@@ -194,11 +194,11 @@ def is_open(volume: Volume) -> bool:
 
     Raises DeviceError when the name is taken by a mapping of something else.
     """
-    mapping = block.mapping(volume.volume)
+    mapping = mappings.find(volume.volume)
     if mapping is None:
         return False
     if block.is_block_device(volume.dev):
-        ours = block.encrypts(mapping, volume.dev)
+        ours = mappings.encrypts(mapping, volume.dev)
     else:
         ours = mapping.uuid.startswith("CRYPT-LUKS2-")  # the disk it is on has gone, or its name
     if ours:

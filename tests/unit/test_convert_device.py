@@ -29,6 +29,7 @@ from cryptpilot_boot.system import (
     luks_conversion,
     luks_header,
     mapper,
+    mappings,
     mkfs,
     mounts,
     partition,
@@ -87,7 +88,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
         (look, "content", lambda path: made.found.contents[int(path.removeprefix("/dev/sdb"))]),
         (block, "look_up", lambda path: device(path, made.size)),
         (block, "require_unused", lambda _: None),
-        (block, "mapping", lambda _: None),
+        (mappings, "find", lambda _: None),
         (partition, "is_partition", lambda one: one.path != "/dev/sdb"),
         (partition_table, "read", lambda _: made.found.table),
         (luks_header, "mark", lambda path: made.marks.get(path, "")),
@@ -455,7 +456,7 @@ def half(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(block, "is_block_device", lambda _: True)
     monkeypatch.setattr(block, "look_up", device)
     monkeypatch.setattr(block, "require_unused", lambda _: None)
-    monkeypatch.setattr(block, "mapping", lambda _: None)
+    monkeypatch.setattr(mappings, "find", lambda _: None)
     return path
 
 

@@ -15,7 +15,7 @@ from cryptpilot_boot.commands import convert
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume
 from cryptpilot_boot.convert import build
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
-from cryptpilot_boot.system import block, cryptsetup, disk_image, drafts, partition_table, private, workplace
+from cryptpilot_boot.system import cryptsetup, disk_image, drafts, mappings, partition_table, private, workplace
 from cryptpilot_boot.system.disk_image import Facts
 from cryptpilot_boot.system.partition_table import Partition, Table
 
@@ -160,7 +160,7 @@ def test_only_what_a_conversion_made_is_closed(uuid: str, files: list[str], own:
 
 def test_a_mapping_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
-    monkeypatch.setattr(block, "mapping", lambda name: block.Mapping(name, "CRYPT-LUKS2-1", Path("/sys/none")))
+    monkeypatch.setattr(mappings, "find", lambda name: mappings.Mapping(name, "CRYPT-LUKS2-1", Path("/sys/none")))
     monkeypatch.setattr(cryptsetup, "close", closed.append)
     with pytest.raises(CryptpilotError, match="was not made by a conversion"):
         build.close_leftover(Volume("root", "/dev/x", Exec("cat"), Path("root.toml")))
@@ -178,9 +178,9 @@ def test_a_mapping_is_traced_to_the_files_it_lies_on(tmp_path: Path, monkeypatch
     (devices / "dm-0").symlink_to(tmp_path / "dm-0")
     (tmp_path / "dm-1/slaves/dm-0").mkdir()
     (tmp_path / "dm-0/slaves/loop7p1").mkdir()
-    monkeypatch.setattr(block, "_CLASS", devices)
-    assert block.backing_files(block.Mapping("root", "CRYPT-", tmp_path / "dm-1")) == ["/images/out"]
-    assert block.backing_files(block.Mapping("root", "CRYPT-", tmp_path / "dm-2")) == []
+    monkeypatch.setattr(mappings, "_CLASS", devices)
+    assert mappings.backing_files(mappings.Mapping("root", "CRYPT-", tmp_path / "dm-1")) == ["/images/out"]
+    assert mappings.backing_files(mappings.Mapping("root", "CRYPT-", tmp_path / "dm-2")) == []
 
 
 def test_a_secret_in_a_pipe_is_read_once(tmp_path: Path) -> None:

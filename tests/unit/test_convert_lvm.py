@@ -14,7 +14,7 @@ from cryptpilot_boot.config import Exec, Volume
 from cryptpilot_boot.convert import bootloader, build, facts, layout, logical, mending, plan
 from cryptpilot_boot.convert.facts import Content, Found, Loader
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
-from cryptpilot_boot.system import block, lvm, partition_table, programs
+from cryptpilot_boot.system import block, lvm, mappings, partition_table, programs
 from cryptpilot_boot.system.lvm import Logical, Segment
 from cryptpilot_boot.system.partition_table import SECTOR
 from tests.unit.test_convert_plan import BOOT_UUID, CONTENTS, FOUND, FSTAB, ROOT_UUID, VOLUME, planned
@@ -253,8 +253,8 @@ def test_a_mapping_of_the_same_name_is_removed_only_if_a_conversion_made_it(
     monkeypatch.setattr(lvm, "run", lambda argv, **_: calls.append(argv))
     for uuid, removed in ((f"CRYPTPILOT-SOURCE-{name}", True), ("LVM-abc", False), ("", False)):
         calls.clear()
-        there = block.Mapping(name, uuid, tmp_path)
-        monkeypatch.setattr(block, "mapping", lambda wanted, there=there: there if wanted == name else None)
+        there = mappings.Mapping(name, uuid, tmp_path)
+        monkeypatch.setattr(mappings, "find", lambda wanted, there=there: there if wanted == name else None)
         if removed:
             build.close_leftover(one)
             assert calls == [["dmsetup", "remove", "--retry", name]]
@@ -274,7 +274,7 @@ def test_the_longest_name_of_a_volume_leaves_room_for_that_of_the_mapping(monkey
     device = block.Device("/dev/loop0p1", "/dev/loop0p1", "259:1", "", 0, "")
     monkeypatch.setattr(block, "look_up", lambda _: device)
     monkeypatch.setattr(lvm, "run", lambda argv, **_: calls.append(argv))
-    monkeypatch.setattr(block, "mapping", lambda _: None)
+    monkeypatch.setattr(mappings, "find", lambda _: None)
     with pytest.raises(DeviceError, match="is gone"), lvm.mapped("/dev/loop0p1", LOGICAL, name):
         pass
     (argv,) = calls

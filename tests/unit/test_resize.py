@@ -11,7 +11,17 @@ import pytest
 from cryptpilot_boot.config import Exec, Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.keys import Passphrase
-from cryptpilot_boot.system import block, cryptsetup, growfs, integrity, lock, luks_data, luks_header, partition
+from cryptpilot_boot.system import (
+    block,
+    cryptsetup,
+    growfs,
+    integrity,
+    lock,
+    luks_data,
+    luks_header,
+    mappings,
+    partition,
+)
 from cryptpilot_boot.volume import growth, opened, resize, state
 from cryptpilot_boot.volume.growth import Growth
 from tests.headers import Template
@@ -161,11 +171,11 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     made = Machine()
     held = lock.held
-    mapping = block.Mapping("data1", "CRYPT-LUKS2-1-data1", tmp_path)
+    mapping = mappings.Mapping("data1", "CRYPT-LUKS2-1-data1", tmp_path)
     monkeypatch.setattr(lock, "held", lambda name: held(name, tmp_path / "lock"))
     monkeypatch.setattr(state, "is_open", lambda _: made.open)
     monkeypatch.setattr(block, "look_up", made.look_up)
-    monkeypatch.setattr(block, "mapping", lambda _: mapping)
+    monkeypatch.setattr(mappings, "find", lambda _: mapping)
     monkeypatch.setattr(block, "signature", lambda _: made.holds)
     monkeypatch.setattr(growth, "find", lambda *_: made.found)
     monkeypatch.setattr(growfs, "mount_point", lambda _: "/mnt")
@@ -239,7 +249,7 @@ def test_no_other_volume_key_gets_to_an_open_volume(machine: Machine, monkeypatc
     with pytest.raises(DeviceError, match="is not the one the volume was opened by"):
         resize.resize(ONE, asks(b"new"), None)
     # another mapping of the same name: cryptsetup opened it by hand
-    monkeypatch.setattr(block, "identity", lambda _: "254:9 99")
+    monkeypatch.setattr(mappings, "identity", lambda _: "254:9 99")
     with pytest.raises(CryptpilotError, match="was opened by another program, or an older version"):
         resize.resize(ONE, asks(b"new"), None)
     assert machine.done == []
@@ -272,13 +282,13 @@ def test_an_xfs_has_to_be_mounted(machine: Machine, monkeypatch: pytest.MonkeyPa
 def test_what_is_noted_of_an_open_volume_is_of_that_mapping_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(block, "mapping", lambda name: block.Mapping(name, "", tmp_path))
-    monkeypatch.setattr(block, "identity", lambda _: "254:0 7")
+    monkeypatch.setattr(mappings, "find", lambda name: mappings.Mapping(name, "", tmp_path))
+    monkeypatch.setattr(mappings, "identity", lambda _: "254:0 7")
     opened.note("data1", "key", tmp_path)
     assert opened.is_known("data1", tmp_path)
     assert opened.is_by("data1", "key", tmp_path)
     assert not opened.is_by("data1", "another", tmp_path)
-    monkeypatch.setattr(block, "identity", lambda _: "254:0 71")
+    monkeypatch.setattr(mappings, "identity", lambda _: "254:0 71")
     assert not opened.is_known("data1", tmp_path)
     assert not opened.is_by("data1", "key", tmp_path)
     opened.forget("data1", tmp_path)

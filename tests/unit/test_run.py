@@ -16,7 +16,7 @@ import pytest
 
 from cryptpilot_boot.errors import Interrupted, ProgramError
 from cryptpilot_boot.passphrase import Passphrase, SecretBuffer
-from cryptpilot_boot.system import block, cryptsetup, programs
+from cryptpilot_boot.system import cryptsetup, mappings, programs
 from cryptpilot_boot.system import run as module
 from cryptpilot_boot.system.luks_header import Header
 from cryptpilot_boot.system.run import interrupt, read_secret, run
@@ -251,8 +251,8 @@ def test_a_mapping_whose_opening_has_begun_is_opened_and_closed_again(
     )
     script.chmod(0o700)
     monkeypatch.setattr(programs, "find", lambda _: str(script))
-    made = block.Mapping("name", "CRYPT-LUKS2-", tmp_path)
-    monkeypatch.setattr(block, "mapping", lambda name: made if name == made.name else None)
+    made = mappings.Mapping("name", "CRYPT-LUKS2-", tmp_path)
+    monkeypatch.setattr(mappings, "find", lambda name: made if name == made.name else None)
     with ThreadPoolExecutor() as pool, Passphrase(b"secret", strong=True) as passphrase, Header() as header:
         result = pool.submit(cryptsetup.luks_open, "/dev/null", "name", passphrase, header, journal=True)
         wait_until((tmp_path / "begun").exists)
