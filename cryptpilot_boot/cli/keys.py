@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.cli import terminal
+from cryptpilot_boot.cli import questions, terminal
 from cryptpilot_boot.commands import recovery_key
 from cryptpilot_boot.errors import CryptpilotError
 
@@ -53,10 +53,10 @@ def _require_shown(drawing: Sequence[str]) -> Sequence[str]:
 def ask(name: str) -> Passphrase:
     """Ask for a recovery key, on a terminal until it is one; raises CryptpilotError."""
     while True:
-        typed = terminal.read_secret_line(f"Recovery key of {name} (it is not shown as you type): ")
+        typed = questions.read_secret_line(f"Recovery key of {name} (it is not shown as you type): ")
         try:
             return recovery_key.parse(typed)
         except CryptpilotError as error:
-            if not terminal.asks():
+            if not questions.asks():
                 raise
             terminal.explain(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Callable
 
 
 def volume(parser: argparse.ArgumentParser) -> None:
@@ -25,11 +24,6 @@ def json(parser: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup) -> 
 def yes(parser: argparse.ArgumentParser, of: str = "") -> None:
     """Add the option that answers the question. of: what the question is about, where a command may have none."""
     parser.add_argument("-y", "--yes", action="store_true", help=f"do not ask for confirmation{of}")
-
-
-def confirmation(arguments: argparse.Namespace, ask: Callable[[str], bool]) -> Callable[[str], bool]:
-    """Return what answers the questions of a command that has the option `yes`. ask: asks the person."""
-    return (lambda _: True) if arguments.yes else ask
 
 
 def overwrite(parser: argparse.ArgumentParser, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Talking to the person: lines, colors, questions, and what is at work just now."""
+"""Lines for a person: results, errors, colors, and below them the line that shows the steps at work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import os
 import re
 import sys
-import termios
 import threading
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
@@ -23,12 +22,11 @@ if TYPE_CHECKING:
 
 _COLORS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36"}  # ECMA-48, 8.3.117
 _CLEAR_LINE = "\r\x1b[K"
-_WIDTH = 72  # characters, where no terminal says otherwise
-_NARROW = 80  # of a terminal that does not say
+_WIDTH = 72  # characters, for output that is not a terminal
+_NARROW = 80  # of a terminal that does not tell its width
 _NO_TEXT = re.compile("[\udc80-\udcff]")  # as os.fsdecode has them
 _TICK = 0.5  # seconds
-_LONGEST_SECRET = 1024
-_FAREWELL = 3.0  # seconds a console has, in the end or before a boot stops, to take what was said
+_FAREWELL = 3.0  # seconds that a console has to take the last lines, in the end or before a boot stops
 
 _speaking = threading.RLock()
 _status = ""
@@ -38,10 +36,10 @@ _closed: set[str] = set()  # streams that were closed when this process began
 
 
 def require_streams() -> None:
-    """Have three standard streams, that take every character.
+    """Make sure that there are three standard streams, and that they accept every character.
 
-    Put /dev/null where one was closed, so that no other file takes its number. Escape what the encoding of the terminal
-    lacks: that a line cannot be shown as it is changes nothing about what it tells of.
+    A closed one becomes /dev/null, so that no other file gets its number. Characters that the encoding of the terminal
+    lacks are escaped: a line that cannot be shown as it is must not make a command fail.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
@@ -55,7 +53,7 @@ def require_streams() -> None:
 
 @contextmanager
 def unhurried() -> Iterator[None]:
-    """Have nothing that is said fail or wait for the console, whatever becomes of it there; for what runs at boot."""
+    """Never fail and never wait because of the console, inside this block. For commands that run at boot."""
     global _outlet
     _outlet = Outlet()
     try:
@@ -66,17 +64,17 @@ def unhurried() -> Iterator[None]:
 
 
 def settle() -> None:
-    """Give the console a moment to take what was said."""
+    """Give the console a few seconds to take the lines that are queued."""
     if _outlet:
         _outlet.settle(_FAREWELL)
 
 
 class CannotSay(OSError):
-    """Standard output does not take what is written to it, though somebody is there to read it."""
+    """Standard output cannot be written, for another reason than a reader that has closed it."""
 
 
 def require_output(what: str) -> None:
-    """Raise CryptpilotError where standard output would take nothing that is said. what: would be printed there."""
+    """Raise CryptpilotError if standard output cannot be written. what: would be printed there."""
     why = "it is closed" if "stdout" in _closed else ""
     if not why:
         try:
@@ -91,7 +89,7 @@ def require_output(what: str) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line to standard output. Raises BrokenPipeError when its reader has gone, and CannotSay."""
+    """Print a line to standard output. Raises BrokenPipeError when its reader has closed it, and CannotSay."""
     try:
         _write(sys.stdout, line)
     except BrokenPipeError:
@@ -107,9 +105,9 @@ def say_all(lines: Iterable[str]) -> None:
 
 
 def tell(line: str) -> None:
-    """Print a line on something that is done; what else there is to do is done whether it can be written or not.
+    """Print a line about work that is done. A line that cannot be written does not stop the rest of the work.
 
-    In the end, `require_told`.
+    Call `require_told` in the end.
     """
     global _untold
     try:
@@ -119,7 +117,7 @@ def tell(line: str) -> None:
 
 
 def require_told() -> None:
-    """Raise BrokenPipeError or CannotSay, once, if `tell` could not write some line."""
+    """Raise BrokenPipeError or CannotSay, once, if `tell` could not write a line."""
     global _untold
     error, _untold = _untold, None
     if error:
@@ -127,7 +125,7 @@ def require_told() -> None:
 
 
 def flush() -> OSError | None:
-    """Have standard output take what was printed to it by others; return why it does not."""
+    """Flush what others printed to standard output. Return the error if that fails."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -136,7 +134,7 @@ def flush() -> OSError | None:
 
 
 def say_no_more() -> None:
-    """Have nothing written to standard output any more, at interpreter exit either."""
+    """Send standard output to /dev/null from now on, also what the interpreter writes at its exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -146,56 +144,36 @@ def warn(warning: str) -> None:
 
 
 def complain(line: str) -> None:
-    """Print a line to standard error, if that takes it: there is nowhere else to say that it does not."""
+    """Print a line to standard error. An error is ignored: there is no other place to report it."""
     with suppress(OSError):
         _write(sys.stderr, f"cryptpilot: {plain(line)}")
 
 
 def plain(line: str) -> str:
-    """Return a line without what a terminal obeys: a file's name may hold that, and line breaks.
+    """Return a line without control characters and line breaks, which the name of a file may have.
 
-    Bytes in it that are no text stay; how they are shown is `require_streams`' to say.
+    Bytes that are not text stay; `require_streams` decides how they are shown.
     """
     return "".join(char if char.isprintable() or _NO_TEXT.match(char) else " " for char in line)
 
 
 def explain(error: CryptpilotError, subject: str = "") -> None:
-    """Print what went wrong, with what, and what to do next."""
+    """Print an error, with its subject and what to do next."""
     complain(f"error: {subject}: {error.what}" if subject else f"error: {error.what}")
     if error.hint:
         complain(f"  {error.hint}")
 
 
 def report(one: Volume, result: Result) -> None:
-    """Print what became of a volume."""
+    """Print the result for a volume."""
     if isinstance(result, CryptpilotError):
         explain(result, one.volume)
     else:
         tell(f"{one.volume}: {result}")
 
 
-def confirm(question: str) -> bool:
-    """Ask on the terminal; True for yes. Raises CryptpilotError when there is none."""
-    if not sys.stdin.isatty():
-        raise CryptpilotError("there is no terminal to ask for confirmation on", "give --yes if you are sure")
-    _ask(f"{question} [y/N] ")
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _ask(question: str) -> None:
-    """Show a question; not on standard output, which may be a file. Raises CryptpilotError when it cannot be shown."""
-    try:
-        sys.stderr.write(question)
-        sys.stderr.flush()
-    except OSError as error:
-        raise CryptpilotError(
-            f"standard error cannot be written, where a question would be shown: {error.strerror}",
-            "nothing was changed; call it from a terminal",
-        ) from None
-
-
 def report_aside(one: Volume, result: Result) -> None:
-    """Print what became of a volume to standard error, for a command whose output is something else."""
+    """Print the result for a volume to standard error, for a command that prints data to standard output."""
     if isinstance(result, CryptpilotError):
         explain(result, one.volume)
     else:
@@ -203,58 +181,17 @@ def report_aside(one: Volume, result: Result) -> None:
 
 
 def is_shown() -> bool:
-    """Tell whether a person looks at standard output."""
+    """Tell whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def has_characters(text: str) -> bool:
-    """Tell whether standard output shows each character of a text as it is."""
+    """Tell whether standard output can show each character of a text."""
     try:
         text.encode(sys.stdout.encoding)
     except UnicodeEncodeError:
         return False
     return True
-
-
-def asks() -> bool:
-    """Tell whether a person is at standard input."""
-    return sys.stdin.isatty()
-
-
-def read_secret_line(prompt: str) -> bytearray:
-    """Read a line from the terminal without showing it, or from standard input when that is none; its caller wipes it.
-
-    Raises CryptpilotError when there is none, or one that is too long.
-    """
-    with _hidden(prompt):
-        line = bytearray()
-        # byte by byte: what comes after the line is somebody else's
-        while (byte := os.read(sys.stdin.fileno(), 1)) not in (b"", b"\n"):
-            line += byte
-            if len(line) > _LONGEST_SECRET:
-                raise CryptpilotError(f"the line that was read is longer than {_LONGEST_SECRET} characters")
-    if not line.strip():
-        raise CryptpilotError("nothing was typed")
-    return line
-
-
-@contextmanager
-def _hidden(prompt: str) -> Iterator[None]:
-    """Have the terminal not show what is typed."""
-    terminal = sys.stdin.fileno()
-    if not sys.stdin.isatty():
-        yield
-        return
-    before = termios.tcgetattr(terminal)
-    try:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, [*before[:3], before[3] & ~termios.ECHO, *before[4:]])
-        # only now, or somebody quick would see what he types
-        _ask(prompt)
-        yield
-    finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-        with suppress(OSError):  # it is no more than the end of the line
-            sys.stderr.write("\n")
 
 
 def colored() -> bool:
@@ -268,7 +205,7 @@ def paint(text: str, color: str) -> str:
 
 
 def width() -> int:
-    """Return how many characters a line of standard output may have: as many as the terminal's, else 72."""
+    """Return how many characters a line of standard output may have: the width of the terminal, else 72."""
     return _columns(_WIDTH) if sys.stdout.isatty() else _WIDTH
 
 
@@ -280,9 +217,9 @@ def _columns(otherwise: int) -> int:
 
 @contextmanager
 def progress(*, lines: bool = False) -> Iterator[None]:
-    """Show in the last line of the terminal what is at work, if standard error is one.
+    """Show the steps at work in the last line of the terminal, if standard error is one.
 
-    lines: where it is no terminal, print one line to it for each step that takes longer than a second.
+    lines: if it is not a terminal, print one line for each step that takes longer than a second.
     """
     work = Work()
     shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -314,7 +251,7 @@ def _complain_of_all(lines: Sequence[str]) -> None:
 
 
 def _set_status(line: str) -> None:
-    """Put a line below what was said; "" for none."""
+    """Show this line below all others; "" for none."""
     global _status
     with _speaking:
         if not line and not _status:
@@ -324,7 +261,7 @@ def _set_status(line: str) -> None:
 
 
 def _put(status: str) -> None:
-    with suppress(OSError):  # it adorns
+    with suppress(OSError):  # it is decoration
         sys.stderr.write(status)
         sys.stderr.flush()
 

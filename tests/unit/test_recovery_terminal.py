@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot.cli import keys, terminal
+from cryptpilot_boot.cli import keys, questions, terminal
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.errors import ProgramError
 from cryptpilot_boot.keys import recovery
@@ -108,7 +108,7 @@ def test_of_standard_input_one_line_is_read_and_no_more(monkeypatch: pytest.Monk
     os.write(theirs, b"one line\nanother")
     with open(ours) as stdin:  # noqa: PTH123
         monkeypatch.setattr(sys, "stdin", stdin)
-        assert terminal.read_secret_line("not shown") == b"one line"
+        assert questions.read_secret_line("not shown") == b"one line"
         assert os.read(ours, 100) == b"another"
     os.close(theirs)
 

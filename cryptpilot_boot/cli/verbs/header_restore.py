@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.cli import options, terminal
+from cryptpilot_boot.cli import options, questions, terminal
 from cryptpilot_boot.cli.paths import absolute
 from cryptpilot_boot.cli.verb import Verb
 
@@ -47,7 +47,7 @@ def _run(config: Config, arguments: argparse.Namespace) -> bool:
             arguments.volume,
             absolute(arguments.file),
             terminal.report,
-            options.confirmation(arguments, terminal.confirm),
+            questions.confirmation(arguments),
             overwrite=frozenset(arguments.overwrite),
             force=arguments.force,
             ask_key=keys.ask if arguments.recovery_key else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.cli import options, reminders, terminal
+from cryptpilot_boot.cli import options, questions, reminders, terminal
 from cryptpilot_boot.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _run(config: Config, arguments: argparse.Namespace) -> bool:
     from cryptpilot_boot.volume import Force
 
     force = Force(arguments.force_reinit, frozenset(arguments.overwrite))
-    confirm = options.confirmation(arguments, terminal.confirm)
+    confirm = questions.confirmation(arguments)
     with terminal.progress():
         good = volumes.init(config, arguments.volumes, terminal.report, confirm, force, terminal.warn)
     reminders.of_stale_images(load(arguments.config_dir))  # what the volumes are bound to is in images too

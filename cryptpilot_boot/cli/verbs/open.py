@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.cli import options, terminal
+from cryptpilot_boot.cli import options, questions, terminal
 from cryptpilot_boot.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _cleared(config: Config, arguments: argparse.Namespace) -> list[str]:
     """Do what --overwrite says; return the names of the volumes that are to be opened then."""
     from cryptpilot_boot.commands import takeover
 
-    confirm = options.confirmation(arguments, terminal.confirm)
+    confirm = questions.confirmation(arguments)
     return takeover.clear(config, arguments.volumes, frozenset(arguments.overwrite), terminal.report, confirm)
 
 
