@@ -46,7 +46,8 @@ class Plan:
     """One stage's work.
 
     needed: names of the volumes without which the stage's boot cannot go on. timeout: seconds for all of it.
-    late_after: seconds after which a volume that is not needed is left to the next stage; None when there is none.
+    next_stage: whether a stage follows, to which a volume can be deferred. late_after: seconds after which one that is
+    not needed is deferred; None if no stage follows.
     ask: whether a person is asked on the console for a key that does not come. complaints: what on the kernel command
     line makes no sense, a sentence each.
     """
@@ -57,6 +58,7 @@ class Plan:
     timeout: int
     verbose: bool
     late_after: int | None = None
+    next_stage: bool = False
     ask: bool = False
     complaints: tuple[str, ...] = ()
 
@@ -100,6 +102,7 @@ def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[st
         timeout=config.boot.timeout if said.timeout is None else said.timeout,
         verbose=config.boot.verbose if said.verbose is None else said.verbose,
         late_after=late_after if stage == "initrd" else None,
+        next_stage=stage == "initrd",
         ask=config.boot.ask if said.ask is None else said.ask,
         complaints=parameters.bounded(
             (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, Protocol
 
 from cryptpilot_boot import keys, log, steps, volume
 from cryptpilot_boot.boot import outcome as outcomes
@@ -39,74 +39,81 @@ _LONGEST_OTHER = 60.0
 _LONGEST_END = 600.0  # seconds
 
 
-def run(
-    plan: Plan,
-    on_outcome: Callable[[Outcome], None],
-    pivot: Callable[[], Collection[str] | None] = lambda: None,
-    on_late: Callable[[], object] = lambda: None,
-    worth: Callable[[], Collection[str]] = tuple,
-) -> list[Outcome]:
-    """Open the volumes of a stage; one that fails, hangs or is not there delays and fails no other.
+class Stage(Protocol):
+    """What a stage answers about its volumes: `boot.initrd` for the initrd, `boot.system` for the booted system."""
 
-    on_outcome: called for each volume as soon as it is known how it fared, one at a time, and again if it turns out
-    later that the boot cannot go on without it; it only tells, and must not wait. pivot: asked what else the pivot
-    waits for now, as names of volumes; None while that is not known. Once it is, and `plan.late_after` is over, volumes
-    that are not needed and still wait for something are left to the next stage; and so they are as soon as the boot
-    cannot go on. on_late: called when `plan.late_after` is over, or all is done before. worth: asked once the pivot is
-    known which volumes, beside those, are waited for until the deadline: without them the boot goes on, but the next
-    stage comes too late for them.
+    def needed_by_pivot(self) -> Collection[str] | None:
+        """Return the volumes that the pivot needs beside those of `Plan.needed`; None while that is not known.
 
-    `plan.timeout` is for what is waited for. What has begun by then goes on, unless there is a next stage and it is all
-    that keeps the boot from it, or the boot cannot go on: it is ended then, with nothing of it left open. So it is on a
-    KeyboardInterrupt and the `system.run.interrupt` that goes with it, which is raised when that is done.
+        Called again and again, on any thread.
+        """
 
-    With `plan.ask` a person is asked for a key that does not come, see `boot.prompt`. For a volume that the boot cannot
-    go on without that has no end.
+    def needed_before_network(self) -> Collection[str]:
+        """Return the volumes that the next stage would open too late: they are waited for until the deadline.
+
+        The boot can go on without them. Called once the pivot's needs are known, on any thread.
+        """
+
+    def on_deferral(self) -> None:
+        """Act on the end of the wait for volumes that can be deferred. Called once; a failure is only logged."""
+
+    def report(self, outcome: Outcome) -> None:
+        """Report the result of a volume, as soon as it is known. It must not wait; a failure is only logged.
+
+        Called for one volume at a time, and again if the boot turns out to need a volume that failed.
+        """
+
+
+def run(plan: Plan, stage: Stage) -> list[Outcome]:
+    """Open the volumes of a stage, and return their results in the order of the plan.
+
+    A volume that fails, hangs or is absent delays and fails no other.
+
+    When `plan.late_after` is over and the needs of the pivot are known, volumes that it does not need and that still
+    wait are deferred to the next stage. They are deferred at once when the boot cannot go on.
+
+    `plan.timeout` limits all waiting. A volume that changes its device by then is finished. It is ended in good order,
+    with nothing left open, if the boot cannot go on, or if it alone keeps the boot from the next stage. On a
+    KeyboardInterrupt, and the `system.run.interrupt` that goes with it, all are ended so, and then it is raised.
+
+    With `plan.ask` a user is asked for a key that does not arrive, see `boot.prompt`. If the boot cannot go on without
+    the volume, that wait has no limit.
     """
-    stage = _Stage(plan, on_outcome, pivot, on_late, worth)
+    work = _Work(plan, stage)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
     if any(one.needs_network for one in plan.volumes):
-        _in_background(lambda: watch_network(stage.deadline))
+        _in_background(lambda: watch_network(work.deadline))
     with keys.Answers() as answers:
         try:
             for one in plan.volumes:
-                stage.begin(one, answers)
-            stage.wait()
+                work.begin(one, answers)
+            work.wait()
         except KeyboardInterrupt:
-            stage.finish()
+            work.finish()
             raise
         except Exception:
-            # a bug of ours: nothing stays half done for it
+            # a bug in cryptpilot: it must leave nothing half done
             interrupt()
-            stage.finish()
+            work.finish()
             raise
         finally:
-            stage.dismiss()
-    stage.tell_late()
-    stage.wait_for_the_pivot()
+            work.dismiss()
+    work.end_deferral()
+    work.wait_for_the_pivot()
     log.emit("done", facts={**_costs(), "peak_memory": process.peak_memory()})
-    return [stage.outcomes[one.volume] for one in plan.volumes]
+    return [work.outcomes[one.volume] for one in plan.volumes]
 
 
-class _Stage:
-    """The volumes at work, and what became of the others."""
+class _Work:
+    """The volumes at work, and the results of the others."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        on_outcome: Callable[[Outcome], None],
-        pivot: Callable[[], Collection[str] | None],
-        on_late: Callable[[], object],
-        worth: Callable[[], Collection[str]],
-    ) -> None:
+    def __init__(self, plan: Plan, stage: Stage) -> None:
         self.deadline = Deadline(plan.timeout)
         self.outcomes: dict[str, Outcome] = {}
         self._plan = plan
-        self._pivot = pivot
-        self._on_outcome = on_outcome
-        self._on_late: Callable[[], object] | None = on_late
-        self._worth = worth
-        self._patience = Deadline(plan.timeout if plan.late_after is None else min(plan.late_after, plan.timeout))
+        self._stage = stage
+        self._deferral = Deadline(plan.timeout if plan.late_after is None else min(plan.late_after, plan.timeout))
+        self._deferral_ended = False
         self._unprepared = len(plan.volumes)
         self._begun: set[str] = set()  # and at work
         self._persons: dict[str, Person] = {}
@@ -145,12 +152,11 @@ class _Stage:
             return None
 
         def wanted() -> bool:
-            # the booted system asks for what the pivot does not need
-            ready = self._plan.late_after is None or one.volume in self._needed()
-            return ready or (self._pivot() is not None and one.volume in self._worth())
+            # what can be deferred is asked for by the next stage
+            return not self._plan.next_stage or one.volume in self._not_deferrable()
 
         def endless() -> bool:
-            return one.volume in self._needed() or (self._plan.late_after is None and one.required)
+            return one.volume in self._needed() or (not self._plan.next_stage and one.required)
 
         self._persons[one.volume] = Person(one, wanted, endless)
         return self._persons[one.volume]
@@ -167,11 +173,11 @@ class _Stage:
         grace = Deadline(self.deadline.left() + _GRACE)
         with self._changed:
             while self._pending() and not grace.over:
-                if self._patience.over:
-                    self.tell_late()
-                if self._cannot_go_on() or (self._patience.over and self._pivot_is_ready()):
-                    self._leave_to_the_next_stage()
-                left = grace.left() if self._patience.over else min(grace.left(), self._patience.left())
+                if self._deferral.over:
+                    self.end_deferral()
+                if self._cannot_go_on() or (self._deferral.over and self._pivot_is_ready()):
+                    self._defer()
+                left = grace.left() if self._deferral.over else min(grace.left(), self._deferral.left())
                 self._look_again(left)
             while self._give_up_what_waits():
                 if self._cannot_go_on() or self._pivot_is_ready():
@@ -179,12 +185,12 @@ class _Stage:
                     break
                 self._look_again(_LOOK_AGAIN)
 
-    def tell_late(self) -> None:
-        """Say, once, that nobody here waits for a network any more."""
-        if self._on_late:
-            with log.telling("that nobody waits for a network any more"):
-                self._on_late()
-            self._on_late = None
+    def end_deferral(self) -> None:
+        """Have the stage act, once, on the end of the wait for volumes that can be deferred."""
+        if not self._deferral_ended:
+            self._deferral_ended = True
+            with log.telling("that this stage does not wait for a network any longer"):
+                self._stage.on_deferral()
 
     def finish(self) -> None:
         """After an interruption, wait until what has begun has come to an end; nothing begins any more."""
@@ -197,8 +203,8 @@ class _Stage:
     def wait_for_the_pivot(self) -> None:
         """If a volume failed, wait until it is known whether the pivot needs it; tell of it again if it does."""
         with self._changed:
-            while self._failed_needlessly() and self._plan.late_after is not None and not self.deadline.over:
-                if self._cannot_go_on() or self._pivot() is not None:
+            while self._failed_needlessly() and self._plan.next_stage and not self.deadline.over:
+                if self._cannot_go_on() or self._stage.needed_by_pivot() is not None:
                     break
                 self._look_again(self.deadline.left())
             for outcome in self._failed_needlessly():
@@ -213,16 +219,21 @@ class _Stage:
 
     def _pivot_is_ready(self) -> bool:
         """Tell whether there is another stage, and no volume that has to be open before it is still at work."""
-        at_work = {one.volume for one in self._pending()}
-        if self._plan.late_after is None or self._pivot() is None:
+        if not self._plan.next_stage or self._stage.needed_by_pivot() is None:
             return False
-        return not (self._needed() | set(self._worth())) & at_work
+        return not self._not_deferrable() & {one.volume for one in self._pending()}
+
+    def _not_deferrable(self) -> frozenset[str]:
+        """Return the volumes that the next stage would open too late, as far as it is known."""
+        by_pivot = self._stage.needed_by_pivot()
+        early = () if by_pivot is None else self._stage.needed_before_network()
+        return self._plan.needed | frozenset(by_pivot or ()) | frozenset(early)
 
     def _pending(self) -> list[Volume]:
         return [one for one in self._plan.volumes if one.volume not in self.outcomes]
 
     def _needed(self) -> frozenset[str]:
-        return self._plan.needed | frozenset(self._pivot() or ())
+        return self._plan.needed | frozenset(self._stage.needed_by_pivot() or ())
 
     def _give_up_what_waits(self) -> list[Volume]:
         """After the deadline, give up on all that has not begun, or that hangs; return what is at work."""
@@ -267,8 +278,8 @@ class _Stage:
                 late = one.volume not in self._needed()
                 self._settle(one, _ended(self.deadline, doing.get(one.volume)), late=late)
 
-    def _leave_to_the_next_stage(self) -> None:
-        """Give up on volumes that still wait."""
+    def _defer(self) -> None:
+        """Defer the volumes that still wait to the next stage."""
         for one in self._pending():
             if one.volume not in self._begun:
                 seconds = self.deadline.passed()
@@ -318,8 +329,9 @@ class _Stage:
             typed = how is volume.Opening.TYPED
             if one.volume in self._persons:
                 self._persons[one.volume].dismiss()
-            stage = self._plan.stage
-            self._tell(Outcome(one, stage, seconds, error, was_open, late, needed, pending, ending, source, typed))
+            self._tell(
+                Outcome(one, self._plan.stage, seconds, error, was_open, late, needed, pending, ending, source, typed)
+            )
             self._changed.notify_all()
 
     def _tell(self, outcome: Outcome) -> None:
@@ -328,7 +340,7 @@ class _Stage:
         phase = "fail" if outcome.error else "end"
         log.emit("outcome", phase, volume=one.volume, seconds=round(outcome.seconds, 3), facts=outcome.facts)
         with log.telling(f"what became of {one.volume}"):
-            self._on_outcome(outcome)
+            self._stage.report(outcome)
 
     def _prepared(self) -> None:
         with self._changed:

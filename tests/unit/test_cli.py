@@ -16,7 +16,7 @@ import pytest
 
 import cryptpilot_boot
 from cryptpilot_boot import keys, log, volume
-from cryptpilot_boot.boot import bring_up, stage
+from cryptpilot_boot.boot import bring_up
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.commands import initrd, volumes
@@ -25,6 +25,7 @@ from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
 from cryptpilot_boot.report import eventlog
 from cryptpilot_boot.system import init, process
 from cryptpilot_boot.system.signals import SIGNALS
+from tests.unit.stages import run as run_stage
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, ROLE, configure
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def test_memory_is_locked_before_a_secret_is_asked_for(
     monkeypatch.setattr(process, "lock_memory", refuse)
     assert run(capsys, "-c", str(tmp_path), "open", "data0")[0] == cli.EXIT_FAILED
     (data0,) = load(tmp_path).volumes
-    (outcome,) = stage.run(Plan("system", (data0,), frozenset(), 5, verbose=False), lambda _: None)
+    (outcome,) = run_stage(Plan("system", (data0,), frozenset(), 5, verbose=False), lambda _: None)
     assert str(outcome.error) == "locked it cannot be"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Callable
 import pytest
 
 from cryptpilot_boot import keys, log, volume
-from cryptpilot_boot.boot import console, stage
+from cryptpilot_boot.boot import console
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.commands import check, show
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, KmsRole, Otp, Volume
@@ -24,6 +24,7 @@ from cryptpilot_boot.report.story import stories
 from cryptpilot_boot.system import block, clock, process
 from tests.kms.pki import ClientKey, make_client_key, make_pki
 from tests.kms.server import KmsServer
+from tests.unit.stages import run as run_stage
 from tests.unit.test_boot_report import line, made_of
 
 if TYPE_CHECKING:
@@ -156,8 +157,8 @@ def booted(one: Volume) -> tuple[list[str], dict[str, object]]:
     """Run a stage; return what the console says of the volume, and what the event log has of its outcome."""
     facts: list[dict[str, object]] = []
     log.subscribe(lambda event: facts.append(event.facts) if event.step == "outcome" else None)
-    plan = Plan("system", (one,), frozenset(), 5, verbose=False, late_after=None)
-    (outcome,) = stage.run(plan, lambda _: None)
+    plan = Plan("system", (one,), frozenset(), 5, verbose=False)
+    (outcome,) = run_stage(plan, lambda _: None)
     return console.result(outcome), facts[-1]
 
 

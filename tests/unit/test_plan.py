@@ -59,9 +59,11 @@ def test_the_kernel_command_line_goes_before_the_configuration() -> None:
     todo = plan(both, "initrd", "rd.cryptpilot.timeout=20 rd.cryptpilot.volume=b rd.cryptpilot.verbose cryptpilot.x")
     assert [one.volume for one in todo.volumes] == ["b"]
     assert (todo.timeout, todo.late_after, todo.verbose) == (20, 3, True)
+    assert todo.next_stage
     assert todo.complaints == ("kernel parameter cryptpilot.x is unknown",)
     assert plan(both, "initrd", "cryptpilot=0").volumes == ()
-    assert plan(both, "system", "rd.cryptpilot=0 rd.cryptpilot.late_after=5").late_after is None
+    booted = plan(both, "system", "rd.cryptpilot=0 rd.cryptpilot.late_after=5")
+    assert (booted.next_stage, booted.late_after) == (False, None)
 
 
 def test_a_name_that_no_volume_has_is_told_and_passed_over() -> None:

@@ -24,6 +24,7 @@ from cryptpilot_boot.system import run as programs
 from cryptpilot_boot.volume import identity
 from cryptpilot_boot.volume.secret import with_either_value
 from tests.headers import Template
+from tests.unit.stages import run as run_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,7 +144,7 @@ def one(name: str = "root", *, bound: bool = True, required: bool = False, encry
 
 
 def initrd(*volumes: Volume, needed: str = "root", timeout: int = 1, ask: bool = True) -> Plan:
-    return Plan("initrd", volumes, frozenset([needed]), timeout, verbose=False, late_after=0, ask=ask)
+    return Plan("initrd", volumes, frozenset([needed]), timeout, verbose=False, late_after=0, next_stage=True, ask=ask)
 
 
 def system(*volumes: Volume, timeout: int = 1) -> Plan:
@@ -151,7 +152,7 @@ def system(*volumes: Volume, timeout: int = 1) -> Plan:
 
 
 def outcome_of(plan: Plan, pivot: Callable[[], tuple[str, ...] | None] = lambda: None) -> stage.Outcome:
-    (outcome,) = stage.run(plan, lambda _: None, pivot)
+    (outcome,) = run_stage(plan, lambda _: None, pivot)
     return outcome
 
 
@@ -337,7 +338,7 @@ def test_a_volume_that_is_given_up_has_its_question_taken_back_while_others_go_o
     later(4.5, desk.comes_back.set)
     # of two secrets: what one of them answers is no answer for the other
     volumes = (one("data"), one("needed", required=True, encrypt=dataclasses.replace(KMS, secret_name="other")))
-    results = {outcome.volume.volume: outcome.result for outcome in stage.run(system(*volumes), lambda _: None)}
+    results = {outcome.volume.volume: outcome.result for outcome in run_stage(system(*volumes), lambda _: None)}
     assert results == {"data": "failed", "needed": "opened"}
     assert early == [["cryptpilot:data"]]
 
@@ -443,7 +444,7 @@ def test_a_boot_that_cannot_go_on_for_another_reason_takes_the_question_back(
 
     monkeypatch.setattr(volume, "open_volume", open_volume)
     plan = dataclasses.replace(initrd(one(), one("usr"), timeout=60), needed=frozenset(["root", "usr"]))
-    outcomes = {outcome.volume.volume: outcome for outcome in stage.run(plan, lambda _: None)}
+    outcomes = {outcome.volume.volume: outcome for outcome in run_stage(plan, lambda _: None)}
     assert {name: outcome.result for name, outcome in outcomes.items()}["usr"] == "failed"
     assert desk.dismissed.is_set()
 

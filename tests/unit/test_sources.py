@@ -28,6 +28,7 @@ from cryptpilot_boot.system import block, process
 from cryptpilot_boot.system.wait import Deadline
 from cryptpilot_boot.volume import opened
 from cryptpilot_boot.volume.secret import with_either_value, wrong_secret
+from tests.unit.stages import run as run_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,8 +182,8 @@ def boot(monkeypatch: pytest.MonkeyPatch, one: Volume, *, timeout: int = 20) -> 
     events: list[Event] = []
     monkeypatch.setattr(log, "_sinks", [])
     log.subscribe(events.append)
-    plan = Plan("initrd", (one,), frozenset(), timeout, verbose=False, late_after=timeout)
-    (outcome,) = stage.run(plan, lambda _: None, tuple)
+    plan = Plan("initrd", (one,), frozenset(), timeout, verbose=False, late_after=timeout, next_stage=True)
+    (outcome,) = run_stage(plan, lambda _: None, tuple)
     return outcome, events
 
 

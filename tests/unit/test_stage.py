@@ -24,6 +24,7 @@ from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import block, process
 from cryptpilot_boot.system import run as programs
 from tests.lab.run import started
+from tests.unit.stages import run as run_stage
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -48,11 +49,13 @@ def one(name: str, dev: str = "/dev/absent") -> Volume:
 
 
 def fates(plan: Plan, pivot: Callable[[], Collection[str] | None] = lambda: None) -> dict[str, stage.Outcome]:
-    return {outcome.volume.volume: outcome for outcome in stage.run(plan, lambda _: None, pivot)}
+    return {outcome.volume.volume: outcome for outcome in run_stage(plan, lambda _: None, pivot)}
 
 
 def initrd(*volumes: Volume, needed: set[str] | None = None, timeout: int = 2, late_after: int = 0) -> Plan:
-    return Plan("initrd", volumes, frozenset(needed or ()), timeout, verbose=False, late_after=late_after)
+    return Plan(
+        "initrd", volumes, frozenset(needed or ()), timeout, verbose=False, late_after=late_after, next_stage=True
+    )
 
 
 def opens(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
@@ -88,7 +91,7 @@ def test_what_the_pivot_may_need_is_waited_for_until_the_deadline(
 def test_what_the_next_stage_opens_too_late_is_waited_for_until_the_deadline() -> None:
     """But the boot goes on without it."""
     plan = initrd(one("a"), timeout=2)
-    (outcome,) = stage.run(plan, lambda _: None, tuple, worth=lambda: ["a"])
+    (outcome,) = run_stage(plan, lambda _: None, tuple, needed_before_network=lambda: ["a"])
     assert (outcome.result, outcome.needed) == ("failed", False)
     assert "did not appear within 2 s" in str(outcome.error)
 
@@ -118,7 +121,7 @@ def test_what_is_being_opened_is_finished(monkeypatch: pytest.MonkeyPatch) -> No
         if outcome.late:
             given_up.set()
 
-    stage.run(initrd(one("a", THERE), one("b"), timeout=600), take, lambda: () if opening.is_set() else None)
+    run_stage(initrd(one("a", THERE), one("b"), timeout=600), take, lambda: () if opening.is_set() else None)
     assert {name: outcome.result for name, outcome in outcomes.items()} == {
         "a": "opened",
         "b": "left to the system stage",
@@ -141,7 +144,7 @@ def test_nothing_is_done_to_a_device_once_its_volume_was_given_up(monkeypatch: p
         return volume.Opening.CURRENT
 
     monkeypatch.setattr(volume, "open_volume", open_late)
-    stage.run(initrd(one("a", THERE), timeout=600), lambda _: given_up.set(), tuple)
+    run_stage(initrd(one("a", THERE), timeout=600), lambda _: given_up.set(), tuple)
     assert done.wait(20)
     assert touched == []
 
@@ -172,7 +175,7 @@ def test_that_the_pivot_needs_a_volume_may_turn_out_after_it_failed(monkeypatch:
 
     monkeypatch.setattr(volume, "open_volume", fail)
     plan = initrd(one("usr", THERE), timeout=600, late_after=500)
-    (outcome,) = stage.run(plan, take, lambda: ("usr",) if mounted.is_set() else None)
+    (outcome,) = run_stage(plan, take, lambda: ("usr",) if mounted.is_set() else None)
     assert outcome.needed
     assert told == [("failed", False), ("failed", True)]
 
@@ -237,7 +240,7 @@ def test_what_has_begun_goes_on_past_the_deadline(
     monkeypatch.setattr(volume, "open_volume", makes(tmp_path, until=lambda: bool(said)))
     plan = initrd(one("a", THERE), one("b"), needed={"a"}, timeout=1)
     if stage_name == "system":
-        plan = dataclasses.replace(plan, stage="system", needed=frozenset(), late_after=None)
+        plan = dataclasses.replace(plan, stage="system", needed=frozenset(), late_after=None, next_stage=False)
     outcomes = fates(plan, tuple)
     assert re.fullmatch(
         r"a: still making the file system: \d s; it had begun, and goes on past \[boot\] timeout", said[-1]
@@ -261,7 +264,7 @@ def test_what_the_pivot_turns_out_not_to_need_is_ended_after_the_deadline_and_le
 
     told: list[stage.Outcome] = []
     plan = initrd(one("c", THERE), one("d", THERE), timeout=1)
-    stage.run(plan, told.append, pivot)
+    run_stage(plan, told.append, pivot)
     assert mounted.is_set()
     assert {outcome.result for outcome in told} == {"left to the system stage"}
     assert all((tmp_path / f"{name}-closed").exists() for name in "cd")
@@ -323,12 +326,13 @@ import sys
 import time
 from pathlib import Path
 from cryptpilot_boot import keys, volume
-from cryptpilot_boot.boot import console, stage
+from cryptpilot_boot.boot import console
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.commands import boot_service
 from cryptpilot_boot.config import Exec, Volume
 from cryptpilot_boot.system import block, process, run
+from tests.unit.stages import run as run_stage
 
 directory = Path(sys.argv[1])
 
@@ -359,7 +363,7 @@ volumes = tuple(Volume(name, f"/dev/{name}", Exec(name, (), 1), directory) for n
 plan = Plan("system", volumes, frozenset(), 600, verbose=False)
 
 def boot(*_):
-    return all(not outcome.error for outcome in stage.run(plan, lambda outcome: print(console.result(outcome))))
+    return all(not outcome.error for outcome in run_stage(plan, lambda outcome: print(console.result(outcome))))
 
 boot_service.boot_service = boot
 sys.exit(cli.main(["-c", str(directory), "boot-service", "--stage", "system"]))
@@ -472,7 +476,7 @@ def test_an_outcome_that_cannot_be_told_keeps_no_volume(monkeypatch: pytest.Monk
     untold: list[dict[str, object]] = []
     log.subscribe(lambda event: untold.append(event.facts) if event.step == "untold" else None)
     monkeypatch.setattr(volume, "open_volume", opens)
-    outcomes = stage.run(initrd(one("a", THERE), one("b"), needed={"b"}, timeout=1), refuse)
+    outcomes = run_stage(initrd(one("a", THERE), one("b"), needed={"b"}, timeout=1), refuse)
     assert [outcome.result for outcome in outcomes] == ["opened", "failed"]
     assert [facts["what"] for facts in untold] == ["what became of a", "what became of b"]
     assert str(untold[0]["error"]).startswith("internal error: RuntimeError at ")
@@ -486,7 +490,7 @@ def test_a_bug_leaves_nothing_half_done(monkeypatch: pytest.MonkeyPatch, tmp_pat
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        stage.run(initrd(one("a", THERE), timeout=600), lambda _: None, pivot)
+        run_stage(initrd(one("a", THERE), timeout=600), lambda _: None, pivot)
     assert (tmp_path / "a-closed").exists()
 
 
@@ -616,6 +620,6 @@ def test_a_volume_may_be_given_up_while_it_asks_for_the_previous_value(monkeypat
         outcomes.append(outcome.result)
         given_up.set()
 
-    stage.run(initrd(kms_volume("a"), timeout=600), take, lambda: () if asking.is_set() else None)
+    run_stage(initrd(kms_volume("a"), timeout=600), take, lambda: () if asking.is_set() else None)
     assert done.wait(20)
     assert (outcomes, touched) == (["left to the system stage"], [])
