@@ -7,7 +7,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import keys, log, volume
+from cryptpilot_boot import keys, log, tasks, volume
 from cryptpilot_boot.boot.prompt import Typed
 from cryptpilot_boot.errors import DeviceError, KeyFetchError
 from cryptpilot_boot.keys.sources import Sources, alone, inside, named
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from cryptpilot_boot.errors import CryptpilotError
     from cryptpilot_boot.keys.race import Asked
 
-Asking = Callable[["Volume"], "contextlib.AbstractContextManager[None]"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
@@ -37,27 +35,22 @@ def bring_up(
     one: Volume,
     deadline: Deadline,
     answers: keys.Answers,
-    on_prepared: Callable[[], None],
-    asking: Asking,
     person: Person | None = None,
 ) -> Opened:
-    """Prepare, wait for the device, ask for the key, open.
+    """Prepare, wait for the device, ask for the key, open; the work of a task, see `tasks`.
 
-    asking: what asks for a key runs in it; raises in the end if the device must not be changed. person: who may be
-    asked for the key as well.
+    deadline: limits all waiting. person: the prompt for the key, if a user may be asked beside the providers.
     """
     with contextlib.ExitStack() as stack:
         if person:
             stack.enter_context(person)
-        return _bring_up(one, deadline, answers, on_prepared, asking, person, stack)
+        return _bring_up(one, deadline, answers, person, stack)
 
 
 def _bring_up(
     one: Volume,
     deadline: Deadline,
     answers: keys.Answers,
-    on_prepared: Callable[[], None],
-    asking: Asking,
     person: Person | None,
     stack: contextlib.ExitStack,
 ) -> Opened:
@@ -67,12 +60,12 @@ def _bring_up(
         with log.timed("prepare", one.volume):
             process.lock_memory()
             if one.fallbacks:
-                sources = stack.enter_context(_sources(one, deadline, answers, asking, person))
+                sources = stack.enter_context(_sources(one, deadline, answers, person))
                 sources.prepare()
             else:
                 ask = _prepared(one, person)
     finally:
-        on_prepared()
+        tasks.prepared()
     _wait_for_device(one, deadline)
     beside = person.first_of if person else alone
 
@@ -82,7 +75,7 @@ def _bring_up(
                 return answers.ask(encrypt, prepared(), _key_deadline(deadline, person), one.volume)
 
         def first() -> keys.Passphrase:
-            return inside(asking(one), lambda: beside(ask_provider, keys.Passphrase.wipe), keys.Passphrase.wipe)
+            return inside(tasks.asking(), lambda: beside(ask_provider, keys.Passphrase.wipe), keys.Passphrase.wipe)
 
         return first
 
@@ -97,7 +90,7 @@ def _bring_up(
     except (*volume.KEYLESS, Typed) as error:
         if person is None:
             raise
-        return Opened(_open_by_hand(one, deadline, asking, person, None if isinstance(error, Typed) else error))
+        return Opened(_open_by_hand(one, deadline, person, None if isinstance(error, Typed) else error))
 
 
 def _prepared(one: Volume, person: Person | None) -> keys.Ask:
@@ -120,19 +113,17 @@ def _key_deadline(deadline: Deadline, person: Person | None) -> Deadline:
     return Deadline(math.inf) if person and person.endless else deadline
 
 
-def _open_by_hand(
-    one: Volume, deadline: Deadline, asking: Asking, person: Person, failed: CryptpilotError | None
-) -> volume.Opening:
+def _open_by_hand(one: Volume, deadline: Deadline, person: Person, failed: CryptpilotError | None) -> volume.Opening:
     """Open a volume by the key that a person types, or has typed. failed: see `prompt.Person.key`."""
 
     def ask_key() -> keys.Passphrase:
-        return inside(asking(one), lambda: person.key(failed, deadline), keys.Passphrase.wipe)
+        return inside(tasks.asking(), lambda: person.key(failed, deadline), keys.Passphrase.wipe)
 
     opened = volume.open_by_key(one, ask_key, check_fs=False)
     return opened if opened is volume.Opening.WAS_OPEN else volume.Opening.TYPED
 
 
-def _sources(one: Volume, deadline: Deadline, answers: keys.Answers, asking: Asking, person: Person | None) -> Sources:
+def _sources(one: Volume, deadline: Deadline, answers: keys.Answers, person: Person | None) -> Sources:
     """Return what asks all sources of a volume, as `bring_up` asks one."""
 
     def prepare(source: Encrypt) -> Asked:
@@ -141,7 +132,7 @@ def _sources(one: Volume, deadline: Deadline, answers: keys.Answers, asking: Ask
 
     @contextlib.contextmanager
     def within() -> Iterator[None]:
-        with asking(one), log.timed(log.FETCH_KEY, one.volume, provider=names):
+        with tasks.asking(), log.timed(log.FETCH_KEY, one.volume, provider=names):
             yield
 
     names = ", ".join(named(one, number) for number in range(len(one.sources)))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot import keys, log, volume
+from cryptpilot_boot import keys, log, steps, volume
+from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.keys.sources import named
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.errors import CryptpilotError
     from cryptpilot_boot.providers.expiry import Notice
+    from cryptpilot_boot.system.wait import Deadline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +69,57 @@ class Outcome:
         return facts
 
 
-def ending(one: Volume, opened: volume.Opening | None, source: int = 0) -> Notice | None:
+def opened(one: Volume, stage: str, deadline: Deadline, how: volume.Opening, source: int) -> Outcome:
+    """Return the outcome of a volume that is open. deadline: of the stage. source: see Outcome."""
+    return Outcome(
+        one,
+        stage,
+        deadline.passed(),
+        was_open=how is volume.Opening.WAS_OPEN,
+        rotation_pending=how is volume.Opening.PREVIOUS,
+        typed=how is volume.Opening.TYPED,
+        ending=ending(one, how, source),
+        source=source,
+    )
+
+
+def stuck(deadline: Deadline, one: Volume) -> CryptpilotError:
+    """Return the error of a volume that is not done by the deadline: its step, and what that waits for."""
+    return CryptpilotError(
+        f"not done within {deadline.total:.0f} s ({_doing(one)})",
+        "see what it did: cryptpilot boot report; [boot] timeout is how long it may wait",
+    )
+
+
+def not_yet(deadline: Deadline, one: Volume) -> CryptpilotError:
+    """Return the error of a volume that is deferred: its step, and what that waits for."""
+    return CryptpilotError(f"not open after {deadline.passed():.0f} s ({_doing(one)})")
+
+
+def ended(deadline: Deadline, step: steps.Step | None) -> CryptpilotError:
+    """Return the error of a volume that was ended at work, so that the boot can go on. step: in which it was."""
+    return CryptpilotError(
+        f"ended in the middle of {step.name if step else 'its start'}, since [boot] timeout"
+        f" ({deadline.total:.0f} s) is over;"
+        ' "initrd = false" in its file has it begun in the booted system',
+        "let the booted system open it, without a limit: initrd = false",
+    )
+
+
+def _doing(one: Volume) -> str:
+    step = steps.current(one.volume)
+    if step is None:
+        return "start"
+    return f"{step.name}: {step.waiting_for or f'{step.words} for {step.seconds:.0f} s'}"
+
+
+def ending(one: Volume, how: volume.Opening, source: int = 0) -> Notice | None:
     """Return what to say of the end of a volume's client key. source: the number of the one that opened it.
 
     Only where KMS has just given its secret out with that: it finds no clock right that is more than 15 minutes off, so
     this is no host's date.
     """
-    if opened not in (volume.Opening.CURRENT, volume.Opening.PREVIOUS):
+    if how not in (volume.Opening.CURRENT, volume.Opening.PREVIOUS):
         return None
     with log.telling(f"when the client key of {one.volume} ends"):
         return keys.ending(one.sources[source])

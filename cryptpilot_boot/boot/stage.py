@@ -1,42 +1,41 @@
-"""Running a stage: every volume brought up on its own thread, all that is waited for within one deadline.
+"""Running a stage: every volume is opened by a task of its own, and one deadline limits all waiting.
 
-A volume has begun once its key is there: its device is being changed, or opened. What has begun is brought to a good
-end whatever happens, which takes as long as it takes: a disk that is only half made is of no use to anybody.
+A volume changes its device once its key is there. From then on it is finished, however long that takes: a disk that is
+half made is of no use.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import threading
-from typing import TYPE_CHECKING, Callable, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from cryptpilot_boot import keys, log, steps, volume
+from cryptpilot_boot import keys, log, steps
 from cryptpilot_boot.boot import outcome as outcomes
 from cryptpilot_boot.boot.bring_up import Opened, bring_up, watch_network
 from cryptpilot_boot.boot.outcome import Outcome as Outcome
 from cryptpilot_boot.boot.prompt import Person
-from cryptpilot_boot.errors import CryptpilotError, Interrupted, describe_bug
+from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.system import process
 from cryptpilot_boot.system.run import interrupt
 from cryptpilot_boot.system.wait import Deadline
+from cryptpilot_boot.tasks import Crew, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from cryptpilot_boot.boot.plan import Plan
     from cryptpilot_boot.config import Volume
 
-# A thread whose deadline is over may still be within the key provider's own timeout, or within cryptsetup.
-_GRACE = 2.0  # seconds
+# Seconds after the deadline in which a task may still end by its own timeout, or that of a program.
+_GRACE = 2.0
 _LOOK_AGAIN = 1.0
 _TELL_EVERY = 5.0
 # Seconds that a step may be at work after the deadline. Two take the longer the larger the disk is, and a disk that
-# answers slowly is read in dozens of places.
+# answers slowly is read in dozens of places. A program that is ended first writes what is left in memory to the disk.
 _LONGEST = {"format": 24 * 3600.0, "makefs": 24 * 3600.0, "probe": 600.0}
 _LONGEST_OTHER = 60.0
-# A program that is ended writes what is left in memory to the disk first, gigabytes perhaps.
-_LONGEST_END = 600.0  # seconds
+_LONGEST_END = 600.0
 
 
 class Stage(Protocol):
@@ -82,7 +81,8 @@ def run(plan: Plan, stage: Stage) -> list[Outcome]:
     work = _Work(plan, stage)
     log.emit("start", facts={"volumes": len(plan.volumes), **_costs()})
     if any(one.needs_network for one in plan.volumes):
-        _in_background(lambda: watch_network(work.deadline))
+        # daemon: it may wait until the deadline, and must not keep the process from ending
+        threading.Thread(target=watch_network, args=[work.deadline], daemon=True).start()
     with keys.Answers() as answers:
         try:
             for one in plan.volumes:
@@ -94,7 +94,7 @@ def run(plan: Plan, stage: Stage) -> list[Outcome]:
         except Exception:
             # a bug in cryptpilot: it must leave nothing half done
             interrupt()
-            work.finish()
+            work.finish(report=False)
             raise
         finally:
             work.dismiss()
@@ -114,40 +114,18 @@ class _Work:
         self._stage = stage
         self._deferral = Deadline(plan.timeout if plan.late_after is None else min(plan.late_after, plan.timeout))
         self._deferral_ended = False
-        self._unprepared = len(plan.volumes)
-        self._begun: set[str] = set()  # and at work
+        self._crew: Crew[Opened] = Crew("please report this")
+        self._changed = self._crew.changed
+        self._ready = not plan.volumes
         self._persons: dict[str, Person] = {}
-        self._at_key: set[str] = set()  # those whose key is asked for
-        self._ending = False
-        # by volume: its step, and how long that may take
-        self._overtime: dict[str, tuple[steps.Step | None, Deadline]] = {}
-        self._changed = threading.Condition(threading.RLock())
 
     def begin(self, one: Volume, answers: keys.Answers) -> None:
-        """Bring a volume up, on a thread of its own."""
+        """Start the task of a volume."""
         person = self._person(one)
-
-        def work() -> None:
-            error: CryptpilotError | None = None
-            opened: Opened | None = None
-            try:
-                opened = bring_up(one, self.deadline, answers, self._prepared, self._asking, person)
-            except Interrupted:
-                self._over(one)  # whoever had it ended says so
-                return
-            except CryptpilotError as failure:
-                error = failure
-            except Exception as bug:
-                error = CryptpilotError(describe_bug(bug), "please report this")
-            try:
-                self._settle(one, error, opened)
-            finally:
-                self._over(one)
-
-        _in_background(work)
+        self._crew.start(one.volume, lambda: bring_up(one, self.deadline, answers, person))
 
     def _person(self, one: Volume) -> Person | None:
-        """Return who may be asked for a volume's key, beside its provider."""
+        """Return the prompt for a volume's key, beside its provider; None if no user is asked for it."""
         if not self._plan.ask or one.temporary:
             return None
 
@@ -162,16 +140,17 @@ class _Work:
         return self._persons[one.volume]
 
     def dismiss(self) -> None:
-        """Have all prompts go away, and wait for that: nobody else would end them."""
+        """Withdraw all prompts, and wait until they have disappeared."""
         for person in self._persons.values():
             person.dismiss()
         for person in self._persons.values():
             person.await_end()
 
     def wait(self) -> None:
-        """Wait until it is known of every volume what became of it."""
+        """Wait until every volume has a result."""
         grace = Deadline(self.deadline.left() + _GRACE)
         with self._changed:
+            self._take_results()
             while self._pending() and not grace.over:
                 if self._deferral.over:
                     self.end_deferral()
@@ -179,7 +158,7 @@ class _Work:
                     self._defer()
                 left = grace.left() if self._deferral.over else min(grace.left(), self._deferral.left())
                 self._look_again(left)
-            while self._give_up_what_waits():
+            while self._give_up():
                 if self._cannot_go_on() or self._pivot_is_ready():
                     self._end()
                     break
@@ -192,16 +171,18 @@ class _Work:
             with log.telling("that this stage does not wait for a network any longer"):
                 self._stage.on_deferral()
 
-    def finish(self) -> None:
-        """After an interruption, wait until what has begun has come to an end; nothing begins any more."""
+    def finish(self, *, report: bool = True) -> None:
+        """After an interruption, wait for what has to be finished. report: whether the results are reported."""
         limit = Deadline(_LONGEST_END)
         with self._changed:
-            self._ending = True
-            while self._begun and not limit.over:
-                self._look_again(limit.left())
+            self._crew.end()
+            while self._crew.has_to_finish and not limit.over:
+                self._sleep(limit.left())
+            if report:
+                self._take_results()
 
     def wait_for_the_pivot(self) -> None:
-        """If a volume failed, wait until it is known whether the pivot needs it; tell of it again if it does."""
+        """If a volume failed, wait until it is known whether the pivot needs it; if it does, report it again."""
         with self._changed:
             while self._failed_needlessly() and self._plan.next_stage and not self.deadline.over:
                 if self._cannot_go_on() or self._stage.needed_by_pivot() is not None:
@@ -209,7 +190,7 @@ class _Work:
                 self._look_again(self.deadline.left())
             for outcome in self._failed_needlessly():
                 if outcome.volume.volume in self._needed():
-                    self._tell(dataclasses.replace(outcome, late=False, needed=True))
+                    self._report(dataclasses.replace(outcome, late=False, needed=True))
 
     def _failed_needlessly(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes.values() if outcome.error and not outcome.needed]
@@ -218,10 +199,9 @@ class _Work:
         return any(outcome.error and outcome.needed for outcome in self.outcomes.values())
 
     def _pivot_is_ready(self) -> bool:
-        """Tell whether there is another stage, and no volume that has to be open before it is still at work."""
-        if not self._plan.next_stage or self._stage.needed_by_pivot() is None:
-            return False
-        return not self._not_deferrable() & {one.volume for one in self._pending()}
+        """Return whether a stage follows, and every volume that it would open too late has a result."""
+        known = self._plan.next_stage and self._stage.needed_by_pivot() is not None
+        return known and not self._not_deferrable() & {one.volume for one in self._pending()}
 
     def _not_deferrable(self) -> frozenset[str]:
         """Return the volumes that the next stage would open too late, as far as it is known."""
@@ -229,35 +209,49 @@ class _Work:
         early = () if by_pivot is None else self._stage.needed_before_network()
         return self._plan.needed | frozenset(by_pivot or ()) | frozenset(early)
 
-    def _pending(self) -> list[Volume]:
-        return [one for one in self._plan.volumes if one.volume not in self.outcomes]
-
     def _needed(self) -> frozenset[str]:
         return self._plan.needed | frozenset(self._stage.needed_by_pivot() or ())
 
-    def _give_up_what_waits(self) -> list[Volume]:
-        """After the deadline, give up on all that has not begun, or that hangs; return what is at work."""
+    def _pending(self) -> list[Volume]:
+        return [one for one in self._plan.volumes if one.volume not in self.outcomes]
+
+    def _give_up(self) -> list[Volume]:
+        """After the deadline, give up all volumes that wait, or that hang; return those that are at work."""
         for one in self._pending():
-            if self._awaits_a_person(one):
-                continue
-            if one.volume not in self._begun or self._hangs(one):
-                self._settle(one, _stuck(self.deadline, one))
+            task = self._crew.tasks[one.volume]
+            gone = task.phase is not Phase.CHANGING or task.overruns(_LONGEST, _LONGEST_OTHER)
+            if gone and not self._awaits_a_person(one):
+                self._fail(one, outcomes.stuck(self.deadline, one))
         return self._pending()
 
     def _awaits_a_person(self, one: Volume) -> bool:
         person = self._persons.get(one.volume)
-        return one.volume in self._at_key and person is not None and person.endless
+        return self._crew.tasks[one.volume].phase is Phase.ASKING and person is not None and person.endless
 
-    def _hangs(self, one: Volume) -> bool:
-        step = steps.current(one.volume)
-        known, limit = self._overtime.get(one.volume, (None, None))
-        if limit is None or known is not step:
-            limit = Deadline(_LONGEST.get(step.name, _LONGEST_OTHER) if step else _LONGEST_OTHER)
-            self._overtime[one.volume] = (step, limit)
-        return limit.over
+    def _defer(self) -> None:
+        """Defer the volumes that still wait to the next stage."""
+        for one in self._pending():
+            if self._crew.tasks[one.volume].phase is not Phase.CHANGING:
+                self._fail(one, outcomes.not_yet(self.deadline, one), late=True)
+
+    def _end(self) -> None:
+        """End what is at work in good order, so that the next stage finds it closed."""
+        doing = {one.volume: steps.current(one.volume) for one in self._pending()}
+        interrupt()
+        self.finish()
+        for one in self._pending():
+            if self._crew.tasks[one.volume].phase is Phase.CHANGING:
+                self._fail(one, outcomes.stuck(self.deadline, one))
+            else:
+                late = one.volume not in self._needed()
+                self._fail(one, outcomes.ended(self.deadline, doing.get(one.volume)), late=late)
 
     def _look_again(self, seconds: float) -> None:
-        """Sleep until something changes, for so many seconds and for 1 at most; then tell of what takes long."""
+        self._sleep(seconds)
+        self._take_results()
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep until a task changes, for so many seconds and for 1 at most; then report what takes long."""
         self._changed.wait(min(seconds, _LOOK_AGAIN))
         pending = {one.volume for one in self._pending()}
         for step in steps.long(_TELL_EVERY):
@@ -266,75 +260,32 @@ class _Work:
                 doing = f"{step.words}: {step.seconds:.0f} s{late}"
                 log.emit(step.name, "busy", volume=step.volume, facts={"doing": doing})
 
-    def _end(self) -> None:
-        """End what is at work in good order, so that the next stage finds closed what it begins anew."""
-        doing = {one.volume: steps.current(one.volume) for one in self._pending()}
-        interrupt()
-        self.finish()
+    def _take_results(self) -> None:
+        """Report the volumes whose tasks are done. One that was interrupted is left to the caller that did that."""
+        started = self._crew.tasks  # after an interruption perhaps not all
+        if not self._ready and len(started) == len(self._plan.volumes) and not self._crew.in_phase(Phase.PREPARING):
+            self._ready = True
+            log.emit("ready", facts=_costs())
         for one in self._pending():
-            if one.volume in self._begun:
-                self._settle(one, _stuck(self.deadline, one))
-            else:
-                late = one.volume not in self._needed()
-                self._settle(one, _ended(self.deadline, doing.get(one.volume)), late=late)
+            if one.volume not in started or started[one.volume].phase is not Phase.DONE:
+                continue
+            result = started[one.volume].result
+            if isinstance(result, Opened):
+                self._settle(outcomes.opened(one, self._plan.stage, self.deadline, result.how, result.source))
+            elif not isinstance(result, Interrupted):
+                self._fail(one, result)
 
-    def _defer(self) -> None:
-        """Defer the volumes that still wait to the next stage."""
-        for one in self._pending():
-            if one.volume not in self._begun:
-                seconds = self.deadline.passed()
-                self._settle(one, CryptpilotError(f"not open after {seconds:.0f} s ({_doing(one)})"), late=True)
+    def _fail(self, one: Volume, error: CryptpilotError, *, late: bool = False) -> None:
+        self._crew.tasks[one.volume].give_up()
+        self._settle(Outcome(one, self._plan.stage, self.deadline.passed(), error, late=late))
 
-    @contextlib.contextmanager
-    def _asking(self, one: Volume) -> Iterator[None]:
-        """Let a volume be given up while it asks for its key.
+    def _settle(self, outcome: Outcome) -> None:
+        name = outcome.volume.volume
+        if name in self._persons:
+            self._persons[name].dismiss()
+        self._report(dataclasses.replace(outcome, needed=name in self._needed()))
 
-        Raises Interrupted in the end when it has been, or all is to end: nothing is done to its device then.
-        """
-        with self._changed:
-            self._begun.discard(one.volume)
-            self._at_key.add(one.volume)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._at_key.discard(one.volume)
-                if one.volume in self.outcomes or self._ending:
-                    raise Interrupted
-                # without a key too: where a person is asked next, its device is read again before
-                self._begun.add(one.volume)
-
-    def _over(self, one: Volume) -> None:
-        """Note that a volume's thread does nothing any more."""
-        with self._changed:
-            self._begun.discard(one.volume)
-            self._changed.notify_all()
-
-    def _settle(
-        self,
-        one: Volume,
-        error: CryptpilotError | None,
-        opened: Opened | None = None,
-        *,
-        late: bool = False,
-    ) -> None:
-        with self._changed:
-            if one.volume in self.outcomes:
-                return  # it was given up meanwhile
-            seconds = self.deadline.passed()
-            needed = one.volume in self._needed()
-            how, source = (opened.how, opened.source) if opened else (None, 0)
-            was_open, pending = how is volume.Opening.WAS_OPEN, how is volume.Opening.PREVIOUS
-            ending = outcomes.ending(one, how, source)
-            typed = how is volume.Opening.TYPED
-            if one.volume in self._persons:
-                self._persons[one.volume].dismiss()
-            self._tell(
-                Outcome(one, self._plan.stage, seconds, error, was_open, late, needed, pending, ending, source, typed)
-            )
-            self._changed.notify_all()
-
-    def _tell(self, outcome: Outcome) -> None:
+    def _report(self, outcome: Outcome) -> None:
         one = outcome.volume
         self.outcomes[one.volume] = outcome
         phase = "fail" if outcome.error else "end"
@@ -342,43 +293,7 @@ class _Work:
         with log.telling(f"what became of {one.volume}"):
             self._stage.report(outcome)
 
-    def _prepared(self) -> None:
-        with self._changed:
-            self._unprepared -= 1
-            if not self._unprepared:
-                log.emit("ready", facts=_costs())
-
 
 def _costs() -> dict[str, object]:
     """Return what this process has cost so far: seconds since it was started, seconds of processor time."""
     return {"process_age": round(process.age(), 3), "cpu": round(process.cpu_seconds(), 3)}
-
-
-def _in_background(work: Callable[[], None]) -> None:
-    # daemon: one that hangs must not keep the process from ending
-    threading.Thread(target=work, daemon=True).start()
-
-
-def _stuck(deadline: Deadline, one: Volume) -> CryptpilotError:
-    """Say where a volume hangs: in which step, and what that step last said it was waiting for."""
-    return CryptpilotError(
-        f"not done within {deadline.total:.0f} s ({_doing(one)})",
-        "see what it did: cryptpilot boot report; [boot] timeout is how long it may wait",
-    )
-
-
-def _ended(deadline: Deadline, step: steps.Step | None) -> CryptpilotError:
-    """Say that a volume was at work for too long to keep the boot, and what spares it that."""
-    return CryptpilotError(
-        f"ended in the middle of {step.name if step else 'its start'}, since [boot] timeout"
-        f" ({deadline.total:.0f} s) is over;"
-        ' "initrd = false" in its file has it begun in the booted system',
-        "let the booted system open it, without a limit: initrd = false",
-    )
-
-
-def _doing(one: Volume) -> str:
-    step = steps.current(one.volume)
-    if step is None:
-        return "start"
-    return f"{step.name}: {step.waiting_for or f'{step.words} for {step.seconds:.0f} s'}"

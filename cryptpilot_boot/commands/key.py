@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot import keys, log
+from cryptpilot_boot import keys, log, tasks
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys.sources import Sources, named
+from cryptpilot_boot.keys.sources import Sources, inside, named
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import process
 from cryptpilot_boot.system.wait import Deadline
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cryptpilot_boot.config import Config, Encrypt, Volume
     from cryptpilot_boot.keys import Passphrase
     from cryptpilot_boot.keys.race import Asked
@@ -32,7 +35,13 @@ def passphrase_of(one: Volume, config: Config, answers: keys.Answers) -> Secret:
         return lambda: answers.ask(source, prepared, Deadline(config.boot.timeout), one.volume)
 
     sources = ", ".join(named(one, number) for number in range(len(one.sources)))
-    return Sources(one, prepare, lambda: log.timed(log.FETCH_KEY, one.volume, provider=sources))
+
+    @contextlib.contextmanager
+    def within() -> Iterator[None]:
+        with tasks.asking(), log.timed(log.FETCH_KEY, one.volume, provider=sources):
+            yield
+
+    return Sources(one, prepare, within)
 
 
 def previous_of(one: Volume, config: Config, answers: keys.Answers) -> Asked | None:
@@ -80,13 +89,13 @@ def _naming(one: Volume, number: int, ask: Asked) -> Asked:
 def passphrase_from(one: Volume, source: Encrypt, config: Config, answers: keys.Answers) -> Asked:
     """Return what asks one of the volume's sources, as `passphrase_of` does."""
 
-    def ask() -> Passphrase:
+    def fetch() -> Passphrase:
         with log.timed(log.FETCH_KEY, one.volume, **keys.describe(source)):
             process.lock_memory()
             prepared = keys.prepare(source)
             return answers.ask(source, prepared, Deadline(config.boot.timeout), one.volume)
 
-    return ask
+    return lambda: inside(tasks.asking(), fetch, keys.Passphrase.wipe)
 
 
 def previous_from(one: Volume, source: Encrypt, config: Config, answers: keys.Answers) -> Asked | None:

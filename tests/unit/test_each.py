@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from cryptpilot_boot import log
+from cryptpilot_boot import log, tasks
 from cryptpilot_boot.commands import each as module
 from cryptpilot_boot.config import Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
@@ -68,7 +68,7 @@ def interrupt_start(monkeypatch: pytest.MonkeyPatch, which: int, when: str) -> N
             if started > which:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "threading", SimpleNamespace(Thread=Thread, Event=threading.Event))
+    monkeypatch.setattr(tasks, "threading", SimpleNamespace(**{**vars(threading), "Thread": Thread}))
 
 
 def test_what_became_of_each_is_reported() -> None:
@@ -105,7 +105,7 @@ def test_who_only_asks_for_a_key_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     never = threading.Event()
 
     def work(name: str) -> str:
-        with log.timed(log.FETCH_KEY, name):
+        with tasks.asking(), log.timed(log.FETCH_KEY, name):
             never.wait()
         return "did"
 

@@ -17,7 +17,7 @@ ROOMS = [
     *("cli", "commands", "convert", "measure", "report", "images", "boot", "units"),
     *("volume", "keys", "config", "providers", "system"),
 ]
-BASE = {"errors", "passphrase", "log", "steps", "names", "paths", "text"}
+BASE = {"errors", "passphrase", "log", "steps", "tasks", "names", "paths", "text"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

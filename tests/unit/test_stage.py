@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from cryptpilot_boot import keys, log, volume
+from cryptpilot_boot import keys, log, tasks, volume
 from cryptpilot_boot.boot import console, stage
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.config import Encrypt, Kms, Otp, Volume
@@ -492,6 +492,34 @@ def test_a_bug_leaves_nothing_half_done(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with pytest.raises(ZeroDivisionError):
         run_stage(initrd(one("a", THERE), timeout=600), lambda _: None, pivot)
     assert (tmp_path / "a-closed").exists()
+
+
+def test_an_interruption_while_volumes_are_started_leaves_nothing_half_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And what is finished by then is reported."""
+    interrupted = threading.Event()
+    monkeypatch.setattr(volume, "open_volume", makes(tmp_path, until=interrupted.is_set))
+    start = tasks.Crew.start
+
+    def start_one(crew: tasks.Crew[object], name: str, work: Callable[[], object]) -> None:
+        if name == "b":
+            moment = time.monotonic() + LONG
+            while not (tmp_path / "a-begun").exists() and time.monotonic() < moment:
+                time.sleep(0.05)
+            interrupted.set()
+            raise KeyboardInterrupt
+        start(crew, name, work)
+
+    monkeypatch.setattr(tasks.Crew, "start", start_one)
+    told: list[tuple[str, str]] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(
+            initrd(one("a", THERE), one("b", THERE), timeout=600),
+            lambda outcome: told.append((outcome.volume.volume, outcome.result)),
+        )
+    assert (tmp_path / "a-closed").exists()
+    assert told == [("a", "opened")]
 
 
 def test_what_takes_long_is_told_and_named_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
