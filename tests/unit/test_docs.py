@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -57,6 +57,7 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert broken == []
 
 
+@cache  # and not at import: each process that runs tests imports this
 def sentences() -> list[str]:
     """Return every text of the product's, with GAP for what is put into it when it is said."""
     found = []
@@ -77,7 +78,6 @@ def is_said(quoted: str, said: list[str]) -> bool:
     return any(re.search(gap.join(parts), text) for text in said)
 
 
-SAID = sentences()
 TROUBLE = (CHECKOUT / "docs/troubleshooting.md").read_text(encoding="utf-8")
 ERRORS = [
     quoted
@@ -94,7 +94,7 @@ def test_there_are_errors_to_look_for() -> None:
 
 @pytest.mark.parametrize("quoted", ERRORS)
 def test_an_error_that_is_quoted_is_one_of_the_products(quoted: str) -> None:
-    assert is_said(quoted, SAID)
+    assert is_said(quoted, sentences())
 
 
 def test_what_is_quoted_is_found_across_what_is_put_into_it_and_nothing_else_is() -> None:

@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,15 +23,33 @@ BASE = {"errors", "passphrase", "log", "steps", "tasks", "names", "paths", "text
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
-def imports(module: Path) -> set[str]:
-    """Return the full names of all modules and names that a module imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
+@dataclass(frozen=True)
+class Uses:
+    """What a module uses, wherever in it.
+
+    imports: the full names of modules and of names in them. names: of variables and functions. attributes: those of a
+    name, as "sys.exit".
+    """
+
+    imports: frozenset[str]
+    names: frozenset[str]
+    attributes: frozenset[str]
+
+
+@cache
+def uses(module: Path) -> Uses:
+    """Read a module, once for all tests."""
+    imports, names, attributes = set(), set(), set()
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            imports |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            attributes.add(f"{node.value.id}.{node.attr}")
+    return Uses(frozenset(imports), frozenset(names), frozenset(attributes))
 
 
 def room(name: str) -> str:
@@ -39,7 +59,7 @@ def room(name: str) -> str:
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_imports_point_down(module: Path) -> None:
     here = room(module.parts[0].replace(".py", ""))
-    ours = {name.split(".", 1)[1] for name in imports(module) if name.startswith("cryptpilot_boot.")}
+    ours = {name.split(".", 1)[1] for name in uses(module).imports if name.startswith("cryptpilot_boot.")}
     below = set(ROOMS[ROOMS.index(here) :]) if here in ROOMS else set(ROOMS) if here.startswith("__") else set()
     allowed = below | BASE | {"__version__"}
     assert {name for name in ours if room(name) not in allowed} == set()
@@ -48,18 +68,13 @@ def test_imports_point_down(module: Path) -> None:
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_programs_are_run_in_one_place(module: Path) -> None:
     outside = {"subprocess", "os.system", "os.popen", "pty"}
-    assert str(module) == "system/run.py" or not {room(name) for name in imports(module)} & outside
+    assert str(module) == "system/run.py" or not {room(name) for name in uses(module).imports} & outside
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_only_the_command_line_prints_and_exits(module: Path) -> None:
-    names = {node.id for node in ast.walk(ast.parse((PACKAGE / module).read_text())) if isinstance(node, ast.Name)}
-    attributes = {
-        f"{node.value.id}.{node.attr}"
-        for node in ast.walk(ast.parse((PACKAGE / module).read_text()))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-    }
-    talk = {"print", "input"} & names | {"sys.exit", "sys.stdout", "sys.stderr", "os._exit"} & attributes
+    found = uses(module)
+    talk = {"print", "input"} & found.names | {"sys.exit", "sys.stdout", "sys.stderr", "os._exit"} & found.attributes
     assert not talk or module.parts[0] in ("cli", "__main__.py")
 
 
