@@ -1,16 +1,13 @@
 """Fetch a secret with the official SDK, exactly as its documentation says.
 
-Runs in the environment where the SDK is installed as its makers pin it, and so uses nothing of this package. Reads
-one JSON object from standard input, writes one to standard output:
+Runs in the environment where the SDK is installed as its makers pin it, and so uses nothing of this package. A job
+and its answer, as `sdk_jobs.py` has them:
 
     {"endpoint", "ca_file", "client_key", "password", "secret", "stage", "retry"}
     {"value", "stages"} or {"error", "code", "message"}
 """
 
 from __future__ import annotations
-
-import json
-import sys
 
 from openapi.models import Config
 from openapi_util.models import RuntimeOptions
@@ -37,7 +34,3 @@ def fetch(job: dict[str, str]) -> dict[str, object]:
         code = str(getattr(error, "code", ""))
         return {"error": type(error).__name__, "code": code, "message": str(error)}
     return {"value": answer.secret_data, "stages": answer.version_stages}
-
-
-if __name__ == "__main__":
-    json.dump(fetch(json.load(sys.stdin)), sys.stdout)

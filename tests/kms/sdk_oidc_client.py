@@ -1,7 +1,7 @@
 """Fetch a secret with a token of an identity provider, with the official SDK and its own credentials client.
 
-Runs in the environment where the SDK is installed as its makers pin it, and so uses nothing of this package. Reads one
-JSON object from standard input, writes one to standard output:
+Runs in the environment where the SDK is installed as its makers pin it, and so uses nothing of this package. A job and
+its answer, as `sdk_jobs.py` has them:
 
     {"region", "endpoint", "sts_endpoint", "role", "provider", "token_file", "ca_file", "secret"}
     {"value"} or {"error", "message"}
@@ -11,8 +11,6 @@ Its credentials client trusts what OpenSSL trusts by default, and so what SSL_CE
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 from alibabacloud_credentials.client import Client as CredentialClient
@@ -45,7 +43,3 @@ def fetch(job: dict[str, Any]) -> dict[str, object]:
     except Exception as error:
         return {"error": type(error).__name__, "message": str(error)}
     return {"value": answer.secret_data}
-
-
-if __name__ == "__main__":
-    json.dump(fetch(json.load(sys.stdin)), sys.stdout)

@@ -1,8 +1,8 @@
 """Fetch a secret through a gateway, with a role, with the official SDK and its own credentials client.
 
 Runs in the environment where the SDK is installed as its makers pin it, in a network where the metadata service and the
-gateway are at their real addresses, and so uses nothing of this package. Reads one JSON object from standard input,
-writes one to standard output:
+gateway are at their real addresses, and so uses nothing of this package. A job and its answer, as `sdk_jobs.py` has
+them:
 
     {"region", "endpoint", "role", "token_only", "ca_file", "secret", "stage"}
     {"value", "stages", "kind"} or {"error", "code", "message"}
@@ -12,8 +12,6 @@ role may be "": the credentials client finds it. token_only: it must not go on w
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 from alibabacloud_credentials.client import Client as CredentialClient
@@ -44,7 +42,3 @@ def fetch(job: dict[str, Any]) -> dict[str, object]:
         "stages": answer.version_stages.version_stage,
         "kind": answer.secret_data_type,
     }
-
-
-if __name__ == "__main__":
-    json.dump(fetch(json.load(sys.stdin)), sys.stdout)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,11 +11,15 @@ from tests.kms.pki import make_authority, make_server_certificate
 from tests.kms.protocol import Secret
 from tests.kms.shared import SharedGateway
 from tests.kms.sts import PROVIDER, ROLE, TokenService
+from tests.unit import sdk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-SDK_CLIENT = Path(__file__).parents[1] / "kms/sdk_oidc_client.py"
+    from tests.kms.pki import ServerCertificate
+    from tests.unit.sdk import Sdk
+
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ2bSJ9.c2ln"
 VALUE = "b2xkIHZhbHVl"
 
@@ -26,16 +27,13 @@ VALUE = "b2xkIHZhbHVl"
 class Place:
     """Both stand-ins, and the SDK beside them."""
 
-    def __init__(self, sts: TokenService, gateway: SharedGateway, directory: Path) -> None:
+    def __init__(self, client: Sdk, sts: TokenService, gateway: SharedGateway, directory: Path) -> None:
+        self._client = client
         self.sts = sts
         self.gateway = gateway
         self._directory = directory
 
     def fetch(self, **changes: str) -> dict[str, Any]:
-        python = os.environ.get("CRYPTPILOT_SDK_PYTHON", "")
-        if not Path(python).is_file():
-            pytest.fail("CRYPTPILOT_SDK_PYTHON names no Python with the unmodified SDK; `make test` prepares one")
-        authority = str(self._directory / "ca.pem")
         job = {
             "region": "cn-hangzhou",
             "endpoint": self.gateway.endpoint,
@@ -43,34 +41,40 @@ class Place:
             "role": ROLE,
             "provider": PROVIDER,
             "token_file": str(self._directory / "token"),
-            "ca_file": authority,
+            "ca_file": str(self._directory / "ca.pem"),
             "secret": "disk",
             **changes,
         }
-        done = subprocess.run(
-            [python, "-I", str(SDK_CLIENT)],
-            input=json.dumps(job),
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=30,
-            check=True,
-            env={**os.environ, "SSL_CERT_FILE": authority},
-        )
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        return self._client.fetch(job)
+
+
+@dataclass(frozen=True)
+class Trusting:
+    """The SDK, and the certificate of those whom it trusts. directory: where the certificate of their CA is."""
+
+    client: Sdk
+    certificate: ServerCertificate
+    directory: Path
+
+
+@pytest.fixture(scope="module")
+def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusting]:
+    directory = tmp_path_factory.mktemp("ca")
+    authority = make_authority()
+    (directory / "ca.pem").write_text(authority.pem)
+    (directory / "token").write_text(TOKEN)
+    with sdk.running("sdk_oidc_client.py", env={"SSL_CERT_FILE": str(directory / "ca.pem")}) as client:
+        yield Trusting(client, make_server_certificate(authority), directory)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    authority = make_authority()
-    (tmp_path / "ca.pem").write_text(authority.pem)
-    (tmp_path / "token").write_text(TOKEN)
-    certificate = make_server_certificate(authority)
+def place(trusting: Trusting) -> Iterator[Place]:
+    certificate = trusting.certificate
     with (
         TokenService(certificate, {TOKEN}) as sts,
         SharedGateway({"disk": Secret(VALUE)}, sts.grants, certificate) as gateway,
     ):
-        yield Place(sts, gateway, tmp_path)
+        yield Place(trusting.client, sts, gateway, trusting.directory)
 
 
 def test_sdk_exchanges_a_token_and_gets_the_secret(place: Place) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -19,12 +18,14 @@ import pytest
 from tests.kms.acs3 import ACCOUNT, OTHER_ACCOUNT
 from tests.kms.metadata import ADDRESS, ROLES
 from tests.lab.net import namespace
+from tests.unit import sdk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.unit.sdk import Sdk
+
 TOP = Path(__file__).parents[2]
-SDK_CLIENT = TOP / "tests/kms/sdk_role_client.py"
 REGION = "cn-hangzhou"
 ENDPOINT = f"kms-vpc.{REGION}.aliyuncs.com"
 INSTANCE = "kst-1.cryptoservice.kms.aliyuncs.com"
@@ -37,10 +38,9 @@ FULL = f"acs:kms:{REGION}:{ACCOUNT}:secret/disk"
 class Place:
     """The stand-ins in a network of their own, and the SDK beside them."""
 
-    def __init__(self, python: str, directory: Path, command: list[str]) -> None:
-        self.python = python
+    def __init__(self, sdk: Sdk, directory: Path) -> None:
+        self._sdk = sdk
         self.directory = directory
-        self._command = command
 
     def fetch(
         self,
@@ -60,10 +60,7 @@ class Place:
             "secret": name,
             "stage": stage,
         }
-        command = [*self._command, self.python, "-I", str(SDK_CLIENT)]
-        done = subprocess.run(command, input=json.dumps(job), stdout=subprocess.PIPE, text=True, timeout=30, check=True)
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        return self._sdk.fetch(job)
 
     def behave(self, metadata: str) -> None:
         (self.directory / "metadata_behaviour").write_text(metadata)
@@ -74,9 +71,6 @@ class Place:
 
 @contextlib.contextmanager
 def place(directory: Path, *options: str) -> Iterator[Place]:
-    python = os.environ.get("CRYPTPILOT_SDK_PYTHON", "")
-    if not Path(python).is_file():
-        pytest.fail("CRYPTPILOT_SDK_PYTHON names no Python with the unmodified SDK; `make test` prepares one")
     ready = directory / "ready"
     with namespace(names={ENDPOINT: "127.0.0.1", INSTANCE: "127.0.0.2"}, addresses=[f"{ADDRESS}/32"]) as network:
         command = [
@@ -101,7 +95,8 @@ def place(directory: Path, *options: str) -> Iterator[Place]:
                 deadline = time.monotonic() + 20
                 while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
                     time.sleep(0.02)
-                yield Place(python, directory, network.command([]))
+                with sdk.running("sdk_role_client.py", network.command([])) as client:
+                    yield Place(client, directory)
             finally:
                 process.terminate()
                 try:
