@@ -70,6 +70,11 @@ class Template:
             text = file.read(SECOND)[BINARY:].split(b"\0", 1)[0]
         return cls(image, json.loads(text))
 
+    def copied(self, path: Path) -> Path:
+        """Make a disk that is a copy of this one, which takes a tenth of what making one takes."""
+        subprocess.run(["cp", "--sparse=always", self.image, path], check=True)
+        return path
+
     def changed(self, change: Callable[[Json], object]) -> bytes:
         """Return the JSON with something changed in it."""
         metadata = copy.deepcopy(self.metadata)

@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def openssl(*arguments: str | Path) -> bytes:
     return subprocess.run(["openssl", *arguments], check=True, capture_output=True).stdout
 
 
+@cache
 def exported(pem: Path, kind: str) -> bytes:
     options = KINDS.get(kind, ("-nomac", "-keypbe", "NONE", "-certpbe", "NONE"))
     return openssl("pkcs12", "-export", "-in", pem, "-passout", f"pass:{PASSWORD}", *options)

@@ -47,12 +47,19 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostTpm
     tpm.stop()
 
 
-@pytest.fixture
-def one(tmp_path: Path) -> Volume:
-    """A volume that two passphrases open, say that of KMS and the recovery key."""
-    disk = Template.made(tmp_path / "disk", WAY_IN).image
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """A disk that two passphrases open, say that of KMS and the recovery key."""
+    made = Template.made(tmp_path_factory.mktemp("header") / "disk", WAY_IN)
     with Passphrase(WAY_IN, strong=True) as way_in, Passphrase(RECOVERY, strong=True) as other:
-        cryptsetup.add_key(str(disk), way_in, other)
+        cryptsetup.add_key(str(made.image), way_in, other)
+    return made
+
+
+@pytest.fixture
+def one(template: Template, tmp_path: Path) -> Volume:
+    """A volume on a copy of that disk."""
+    disk = template.copied(tmp_path / "disk")
     return Volume("data", str(disk), Tpm2(str(disk)), Path("/etc/cryptpilot/volumes/data.toml"))
 
 

@@ -46,10 +46,15 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostTpm
     tpm.stop()
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    return Template.made(tmp_path_factory.mktemp("header") / "disk", WAY_IN)
+
+
 @pytest.fixture
-def disk(tmp_path: Path) -> Path:
+def disk(template: Template, tmp_path: Path) -> Path:
     """A disk with a volume that another passphrase opens."""
-    return Template.made(tmp_path / "disk", WAY_IN).image
+    return template.copied(tmp_path / "disk")
 
 
 def no_other(_: object) -> Passphrase:

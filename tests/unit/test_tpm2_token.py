@@ -130,9 +130,9 @@ def test_what_is_no_token_is_passed_over(tokens: object) -> None:
     assert list(tpm2_token.found(tokens, {0})) == []
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Template:
-    return Template.made(tmp_path / "disk", b"key")
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    return Template.made(tmp_path_factory.mktemp("header") / "disk", b"key")
 
 
 def facts_with(disk: Template, change: Callable[[Json], object], tmp_path: Path) -> luks_header.Facts:
