@@ -54,7 +54,7 @@ def volumes(number: int, runs: Sequence[Run]) -> list[Logical]:
 def _volume(group: str, name: str, runs: Sequence[Run], named: str) -> Logical:
     segments = tuple(Segment(one.at, one.length, one.start) for one in sorted(runs, key=lambda one: one.at))
     _require_whole(segments, runs[0].size, f"logical volume {printable(name)} in {named}")
-    return Logical(group, name, runs[0].size, segments)
+    return Logical(group, name, runs[0].size, segments, runs[0].identity)
 
 
 def root_among(number: int, held: Mapping[Logical, Content]) -> Logical:

@@ -28,7 +28,7 @@ _SECTOR = 512
 # Source: lvmreport(7).
 _FIELDS = (
     *("vg_name", "pv_count", "vg_extent_size", "pe_start", "pvseg_start", "pvseg_size"),
-    *("lv_name", "lv_size", "lv_layout", "lv_role", "segtype", "seg_start"),
+    *("lv_name", "lv_size", "lv_layout", "lv_role", "segtype", "seg_start", "vg_uuid", "lv_uuid"),
 )
 # Source: lvm(8), "ENVIRONMENT VARIABLES": with an empty one, no file of this system's configuration is read.
 _ENVIRONMENT = {"LVM_SYSTEM_DIR": "", "LVM_SUPPRESS_FD_WARNINGS": "1"}
@@ -47,7 +47,7 @@ class Run:
 
     group: the volume group's name, "" for none; devices: how many it has. volume: the logical volume that has them, ""
     for none; size: of that, in bytes; layout, roles: how LVM describes it. kind: of the volume's segment that has them;
-    at: where they are in the volume.
+    at: where they are in the volume. identity: what device-mapper knows the volume by, see `Logical`.
     """
 
     group: str
@@ -60,6 +60,7 @@ class Run:
     roles: str
     kind: str
     at: int
+    identity: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,21 +74,29 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class Logical:
-    """A logical volume that lies on one device, part by part. size: in bytes."""
+    """A logical volume that lies on one device, part by part. size: in bytes.
+
+    identity: the UUIDs of its group and of itself without hyphens, one after the other, "" where they are not known.
+    """
 
     group: str
     name: str
     size: int
     segments: tuple[Segment, ...]
+    identity: str = ""
 
     def __str__(self) -> str:
         return f"{self.group}/{self.name}"
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Return the names that its device has where it is activated; lvm(8), "VALID NAMES"; dmsetup(8)."""
-        doubled = [name.replace("-", "--") for name in (self.group, self.name)]
-        return (f"/dev/{self.group}/{self.name}", f"/dev/mapper/{'-'.join(doubled)}")
+        """Return the names that its device has where it is activated.
+
+        Source: lvm(8), "VALID NAMES"; dmsetup(8); 13-dm-disk.rules of device-mapper.
+        """
+        doubled = "-".join(name.replace("-", "--") for name in (self.group, self.name))
+        names = (f"/dev/{self.group}/{self.name}", f"/dev/mapper/{doubled}", f"/dev/disk/by-id/dm-name-{doubled}")
+        return (*names, f"/dev/disk/by-id/dm-uuid-LVM-{self.identity}") if self.identity else names
 
 
 def require_programs() -> None:
@@ -133,6 +142,7 @@ def _run(row: dict[str, Any]) -> Run:
         roles=row["lv_role"],
         kind=row["segtype"],
         at=int(row["seg_start"]),
+        identity=f"{row['vg_uuid']}{row['lv_uuid']}".replace("-", ""),
     )
 
 

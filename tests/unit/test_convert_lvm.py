@@ -23,20 +23,35 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIB = 1 << 20
-FREE: dict[str, Any] = {"lv_name": "", "lv_size": "0", "lv_layout": "unknown", "lv_role": "public", "segtype": "free"}
+GROUP_UUID, VOLUME_UUID = "3Xq1cZ-1zGk-Tn0e-vYjA-Cd2P-mS5b-Rw9uLh", "aB8dEf-gH1j-Kl2m-No3p-Qr4s-Tu5v-Wx6yZa"
+IDENTITY = f"{GROUP_UUID}{VOLUME_UUID}".replace("-", "")
+FREE: dict[str, Any] = {
+    "lv_name": "",
+    "lv_uuid": "",
+    "lv_size": "0",
+    "lv_layout": "unknown",
+    "lv_role": "public",
+    "segtype": "free",
+}
 LINEAR: dict[str, Any] = {"lv_layout": "linear", "lv_role": "public", "segtype": "linear"}
 
 
 def said(*rows: dict[str, Any], group: str = "my-vg", devices: int = 1) -> str:
     """Return what `lvm pvs --segments` of LVM 2.03.16 says of a partition, with the rows as it says them."""
-    common = {"vg_name": group, "pv_count": str(devices), "vg_extent_size": "4194304", "pe_start": "1048576"}
+    common = {
+        "vg_name": group,
+        "vg_uuid": GROUP_UUID,
+        "pv_count": str(devices),
+        "vg_extent_size": "4194304",
+        "pe_start": "1048576",
+    }
     return json.dumps({"report": [{"pvseg": [{**common, "seg_start": "0", **row} for row in rows]}]})
 
 
 def row(start: int, size: int, name: str, of: int = 0, **more: str) -> dict[str, Any]:
     """Return a row for `size` extents from `start` on. of: how many the logical volume has."""
     where = {"pvseg_start": str(start), "pvseg_size": str(size)}
-    return {**where, "lv_name": name, "lv_size": str((of or size) * 4194304), **LINEAR, **more}
+    return {**where, "lv_name": name, "lv_uuid": VOLUME_UUID, "lv_size": str((of or size) * 4194304), **LINEAR, **more}
 
 
 def free(start: int, size: int) -> dict[str, Any]:
@@ -46,7 +61,7 @@ def free(start: int, size: int) -> dict[str, Any]:
 # A volume that was enlarged when other things had the extents behind it.
 IN_PARTS = said(row(0, 15, "root", 20), free(15, 5), row(20, 5, "root", 20, seg_start="62914560"), free(25, 24))
 PARTS = (Segment(0, 60 * MIB, MIB), Segment(60 * MIB, 20 * MIB, 81 * MIB))
-LOGICAL = Logical("my-vg", "root", 80 * MIB, PARTS)
+LOGICAL = Logical("my-vg", "root", 80 * MIB, PARTS, IDENTITY)
 TABLE = dataclasses.replace(
     FOUND.table,
     partitions=tuple(
@@ -286,3 +301,15 @@ def test_the_longest_name_of_a_volume_leaves_room_for_that_of_the_mapping(monkey
 
 def test_all_numbers_are_of_the_table_that_is_known() -> None:
     assert layout.lay_out(IN_LVM, VOLUME, 2, plan.roles(TABLE, IN_LVM.contents)).table.partition(1).name == "root"
+
+
+def test_a_logical_volume_is_known_by_all_names_that_udev_gives_it() -> None:
+    """As root and as swap space. The identifiers are LVM's own, with hyphens in other places."""
+    one = logical.volumes(1, lvm.parse(said(row(0, 15, "root"))))[0]
+    contents = {**CONTENTS, 1: dataclasses.replace(CONTENTS[1], logical=one)}
+    for name in (
+        *("/dev/my-vg/root", "/dev/mapper/my--vg-root", "/dev/disk/by-id/dm-name-my--vg-root"),
+        f"/dev/disk/by-id/dm-uuid-LVM-{IDENTITY}",
+    ):
+        assert facts.named(name, TABLE, contents) == 1
+    assert facts.named("/dev/disk/by-id/dm-uuid-LVM-", TABLE, contents) is None

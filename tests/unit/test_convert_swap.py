@@ -16,7 +16,7 @@ from cryptpilot_boot.system.lvm import Logical, Segment
 from cryptpilot_boot.system.partition_table import Partition
 from cryptpilot_boot.units import fstab
 from tests.unit import test_convert_enterprise as enterprise
-from tests.unit.test_convert_lvm import IN_LVM, MIB, row, said
+from tests.unit.test_convert_lvm import IDENTITY, IN_LVM, MIB, row, said
 from tests.unit.test_convert_mbr import GRUB, made
 from tests.unit.test_convert_plan import CONFIGURATION, FOUND, FSTAB, LOADER, ROOT_UUID, VOLUME, planned
 
@@ -29,14 +29,19 @@ SPACE = Content("swap", SWAP_UUID, "my swap")
 PARTITION = Partition(
     3, 1677312, 2048, "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F", "0C7DB2F6-95A6-4C0D-8F2D-8B8A5C3E7D03", "paging"
 )
-ROOT = Logical("rl", "root", 60 * MIB, (Segment(0, 60 * MIB, MIB),))
-IN_GROUP = dataclasses.replace(SPACE, logical=Logical("rl", "swap", 20 * MIB, (Segment(0, 20 * MIB, 61 * MIB),)))
+ROOT = Logical("rl", "root", 60 * MIB, (Segment(0, 60 * MIB, MIB),), IDENTITY)
+IN_GROUP = dataclasses.replace(
+    SPACE, logical=Logical("rl", "swap", 20 * MIB, (Segment(0, 20 * MIB, 61 * MIB),), IDENTITY)
+)
 NAMES = {
     "partition": [
         *(f"UUID={SWAP_UUID}", f'UUID="{SWAP_UUID}"', f"/dev/disk/by-uuid/{SWAP_UUID}", "LABEL=my\\040swap"),
         *(f"PARTUUID={PARTITION.uuid.lower()}", "PARTLABEL=paging", "/dev/vda3", "/dev/nvme0n1p3"),
     ],
-    "logical": [f"UUID={SWAP_UUID}", "LABEL=my\\040swap", "/dev/mapper/rl-swap", "/dev/rl/swap"],
+    "logical": [
+        *(f"UUID={SWAP_UUID}", "LABEL=my\\040swap", "/dev/mapper/rl-swap", "/dev/rl/swap"),
+        *("/dev/disk/by-id/dm-name-rl-swap", f"/dev/disk/by-id/dm-uuid-LVM-{IDENTITY}"),
+    ],
 }
 KEPT = ["/swapfile", "/dev/zram0", "/dev/vdb7", "/dev/mapper/other-swap", "UUID=1234"]
 """What fstab swaps to that has nothing to do with the image's partitions, or is a file in the root."""
