@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot import keys, log, tasks, volume
 from cryptpilot_boot.boot.prompt import Typed
 from cryptpilot_boot.errors import DeviceError, KeyFetchError
-from cryptpilot_boot.keys.sources import Sources, alone, inside, named
+from cryptpilot_boot.keys.asking import Terms, previous_of, secret_of
+from cryptpilot_boot.keys.sources import alone, inside
 from cryptpilot_boot.system import block, network, process
 from cryptpilot_boot.system.wait import Deadline, device_changes, network_changes, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cryptpilot_boot.boot.prompt import Person
-    from cryptpilot_boot.config import Encrypt, Volume
+    from cryptpilot_boot.config import Volume
     from cryptpilot_boot.errors import CryptpilotError
-    from cryptpilot_boot.keys.race import Asked
+    from cryptpilot_boot.keys.asking import Single
+    from cryptpilot_boot.keys.sources import Sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,76 +41,38 @@ def bring_up(
 
     deadline: limits all waiting. person: the prompt for the key, if a user may be asked beside the providers.
     """
-    with contextlib.ExitStack() as stack:
-        if person:
-            stack.enter_context(person)
-        return _bring_up(one, deadline, answers, person, stack)
+
+    def key_deadline() -> Deadline:
+        # while the boot waits for a user, the provider is asked as long
+        return Deadline(math.inf) if person and person.endless else deadline
+
+    terms = Terms(answers, key_deadline, person.first_of if person else alone)
+    with person or contextlib.nullcontext(), secret_of(one, terms) as secret:
+        try:
+            if volume.is_open(one):
+                return Opened(volume.Opening.WAS_OPEN)
+            _prepare(one, secret, person)
+        finally:
+            tasks.prepared()
+        _wait_for_device(one, deadline)
+        try:
+            how = volume.open_volume(one, secret, ask_previous=previous_of(one, terms))
+            return Opened(how, secret.opened_by or 0)
+        except (*volume.KEYLESS, Typed) as error:
+            if person is None:
+                raise
+            return Opened(_open_by_hand(one, deadline, person, None if isinstance(error, Typed) else error))
 
 
-def _bring_up(
-    one: Volume,
-    deadline: Deadline,
-    answers: keys.Answers,
-    person: Person | None,
-    stack: contextlib.ExitStack,
-) -> Opened:
-    try:
-        if volume.is_open(one):
-            return Opened(volume.Opening.WAS_OPEN)
-        with log.timed("prepare", one.volume):
-            process.lock_memory()
-            if one.fallbacks:
-                sources = stack.enter_context(_sources(one, deadline, answers, person))
-                sources.prepare()
-            else:
-                ask = _prepared(one, person)
-    finally:
-        tasks.prepared()
-    _wait_for_device(one, deadline)
-    beside = person.first_of if person else alone
-
-    def fetch(encrypt: Encrypt, prepared: Callable[[], keys.Ask]) -> Asked:
-        def ask_provider() -> keys.Passphrase:
-            with log.timed(log.FETCH_KEY, one.volume, **keys.describe(encrypt)):
-                return answers.ask(encrypt, prepared(), _key_deadline(deadline, person), one.volume)
-
-        def first() -> keys.Passphrase:
-            return inside(tasks.asking(), lambda: beside(ask_provider, keys.Passphrase.wipe), keys.Passphrase.wipe)
-
-        return first
-
-    try:
-        if one.fallbacks:
-            how = volume.open_volume(one, sources)
-            return Opened(how, sources.opened_by or 0)
-        previous = keys.previous(one.encrypt)
-        # prepared only then: hardly any boot comes here, and what takes long was done for the current value
-        ask_previous = fetch(previous, lambda: keys.prepare(previous)) if previous else None
-        return Opened(volume.open_volume(one, fetch(one.encrypt, lambda: ask), ask_previous=ask_previous))
-    except (*volume.KEYLESS, Typed) as error:
-        if person is None:
-            raise
-        return Opened(_open_by_hand(one, deadline, person, None if isinstance(error, Typed) else error))
-
-
-def _prepared(one: Volume, person: Person | None) -> keys.Ask:
-    """Return what asks for the key; where a person may be asked too, credentials that are unusable fail only then."""
-    try:
-        return keys.prepare(one.encrypt)
-    except KeyFetchError as error:
-        if person is None:
-            raise
-        unusable = error
-
-    def fail(_: float) -> keys.Passphrase:
-        raise unusable
-
-    return fail
-
-
-def _key_deadline(deadline: Deadline, person: Person | None) -> Deadline:
-    """Return by when the key has to be there: where the boot waits for a person, its provider is asked as long."""
-    return Deadline(math.inf) if person and person.endless else deadline
+def _prepare(one: Volume, secret: Single | Sources, person: Person | None) -> None:
+    with log.timed("prepare", one.volume):
+        process.lock_memory()
+        try:
+            secret.prepare()
+        except KeyFetchError:
+            # otherwise it is raised again by the question, and the user is asked then
+            if person is None:
+                raise
 
 
 def _open_by_hand(one: Volume, deadline: Deadline, person: Person, failed: CryptpilotError | None) -> volume.Opening:
@@ -121,22 +83,6 @@ def _open_by_hand(one: Volume, deadline: Deadline, person: Person, failed: Crypt
 
     opened = volume.open_by_key(one, ask_key, check_fs=False)
     return opened if opened is volume.Opening.WAS_OPEN else volume.Opening.TYPED
-
-
-def _sources(one: Volume, deadline: Deadline, answers: keys.Answers, person: Person | None) -> Sources:
-    """Return what asks all sources of a volume, as `bring_up` asks one."""
-
-    def prepare(source: Encrypt) -> Asked:
-        ask = keys.prepare(source)
-        return lambda: answers.ask(source, ask, _key_deadline(deadline, person), one.volume)
-
-    @contextlib.contextmanager
-    def within() -> Iterator[None]:
-        with tasks.asking(), log.timed(log.FETCH_KEY, one.volume, provider=names):
-            yield
-
-    names = ", ".join(named(one, number) for number in range(len(one.sources)))
-    return Sources(one, prepare, within, person.first_of if person else alone)
 
 
 def _wait_for_device(one: Volume, deadline: Deadline) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot import keys, log, tasks
+from cryptpilot_boot import keys
 from cryptpilot_boot.errors import KeyFetchError
-from cryptpilot_boot.keys.sources import Sources, inside, named
+from cryptpilot_boot.keys import asking
+from cryptpilot_boot.keys.sources import named
 from cryptpilot_boot.providers import table
-from cryptpilot_boot.system import process
 from cryptpilot_boot.system.wait import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cryptpilot_boot.config import Config, Encrypt, Volume
     from cryptpilot_boot.keys import Passphrase
     from cryptpilot_boot.keys.race import Asked
@@ -26,30 +23,12 @@ def passphrase_of(one: Volume, config: Config, answers: keys.Answers) -> Secret:
 
     answers: of the same command for other volumes, of which one may have asked already.
     """
-    if not one.fallbacks:
-        return passphrase_from(one, one.encrypt, config, answers)
-
-    def prepare(source: Encrypt) -> Asked:
-        process.lock_memory()
-        prepared = keys.prepare(source)
-        return lambda: answers.ask(source, prepared, Deadline(config.boot.timeout), one.volume)
-
-    sources = ", ".join(named(one, number) for number in range(len(one.sources)))
-
-    @contextlib.contextmanager
-    def within() -> Iterator[None]:
-        with tasks.asking(), log.timed(log.FETCH_KEY, one.volume, provider=sources):
-            yield
-
-    return Sources(one, prepare, within)
+    return asking.secret_of(one, _terms(config, answers))
 
 
 def previous_of(one: Volume, config: Config, answers: keys.Answers) -> Asked | None:
-    """Return what asks for the value that the volume's secret had before it was rotated; None if nobody keeps that.
-
-    None for a volume with several sources, too: what `passphrase_of` returns for it asks for these itself.
-    """
-    return None if one.fallbacks else previous_from(one, one.encrypt, config, answers)
+    """Return what asks for the value that the volume's secret had before it was rotated; see `keys.asking`."""
+    return asking.previous_of(one, _terms(config, answers))
 
 
 def asked_of(one: Volume, number: int, config: Config, answers: keys.Answers) -> Asked:
@@ -88,17 +67,13 @@ def _naming(one: Volume, number: int, ask: Asked) -> Asked:
 
 def passphrase_from(one: Volume, source: Encrypt, config: Config, answers: keys.Answers) -> Asked:
     """Return what asks one of the volume's sources, as `passphrase_of` does."""
-
-    def fetch() -> Passphrase:
-        with log.timed(log.FETCH_KEY, one.volume, **keys.describe(source)):
-            process.lock_memory()
-            prepared = keys.prepare(source)
-            return answers.ask(source, prepared, Deadline(config.boot.timeout), one.volume)
-
-    return lambda: inside(tasks.asking(), fetch, keys.Passphrase.wipe)
+    return asking.Single(one, source, _terms(config, answers))
 
 
 def previous_from(one: Volume, source: Encrypt, config: Config, answers: keys.Answers) -> Asked | None:
     """Return what asks one of the volume's sources for the previous value of its secret; None if it keeps none."""
-    previous = keys.previous(source)
-    return passphrase_from(one, previous, config, answers) if previous else None
+    return asking.previous_from(one, source, _terms(config, answers))
+
+
+def _terms(config: Config, answers: keys.Answers) -> asking.Terms:
+    return asking.Terms(answers, lambda: Deadline(config.boot.timeout))
