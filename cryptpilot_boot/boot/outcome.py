@@ -1,4 +1,4 @@
-"""How a volume fared in a stage of the boot."""
+"""The result of a volume in a stage of the boot, and the errors of one that is not open in time."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a volume fared.
+    """The result of a volume in a stage.
 
-    error: None when it is open. seconds: from the start of the stage. late: it was left to the next stage, where it
-    may yet succeed; the error says what it was waiting for. needed: the boot cannot go on without it. rotation_pending:
-    it was the previous value of its secret that opened it. ending: what to say of a client key that ends.
-    source: the number of the source of its key that opened it. typed: a key that a person typed on the console did.
+    error: None when it is open. seconds: from the start of the stage. late: it was deferred to the next stage, which
+    may open it; the error says what it was waiting for. needed: the boot cannot go on without it. rotation_pending: the
+    previous value of its secret opened it. ending: what to say of a client key that ends. source: the number of the
+    source of its key that opened it. typed: a key that a user typed on the console opened it.
     """
 
     volume: Volume
@@ -99,9 +99,8 @@ def not_yet(deadline: Deadline, one: Volume) -> CryptpilotError:
 def ended(deadline: Deadline, step: steps.Step | None) -> CryptpilotError:
     """Return the error of a volume that was ended at work, so that the boot can go on. step: in which it was."""
     return CryptpilotError(
-        f"ended in the middle of {step.name if step else 'its start'}, since [boot] timeout"
-        f" ({deadline.total:.0f} s) is over;"
-        ' "initrd = false" in its file has it begun in the booted system',
+        f"stopped during {step.name if step else 'its start'}: [boot] timeout ({deadline.total:.0f} s) expired;"
+        ' "initrd = false" in its file avoids this',
         "let the booted system open it, without a limit: initrd = false",
     )
 

@@ -1,8 +1,8 @@
-"""A person at the console is one more source of a volume's key, beside those of its file, once these are silent.
+"""A user at the console is one more source of a volume's key, beside those of its file, once these are silent.
 
-Whichever comes first opens the volume. What is typed may be the volume's recovery key, or any passphrase that a key
-slot of its header takes, and is held against the same checks as `open --recovery-key`. Only for a volume that is bound
-to its disk: who has the console may have the disk as well, and would put another volume there and type its passphrase.
+The first answer opens the volume. A user may type the volume's recovery key, or any passphrase that a key slot of its
+header takes; it has to pass the same checks as for `open --recovery-key`. Only a volume that is bound to its disk is
+asked for: an attacker at the console may have the disk as well, put another volume there, and type its passphrase.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from cryptpilot_boot.system.wait import Deadline
 
 SILENCE = 5.0
-"""Seconds without an answer after which a person is asked, counted from when there is a network. A healthy boot takes
-one, in which nothing is asked of anybody."""
+"""Seconds without an answer after which a user is asked, counted from when there is a network. A healthy boot takes
+one, and asks no user."""
 WITHOUT_NETWORK = 15.0
-"""Seconds without a network after which a person is asked. DHCP takes some."""
-_LOOK = 0.5  # seconds between two looks at what tells of nothing by itself
-_PAUSE = 5.0  # seconds after a prompt that could not be shown, or was left
+"""Seconds without a network after which a user is asked. DHCP takes some."""
+_LOOK = 0.5  # seconds between two checks of a state that announces no change
+_PAUSE = 5.0  # seconds after a prompt that could not be shown, or was cancelled
 _AGAIN = 1.0  # seconds after an answer that opens nothing: the host has the console, and types as fast as it likes
 _GONE = 6.0  # seconds that a prompt may take to go away; see system.run, which gives a program 5
 
@@ -37,10 +37,10 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """How it stands with a volume's key providers; times in seconds, of one clock.
+    """The state of a volume's key providers; times in seconds, of one clock.
 
     asked: since when they are asked, None before. online: since when there is a network, None before. failed: whether
-    none of them is asked any more.
+    all of them have failed for good.
     """
 
     asked: float | None = None
@@ -49,7 +49,7 @@ class Sources:
 
 
 def due(sources: Sources) -> float | None:
-    """Return when a person is to be asked, by the clock of `sources`; None as long as nothing was asked. Pure."""
+    """Return when to ask a user, by the clock of `sources`; None as long as no provider was asked. Pure."""
     if sources.asked is None:
         return None
     if sources.failed:
@@ -60,14 +60,14 @@ def due(sources: Sources) -> float | None:
 
 
 class Typed(CryptpilotError):
-    """A person was faster than the key providers."""
+    """A user was faster than the key providers."""
 
 
 class Person:
-    """Who may be asked for the key of one volume while its key providers are.
+    """The user who may be asked for the key of one volume while its key providers are.
 
-    wanted: tells whether the boot has a use for an answer now; endless: whether it waits for one as long as it takes.
-    Both are asked again and again, on any thread. clock, ask: what else they may be in a test; see `system.person.ask`.
+    wanted: returns whether the boot can use an answer now; endless: whether it waits for one without a limit. Both are
+    called again and again, on any thread. clock, ask: other ones for a test; see `system.person.ask`.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class Person:
 
     @property
     def endless(self) -> bool:
-        """Whether the boot waits for this person for as long as it takes."""
+        """Whether the boot waits for this user without a limit."""
         return not self._mute and self._endless()
 
     def first_of(self, ask: Callable[[], T], wipe: Callable[[T], object]) -> T:
-        """Return what `ask` returns, or raise what it raises; raise Typed when a person was faster.
+        """Return what `ask` returns, or raise what it raises; raise Typed if the user was faster.
 
-        wipe: what is done with what `ask` returns too late. Raises Interrupted once dismissed.
+        wipe: called with what `ask` returns too late. Raises Interrupted once dismissed.
         """
         self._note(asked=self._clock())
         answer = _Answer(ask, wipe, self._changed)
@@ -115,7 +115,7 @@ class Person:
         raise Typed("a key was typed on the console")
 
     def key(self, error: CryptpilotError | None, deadline: Deadline) -> Passphrase:
-        """Return the key that was typed, and opens the volume; the caller wipes it.
+        """Return the key that was typed and that opens the volume; the caller wipes it.
 
         error: why no key provider gives one; raised at the deadline, unless the wait is endless. Raises Interrupted
         once dismissed.
@@ -133,7 +133,7 @@ class Person:
             return key
 
     def dismiss(self) -> None:
-        """Have the prompt go away, for good. Does not wait for that."""
+        """Withdraw the prompt for good. Does not wait until it has disappeared."""
         with self._changed:
             if not self._over:
                 self._over = True
@@ -141,7 +141,7 @@ class Person:
                 self._changed.notify_all()
 
     def await_end(self) -> None:
-        """Wait until the prompt has gone away, once dismissed."""
+        """Wait until the prompt has disappeared, once dismissed."""
         if self._thread.ident is not None:
             self._thread.join(_GONE)
 
@@ -167,13 +167,13 @@ class Person:
             if self._becomes_due():
                 self._ask_until_it_opens()
         except Interrupted:
-            return  # all is to end, and whoever waits hears of it from elsewhere
+            return  # the process is to end, and what waits for the key ends by itself
         except Exception as bug:
-            self._mute = True  # or the boot would wait for good for an answer to no question
+            self._mute = True  # or the boot would wait forever for an answer to no question
             self._tell(f"{self._one.volume}: its key cannot be asked for on the console: {describe_bug(bug)}")
 
     def _becomes_due(self) -> bool:
-        """Wait until a person is to be asked; False once dismissed."""
+        """Wait until a user is to be asked; False once dismissed."""
         while not self._over:
             if self._one.needs_network and self._sources.online is None and network.has_route():
                 with self._changed:
@@ -220,7 +220,7 @@ class Person:
             self._rest(_AGAIN)
 
     def _try(self, typed: Passphrase) -> str:
-        """Keep what was typed if it opens the volume; else return what to say before the question is asked again."""
+        """Keep what was typed if it opens the volume; else return the text to put before the next question."""
         if not len(typed):
             return ""
         try:
@@ -275,7 +275,7 @@ def opening_key(one: Volume, typed: Passphrase) -> Passphrase:
 
 
 class _Answer(Generic[T]):
-    """What `ask` returns or raises, on a thread of its own. done, unwanted: to be looked at with `changed` held."""
+    """What `ask` returns or raises, on a thread of its own. done, unwanted: to be read with `changed` held."""
 
     def __init__(self, ask: Callable[[], T], wipe: Callable[[T], object], changed: threading.Condition) -> None:
         self.done = False
@@ -285,7 +285,7 @@ class _Answer(Generic[T]):
         self._changed = changed
         self._found: list[T] = []
         self._error: BaseException | None = None
-        # daemon: what is left behind must not keep the process from ending
+        # daemon: one that hangs must not keep the process from ending
         threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:

@@ -269,7 +269,7 @@ def test_what_the_pivot_turns_out_not_to_need_is_ended_after_the_deadline_and_le
     assert {outcome.result for outcome in told} == {"left to the system stage"}
     assert all((tmp_path / f"{name}-closed").exists() for name in "cd")
     (line,) = console.result(told[0])
-    assert "ended in the middle of makefs, since [boot] timeout (1 s) is over" in line
+    assert "stopped during makefs: [boot] timeout (1 s) expired" in line
     assert "initrd = false" in line
     assert line.endswith("the pivot does not need it: left to cryptpilot.service")
 

@@ -521,7 +521,7 @@ blkid -o value -s TYPE /dev/mapper/a
         {"a": f'volume = "a"\ndev = "{disk.device}"\nauto_open = true\nmakefs = "ext4"\n[encrypt.otp]\n'},
     ).check()
     _, initrd, told, system = re.split("^-- .*\n", result.stdout, flags=re.MULTILINE)
-    ended = "a: ended in the middle of makefs, since [boot] timeout (1 s) is over; "
+    ended = "a: stopped during makefs: [boot] timeout (1 s) expired; "
     assert ended in initrd
     assert initrd.endswith("left to cryptpilot.service\ncontrol\n0\n")
     assert told == "status 130\ncontrol\n0\n"
