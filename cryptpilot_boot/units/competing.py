@@ -1,7 +1,7 @@
 """What else on this machine would open a volume's device, or mount it under another name. Pure.
 
-systemd-cryptsetup asks for a passphrase, and the boot waits for the answer, although the volume is open or will be.
-What it is to open comes from crypttab(5) and from the kernel command line, see systemd-cryptsetup-generator(8).
+If systemd-cryptsetup opened it too, it would ask for a passphrase, and the boot would wait for the answer. It gets its
+devices from crypttab(5) and from the kernel command line, see systemd-cryptsetup-generator(8).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CRYPTTAB = "/etc/crypttab"
 FSTAB = "/etc/fstab"
 _MAPPER = "/dev/mapper/"
 _LEAST = 2  # fields of crypttab: name and device
-# As systemd reads the file: these end a line as well as a newline does, and these stand between fields.
+# As systemd reads the file: these characters end a line, as a newline does; fields are separated by the others.
 _LINE_ENDS = re.compile("[\r\0]")
 _FIELD = re.compile("[^ \t\v\f]+")
 _TAGS = {
@@ -42,11 +42,11 @@ Foreign = Callable[[str], bool]
 
 @dataclasses.dataclass(frozen=True)
 class Competitor:
-    """One line or word that is about a volume's device, and is not the volume's.
+    """A line of a file, or a word of the kernel command line, that uses a volume's device without cryptpilot.
 
-    volume: the volume's name. place: "file:line", or the word of the kernel command line. what: what it asks for. todo:
-    what to do about it. mapping: the name below /dev/mapper that systemd-cryptsetup would give the device, "" for a
-    line of fstab. line: the number of a line of fstab that cannot be mounted as it stands, else 0.
+    volume: the volume's name. place: "file:line", or the word. what: what it asks for. todo: what to do about it.
+    mapping: the name below /dev/mapper that systemd-cryptsetup would give the device; "" for a line of fstab. line: the
+    number of a line of fstab that cannot be mounted as it is, else 0.
     """
 
     volume: str
@@ -58,13 +58,13 @@ class Competitor:
 
     @property
     def sentence(self) -> str:
-        """All of it in one line."""
+        """Place, what and what to do, in one line."""
         return f"{self.place}: {self.what}; {self.todo}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
-    """Where it stands: crypttab and fstab of this system, and the kernel's command line."""
+    """The texts to search: crypttab and fstab of this system, and the kernel command line."""
 
     crypttab: str = ""
     command_line: str = ""
@@ -85,9 +85,9 @@ def find(
 ) -> list[Competitor]:
     """Return what competes with the volumes that are opened at boot, in the order of the texts.
 
-    resolve: returns where a path leads through symbolic links. While udev has not made the links, a device is known
-    by the path in the volume's file alone. foreign: tells of a path whether somebody else's LUKS header is there. Names
-    of disks change between boots, and such a device is no volume's, whatever a volume's file says.
+    resolve: returns where a path leads through symbolic links. Until udev has made the links, only the path in the
+    volume's file is known. foreign: tells whether the device of a path has a LUKS header that is not a volume's.
+    Names of disks change between boots: such a device belongs to no volume, even if a volume's file names it.
     """
     devices = _Devices([one for one in volumes if one.auto_open], resolve, foreign)
     opened = [*_crypttab(texts.crypttab, devices), *_command_line(texts.command_line, devices)]
@@ -95,7 +95,7 @@ def find(
 
 
 def crypttab(text: str) -> list[Line]:
-    """Return the lines that systemd reads, taken apart as it does it; see its manual page of that name."""
+    """Return the lines that systemd reads, split as it does that. See its manual page of this name."""
     lines = []
     for number, whole in enumerate(text.split("\n"), 1):
         for part in _LINE_ENDS.split(whole):
@@ -106,17 +106,17 @@ def crypttab(text: str) -> list[Line]:
 
 
 def device_path(source: str) -> str:
-    """Return the path of what crypttab or fstab may name by a tag, such as UUID=; any other text as it is."""
+    """Return the path of a device that crypttab or fstab names by a tag, such as UUID=; other text unchanged."""
     tag, equals, value = source.partition("=")
     if not equals or tag not in _TAGS:
         return source
     value = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
-    # the names that udev gives are in lower case
+    # udev writes both in lower case
     return _TAGS[tag] + _encoded(value.lower() if tag in ("UUID", "PARTUUID") else value)
 
 
 def _encoded(value: str) -> str:
-    """Write a label as udev does in the name of a link."""
+    """Escape a label as udev does in the name of a link."""
 
     def code(char: str) -> str:
         plain = ord(char) > 127 or char.isalnum() or char in "#+-.:=@_"
@@ -136,7 +136,7 @@ class _Devices:
         self._owners = {path: one.volume for one in volumes for path in (resolve(one.dev), one.dev)}
 
     def owner(self, source: str) -> str:
-        """Return the name of the volume that is on a device, "" if none is known to be."""
+        """Return the name of the volume on a device; "" if there is none, or it is not known."""
         path = device_path(source)
         found = self._owners.get(path) or self._owners.get(self.resolve(path), "")
         return found if found and not self.foreign(path) else ""
@@ -219,6 +219,6 @@ def _other_name(entry: Entry, devices: _Devices, opened: dict[str, Competitor]) 
 
 
 def quoted(text: str) -> str:
-    """Return a foreign text as it can stand in a message: printable, and not too long."""
+    """Return text from outside so that a message can quote it: printable, and not too long."""
     shown = "".join(char if char.isprintable() else "?" for char in text[:_LONGEST_QUOTED])
     return shown if len(text) <= _LONGEST_QUOTED else f"{shown}..."

@@ -1,4 +1,4 @@
-"""What is to be mounted, as fstab(5) has it. Pure."""
+"""The lines of fstab(5), and which of them need which. Pure."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 _MAPPER = "/dev/mapper/"
-_LEAST = 2  # fields: source and where; getmntent(3), and so systemd, does without the others
-_UNSAID = ("auto", "defaults")  # type and options, where they are left out
+_LEAST = 2  # fields: source and where; getmntent(3), and so systemd, needs no other
+_UNSAID = ("auto", "defaults")  # type and options where a line has none
 NOFAIL = "nofail"
 _NOT_AT_BOOT = ("noauto", "x-systemd.automount")
 _OF_ANOTHER_TARGET = ("x-systemd.wanted-by=", "x-systemd.required-by=")
-# mounted by the initrd, or before any unit of ours
+# What the initrd mounts, or systemd before any unit of ours.
 _BEFORE_US = ("/", "/usr")
 _MOUNTED_ON = "x-systemd.requires-mounts-for="
-# What systemd takes for a network file system, as does mount(8); and any of them by FUSE.
+# What systemd and mount(8) take for a network file system; the same types by FUSE count too.
 _REMOTE_KINDS = {
     *("afs", "ceph", "cifs", "davfs", "gfs", "gfs2", "glusterfs", "lustre", "ncp", "ncpfs"),
     *("nfs", "nfs4", "ocfs2", "orangefs", "pvfs2", "smb3", "smbfs", "sshfs"),
 }
 
-# What systemd's own units require to be mounted, by RequiresMountsFor=, StateDirectory=, PrivateTmp= and their like,
-# before basic.target, which most of what brings a network up comes after; and what others require that come so early.
+# What systemd's own units require to be mounted before basic.target, by RequiresMountsFor=, StateDirectory=,
+# PrivateTmp= and the like, and what other units require that start as early. Most of what brings a network up
+# starts later.
 _BEFORE_NETWORK = (
     "/tmp",  # noqa: S108 - nothing is put there
     "/var/lib/NetworkManager",
@@ -44,7 +45,7 @@ _BEFORE_NETWORK = (
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A line. `rest` is what stands behind the options: when to dump and to check it, a comment. number: from 1."""
+    """A line. number: from 1. rest: what follows the options: when to dump and to check it, a comment."""
 
     source: str
     where: str
@@ -55,25 +56,25 @@ class Entry:
 
     @property
     def mapper_name(self) -> str:
-        """The source's name below /dev/mapper, "" for any other."""
+        """The name of the source below /dev/mapper; "" for a source elsewhere."""
         return mapper_name(self.source)
 
     @property
     def is_remote(self) -> bool:
-        """Whether systemd mounts it when there is a network."""
+        """Whether systemd mounts it after the network is up."""
         return "_netdev" in self.options or self.kind.removeprefix("fuse.") in _REMOTE_KINDS
 
     @property
     def line(self) -> str:
-        """The line that says this, with all four fields."""
+        """The line as text, with all four fields."""
         fields = (self.source, self.where, self.kind, ",".join(self.options), *self.rest)
         return " ".join(map(_encoded, fields))
 
 
 def parse(text: str, resolve: Callable[[str], str] = lambda path: path) -> list[Entry]:
-    """Return the lines that can be read; the others are for mount(8) to complain of.
+    """Return the lines that can be read; mount(8) complains of the others.
 
-    resolve: returns where a path leads through symbolic links, for systemd calls a mount after that.
+    resolve: returns where a path leads through symbolic links, since systemd names a mount by that.
     """
     entries = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -85,23 +86,23 @@ def parse(text: str, resolve: Callable[[str], str] = lambda path: path) -> list[
 
 
 def with_dependents(entries: Sequence[Entry], chosen: Sequence[Entry]) -> list[Entry]:
-    """Return the lines chosen and those that cannot be mounted without them, in their order in fstab."""
+    """Return the chosen lines and those that cannot be mounted without them, in the order of fstab."""
     found = list(chosen)
-    for parent in found:  # which grows meanwhile
+    for parent in found:  # the list grows while it is read
         found += [entry for entry in entries if entry not in found and _needs(entry, parent)]
     return [entry for entry in entries if entry in found]
 
 
 def with_needs(entries: Sequence[Entry], chosen: Sequence[Entry]) -> list[Entry]:
-    """Return the lines chosen and those without which they cannot be mounted, in their order in fstab."""
+    """Return the chosen lines and those without which they cannot be mounted, in the order of fstab."""
     found = list(chosen)
-    for child in found:  # which grows meanwhile
+    for child in found:  # the list grows while it is read
         found += [entry for entry in entries if entry not in found and _needs(child, entry)]
     return [entry for entry in entries if entry in found]
 
 
 def is_mounted_at_boot(entry: Entry) -> bool:
-    """Tell whether local-fs.target or its like mounts a line."""
+    """Tell whether local-fs.target, remote-fs.target or swap.target mounts a line."""
     return (
         entry.where not in _BEFORE_US
         and (entry.where.startswith("/") or entry.kind == "swap")
@@ -111,24 +112,23 @@ def is_mounted_at_boot(entry: Entry) -> bool:
 
 
 def is_required(entry: Entry) -> bool:
-    """Tell whether systemd has local-fs.target or its like require a line."""
+    """Tell whether systemd has one of these targets require a line."""
     return NOFAIL not in entry.options and is_mounted_at_boot(entry)
 
 
 def needed_for(entries: Sequence[Entry], names: Collection[str]) -> list[Entry]:
     """Return the lines without which the boot must stop: those of required volumes, and what these are mounted on.
 
-    names: the volumes that are required. `nofail` in a line of theirs does not count: to write into an empty mount
-    point is the worse mistake.
+    names: of the required volumes. `nofail` in their lines does not count: writing into an empty mount point is worse.
     """
     chosen = [entry for entry in entries if entry.mapper_name in names and is_mounted_at_boot(entry)]
     return [entry for entry in with_needs(entries, chosen) if entry in chosen or is_required(entry)]
 
 
 def before_network(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the lines that systemd needs before there may be a network, or needs for such a line; and swap.
+    """Return swap, the lines that systemd needs before there may be a network, and what these lines need.
 
-    To mount one of them after the network makes an ordering cycle, which systemd breaks at random.
+    If one of them waited for the network, there would be an ordering cycle, which systemd breaks at random.
     """
     return [entry for entry in entries if any(map(_is_early, with_dependents(entries, [entry])))]
 
@@ -148,7 +148,7 @@ def _needs(entry: Entry, parent: Entry) -> bool:
 
 
 def _decoded(field: str) -> str:
-    """Put the characters in that cannot stand there themselves: those that getmntent(3) knows, and no other."""
+    """Replace the escapes that getmntent(3) knows, and no others, by their characters."""
     return re.sub(r"\\(040|011|012|134|\\)", lambda code: "\\" if code[1] == "\\" else chr(int(code[1], 8)), field)
 
 
@@ -157,6 +157,6 @@ def _encoded(field: str) -> str:
 
 
 def mapper_name(device: str) -> str:
-    """Return the name of a device below /dev/mapper, "" for any other."""
+    """Return the name of a device below /dev/mapper; "" for a device elsewhere."""
     prefix, name = device[: len(_MAPPER)], device[len(_MAPPER) :]
     return name if prefix == _MAPPER else ""

@@ -1,4 +1,4 @@
-"""What keeps `required = true` in a volume's file from stopping the boot, or says the opposite elsewhere. Pure."""
+"""Settings that contradict `required = true`, or keep it from stopping the boot. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FSTAB = "/etc/fstab"
 
 
 def doubts(one: Volume, entries: Sequence[Entry]) -> Iterator[str]:
-    """Yield a sentence for each thing that makes a volume less required than its file says, or seem so.
+    """Yield a sentence for each setting that weakens `required = true` of a volume, or contradicts it.
 
     entries: the lines of fstab.
     """

@@ -1,23 +1,24 @@
-"""What systemd has to know of the volumes: units as systemd.generator(7) writes them. Pure.
+"""Units for the volumes, as systemd.generator(7) writes them. Pure.
 
-An fstab line needs neither `_netdev` nor `nofail` to get on with a volume:
+A line of fstab that mounts from a volume needs neither `_netdev` nor `nofail`:
 
-- the device of a volume requires the volume's unit, so that who waits for it has it opened, and hears at once when that
-  fails; the device itself is given as long as the volume may take, which for one that is made anew has no limit;
-- what is mounted of a volume is wanted by local-fs.target rather than required: if it fails it fails by itself, and
-  does not send the machine to emergency mode;
-- where the key comes over the network and the volume is not open yet, the line is treated as if it said `_netdev`:
-  local-fs.target would wait for the volume, the volume for the network, and the network for local-fs.target. But not
-  where systemd's early units need it, as /var: they would wait for the network, and it for them. It remains a local
-  one, and fails soon.
+- The device of a volume requires the volume's unit. So a unit that waits for the device triggers the opening, and fails
+  at once when the opening fails. The device has as much time as the volume may take, which is unlimited for a volume
+  that is formatted at each boot.
+- local-fs.target wants what is mounted from a volume, and does not require it. A mount that fails does not send the
+  machine to emergency mode.
+- Where the key comes over the network and the volume is not open yet, the line is treated as if it said `_netdev`.
+  Otherwise local-fs.target waits for the volume, the volume for the network, and the network for local-fs.target.
+- A line that systemd's early units need, such as /var, stays local and fails soon. With `_netdev` those units would
+  wait for the network, and the network for them.
 
-All that holds too for what is mounted below such a mount point, or from it, as a bind mount is.
+The same holds for what is mounted below such a mount point, or from it, as a bind mount is.
 
-A volume with `required = true` is the opposite: if its mount fails, the boot stops before services are started, which
-would write into the empty mount point. Its lines, and those of what it is mounted on, stay with local-fs.target, which
-requires them as systemd has it by itself.
+A volume with `required = true` is the opposite. If its mount fails, the boot stops before services are started, since
+they would write into the empty mount point. Its lines, and those of what it is mounted on, stay with local-fs.target,
+which requires them by default.
 
-What would open a volume's device beside us is passed over, see units.passing_over.
+Units of others that would open a volume's device are passed over; see units.passing_over.
 """
 
 from __future__ import annotations
@@ -39,15 +40,16 @@ if TYPE_CHECKING:
 
 _TEMPLATE = "/usr/lib/systemd/system/cryptpilot@.service"
 _NETDEV = "_netdev"
-# Beyond the helper's own deadline, so that what it has to say of a failure comes first.
+# More than the helper's own deadline, so that its message about a failure comes first.
 _MARGIN = 30  # seconds
-# What has its key over the network, and is needed before there may be one: time enough where the network is up before
-# local file systems are, as with systemd-networkd, and no more, for everywhere else it is in vain.
+# For a volume whose key comes over the network, and which is needed before there may be one. It is enough where the
+# network is up before local file systems, as with systemd-networkd. Everywhere else the wait only delays the boot.
 _EARLY = 15  # seconds
-# local-fs.target has this of its own. Elsewhere it is for a target of ours: what else belongs there may fail.
+# local-fs.target has this by default. Another target gets a unit of ours that has it: not all that the target mounts
+# has to stop the boot.
 _STOP_BOOT = "[Unit]\nOnFailure=emergency.target\nOnFailureJobMode=replace-irreversibly\n"
-# In systemd 240 and older the check of a file system goes on waiting for its volume while the machine shuts down, which
-# waits for that check.
+# In systemd 240 and older a check of a file system waits for its volume while the machine shuts down, and the shutdown
+# waits for the check.
 _ENDS_WITH_THE_SYSTEM = {"systemd-fsck@.service.d/45-cryptpilot.conf": "[Unit]\nConflicts=shutdown.target\n"}
 
 
@@ -55,11 +57,11 @@ _ENDS_WITH_THE_SYSTEM = {"systemd-fsck@.service.d/45-cryptpilot.conf": "[Unit]\n
 class Units:
     """What a generator writes.
 
-    files: contents by path below the normal directory. links: targets by path there. netdev: fstab lines that
-    systemd-fstab-generator has to read once more, as they are to be understood, for the early directory, by the names
-    of the units it makes of them. masks: paths below the early directory that hide dependencies it makes, there or in
-    the normal one. skipped: what has no units, since systemd cannot carry their names; a sentence each. instead: units
-    by name, for the early directory, in place of those of another generator.
+    files: contents by path below the normal directory. links: targets by path there. masks: paths below the early
+    directory that hide dependencies which systemd-fstab-generator makes there or in the normal directory. netdev: lines
+    of fstab, changed, by the names of their units: systemd-fstab-generator reads them again, for the early directory.
+    skipped: a sentence for each thing that has no unit, because systemd does not accept its name. instead: units by
+    name, for the early directory, in place of those of another generator.
     """
 
     files: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -83,37 +85,18 @@ def units(
 ) -> Units:
     """Decide what to write for the volumes of the system stage.
 
-    opened: names of those that are open already. timeout: seconds they have. unusable: names of volumes of which there
-    is no more than a file that cannot be used. competitors: what is to be passed over. ask: whether a person is asked
-    for a key that does not come, without limit where the boot needs it. resolve: see fstab.parse.
+    opened: names of those that are already open. timeout: seconds they have. unusable: names of volumes whose file
+    cannot be used. competitors: what is to be passed over. ask: whether a person is asked for a key that does not come,
+    without limit where the boot needs it. resolve: see fstab.parse.
     """
     made = Units()
     lines = fstab.parse(fstab_text, resolve)
     remote = {one.volume for one in volumes if one.needs_network} - set(opened)
     required = fstab.needed_for(lines, [one.volume for one in volumes if one.required])
     early = fstab.before_network(lines)
-    hopeless = {entry.mapper_name for entry in early if not entry.is_remote and entry not in required} & remote
+    too_early = {entry.mapper_name for entry in early if not entry.is_remote and entry not in required} & remote
     for one in volumes:
-        service = unit(one.volume)
-        device = f"{escape_path(one.mapper_path)}.device"
-        made.links[f"{device}.requires/{service}"] = _TEMPLATE
-        limit = f"{_EARLY if one.volume in hopeless else timeout + _MARGIN}"
-        if one.temporary and one.makefs:
-            limit = "infinity"  # as making a file system may take; the unit, which this requires, hears if it fails
-        if ask and one.required and one.identity:
-            limit = "infinity"  # as a person may take, see boot.prompt
-        # goes before the one of crypttab, 40-device-timeout.conf, and behind that of a line's own option, 50-...
-        made.files[f"{device}.d/45-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={limit}\n"
-        made.links[f"cryptpilot.service.wants/{service}"] = _TEMPLATE
-        # a disk that is attached later
-        wants = f"{escape_path(one.dev)}.device.wants"
-        if too_long := unit_name(wants):
-            made.skipped.append(
-                f"{one.volume} is not opened when its disk is attached: {one.dev} as a unit: {too_long}"
-            )
-        else:
-            made.links[f"{wants}/{service}"] = _TEMPLATE
-    entries = [entry for entry in lines if fstab.is_required(entry)]
+        _add_volume(made, one, _limit(one, _EARLY if one.volume in too_early else timeout + _MARGIN, ask=ask))
     names = {one.volume for one in volumes} | set(unusable)
     if volumes:
         made.files[passing_over.DROP_IN] = passing_over.unless_ours(one.dev for one in volumes)
@@ -122,19 +105,49 @@ def units(
     made.files.update(passing_over.short_waits(competitors, names))
     may_fail = {one.volume for one in volumes if not one.required}
     by_other_names = {one.line for one in competitors if one.line and one.volume in may_fail}
+    entries = [entry for entry in lines if fstab.is_required(entry)]
     optional = [
         entry
         for entry in entries
         if (entry.mapper_name in names or entry.number in by_other_names) and entry not in required
     ]
-    netdev = fstab.with_dependents(
-        entries, [entry for entry in optional if entry.mapper_name in remote and entry not in early]
-    )
-    for entry in fstab.with_dependents(entries, optional):
+    netdev = [entry for entry in optional if entry.mapper_name in remote and entry not in early]
+    _add_optional(made, fstab.with_dependents(entries, optional), fstab.with_dependents(entries, netdev))
+    _add_required(made, required)
+    return made
+
+
+def _limit(volume: Volume, seconds: int, *, ask: bool) -> str:
+    """Return how long the device of a volume is waited for, as JobTimeoutSec= has it. seconds: where there is a limit.
+
+    Making a file system has no limit: the device requires the volume's unit, and fails if that does. A person has none
+    either, see boot.prompt.
+    """
+    by_a_person = ask and volume.required and volume.identity
+    return "infinity" if (volume.temporary and volume.makefs) or by_a_person else str(seconds)
+
+
+def _add_volume(made: Units, one: Volume, limit: str) -> None:
+    """Add what opens a volume: when its device is waited for, with all others, and when its disk is attached later."""
+    service = unit(one.volume)
+    device = f"{escape_path(one.mapper_path)}.device"
+    made.links[f"{device}.requires/{service}"] = _TEMPLATE
+    # overrides that of crypttab, 40-device-timeout.conf; that of an option in fstab, 50-..., overrides it
+    made.files[f"{device}.d/45-cryptpilot.conf"] = f"[Unit]\nJobTimeoutSec={limit}\n"
+    made.links[f"cryptpilot.service.wants/{service}"] = _TEMPLATE
+    wants = f"{escape_path(one.dev)}.device.wants"
+    if too_long := unit_name(wants):
+        made.skipped.append(f"{one.volume} is not opened when its disk is attached: {one.dev} as a unit: {too_long}")
+    else:
+        made.links[f"{wants}/{service}"] = _TEMPLATE
+
+
+def _add_optional(made: Units, entries: Sequence[Entry], netdev: Sequence[Entry]) -> None:
+    """Add mounts that may fail: their target wants them. netdev: those that wait for the network."""
+    for entry in entries:
         name, target = _unit_of(entry)
-        wrong = unit_name(name) or ("a line feed is in it" if "\n" in _words(entry) else "")
-        if wrong:
-            made.skipped.append(f"the line of fstab that begins with {entry.source} is left as it is: {wrong}")
+        if wrong := unit_name(name) or ("a line feed is in it" if "\n" in _words(entry) else ""):
+            made.skipped.append(_left(entry, wrong))
             continue
         made.masks.append(f"{target}.requires/{name}")
         if entry in netdev and target == "local-fs.target":
@@ -142,13 +155,17 @@ def units(
             made.masks.append(f"remote-fs.target.requires/{name}")
             target = "remote-fs.target"
         made.links[f"{target}.wants/{name}"] = f"../{name}"
-    for entry in required:
+
+
+def _add_required(made: Units, entries: Sequence[Entry]) -> None:
+    """Add mounts without which the boot must stop."""
+    for entry in entries:
         name, target = _unit_of(entry)
         if wrong := unit_name(name):
-            made.skipped.append(f"the line of fstab that begins with {entry.source} is left as it is: {wrong}")
+            made.skipped.append(_left(entry, wrong))
             continue
         if fstab.NOFAIL in entry.options:
-            # that leaves out both the requirement and the order
+            # that option leaves out both the requirement and the order
             made.links[f"{target}.requires/{name}"] = f"../{name}"
             made.files[f"{name}.d/40-cryptpilot.conf"] = f"[Unit]\nBefore={target}\n"
         if target != "local-fs.target":
@@ -156,7 +173,10 @@ def units(
             made.files[stops] = _STOP_BOOT
             made.links[f"{stops}.requires/{name}"] = f"../{name}"
             made.links[f"{target}.wants/{stops}"] = f"../{stops}"
-    return made
+
+
+def _left(entry: Entry, wrong: str) -> str:
+    return f"the line of fstab that begins with {entry.source} is left as it is: {wrong}"
 
 
 def _words(entry: Entry) -> str:
@@ -164,10 +184,10 @@ def _words(entry: Entry) -> str:
 
 
 def misread(netdev: Mapping[str, Entry], found: Mapping[str, str]) -> str:
-    """Tell in what systemd-fstab-generator's units are not those of the lines it was to read; "" if they are.
+    """Say how systemd-fstab-generator's units differ from the lines that it was given; "" if they do not.
 
-    found: texts of all units of mounts and swap it made, by name. One that read another fstab, or our lines in another
-    way, has local-fs.target wait for the network.
+    found: texts of all units of mounts and swap that it made, by name. If it read another fstab, or read our lines in
+    another way, local-fs.target would wait for the network.
     """
     for name in sorted({*netdev, *found}):
         if name not in netdev:
@@ -179,9 +199,9 @@ def misread(netdev: Mapping[str, Entry], found: Mapping[str, str]) -> str:
 
 
 def mount(entry: Entry) -> str:
-    """Return the unit of a remote mount, where systemd-fstab-generator is not to be had for it.
+    """Return the unit of a remote mount, for a machine whose systemd-fstab-generator cannot make it.
 
-    It lacks the check of the file system, and what options ask for that begin with "x-systemd.".
+    It lacks the check of the file system, and what options beginning with "x-systemd." ask for.
     """
     settings = {
         "What": entry.source,
@@ -200,7 +220,7 @@ def unit(volume: str) -> str:
 
 
 def _unit_of(entry: Entry) -> tuple[str, str]:
-    """Return the unit systemd-fstab-generator makes of a line, and the target that requires it."""
+    """Return the name of the unit that systemd-fstab-generator makes of a line, and the target that requires it."""
     if entry.kind == "swap":
         return f"{escape_path(entry.source)}.swap", "swap.target"
     target = "remote-fs.target" if entry.is_remote else "local-fs.target"
