@@ -1,4 +1,4 @@
-"""What the system stage has to say of volumes that failed, for the units of each of them to repeat."""
+"""What the system stage says of volumes that failed. The unit of each volume repeats it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DIRECTORY = paths.FAILED
-# Where the generator has cryptpilot.service want the units of volumes.
+# Where the generator puts the units of volumes that cryptpilot.service wants.
 WANTED = Path("/run/systemd/generator/cryptpilot.service.wants")
 
 
 def record(volume: str, lines: Sequence[str], directory: Path = DIRECTORY, wanted: Path = WANTED) -> None:
-    """Keep what is said of a volume that failed; nothing is kept of one that did not.
+    """Keep what is said of a volume that failed. lines: empty for a volume that did not fail.
 
-    Nor of one whose unit does not come right after this, as before the first daemon-reload with its file: it would say
-    so whenever it is started first, though what failed was mended since.
+    Nothing is kept for a unit that does not start right after this, as before the first daemon-reload with the volume's
+    file: started later, it would repeat a failure that may have been repaired since.
     """
     file = private.directory(directory) / volume
     if lines and (wanted / units.unit(volume)).is_symlink():

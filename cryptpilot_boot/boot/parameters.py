@@ -1,7 +1,6 @@
-"""What the kernel command line says to a boot stage; see docs/kernel-parameters.md.
+"""The kernel parameters for a boot stage; see docs/kernel-parameters.md. Pure.
 
-A parameter that makes no sense is complained of and passed over: a slip of the finger at the boot loader must not keep
-a machine from booting.
+A parameter that makes no sense is reported and ignored: a typing error at the boot loader must not stop a boot.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
 
 _LONGEST = 3600  # seconds, as in the configuration
 _MOST_COMPLAINTS = 10
-# What of the command line is repeated on the console; all else is only spoken of.
+# What the console may quote from the command line.
 _SHOWN = re.compile(r"[A-Za-z0-9_.:/+-]{1,64}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
-    """What was said; None, or nothing, where the configuration holds."""
+    """What the parameters set. None or an empty tuple: the configuration holds."""
 
     on: bool = True
     verbose: bool | None = None
@@ -35,9 +34,9 @@ class Parameters:
 
 
 def parse(command_line: str, *, initrd: bool) -> Parameters:
-    """Take out what concerns a stage.
+    """Return the parameters of a stage.
 
-    `cryptpilot.*` is for both stages, `rd.cryptpilot.*` for the initrd alone, where it goes before the other. Of
+    `cryptpilot.*` is for both stages. `rd.cryptpilot.*` is for the initrd alone, and overrides the other there. Of
     several words with one name the last one counts; `volume` may be repeated.
     """
     values: dict[str, object] = {}
@@ -63,21 +62,21 @@ def parse(command_line: str, *, initrd: bool) -> Parameters:
 
 
 def shown(text: str) -> str:
-    """Return a part of the command line as it may stand on the console: a text of few plain characters, or "(...)"."""
+    """Return a part of the command line for the console: short plain text unchanged, anything else as "(...)"."""
     return text if _SHOWN.fullmatch(text) else "(...)"
 
 
 def bounded(complaints: Sequence[str]) -> tuple[str, ...]:
-    """Return the first ten of the complaints, and in place of the others how many they are."""
+    """Return the first ten complaints, and the number of the others in place of them."""
     more = len(complaints) - _MOST_COMPLAINTS
     last = (f"kernel parameters: {more} more make no sense",) if more > 0 else ()
     return (*complaints[:_MOST_COMPLAINTS], *last)
 
 
 def asks_for_shell(command_line: str, *, default: bool) -> bool:
-    """Tell whether there is a shell when a boot cannot go on, as cryptpilot-no-shell.sh decides it.
+    """Tell whether a boot that cannot continue gives a shell. cryptpilot-no-shell.sh decides it in the same way.
 
-    default: whether there is one where nothing is said of it.
+    default: whether it does if no parameter says so.
     """
     said = values(command_line)
     return "rd.break" in said or (said["rd.shell"] in ("", *YES) if "rd.shell" in said else default)

@@ -128,7 +128,7 @@ def late_warnings(config: Config) -> list[str]:
     """
     if config.directory != DEFAULT_DIRECTORY or not dracut.is_usable():
         return []
-    if not device_names.worth_a_look(device_names.known(initrd_volumes(config)), udev.rules(Path("/"))):
+    if not device_names.need_an_image(device_names.known(initrd_volumes(config)), udev.rules(Path("/"))):
         return []
     said = []
     running = dracut.running_kernel()

@@ -1,8 +1,8 @@
-"""Whether an image will know the devices of its volumes by the names that the configuration has for them.
+"""Whether the devices of volumes will have the names in an image that the configuration has for them.
 
-An image has few of this machine's udev rules, and brings up logical volumes and the like only with the dracut module
-for them. A volume whose device is not there in the initrd is opened late, in the booted system; one that the root is
-on, never. Where udev does not run, as in a container, nothing is known and nothing is said.
+An image has few of this machine's udev rules. It brings up logical volumes and the like only with the dracut module for
+them. If the device is missing in the initrd, the volume is opened late, in the booted system; the root never opens.
+Where udev does not run, as in a container, nothing is known and nothing is reported.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 _ROOT = Path("/")
 _DEV = "/dev/"
-# Files of rules that dracut has in every image.
+# Files of rules that dracut puts into every image.
 _COMMON = {"60-persistent-storage.rules"}
-# The parameter that keeps each of dracut's modules from its work; see dracut.cmdline(7).
+# The kernel parameter that switches off each of dracut's modules; see dracut.cmdline(7).
 _SWITCHES = {"lvm": "rd.lvm", "mdraid": "rd.md", "multipath": "rd.multipath", "dmraid": "rd.dm", "crypt": "rd.luks"}
-# Names that distributions have for a disk, the best first: those that stay when it is formatted or plugged elsewhere.
+# Names that distributions give a disk, the best first: they stay when it is formatted or connected elsewhere.
 _STABLE = ("disk/by-id/", "disk/by-partuuid/", "disk/by-path/")
 
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What this machine knows of a volume's device. node: None when udev does not know it."""
+    """What this machine knows of a volume's device. node: None if udev does not know the device."""
 
     volume: Volume
     node: Node | None
@@ -43,12 +43,12 @@ class Known:
 
 
 def known(volumes: Sequence[Volume]) -> list[Known]:
-    """Look the devices of volumes up."""
+    """Return what this machine knows of the devices of volumes."""
     return [Known(one, udev.node(one.dev), tuple(layers.layers(one.dev))) for one in volumes]
 
 
-def worth_a_look(devices: Sequence[Known], rules: Sequence[Rule]) -> bool:
-    """Tell whether it takes an image to know whether it has what a device needs. For most disks it does not."""
+def need_an_image(devices: Sequence[Known], rules: Sequence[Rule]) -> bool:
+    """Tell whether an image has to be unpacked to learn whether it has what a device needs. Most disks need nothing."""
     return any(one.layers or not {rule.source.name for rule in _makers(one, rules)} <= _COMMON for one in devices)
 
 
@@ -60,10 +60,10 @@ def missing(
     words: Collection[str] = (),
     root: Path = _ROOT,
 ) -> Iterator[Finding]:
-    """Yield which volumes an image, unpacked at `tree`, would not find the devices of, and what to do.
+    """Find the volumes whose devices an image, unpacked at `tree`, would not find.
 
-    modules: dracut's in the image. opened: names of the volumes that it opens. words: kernel parameters, of the image
-    too. root: where this machine's rules are.
+    modules: dracut's in the image. opened: names of the volumes that the image opens. words: kernel parameters of the
+    boot loader and of the image. root: where this machine's rules are.
     """
     here, there = udev.rules(root), udev.rules(tree)
     for one in devices:
@@ -89,7 +89,7 @@ def _layers_missing(one: Known, modules: Collection[str], opened: Collection[str
 
 
 def _left_alone(one: Known, modules: Collection[str], words: Collection[str]) -> Iterator[Finding]:
-    """Look for kernel parameters that keep dracut from bringing up what a device lies on."""
+    """Find kernel parameters by which dracut does not bring up what a device is on."""
     for layer in one.layers:
         where = (
             f"the volume {one.volume.volume} is late: {one.volume.dev} is {_preposition(one, layer)}{layer.kind.name}"
@@ -111,14 +111,14 @@ def _left_alone(one: Known, modules: Collection[str], words: Collection[str]) ->
 
 
 def _is_asked_for(mapping: str, words: Collection[str]) -> bool:
-    """Tell whether dracut brings up a logical volume: all of them, unless kernel parameters name some."""
+    """Tell whether dracut brings up a logical volume. It brings up all, unless kernel parameters name some."""
     group, volume = _lvm_name(mapping)
     asked = [word for word in words if word.startswith(("rd.lvm.lv=", "rd.lvm.vg="))]
     return not asked or f"rd.lvm.lv={group}/{volume}" in asked or f"rd.lvm.vg={group}" in asked
 
 
 def _lvm_name(mapping: str) -> tuple[str, str]:
-    """Return the names of the group and of the volume, in which LVM doubles each hyphen for device-mapper."""
+    """Return the names of group and volume. LVM doubles each of their hyphens in the name of the mapping."""
     group, _, volume = re.sub(r"(?<!-)-(?!-)", "/", mapping.replace("--", "\0")).replace("\0", "-").partition("/")
     return group, volume
 
@@ -159,14 +159,14 @@ def _rules_missing(
 
 
 def _carried(link: str, node: Node, here: Sequence[Rule], there: Sequence[Rule]) -> bool:
-    """Tell whether an image has a rule that fits a name as well as the best of this machine's."""
+    """Tell whether an image has a rule that matches a name as exactly as the best rule of this machine."""
     best = udev.makers(link, node, here)
     found = udev.makers(link, node, there)
     return bool(found) and (not best or found[0].exactness >= best[0].exactness)
 
 
 def _stable_name(node: Node, here: Sequence[Rule], there: Sequence[Rule]) -> str:
-    """Return a name of a device that an image knows it by as well; "" if there is none."""
+    """Return a name that a device has in an image too; "" if there is none."""
     return next(
         (
             _DEV + link

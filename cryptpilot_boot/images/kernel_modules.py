@@ -1,4 +1,4 @@
-"""Whether an image has the kernel modules that its volumes need, and this machine's disks and network cards."""
+"""Whether an image has the kernel modules for its volumes, and for this machine's disks and network cards."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cryptpilot_boot.system import dracut, kernel_parameters
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# What no volume can be opened without, should the kernel's own modules not be here to be asked.
+# Modules that every volume needs. Counted even if the list of the kernel's modules is not on this machine.
 _ESSENTIAL = ("dm_crypt", "dm_integrity")
 
 
 def missing(tree: Path, modules: Sequence[str]) -> Iterator[Finding]:
-    """Hold the kernel modules of an image against those the kernel has: what it does not have at all is none's fault.
+    """Find the kernel modules that an image lacks. A module that its kernel does not have either is passed over.
 
-    modules: those of several architectures and kernels; those the volumes cannot do without must be there.
+    modules: what volumes need, on any architecture and kernel.
     """
     kernels = _kernels(tree)
     if not kernels:
@@ -38,10 +38,9 @@ def missing(tree: Path, modules: Sequence[str]) -> Iterator[Finding]:
 
 
 def drivers_missing(tree: Path, needed: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield which modules an image lacks that drive something of this machine.
+    """Find the drivers of this machine that an image lacks. A host-only image of another machine has that one's.
 
-    needed: what they drive, by module. A host-only image that was made on another machine has that one's. What its
-    kernel does not know by that name is passed over.
+    needed: what they drive, by module. Modules that the image's kernel does not know are passed over.
     """
     for within in _kernels(tree):
         there, known = _there(within), _known(within)
@@ -55,7 +54,7 @@ def drivers_missing(tree: Path, needed: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def disabled(tree: Path, modules: Sequence[str], kernel_command_line: str) -> Iterator[Finding]:
-    """Look for what keeps the kernel from loading a module that is there, in the image and on the command line."""
+    """Find what keeps the kernel from loading a module: a line in the image, or a kernel parameter."""
     off = kernel_parameters.values(kernel_command_line).get("module_blacklist", "").replace("-", "_").split(",")
     for name in sorted(set(_ESSENTIAL) & set(modules)):
         if line := remedy.disabling(name, tree):
@@ -75,7 +74,7 @@ def _kernels(tree: Path) -> list[Path]:
 
 
 def _there(within: Path) -> set[str]:
-    """Return the modules that are in an image, or built into its kernel. within: the image's directory of them."""
+    """Return the modules that are in an image or built into its kernel. within: the modules' directory in it."""
     installed = dracut.modules_directory(within.name)
     return {remedy.module_name(path.name) for path in within.rglob("*.ko*")} | _builtin(within) | _builtin(installed)
 
@@ -90,7 +89,7 @@ def _builtin(directory: Path) -> set[str]:
 
 
 def _dependencies(directory: Path) -> dict[str, list[str]]:
-    """Return what each module of a kernel needs loaded before it, as depmod(8) wrote it down."""
+    """Return the modules that have to be loaded before each module of a kernel, from the list of depmod(8)."""
     path = directory / "modules.dep"
     lines = [line.partition(":")[::2] for line in path.read_text().splitlines()] if path.exists() else []
     return {

@@ -1,8 +1,7 @@
-"""What an initrd image was made from, as written down in it, and whether that is still so.
+"""The record in an initrd image of what it was made from, and whether that has changed since.
 
-There is no secret in a record: of the configuration it holds digests. A file with a client key could be guessed from
-its digest no more than the key itself, which is random; and whoever can read the record can read the image, where the
-file itself is.
+A record holds no secret: it has digests of configuration files. A digest does not make a client key easier to guess,
+since the key is random. And a user who can read the record can read the image, which has the file itself.
 """
 
 from __future__ import annotations
@@ -31,11 +30,9 @@ class Record:
     """What an image is made from.
 
     version: of cryptpilot. agent: SHA-256 of the manifest of the frozen agent, "" if there is none. configuration:
-    SHA-256 by path. volumes: what the image opens, providers by name. programs, modules, network: as in ImageNeeds.
-    commands: SHA-256 by path of the programs and files that sources of keys need; None in a record of a version that
-    left them out.
-    made: when, as ISO 8601 in UTC; None in a record of a version that left it out. The clock in the initrd is never
-    before it: see keys/floor.py.
+    SHA-256 by path. volumes: what the image opens: providers by the names of volumes. programs, modules, network: as in
+    ImageNeeds. commands: SHA-256 by path of the programs and files that key providers need. made: when, as ISO 8601 in
+    UTC; the clock in the initrd is never before it, see keys/floor.py. Records of older versions lack the last two.
     """
 
     version: str
@@ -56,19 +53,19 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Differences:
-    """What is not as it was when an image was made: sentences, none if all is."""
+    """What has changed since an image was made, a sentence each."""
 
     configuration: tuple[str, ...] = ()
     agent: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Return them in one list."""
+        """All of them."""
         return (*self.agent, *self.configuration)
 
 
 def make(config: Config, bundle: Path = paths.BUNDLE) -> Record:
-    """Return what an image made now is made from. Raises CryptpilotError."""
+    """Return the record of an image that would be made now. Raises CryptpilotError."""
     needs = image_needs(config)
     return Record(
         version=__version__,
@@ -88,7 +85,7 @@ def make(config: Config, bundle: Path = paths.BUNDLE) -> Record:
 
 
 def commands(config: Config) -> tuple[Path, ...]:
-    """Return the paths of the programs and files that an image has only because sources of keys need them."""
+    """Return the paths of the programs and files that an image has only because key providers need them."""
     needs = [table.of(source).needs(source) for one in initrd_volumes(config) for source in one.sources]
     programs = {located(name) for one in needs for name in one.programs}
     files = {path for one in needs for path in one.files}
@@ -96,7 +93,7 @@ def commands(config: Config) -> tuple[Path, ...]:
 
 
 def parse(text: str) -> Record:
-    """Read a record. Raises CryptpilotError when it is not one this version knows."""
+    """Read a record. Raises CryptpilotError if this version does not know its form."""
     try:
         table: dict[str, Any] = json.loads(text)
         for name in ("programs", "modules"):
@@ -115,15 +112,15 @@ def parse(text: str) -> Record:
 def differences(record: Record, now: Record, on_disk: Mapping[str, str]) -> Differences:
     """Compare what an image was made from with what it would be made from now.
 
-    on_disk: the digests of those files of the record that are still there; one may be there and of no more use.
+    on_disk: the digests of those files of the record that still exist; a file may exist and no longer be used.
     """
-    said = list(_differing(record.configuration, now.configuration, on_disk))
+    sentences = list(_differing(record.configuration, now.configuration, on_disk))
     if record.commands is not None:
-        said += _differing(record.commands, now.commands or {}, on_disk)
+        sentences += _differing(record.commands, now.commands or {}, on_disk)
     agent = f"cryptpilot {record.version} is in it, and {now.version} is installed"
     if record.version == now.version:
         agent = f"another build of cryptpilot {now.version} is installed"
-    return Differences(tuple(said), (agent,) if record.agent != now.agent else ())
+    return Differences(tuple(sentences), (agent,) if record.agent != now.agent else ())
 
 
 def _differing(then: Mapping[str, str], now: Mapping[str, str], on_disk: Mapping[str, str]) -> Iterator[str]:
@@ -139,19 +136,19 @@ def _differing(then: Mapping[str, str], now: Mapping[str, str], on_disk: Mapping
 
 
 def since(record: Record | None, now: Record) -> Differences:
-    """Compare what an image was made from with what is on this machine; None if the image has no record."""
+    """Compare what an image was made from with what is on this machine. record: None if the image has none."""
     if record is None:
         return Differences(agent=("it was made by a version of cryptpilot that did not write down from what",))
     return differences(record, now, digests([*record.configuration, *(record.commands or ())]))
 
 
 def digests(files: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of those files that are there, by path."""
+    """Return the SHA-256 of those files that exist, by path."""
     return {path: value for path in files if (value := digest(Path(path)))}
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal; "" if there is none."""
+    """Return the SHA-256 of a file, in hexadecimal; "" if the file does not exist."""
     value = hashlib.sha256()
     try:
         with path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""What to do about what an image lacks: rebuild it where that helps, and first what else has to be done.
+"""What to do about something that an image lacks: rebuild the image, and what has to be done first.
 
-An image that lacks something was made before that was there, or this machine does not have it, or dracut was asked to
-leave it out. Only in the first case is it enough to rebuild it. `root` is where this machine's files are.
+The image may be older than the thing, this machine may not have the thing, or dracut may be set to leave it out.
+A rebuild is enough only in the first case. `root` is where this machine's files are.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REBUILD = "rebuild it"
-"""How each hint ends that has the image made once more. What to type for that depends on the image."""
+"""The end of each hint by which the image has to be rebuilt. The command for that depends on the image."""
 REINSTALL = f"the cryptpilot that is installed is damaged: reinstall it, then {REBUILD}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with an image, and what to do about it; see REBUILD."""
+    """Something that is wrong with an image (noun first), and what to do about it; see REBUILD."""
 
     what: str
     hint: str
@@ -29,7 +29,7 @@ class Finding:
 
 _ROOT = Path("/")
 _MODULES = "usr/lib/dracut/modules.d"
-# Where dracut.conf(5) has its settings.
+# The files of dracut.conf(5).
 _DRACUT_CONFIGURATION = ("etc/dracut.conf", "etc/dracut.conf.d/*.conf", "usr/lib/dracut/dracut.conf.d/*.conf")
 _MODPROBE_CONFIGURATION = ("etc/modprobe.d/*.conf", "run/modprobe.d/*.conf", "usr/lib/modprobe.d/*.conf",
                            "lib/modprobe.d/*.conf")  # fmt: skip
@@ -46,7 +46,7 @@ _PACKAGES = {
 
 
 def agent_missing(root: Path = _ROOT) -> str:
-    """Return the hint for an image that has nothing of cryptpilot."""
+    """Return the hint for an image without cryptpilot."""
     chosen = [(path, found[1]) for path, line in _lines(_DRACUT_CONFIGURATION, root)
               if (found := re.fullmatch(r"dracutmodules\+?=(.*)", line))]  # fmt: skip
     if chosen and "cryptpilot" not in _words(" ".join(text for _, text in chosen)):
@@ -55,12 +55,12 @@ def agent_missing(root: Path = _ROOT) -> str:
 
 
 def network_missing(root: Path = _ROOT) -> str:
-    """Return the hint for an image that brings no network up."""
+    """Return the hint for an image that does not bring a network up."""
     return dracut_module_missing("network", "install dracut-network", root)
 
 
 def dracut_module_missing(name: str, install: str, root: Path = _ROOT) -> str:
-    """Return the hint for an image without one of dracut's modules. install: says how to get it onto this machine."""
+    """Return the hint for an image without one of dracut's modules. install: how to get the module, as a sentence."""
     if not any(True for _ in (root / _MODULES).glob(f"[0-9][0-9]{name}")):
         return f"{install}, then {REBUILD}"
     return _unless_left_out("omit_dracutmodules", name, root)
@@ -82,7 +82,7 @@ def unit_missing(name: str, root: Path = _ROOT) -> str:
 
 
 def program_broken(name: str) -> str:
-    """Return the hint for a program that has not all its libraries on this machine either."""
+    """Return the hint for a program that lacks libraries on this machine too."""
     return f"reinstall {_PACKAGES.get(name, 'it')}, then {REBUILD}"
 
 
@@ -106,19 +106,19 @@ def kernel_module_missing(name: str, installed: Path, root: Path = _ROOT) -> str
 
 
 def module_files(directory: Path) -> dict[str, str]:
-    """Return the paths of a kernel's modules by name, as depmod(8) found them; none without its list."""
+    """Return the paths of a kernel's modules by name, from the list of depmod(8); empty without that list."""
     path = directory / "modules.dep"
     files = [line.partition(":")[0] for line in path.read_text().splitlines()] if path.exists() else []
     return {module_name(Path(file).name): file for file in files}
 
 
 def module_name(file: str) -> str:
-    """Return the name of a kernel module from that of its file, which may be compressed and spelt with hyphens."""
+    """Return the name of a kernel module. file: the name of its file, which may be compressed and have hyphens."""
     return file.partition(".ko")[0].replace("-", "_")
 
 
 def disabling(name: str, root: Path = _ROOT) -> str:
-    """Say which line of modprobe.d(5) keeps a kernel module from being loaded by name; "" when there is none."""
+    """Say which line of modprobe.d(5) keeps a kernel module from being loaded by name; "" if no line does."""
     for path, line in _lines(_MODPROBE_CONFIGURATION, root):
         words = line.split()
         if len(words) > 2 and words[0] == "install" and words[1].replace("-", "_") == name and "modprobe" not in line:
@@ -127,7 +127,7 @@ def disabling(name: str, root: Path = _ROOT) -> str:
 
 
 def disk_claimed(parameter: str, root: Path = _ROOT) -> str:
-    """Return the hint for a kernel parameter in an image that has dracut open a volume."""
+    """Return the hint for a kernel parameter in an image by which dracut opens a volume."""
     for path, line in _lines(_DRACUT_CONFIGURATION, root):
         if line.startswith("kernel_cmdline") and parameter in line:
             return f"remove {parameter} from kernel_cmdline in {path}, then {REBUILD}"

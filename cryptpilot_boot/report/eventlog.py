@@ -1,4 +1,4 @@
-"""The event log: one JSON object a line, written by both stages, carried across the pivot with /run."""
+"""The event log: one JSON object a line. Both stages write it, and it is kept across the pivot with /run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PATH = paths.EVENTS
 
-_LONGEST_LOG = 64 << 20  # bytes; an hour of waiting, the longest there is, makes some hundred kB for each volume
+_LONGEST_LOG = 64 << 20  # bytes; an hour of waiting, the longest timeout, makes some hundred kB for each volume
 _LONGEST_TIME = 1e9  # seconds: 30 years
 
 
@@ -35,26 +35,26 @@ class LoggedEvent:
 
 
 def writer(stage: str, path: Path = PATH) -> Sink:
-    """Return a sink that appends to the log. It is readable by root alone: it names endpoints and secrets."""
+    """Return a sink that appends to the log. Only root may read the log: it names endpoints and secrets."""
     descriptor: int | None = None
 
     def write(event: Event) -> None:
         nonlocal descriptor
-        if descriptor is None:  # only now: where it cannot be had, a sink has failed and nothing else
+        if descriptor is None:  # only now: if it cannot be opened, the sink fails, and nothing else
             private.directory(path.parent, private.PUBLIC_DIRECTORY)
             descriptor = private.opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         record = {"stage": stage, "pid": os.getpid(), **dataclasses.asdict(event)}
-        # one write a line: a reader or a second writer never sees half of one
+        # one write for each line, so that a reader or a second writer never sees half a line
         line = json.dumps(record, ensure_ascii=False) + "\n"
-        os.write(descriptor, line.encode("utf-8", "backslashreplace"))  # a file's name may be no text
+        os.write(descriptor, line.encode("utf-8", "backslashreplace"))  # the name of a file may not be text
 
     return write
 
 
 def read(path: Path = PATH) -> tuple[list[LoggedEvent], list[str]]:
-    """Return the log's records in their order, and what is wrong with it, if anything.
+    """Return the events of a log in their order, and a sentence for each thing that is wrong with it.
 
-    A line that is damaged is passed over. Raises CryptpilotError when there is no log, or nothing in it can be used.
+    Damaged lines are skipped. Raises CryptpilotError when there is no log, or nothing in it can be used.
     """
     try:
         with path.open("rb") as file:
@@ -68,23 +68,23 @@ def read(path: Path = PATH) -> tuple[list[LoggedEvent], list[str]]:
         raise CryptpilotError(f"{path}: is larger than {_LONGEST_LOG >> 20} MiB", "this is no log of a boot")
     if not data.strip():
         raise CryptpilotError(f"{path}: the event log is empty", _NOT_WRITTEN)
-    records, damaged = parse(data)
-    if not records:
+    events, damaged = parse(data)
+    if not events:
         raise CryptpilotError(f"{path}: no line of it is an event", "see what is in it; the agent writes JSON lines")
-    return records, [f"{path}: {_told(damaged)}"] if damaged else []
+    return events, [f"{path}: {_described(damaged)}"] if damaged else []
 
 
 def parse(data: bytes) -> tuple[list[LoggedEvent], list[int]]:
-    """Return the records of a log in their order, and the numbers of the lines that are none."""
-    records = []
+    """Return the events of a log in their order, and the numbers of damaged lines."""
+    events = []
     damaged = []
     for number, line in enumerate(data.split(b"\n"), 1):
-        record = _record(line)
-        if record:
-            records.append(record)
+        event = _parsed(line)
+        if event:
+            events.append(event)
         elif line.strip():
             damaged.append(number)
-    return records, damaged
+    return events, damaged
 
 
 _NOT_WRITTEN = (
@@ -93,17 +93,17 @@ _NOT_WRITTEN = (
 )
 
 
-def _told(damaged: list[int]) -> str:
+def _described(damaged: list[int]) -> str:
     if len(damaged) == 1:
         return f"line {damaged[0]} is damaged and was skipped"
     return f"{len(damaged)} lines are damaged and were skipped, the first of them line {damaged[0]}"
 
 
-def _record(line: bytes) -> LoggedEvent | None:
-    """Return the record a line holds, None when it is damaged or not of an event."""
+def _parsed(line: bytes) -> LoggedEvent | None:
+    """Return the event of a line; None if the line is damaged, or is not an event."""
     try:
         value = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError):  # no UTF-8, no JSON, more digits than Python takes; nested too deeply
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, a number too long for Python; nested too deeply
         return None
     if not isinstance(value, dict):
         return None

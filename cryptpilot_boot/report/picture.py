@@ -1,4 +1,4 @@
-"""The report of a boot as a picture: SVG that is complete in itself, for a screen or for paper."""
+"""The report of a boot as a picture: an SVG file without references to others, for a screen or for paper."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ K = TypeVar("K")
 _WIDTH = 1280
 _MARGIN = 24
 _LEFT, _RIGHT = 150, 1150
-"""Where the time axis begins and ends; beyond it there is room for the last labels."""
+"""Where the time axis begins and ends. Beyond it is space for the last labels."""
 _ROW = 20
 _LINE = 16
 _BAR = 13
@@ -89,7 +89,7 @@ def draw(whole: Report) -> list[str]:
         *_STYLE.splitlines(),
         "</style>",
         f"<defs>{_PATTERN}</defs>",
-        # whatever is behind the picture: a viewer's dark page would swallow the text
+        # on the dark page of a viewer the text could not be read
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
         *body,
         "</svg>",
@@ -137,7 +137,7 @@ def _panel(period: Period, top: float) -> tuple[list[str], float]:
 
 
 def _grouped(steps: Sequence[Span], of: Callable[[Span], K]) -> Iterable[tuple[K, list[Span]]]:
-    """Put together what is alike, in the order of the first of each."""
+    """Group steps, in the order of the first of each group."""
     groups: defaultdict[K, list[Span]] = defaultdict(list)
     for step in steps:
         groups[of(step)].append(step)
@@ -145,9 +145,9 @@ def _grouped(steps: Sequence[Span], of: Callable[[Span], K]) -> Iterable[tuple[K
 
 
 class _Axis:
-    """Where a moment is on the paper.
+    """Where a moment is on the time axis.
 
-    The machine's own marks have a place on it as long as they leave what the agent did the third of it.
+    Marks of the machine are on it as long as the agent's work keeps at least a third of it.
     """
 
     def __init__(self, period: Period) -> None:
@@ -164,7 +164,7 @@ class _Axis:
         return _LEFT + min(1.0, max(0.0, share)) * (_RIGHT - _LEFT)
 
     def grid(self, top: float, bottom: float) -> Iterator[str]:
-        """Draw a line at every so many seconds: 1, 2 or 5, or a tenth or tenfold of it."""
+        """Draw a line every 1, 2 or 5 seconds, or a power of ten of these."""
         raw = (self._end - self._begin) / _MOST_TICKS
         power = math.floor(math.log10(raw))
         exponent, factor = next(
@@ -260,7 +260,7 @@ def _text(x: float, y: float, text: str, kind: str = "") -> str:
 
 
 def _escape(text: str) -> str:
-    """Make a text safe in XML; what XML cannot hold at all, the report has taken out already."""
+    """Make a text safe in XML. The report has removed the characters that XML cannot hold."""
     for char, name in (("&", "amp"), ("<", "lt"), (">", "gt"), ('"', "quot"), ("\n", "#10")):
         text = text.replace(char, f"&{name};")
     return text

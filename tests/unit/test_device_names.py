@@ -159,7 +159,7 @@ def test_an_image_is_unpacked_only_for_devices_it_may_not_know(tmp_path: Path) -
         (device(node=None), False),
         (device("/dev/vg/data", below=(LV,)), True),
     ):
-        assert device_names.worth_a_look([one], rules) is worth
+        assert device_names.need_an_image([one], rules) is worth
 
 
 def test_layers_are_found_down_to_a_mapping_that_is_opened_by_itself(tmp_path: Path) -> None:
