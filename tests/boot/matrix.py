@@ -77,6 +77,8 @@ class Release:
     """
 
     def __init__(self, site: machines.Site, work: Path, name: str) -> None:
+        self._work = work
+        self._images: dict[Row, machines.Image] = {}
         volumes = {machines.ROOT: machines.volume_file(site)}
         packages = (*PACKAGES, SWITCH_ROOT if name == TESTING else LEGACY)
         if name == rpmroot.SUITE:
@@ -92,6 +94,12 @@ class Release:
         self.disk = machines.make_root_disk(site, self.tree, work)
         self.words = WORDS.get(name, "")
 
+    def image(self, row: Row) -> machines.Image:
+        """Return the release's image of a kind, made once for all tests that boot from it; do not change the tree."""
+        if row not in self._images:
+            self._images[row] = make_image(self.tree, row, self._work / f"{row}.img")
+        return self._images[row]
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -102,10 +110,8 @@ class Bench:
     work: Path
 
     def image(self, tree: Path, row: Row, *options: str) -> machines.Image:
-        """Make the image of a row, and see that it is of the kind that was meant."""
-        image = machines.make_image(tree, self.work / "initrd.img", *row.options, *options)
-        require_kind(tree, image, row)
-        return image
+        """Make the image of a row in a tree of the test's own."""
+        return make_image(tree, row, self.work / "initrd.img", *options)
 
     def boot(self, tree: Path, image: machines.Image, disks: list[Disk], words: str = "") -> dict[str, str]:
         """Boot from copies of the disks, with an honest KMS; see that all is closed at the end; return the report."""
@@ -134,6 +140,13 @@ class Bench:
         return replace(disk, path=path)
 
 
+def make_image(tree: Path, row: Row, path: Path, *options: str) -> machines.Image:
+    """Make the image of a row, and see that it is of the kind that was meant."""
+    image = machines.make_image(tree, path, *row.options, *options)
+    require_kind(tree, image, row)
+    return image
+
+
 def require_kind(tree: Path, image: machines.Image, row: Row) -> None:
     """Fail unless an image is of the kind that a row says."""
     listing = in_chroot(tree, ["lsinitrd", "--mod", f"{SHARE}/{image.path.name}"], share=image.path.parent)
@@ -145,7 +158,7 @@ def require_kind(tree: Path, image: machines.Image, row: Row) -> None:
 
 def require_boot(row: Row, release: Release, bench: Bench) -> None:
     """Boot the release's root disk with an image of a kind; fail unless all went as it should."""
-    require_boot_from(bench.image(release.tree, row), release, bench)
+    require_boot_from(release.image(row), release, bench)
 
 
 def require_boot_from(image: machines.Image, release: Release, bench: Bench) -> None:
@@ -165,8 +178,8 @@ def require_going_on(row: Row, release: Release, bench: Bench, tree: Path | None
 
     tree: what the image is made in, if it is not the release's own.
     """
+    image = bench.image(tree, row) if tree else release.image(row)
     tree = tree or release.tree
-    image = bench.image(tree, row)
     plain = Disk(make_ext4(bench.work / "plain.img", release.system, 512 << 20), "plain")
     report = machines.report_disk(bench.work / "report.img")
     machine = machines.machine(tree, image, (plain, bench.copy(release.disk), report), bench.network)

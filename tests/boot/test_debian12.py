@@ -34,7 +34,7 @@ def test_a_machine_boots(row: Row, release: Release, bench: Bench) -> None:
 
 
 def test_without_systemd_a_boot_that_cannot_go_on_says_so_and_stops_at_once(release: Release, bench: Bench) -> None:
-    image = bench.image(release.tree, WITHOUT_SYSTEMD)
+    image = release.image(WITHOUT_SYSTEMD)
     before = sha256(release.disk.path)
     bench.site.behave("refuse")
     console = bench.start(release.tree, image, [release.disk], until=machines.NO_SHELL).check(qemu.Ending.SEEN).console
@@ -73,7 +73,7 @@ def test_without_systemd_a_key_is_asked_for_on_the_console(release: Release, ben
 
 def test_without_systemd_a_disk_that_is_withheld_gives_no_shell(release: Release, bench: Bench) -> None:
     """What the root is on cannot be opened, and it is dracut itself that gives up on its root, by its own defaults."""
-    image = bench.image(release.tree, WITHOUT_SYSTEMD)
+    image = release.image(WITHOUT_SYSTEMD)
     machine = replace(machines.machine(release.tree, image, (), None), memory_mb=1024)
     words = f"{qemu.CONSOLE} root=/dev/mapper/vg0-root rd.retry=5 rd.cryptpilot.timeout=5"
     result = denied(replace(machine, cmdline=words), bench.work / "console.log")
@@ -84,7 +84,7 @@ def test_without_systemd_a_disk_that_is_withheld_gives_no_shell(release: Release
 @pytest.mark.matrix
 def test_without_systemd_what_the_pivot_does_not_need_does_not_keep_it(release: Release, bench: Bench) -> None:
     """Complaint: boot hangs where there is no network. The root here is an ordinary disk, and there is no network."""
-    image = bench.image(release.tree, WITHOUT_SYSTEMD)
+    image = release.image(WITHOUT_SYSTEMD)
     plain = Disk(make_ext4(bench.work / "plain.img", release.system, 512 << 20), "plain")
     report = machines.report_disk(bench.work / "report.img")
     machine = machines.machine(release.tree, image, (plain, bench.copy(release.disk), report), None)
