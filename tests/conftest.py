@@ -19,7 +19,8 @@ from tests.lab.run import mean_default_signals
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-UNIT = Path(__file__).with_name("unit")
+TESTS = Path(__file__).parent
+UNIT = TESTS / "unit"
 # Seconds after which a part of a test is ended, and has failed. None takes a third of that on a machine that is loaded.
 CEILING_UNIT = 300
 CEILING = 1800
@@ -27,6 +28,19 @@ CEILING = 1800
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 AGAIN = 30
 """Seconds until it is ended once more, if it was cleaning up and hung in that."""
+LONGEST_FIRST = (
+    *("boot/test_debian12.py", "boot/test_convert_uefi.py", "boot/test_stages.py", "boot/test_convert.py"),
+    *("volumes/test_volumes.py", "volumes/test_commands.py", "boot/test_trouble.py", "volumes/test_wrong_disk.py"),
+    *("volumes/test_integrity.py", "boot/test_root.py", "boot/test_guide.py", "boot/test_production.py"),
+    *("volumes/test_telling.py", "boot/test_late.py", "volumes/test_integrity_power.py", "volumes/test_releases.py"),
+    *("volumes/test_init_power.py", "boot/test_debian11.py", "boot/test_debian_testing.py", "volumes/test_adopt.py"),
+    *("volumes/test_rotate.py", "volumes/test_recovery.py", "boot/test_debian13.py", "boot/test_prompt.py"),
+    *("boot/test_image.py", "boot/test_kbs.py", "packages/test_packages.py", "volumes/test_resize.py"),
+)
+"""Files that take more than 100 s, longest first, as they were measured: of 730 s to 102 s. They are run before others.
+
+Each is run by one process, so that one which begins late ends when the other process has been done for long.
+"""
 
 
 def pytest_configure() -> None:
@@ -38,7 +52,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what needs root, or a program that is not here; with --everything it fails by itself."""
+    """Put what takes longest first. Skip what needs root, or a program that is not here.
+
+    With --everything that is not skipped, and fails by itself.
+    """
+    places = {TESTS / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
     if config.getoption("--everything"):
         return
     for item in items:

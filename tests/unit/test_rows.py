@@ -8,6 +8,7 @@ import pytest
 
 from buildlib.base import ROOT
 from tests.boot import test_convert, test_convert_uefi
+from tests.conftest import LONGEST_FIRST
 from tests.lab import rows
 
 
@@ -41,6 +42,10 @@ def test_the_two_targets_leave_no_test_out_and_share_the_pairwise_choice() -> No
         f'"not {rows.MARK} or {rows.PAIRWISE}" $(PYTEST_ARGS)',
         f"{rows.MARK} $(PYTEST_ARGS)",
     ]
+
+
+def test_the_files_that_are_run_first_are_there() -> None:
+    assert [name for name in LONGEST_FIRST if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_images_of_every_kind_are_converted_and_two_that_differ_in_all_by_make_test() -> None:
