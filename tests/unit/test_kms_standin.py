@@ -253,7 +253,7 @@ def test_errors_on_demand(
 def test_a_behaviour_ends_after_the_times_it_is_given(
     pki: Pki, kms: KmsServer, line: http.client.HTTPSConnection, name: str
 ) -> None:
-    kms.behave(name, times=2, seconds=0.01)
+    kms.behave(name, times=2, seconds=0.001)  # of which "drip" has one for each byte
     for _ in range(3):
         post(pki, line)
     assert [request.outcome == "ok" for request in kms.requests] == [False, False, True]

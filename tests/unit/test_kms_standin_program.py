@@ -74,7 +74,7 @@ def test_it_serves_what_it_is_told_and_writes_down_who_asked(tmp_path: Path) -> 
         before = time.monotonic()
         process.terminate()
         assert process.wait(5) == 0
-        assert time.monotonic() - before < 1
+        assert time.monotonic() - before < 3
     assert [(entry["secret"], entry["stage"], entry["status"], entry["outcome"]) for entry in records(directory)] == [
         ("disk", "ACSCurrent", 200, "ok"),
         ("disk", "ACSPrevious", 200, "ok"),
@@ -134,7 +134,7 @@ def test_sigterm_ends_it_while_a_request_hangs(tmp_path: Path) -> None:
         before = time.monotonic()
         process.terminate()
         assert process.wait(5) == 0
-        assert time.monotonic() - before < 1
+        assert time.monotonic() - before < 3
     assert [entry["outcome"] for entry in records(directory)] == ["hang"]
 
 
