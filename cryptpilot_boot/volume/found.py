@@ -40,6 +40,14 @@ def moved(path: str) -> DeviceError:
     return DeviceError(f"{path} leads to another device than a moment ago", f"see where: readlink -f {path}")
 
 
+def changed(path: str) -> DeviceError:
+    """Say that a device was found to be another than the one that a person agreed to. path: as for `moved`."""
+    return DeviceError(
+        f"{path} is not what it was a moment ago: another device, or other content",
+        f"nothing was changed; see what it is now: lsblk --fs {path}",
+    )
+
+
 def unconverted(device: str, name: str) -> DeviceError:
     """Say of a device that its conversion is not finished, and how it goes on. name: of the volume."""
     return DeviceError(

@@ -10,6 +10,7 @@ from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, 
 from cryptpilot_boot.keys.sources import Sources
 from cryptpilot_boot.system import block, cryptsetup, header_file, lock, luks_header
 from cryptpilot_boot.volume import identity, mapping, opening, state
+from cryptpilot_boot.volume.found import changed
 from cryptpilot_boot.volume.mapping import close_leftover
 from cryptpilot_boot.volume.recovery import require_persistent
 
@@ -84,10 +85,7 @@ def restore(
     """
     with lock.held(volume.volume), header_file.load(path) as saved:
         if _look(volume, saved, path, overwrite) != agreed:
-            raise DeviceError(
-                f"{volume.dev} is not what it was a moment ago: another device, or other content",
-                f"nothing was changed; see what it is now: lsblk --fs {volume.dev}",
-            )
+            raise changed(volume.dev)
         if ask_passphrase:
             prove = _prove_key if agreed.proven else _prove
             try:

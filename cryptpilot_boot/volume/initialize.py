@@ -11,6 +11,7 @@ from cryptpilot_boot.errors import CryptpilotError, DeviceError
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, mkfs
 from cryptpilot_boot.volume import identity, mapping, pending, sizes, state, tokens, unmarked
 from cryptpilot_boot.volume.failure import telling
+from cryptpilot_boot.volume.found import changed
 from cryptpilot_boot.volume.mapping import close_leftover
 from cryptpilot_boot.volume.sizes import require_makable
 
@@ -63,10 +64,7 @@ def initialize(
 
     def require_unchanged() -> None:
         if _require_formattable(volume, force) != target:
-            raise DeviceError(
-                f"{volume.dev} is not what it was a moment ago: another device, or other content",
-                f"nothing was changed; see what it is now: lsblk --fs {volume.dev}",
-            )
+            raise changed(volume.dev)
 
     def clear_the_way() -> None:
         require_unchanged()

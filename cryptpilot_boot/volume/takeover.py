@@ -14,7 +14,7 @@ from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError
 from cryptpilot_boot.system import block, lock, luks_header
 from cryptpilot_boot.volume import identity, state
-from cryptpilot_boot.volume.found import word
+from cryptpilot_boot.volume.found import changed, word
 from cryptpilot_boot.volume.initialize import Target
 from cryptpilot_boot.volume.mapping import close_leftover
 from cryptpilot_boot.volume.sizes import require_makable
@@ -46,10 +46,7 @@ def take(volume: Volume, agreed: Target, kinds: frozenset[str], others: Sequence
     """Make a device blank for a temporary volume. agreed: what `require_takeable` returned; it is looked at again."""
     with lock.held(volume.volume), log.timed("erase", volume.volume, device=volume.dev):
         if _look(volume, kinds, others) != agreed:
-            raise DeviceError(
-                f"{volume.dev} is not what it was a moment ago: another device, or other content",
-                f"nothing was changed; see what it is now: lsblk --fs {volume.dev}",
-            )
+            raise changed(volume.dev)
         block.erase_signatures(agreed.device.node)
         # no old copy of a header may be found once the new one is half written
         block.clear(agreed.device.node, [(0, luks_header.SIZE)])
