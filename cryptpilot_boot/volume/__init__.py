@@ -1,4 +1,4 @@
-"""The domain: what a volume is, what state it is in, how it is initialized, opened and closed."""
+"""Volumes: their state on the device, and how they are initialized, opened and closed."""
 
 from cryptpilot_boot.volume.header import Restoration, backup, require_restorable, restore
 from cryptpilot_boot.volume.initialize import Force, Target, initialize, require_formattable

@@ -1,9 +1,9 @@
-"""Taking a LUKS2 volume that another program made, with all its data.
+"""Adopting a LUKS2 volume that another program made, with all its data.
 
-What makes a volume one of ours is a mark in its header. It is written only after the volume's secret has opened the
-header as it is checked at every opening, and after the name is bound to it: at no moment is there a marked volume that
-the name is not bound to. cryptsetup writes one copy of the header after the other, so a power cut leaves the mark
-there, or not, and adopting again finishes the job. Nothing but the mark is changed.
+A mark in the header makes a volume one of cryptpilot's. It is written last: the secret has opened the header before,
+with the checks of every opening, and the name is bound to the volume. So there is no moment at which a marked volume is
+not bound. cryptsetup writes one copy of the header after the other. After a power cut the mark is there or not, and
+adopting again completes the job. Only the mark is changed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Adopted:
-    """What was adopted.
+    """The result of an adoption.
 
-    identity: what the name is bound to; unbound: why it could not be bound, None when it is. marked: whether the mark
-    was there already. inside: what the volume holds, in words; "" where that was not looked at, as it is in use.
+    identity: what the name is bound to. unbound: why it could not be bound, None if it was. marked: whether the mark
+    was there before. inside: what the volume holds, in words; "" if the volume is in use and was not opened.
     """
 
     identity: Identity
@@ -46,10 +46,11 @@ def adopt(
     ask_passphrase: Secret,
     ask_previous: Callable[[], Passphrase] | None,
 ) -> Adopted:
-    """Mark what a persistent volume's device holds, open or not, as this volume, and bind the name to it.
+    """Mark what the device of a persistent volume holds as this volume, and bind the name to it.
 
-    path: the file to write that to. ask_passphrase, ask_previous: as of `open_volume`; one of the two values has to
-    open the header, which is checked as at every opening. Whatever fails before, nothing is changed.
+    The volume may be open. path: the file to write the binding to. ask_passphrase, ask_previous: as for `open_volume`.
+    One of the two values has to open the header, with the checks of every opening. Nothing is changed if a step before
+    the mark fails.
     """
     _require_persistent(volume)
     with lock.held(volume.volume):
@@ -58,7 +59,7 @@ def adopt(
             found = state.look(device.node)
             _require_adoptable(volume, found)
             label = _label(volume, device)
-            # the binding is looked at below, with its own hint
+            # the binding is checked below, with a hint of its own
             unbound = dataclasses.replace(volume, identity=None)
             header, facts = _checked(unbound, device)
         with header:
@@ -83,7 +84,7 @@ def adopt(
             again = f"nothing else was changed; again: cryptpilot adopt {volume.volume}"
             with log.timed("mark", volume.volume, device=volume.dev), telling(volume, "cannot be marked", again):
                 cryptsetup.set_subsystem(device.node, state.COMPLETE, label=label)
-        # as the next opening will look at it
+        # the checks of the next opening
         as_bound = dataclasses.replace(volume, identity=None if failed else bound)
         opening.initialized_header(as_bound, device)[0].close()
         return Adopted(bound, failed, marked, inside)
@@ -99,7 +100,7 @@ def _require_persistent(volume: Volume) -> None:
 
 
 def _require_adoptable(volume: Volume, found: block.Signature | None) -> None:
-    """Raise DeviceError unless what was found may be this volume."""
+    """Raise DeviceError unless a device may hold this volume. found: its content."""
     if found is None or found.kind != "crypto_LUKS" or found.version not in ("1", "2"):
         raise DeviceError(
             f"{volume.dev} holds {state.describe(found)}: there is no LUKS2 volume to adopt",
@@ -108,12 +109,12 @@ def _require_adoptable(volume: Volume, found: block.Signature | None) -> None:
     if found.version != "2":
         raise unmarked.refusal(volume, found)
     if found.subsystem in (state.INITIALIZING, state.TEMPORARY, state.CONVERTING):
-        # how a temporary volume was encrypted nobody knows; and of what init left there is nothing to keep
+        # the key of a temporary volume is not known, and an interrupted init left no data
         opening.require_initialized(volume, found)
 
 
 def _checked(volume: Volume, device: block.Device) -> tuple[luks_header.Header, luks_header.Facts]:
-    """Do what `opening.checked_header` does; what no volume of ours says is no sign of tampering here."""
+    """Do what `opening.checked_header` does. Another program's choices are no sign of tampering here."""
     try:
         return opening.checked_header(volume, device.node, volume.dev)
     except luks_header.Distrusted as error:
@@ -125,7 +126,7 @@ def _checked(volume: Volume, device: block.Device) -> tuple[luks_header.Header, 
 
 
 def _label(volume: Volume, device: block.Device) -> str:
-    """Return the header's label, which cryptsetup would remove with the mark's writing. Raises DeviceError."""
+    """Return the label of the header: cryptsetup removes it when it writes the mark. Raises DeviceError."""
     label = luks_header.label(device.node)
     if all(" " <= char <= "~" for char in label):
         return label
@@ -139,13 +140,13 @@ def _bind(volume: Volume, bound: Identity) -> CryptpilotError | None:
     try:
         identity.write(volume, bound)
     except CryptpilotError as error:
-        # one that is bound already is bound to this volume
+        # a volume that has a binding is bound to this header: that was checked
         return None if volume.identity else error
     return None
 
 
 def _look_inside(volume: Volume, device: block.Device, passphrase: Passphrase, header: luks_header.Header) -> str:
-    """Open a volume that nobody uses, unseen and without writing to it, and say what it holds."""
+    """Say what a volume that is not in use holds: open it read-only, under its working name."""
     close_leftover(volume)
     if state.is_open(volume) or _in_use(device):
         return ""
@@ -155,7 +156,7 @@ def _look_inside(volume: Volume, device: block.Device, passphrase: Passphrase, h
         try:
             return state.describe(block.signature(path))
         except DeviceError as error:
-            # as with integrity, where what was never written cannot be read
+            # with integrity, a block that was never written cannot be read
             return f"what cannot be told: {error.what.replace(path, volume.mapper_path)}"
 
 

@@ -24,20 +24,20 @@ def bind(
     ask_passphrase: Secret,
     ask_previous: Callable[[], Passphrase] | None,
 ) -> Identity:
-    """Bind a persistent volume, open or not, to what its device holds, and return what that is.
+    """Bind a persistent volume, open or closed, to what its device holds, and return that.
 
-    path: the file to write it to. ask_passphrase, ask_previous: as of `open_volume`; the header has to be sound, and
-    one of the two values has to open it. Whatever fails, the volume stays bound to what it was bound to.
+    path: the file to write it to. ask_passphrase, ask_previous: as for `open_volume`. The header has to be sound, and
+    one of the two values has to open it. If a step fails, the old binding stays.
     """
     require_persistent(volume)
     unbound = dataclasses.replace(volume, identity=None)
     with lock.held(volume.volume):
         device = block.look_up(volume.dev)
-        # one copy is proven and pinned: the disk may show another at the next look
+        # the copy that was checked is the one that is used: the disk may answer the next read with another
         header, facts = opening.initialized_header(unbound, device)
         with header:
             if facts.reencrypting:
-                # that its two volume keys belong together would have to be taken from the disk
+                # only the disk says that its two volume keys belong together
                 raise DeviceError(
                     f"{volume.dev} cannot be bound to yet: it has two volume keys", state.reencryption(volume)
                 )

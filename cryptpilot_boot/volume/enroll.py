@@ -1,4 +1,4 @@
-"""Giving a volume a key slot for one of its sources, beside those that it has."""
+"""Adding a key slot for another source of a volume."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 def enroll_source(volume: Volume, ask_new: Asked, secret: Secret, ask_previous: Asked | None) -> bool:
-    """Have a persistent volume, open or closed, take the secret of a source too; False when it does so already.
+    """Add a key slot for the secret of a source to a persistent volume, open or closed.
 
-    ask_new: asks that source. secret, ask_previous: what opens the volume, as of `open_volume`: no key slot is added
-    without a key that one takes. None is removed. A power cut leaves the slot there, or not; then run it again.
+    ask_new: asks that source. secret, ask_previous: what opens the volume, as for `open_volume`; no slot is added
+    without a key that opens one. No slot is removed. Returns False if a slot takes the secret already. After a power
+    cut the slot is there or not: run it again.
     """
     require_persistent(volume)
     with lock.held(volume.volume):
@@ -36,7 +37,7 @@ def enroll_source(volume: Volume, ask_new: Asked, secret: Secret, ask_previous: 
                 return False
 
             def add(passphrase: Passphrase) -> None:
-                opening.find_slot(volume, device, passphrase)  # nothing is done unless there is one
+                opening.find_slot(volume, device, passphrase)  # raises unless a slot takes it: nothing is changed then
                 hint = f"nothing was removed; see its key slots: cryptsetup luksDump {volume.dev}"
                 with (
                     log.timed("add-key", volume.volume, device=volume.dev),
@@ -45,6 +46,6 @@ def enroll_source(volume: Volume, ask_new: Asked, secret: Secret, ask_previous: 
                     cryptsetup.add_key(device.node, passphrase, new)
 
             opening.with_either_value(volume, secret, ask_previous, add)
-            # as the next opening will: by what the device holds now, and only if that is sound
+            # the checks of the next opening, on what the device holds now
             opening.find_slot(volume, device, new)
         return True

@@ -1,4 +1,4 @@
-"""What a program failed to do with a volume's device, and what a person can do about it."""
+"""Failures of programs that work on a volume's device, as errors for a person."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def telling(volume: Volume, what: str, hint: str = "") -> Iterator[None]:
-    """Say of a program that failed what it was to do with the volume's device, and how to go on.
+    """Turn a ProgramError into an error that says what could not be done to the volume's device.
 
-    hint: in place of the kernel's log, and of doing it again.
+    what: for instance "cannot be formatted". hint: replaces the usual one, which is the kernel's log and the same
+    command again.
     """
     try:
         yield
@@ -32,7 +33,7 @@ def telling(volume: Volume, what: str, hint: str = "") -> Iterator[None]:
 
 @contextmanager
 def telling_a_wrong_secret(volume: Volume) -> Iterator[None]:
-    """Say of a cryptsetup that failed that the secret is another, or why the device cannot be opened."""
+    """Turn a ProgramError of cryptsetup into WrongSecret, or into why the device cannot be opened."""
     try:
         yield
     except ProgramError as error:

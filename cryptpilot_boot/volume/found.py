@@ -1,4 +1,4 @@
-"""What a device was found to hold: the marks of cryptpilot, and the words for all of it."""
+"""The content of a device: the marks of cryptpilot, and words for it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from cryptpilot_boot.errors import DeviceError
 if TYPE_CHECKING:
     from cryptpilot_boot.system import block
 
-# The LUKS2 header's subsystem field says whose volume it is and how far it got. The first two words are those of
-# the existing Rust implementation. Temporary volumes have a word of their own, so that a slip in `dev` never
-# lets one write over a persistent volume.
+# The mark is the subsystem field of the LUKS2 header. It says that a volume is cryptpilot's, and how far it was made.
+# The first two marks are those of the existing Rust implementation. Temporary volumes have a mark of their own, so that
+# a mistake in `dev` never overwrites a persistent volume.
 INITIALIZING = "cryptpilot-initializing"
 COMPLETE = "cryptpilot"
 TEMPORARY = "cryptpilot-otp"
-# Its data are being encrypted where they are: they are all there, and nothing else may be made of it.
+# An encryption in place has begun: all data are there, and no other command may change the device.
 CONVERTING = "cryptpilot-converting"
 MARKS = (INITIALIZING, COMPLETE, TEMPORARY, CONVERTING)
 
@@ -49,7 +49,7 @@ def changed(path: str) -> DeviceError:
 
 
 def unconverted(device: str, name: str) -> DeviceError:
-    """Say of a device that its conversion is not finished, and how it goes on. name: of the volume."""
+    """Say that the conversion of a device is not finished, and how to continue it. name: of the volume."""
     return DeviceError(
         f"{device} is not completely converted: the conversion was interrupted, and no data is lost",
         again(name),
@@ -57,7 +57,7 @@ def unconverted(device: str, name: str) -> DeviceError:
 
 
 def again(name: str) -> str:
-    """Say how a conversion in place goes on. name: of the volume."""
+    """Say how to continue a conversion in place. name: of the volume."""
     return (
         "attach the disk to the machine where it began, and run the same command again to continue:"
         f" cryptpilot convert --device DISK --volume {name}"
@@ -65,9 +65,8 @@ def again(name: str) -> str:
 
 
 def word(found: block.Signature) -> str:
-    """Return the word by which --overwrite of `open` names what a device holds: libblkid's, such as "ext4".
+    """Return the word for the content of a device in `open --overwrite`: that of libblkid, such as "ext4".
 
-    What carries the mark of a persistent volume has a word of its own, so that the word for anybody's LUKS does not
-    name it.
+    A persistent volume with a mark has another word: "crypto_LUKS", which stands for any LUKS, does not name it.
     """
     return COMPLETE if found.subsystem in (COMPLETE, INITIALIZING, CONVERTING) else found.kind

@@ -1,4 +1,4 @@
-"""How much of its device a volume leaves unused, after the disk was enlarged."""
+"""The part of its device that a volume does not use after the disk was enlarged."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.system.luks_header import Header
 
-_WORTH = 16 << 20  # bytes of a disk behind a partition that are worth a word: programs leave some for alignment
-_STEP = 1 << 20  # bytes: less dm-integrity leaves unused by itself
+_WORTH = 16 << 20  # bytes behind a partition; less is not reported, since programs leave some for alignment
+_STEP = 1 << 20  # bytes; dm-integrity itself leaves less than that unused
 
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """What a volume could still take, in bytes.
+    """What a volume could still use, in bytes.
 
-    unused: of its device; for a device that is too small, negative. unpartitioned: of its disk, behind the partition
-    that is its device. fixed: whether the volume cannot take any of it, as it has integrity.
+    unused: of its device; negative if the device is too small. unpartitioned: of its disk, behind the partition that is
+    its device. fixed: whether the volume keeps its size, because it has integrity.
     """
 
     unused: int
@@ -29,9 +29,10 @@ class Growth:
 
 
 def find(volume: Volume, header: Header) -> Growth:
-    """Find out how much of its device a persistent volume leaves unused. header: a copy of the one on the device.
+    """Return how much of its device a persistent volume does not use.
 
-    A volume without integrity that is closed takes all of its device at the next open. Raises DeviceError.
+    header: a copy of the one on the device. A closed volume without integrity takes the whole device at the next open.
+    Raises DeviceError.
     """
     device = block.look_up(volume.dev)
     data = luks_data.find(header)
@@ -48,7 +49,7 @@ def find(volume: Volume, header: Header) -> Growth:
 
 
 def describe(volume: Volume, growth: Growth) -> str:
-    """Say what a volume could still take, and how; "" for nothing."""
+    """Say what a volume could still use, and how to grow it; "" for nothing."""
     larger = block.readable(growth.unused)
     if growth.unused > 0 and growth.fixed:
         return (

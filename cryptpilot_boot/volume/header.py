@@ -1,4 +1,4 @@
-"""Backups of a volume's header: making one, and putting it back where it is proven to belong."""
+"""Backups of a volume's header: saving one, and restoring it where it is proven to belong."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Restoration:
-    """A device that a header may be put back on. Two looks that found the same are equal.
+    """A device on which a header may be restored. Equal values mean that nothing changed in between.
 
-    found: what it holds. proven: whether the header that is still there says that it is the same volume.
+    found: what the device holds. proven: whether its present header is of the same volume.
     """
 
     device: block.Device
@@ -35,7 +35,7 @@ class Restoration:
 
 
 def backup(volume: Volume, path: Path) -> None:
-    """Write the header of a persistent volume, open or not, to a new file; one that is not good is not left behind."""
+    """Save the header of a persistent volume, open or closed, in a new file. A faulty copy is removed."""
     require_persistent(volume)
     with lock.held(volume.volume), log.timed("backup-header", volume.volume, device=volume.dev):
         device = block.look_up(volume.dev)
@@ -47,7 +47,7 @@ def backup(volume: Volume, path: Path) -> None:
 
 
 def _facts(path: str) -> luks_header.Facts | None:
-    """Return what the header in a file says, None when there is none that could be used."""
+    """Return what the header in a file says, None if the file has no usable header."""
     try:
         header, facts = luks_header.copy_from(path)
     except DeviceError:
@@ -57,9 +57,9 @@ def _facts(path: str) -> luks_header.Facts | None:
 
 
 def require_restorable(volume: Volume, path: Path, overwrite: frozenset[str]) -> Restoration:
-    """Return what a backup would be put back on; raise unless it may be: nothing is destroyed unproven.
+    """Return what a backup would overwrite. Raises CryptpilotError unless that is permitted.
 
-    overwrite: kinds of data, named as libblkid does ("ext4"), that may stand in the header's place.
+    overwrite: kinds of data, as libblkid names them ("ext4"), that may be in the place of the header.
     """
     require_persistent(volume)
     with lock.held(volume.volume), header_file.load(path) as saved:
@@ -76,12 +76,12 @@ def restore(
     *,
     by_recovery_key: bool = False,
 ) -> None:
-    """Put the header of a closed persistent volume back.
+    """Restore the header of a closed persistent volume.
 
-    agreed: what `require_restorable` returned. ask_passphrase, ask_previous: as of `open_volume`: no header is put back
-    that the volume could not be opened by. Where the header that is there proves nothing, it is opened by the backup to
-    see whether there is a file system. None to do without these proofs. by_recovery_key: that is what is asked for.
-    After a power cut it can be run again.
+    agreed: what `require_restorable` returned. ask_passphrase, ask_previous: as for `open_volume`. A backup that none
+    of these values opens is not restored. If the present header does not prove that the backup belongs there, the
+    device is opened by the backup, and has to hold a file system. None skips these proofs. by_recovery_key: whether the
+    value is a recovery key. It can be run again after a power cut.
     """
     with lock.held(volume.volume), header_file.load(path) as saved:
         if _look(volume, saved, path, overwrite) != agreed:
@@ -178,7 +178,7 @@ def _require_bound(volume: Volume, saved: luks_header.Facts, path: Path) -> None
 
 
 def _require_no_others(volume: Volume, found: block.Signature | None, overwrite: frozenset[str]) -> None:
-    """Raise unless what stands in the header's place is nothing, some LUKS2 header, or was named to be destroyed."""
+    """Raise DeviceError unless the place of the header is empty, has a LUKS2 header, or data named in `overwrite`."""
     if found is None or (found.kind, found.version) == ("crypto_LUKS", "2") or found.kind in overwrite:
         return
     raise DeviceError(
@@ -189,9 +189,9 @@ def _require_no_others(volume: Volume, found: block.Signature | None, overwrite:
 
 
 def _is_the_same(volume: Volume, device: block.Device, saved: luks_header.Facts, path: Path) -> bool:
-    """Tell whether the device's own header is of the same volume; False when it is lost, damaged or not to be trusted.
+    """Tell whether the present header of a device is of the same volume as the backup.
 
-    Raises DeviceError when it is of another.
+    False if it is lost, damaged or not trustworthy. Raises DeviceError if it is another volume's.
     """
     try:
         header, facts = luks_header.copy_from(device.node)
@@ -213,7 +213,7 @@ def _by_either(
     ask_previous: Callable[[], Passphrase] | None,
     prove: Callable[[Passphrase], None],
 ) -> None:
-    """Prove something with the current value of a secret or, if that opens nothing, with the previous one."""
+    """Prove something with the current value of a secret or, if that opens nothing, the previous one."""
     if isinstance(ask_passphrase, Sources):
         opening.with_any_source(volume, ask_passphrase, lambda ask, before: _by_either(volume, ask, before, prove))
         return
@@ -254,7 +254,7 @@ _ANYHOW = "if you know better all the same: --force"
 
 
 def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path: Path, passphrase: Passphrase) -> None:
-    """Open the device by the backup, unseen and without writing to it; raise unless there is a file system."""
+    """Open the device read-only by the backup, under its working name. Raises unless it holds a file system."""
     header, _ = opening.checked_header(volume, saved.path, str(path))
     with header:
         try:

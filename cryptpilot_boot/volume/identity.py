@@ -1,8 +1,8 @@
-"""Which LUKS2 volume belongs to a name.
+"""The binding of a name to one LUKS2 volume.
 
-One secret may open several volumes, and then the disk of one opens in the place of another. What tells them apart is
-the volume key: its digest is in the header, and no other volume key fits it. So the digest is kept in the
-configuration, of which the initrd image has a copy, and a header with another one is refused.
+If one secret opens several volumes, a disk put in the place of another would open. The volume key tells them apart: its
+digest is in the header, and fits no other key. So the digest is kept in the configuration, of which the initrd image
+has a copy. A header with another digest is refused.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 def of(facts: Facts, path: Path) -> Identity:
-    """Return what a volume with such a header is bound to; path: the file that will say so."""
+    """Return what binds a name to the volume with such a header. path: the file that will hold it."""
     return Identity(_uuid(facts), _digests(facts), path)
 
 
 def objection(volume: Volume, facts: Facts, name: str) -> DeviceError | None:
-    """Say that a header is not the one of the volume that the configuration means; None if it is, or any will do.
+    """Return why a header is not the bound volume's; None if it is, or if the volume is not bound.
 
-    name: what a person knows the header's place by.
+    name: the device or file of the header, as a person knows it.
     """
     bound = volume.identity
     if bound is None or (facts.volume_keys and _digests(facts) <= bound.volume_keys):
         return None
     if facts.reencrypting and _digests(facts) & bound.volume_keys:
-        return None  # cryptsetup proves by both volume keys, of which one is the volume's, that they belong together
+        return None  # one of the two volume keys is bound, and cryptsetup proves by both that they belong together
     found = _uuid(facts)
     if found and found == bound.uuid:
         return DeviceError(
@@ -54,7 +54,7 @@ def objection(volume: Volume, facts: Facts, name: str) -> DeviceError | None:
 
 
 def write(volume: Volume, identity: Identity) -> None:
-    """Write down what a volume is bound to. Raises CryptpilotError; then what was written before still holds."""
+    """Write the binding of a volume. Raises CryptpilotError; the old file is kept then."""
     keys = "".join(f'    "{key}",\n' for key in sorted(identity.volume_keys))
     text = (
         f"# Written by cryptpilot init and cryptpilot bind: the LUKS2 volume that belongs to {volume.volume}.\n"
@@ -70,7 +70,7 @@ def write(volume: Volume, identity: Identity) -> None:
 
 
 def require_replaceable(volume: Volume) -> None:
-    """Raise CryptpilotError when a volume is bound, and could not be bound to another."""
+    """Raise CryptpilotError if a volume is bound and its binding could not be replaced."""
     if volume.identity is None:
         return
     try:
@@ -91,5 +91,5 @@ def _digests(facts: Facts) -> frozenset[str]:
 
 
 def _uuid(facts: Facts) -> str:
-    """Return a header's UUID, "" for none. Anybody could write it: nothing but a UUID is repeated."""
+    """Return the UUID of a header, "" if it has none. Anyone can write that field: only a valid UUID is quoted."""
     return facts.uuid.lower() if UUID.fullmatch(facts.uuid.lower()) else ""

@@ -1,4 +1,4 @@
-"""Making a volume: LUKS2 header, file system, mark."""
+"""Initializing a volume: LUKS2 header, file system, mark."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Force:
     """What a person allowed to be destroyed.
 
-    reinit: an initialized volume. overwrite: whatever is of one of these kinds, named as libblkid does ("ext4").
+    reinit: an initialized volume. overwrite: data of these kinds, as libblkid names them ("ext4").
     """
 
     reinit: bool = False
@@ -36,7 +36,7 @@ class Force:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A device that may be formatted, and what that would destroy. Two looks that found the same are equal."""
+    """A device that may be formatted, and what that would destroy. Equal values: nothing changed in between."""
 
     device: block.Device
     found: block.Signature | None
@@ -55,11 +55,13 @@ def initialize(
 ) -> CryptpilotError | None:
     """Format the device of a persistent volume, make its file system, and bind the volume to it.
 
-    target: what `require_formattable` returned and was agreed to. Everything is looked at again right before the
-    device is written to. After a power cut the header says `cryptpilot-initializing`, or there is none, and this can
-    be run again. Returns why the volume could not be bound; None when it is. A volume that was bound before, and
-    cannot be bound to what was made, is not completed: it could not be opened. ask_others: ask the volume's further
-    sources, each of which gets a key slot; all have answered before the device is written to.
+    target: what `require_formattable` returned, and a person agreed to; it is checked again right before the device is
+    written to. ask_others: ask the further sources of the volume, each of which gets a key slot. All sources answer
+    before the device is written to.
+
+    After a power cut the header has the mark `cryptpilot-initializing`, or there is no header: this can be run again.
+    Returns why the volume could not be bound, None if it is. A volume that was bound before is not completed if the new
+    binding cannot be written: it could not be opened.
     """
 
     def require_unchanged() -> None:
@@ -70,15 +72,15 @@ def initialize(
         require_unchanged()
         if target.found:
             block.erase_signatures(target.device.node)
-            # no old copy of a header may be found once a new one is half written
+            # while the new header is half written, cryptsetup must not find an old copy
             block.clear(target.device.node, [(0, luks_header.SIZE)])
 
     with lock.held(volume.volume), ask_passphrase() as passphrase, contextlib.ExitStack() as stack:
         others = [stack.enter_context(ask()) for ask in ask_others]
         with log.timed("probe", volume.volume, device=volume.dev):
-            require_unchanged()  # before the passphrase is stretched in vain
+            require_unchanged()  # the passphrase takes long to derive: complain before
         with make(volume, target.device, passphrase, mark=state.INITIALIZING, before_writing=clear_the_way) as header:
-            # before the mark: at no moment is there a complete volume that the name is not bound to, but to an older
+            # before the mark, so that a complete volume is never bound to an older one
             unbound = _bind(volume, header, identity_file)
         tokens.keep(volume, target.device, passphrase, passphrase)
         for other in others:
@@ -111,9 +113,10 @@ def make(
     mark: str,
     before_writing: Callable[[], object],
 ) -> luks_header.Header:
-    """Write the LUKS2 header, with `mark` as its subsystem, and make the file system; leaves the volume closed.
+    """Write the LUKS2 header and make the file system. The volume is closed afterwards.
 
-    before_writing: called right before the device is written to; raises if that must not be. Returns the header.
+    mark: of the header. before_writing: called right before the device is written to; raises if that is not permitted.
+    Returns a copy of the header.
     """
     with lock.of_device(device.number, volume.dev):
         return _make(volume, device, passphrase, mark, before_writing)
@@ -131,7 +134,7 @@ def _make(
             subsystem=mark,
             sector_size=sizes.sector_size(volume, device),
             integrity=volume.integrity,
-            # whoever is to use the volume as it is may read what he never wrote
+            # without a file system, a reader may read blocks that were never written: integrity needs valid tags there
             wipe=not volume.makefs,
             before_writing=before_writing,
         )
@@ -151,9 +154,9 @@ def _make(
 
 
 def require_formattable(volume: Volume, force: Force, others: Iterable[Volume] = ()) -> Target:
-    """Return what would be formatted; raise unless that is allowed: nothing is destroyed unproven.
+    """Return what would be formatted. Raises CryptpilotError unless that is permitted.
 
-    others: volumes whose device this must not be, by whatever name.
+    others: volumes whose device must be another one, whatever path they name it by.
     """
     with lock.held(volume.volume), log.timed("probe", volume.volume, device=volume.dev):
         target = _require_formattable(volume, force)
@@ -189,7 +192,7 @@ def _require_formattable(volume: Volume, force: Force) -> Target:
 
 
 def _require_allowed(volume: Volume, found: block.Signature | None, force: Force) -> None:
-    """Raise unless what the device holds is nothing, an init that was cut short, or what was named to be destroyed."""
+    """Raise unless the device is empty, has an interrupted init, or holds what `force` names."""
     if found is None or found.subsystem == state.INITIALIZING:
         return
     if found.subsystem == state.COMPLETE:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def working_name(volume: Volume) -> str:
-    """Name the mapping under which a volume is worked on before anybody may see it."""
+    """Return the name under which a volume is mapped while it is worked on, before it can be used."""
     return f"{volume.volume}-initializing"
 
 
@@ -33,8 +33,8 @@ def opened(
 ) -> contextlib.AbstractContextManager[str]:
     """Open a volume under its working name, now; a `with` block gets the path of the mapping, and closes it.
 
-    Nothing that waits for the volume (fstab, for instance) can use it there. header: was checked. journal, readonly,
-    discard: as for `cryptsetup.luks_open`. Raises ProgramError.
+    A unit that waits for the volume does not find it there. header: was checked. journal, readonly, discard: as for
+    `cryptsetup.luks_open`. Raises ProgramError.
     """
     name = working_name(volume)
     cryptsetup.luks_open(device.node, name, passphrase, header, journal=journal, readonly=readonly, discard=discard)
@@ -50,9 +50,9 @@ def _closing(name: str) -> Iterator[str]:
 
 
 def close_leftover(volume: Volume) -> None:
-    """Remove the mappings that a run which was killed left behind; the caller holds the lock, so none is at work.
+    """Close the mappings that a killed run left behind. The caller holds the lock, so that no run is active.
 
-    The volume itself is not open: what cryptsetup makes below it, for integrity, has nothing above it then.
+    The volume itself is closed, so nothing uses the device that cryptsetup maps below it for integrity.
     """
     names = (working_name(volume), *(cryptsetup.below(name) for name in (working_name(volume), volume.volume)))
     for mapping in filter(None, map(mappings.find, (*names, *cryptsetup.temporary(mappings.names())))):

@@ -1,6 +1,6 @@
-"""What this machine knows of the volumes it opened: by which volume key, as the header that was checked has it.
+"""What this machine knows of open volumes: the volume key, as a digest, and the source that gave the key.
 
-The kernel does not tell the key of an open device, and the header on the disk is the host's to change. Kept in memory
+The kernel does not reveal the key of an open device, and the host can change the header on the disk. Kept in memory
 (/run), also across the pivot.
 """
 
@@ -17,9 +17,9 @@ SOURCES = paths.OPENED_BY
 
 
 def note(volume: str, key: str, directory: Path = DIRECTORY) -> None:
-    """Keep by which volume key the volume of a name has just been opened. key: as luks_data.volume_key has it.
+    """Note by which volume key a volume was opened. key: that of `luks_data.volume_key`.
 
-    No failure is worth one: the volume is open, and what wants to know says that it does not.
+    A failure is ignored, since the volume is open: a command that needs the note says that it is missing.
     """
     mapping = mappings.find(volume)
     if mapping is None:
@@ -36,7 +36,7 @@ def forget(volume: str, directory: Path = DIRECTORY) -> None:
 
 
 def note_source(volume: str, name: str) -> None:
-    """Keep which of its sources gave the key by which a volume was opened. name: "" if it has one, or it was none."""
+    """Note which source gave the key of a volume. name: "" if the volume has one source, or none was asked."""
     with log.telling(f"what opened {volume}"):
         if name:
             private.write(private.directory(SOURCES) / volume, f"{name}\n")
@@ -45,17 +45,17 @@ def note_source(volume: str, name: str) -> None:
 
 
 def source(volume: str) -> str:
-    """Return what `note_source` was given of a volume that is open; "" where it is not known."""
+    """Return what `note_source` noted of an open volume; "" if that is not known."""
     return _read(volume, SOURCES).strip()
 
 
 def is_known(volume: str, directory: Path = DIRECTORY) -> bool:
-    """Tell whether it is known how the volume that is open was opened."""
+    """Tell whether there is a note of the key by which an open volume was opened."""
     return _read(volume, directory).startswith(f"{_identity(volume)}: ")
 
 
 def is_by(volume: str, key: str, directory: Path = DIRECTORY) -> bool:
-    """Tell whether the volume that is open was opened by a volume key; key: as of `note`."""
+    """Tell whether an open volume was opened by a volume key. key: as for `note`."""
     mapping = mappings.find(volume)
     return mapping is not None and _read(volume, directory) == _line(mapping, key)
 

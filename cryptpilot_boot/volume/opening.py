@@ -1,4 +1,4 @@
-"""Opening and closing."""
+"""Opening persistent volumes, and closing volumes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ def open_volume(
 ) -> Opening:
     """Open a volume.
 
-    The device is looked at first, so that the key provider is not asked in vain. ask_previous: asks for the value that
-    the secret had before it was rotated, if there can be one; only done when no key slot takes the current one. Sources
-    ask for that themselves.
-    check_fs: look the file system over before anybody can mount it.
+    The device is checked before a key provider is asked. ask_previous: asks for the value that the secret had before
+    its rotation, None if there is none. It is called only if no key slot takes the current value; `Sources` ask for it
+    themselves. check_fs: check the file system before it can be mounted. Raises CryptpilotError.
     """
     with lock.held(volume.volume):
         if state.is_open(volume):
@@ -54,7 +53,7 @@ def open_volume(
 
 
 def require_openable(volume: Volume) -> block.Device:
-    """Return the device; raise unless it holds what `open` needs: a sound volume, or for a temporary one nothing."""
+    """Return the device of a volume. Raises CryptpilotError unless it can be opened or, if temporary, made."""
     if volume.temporary:
         return temporary.require_usable(volume)
     device, header = _openable(volume)
@@ -79,8 +78,7 @@ def _openable(volume: Volume) -> tuple[block.Device, luks_header.Header]:
 def _prepared(volume: Volume, *, check_fs: bool) -> Callable[[Passphrase], None]:
     """Check the device of a persistent volume, and return what opens the volume with a passphrase.
 
-    Device and header are checked again then, and the volume is opened by that header: the passphrase may have taken
-    long.
+    Both device and header are checked again at that time, and this header is used: the passphrase may have taken long.
     """
     device = _fitting(volume)
 
@@ -102,10 +100,10 @@ def _prepared(volume: Volume, *, check_fs: bool) -> Callable[[Passphrase], None]
 
 
 def _fitting(volume: Volume) -> block.Device:
-    """Return the device as `require_openable` does, once it consists of whole sectors of the volume.
+    """Return the device as `require_openable` does, after its size was made to fit the sectors of the volume.
 
-    A partition may not, since it was enlarged: growpart has it end where the room for the table's copy begins. The
-    kernel is then made to take it for the few sectors shorter, for otherwise cryptsetup does not open it.
+    A partition that growpart enlarged ends where the backup partition table begins, which may be within a sector of the
+    volume. cryptsetup opens no such device, so the kernel is told to end the partition a few sectors earlier.
     """
     device, header = _openable(volume)
     with header:
@@ -117,9 +115,9 @@ def _fitting(volume: Volume) -> block.Device:
 
 
 def initialized_header(volume: Volume, device: block.Device) -> tuple[luks_header.Header, luks_header.Facts]:
-    """Return a copy of the header of a complete persistent volume, open or not, and what it says.
+    """Return a copy of the header of a complete persistent volume, open or closed, and what it says.
 
-    The copy is the caller's to close. Raises DeviceError when there is none, or none that is to be trusted.
+    The caller closes the copy. Raises DeviceError if there is no such header, or it is not trustworthy.
     """
     with log.timed("probe", volume.volume, device=volume.dev):
         require_initialized(volume, state.look(device.node))
@@ -127,7 +125,7 @@ def initialized_header(volume: Volume, device: block.Device) -> tuple[luks_heade
 
 
 def require_initialized(volume: Volume, found: block.Signature | None) -> None:
-    """Raise DeviceError unless what was found on the device is a persistent volume that is complete."""
+    """Raise DeviceError unless a device holds a complete persistent volume. found: its content."""
     if found is None or found.kind != "crypto_LUKS":
         backup = f"put a backup of that back: cryptpilot header restore {volume.volume} FILE"
         raise DeviceError(
@@ -155,14 +153,14 @@ def require_initialized(volume: Volume, found: block.Signature | None) -> None:
 
 
 def _sound_header(volume: Volume, device: block.Device) -> luks_header.Header:
-    """Return a copy of the device's header; raise DeviceError when it says what no volume of ours says."""
+    """Return a copy of the header of a device. Raises DeviceError for a header that cryptpilot does not write."""
     return checked_header(volume, device.node, volume.dev)[0]
 
 
 def checked_header(volume: Volume, path: str, name: str) -> tuple[luks_header.Header, luks_header.Facts]:
-    """Copy the header that a device or a file begins with; the copy is the caller's to close.
+    """Copy the header at the beginning of a device or a file. The caller closes the copy.
 
-    name: what a person knows it by. Raises DeviceError when it says what no volume of ours says.
+    name: the device or file, as a person knows it. Raises DeviceError for a header that cryptpilot does not write.
     """
     header, facts = luks_header.copy_from(path, name)
     refusal = state.objection(volume, facts, name)
@@ -177,9 +175,9 @@ def verify(
     ask_passphrase: Secret,
     ask_previous: Callable[[], Passphrase] | None = None,
 ) -> Opening:
-    """Try a persistent volume's secret as `open_volume` does, without opening anything.
+    """Try the secret of a persistent volume as `open_volume` does, without opening the volume.
 
-    Raises CryptpilotError when no key slot takes it.
+    Raises CryptpilotError if no key slot takes it.
     """
     device = block.look_up(volume.dev)
     return with_either_value(
@@ -188,7 +186,7 @@ def verify(
 
 
 def find_slot(volume: Volume, device: block.Device, passphrase: Passphrase) -> int:
-    """Return the number of the key slot that takes a passphrase. Raises WrongSecret when there is none."""
+    """Return the number of the key slot that takes a passphrase. Raises WrongSecret if no slot does."""
     with log.timed("probe", volume.volume, device=volume.dev):
         checked = _sound_header(volume, device)
     with checked as header:
@@ -196,7 +194,7 @@ def find_slot(volume: Volume, device: block.Device, passphrase: Passphrase) -> i
 
 
 def slot_in(volume: Volume, device: block.Device, header: luks_header.Header, passphrase: Passphrase) -> int:
-    """Do what `find_slot` does, by a copy of the header that was checked."""
+    """Do what `find_slot` does, with a copy of the header that was checked."""
     with log.timed("verify", volume.volume, device=volume.dev), telling_a_wrong_secret(volume):
         return cryptsetup.verify(device.node, passphrase, header)
 
@@ -204,7 +202,7 @@ def slot_in(volume: Volume, device: block.Device, header: luks_header.Header, pa
 def _check_fs(
     volume: Volume, kind: str, device: block.Device, passphrase: Passphrase, header: luks_header.Header
 ) -> None:
-    """Look the file system over under another name, so that nobody mounts it meanwhile. Raises on damage."""
+    """Check the file system under the working name, where it cannot be mounted. Raises CryptpilotError on damage."""
     with log.timed("check-fs", volume.volume, kind=kind, device=volume.dev):
         with telling_a_wrong_secret(volume):
             opened = mapping.opened(volume, device, passphrase, header)
@@ -218,7 +216,7 @@ def _check_fs(
 
 
 def close(volume: Volume) -> bool:
-    """Close a volume; False when it was closed already."""
+    """Close a volume. Returns False if it was closed before."""
     if not state.is_open(volume):
         return False
     with lock.held(volume.volume), log.timed("close", volume.volume):

@@ -1,7 +1,7 @@
-"""What this machine knows of a rotation that is not done yet: a volume was opened with its secret's previous value.
+"""Volumes whose rotation is not finished: they were opened with the previous value of their secret.
 
-Written when a volume is opened, in the initrd too (/run is carried across the pivot), so that `show` can tell without
-asking anybody.
+The note is written at each open, in the initrd too (/run is kept across the pivot), so that `show` needs no key
+provider.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ DIRECTORY = paths.ROTATION_PENDING
 
 
 def note(volume: str, pending: bool, directory: Path = DIRECTORY) -> None:
-    """Keep for the volume of a name whether its rotation is pending.
+    """Note whether the rotation of a volume is pending.
 
-    No failure is worth one: a volume that is open is open, and the next opening notes it again.
+    A failure is ignored, since the volume is open: the next open notes it again.
     """
     with log.telling(f"whether a rotation of {volume} is pending"):
         if pending:
@@ -28,5 +28,5 @@ def note(volume: str, pending: bool, directory: Path = DIRECTORY) -> None:
 
 
 def is_pending(volume: str, directory: Path = DIRECTORY) -> bool:
-    """Tell whether the volume was last opened, or initialized, with what is the previous value of its secret now."""
+    """Tell whether the volume was last opened, or initialized, with what is now the previous value of its secret."""
     return os.path.exists(directory / volume)  # noqa: PTH110 - False as well where only root may look

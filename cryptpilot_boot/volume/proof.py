@@ -1,7 +1,7 @@
-"""What proves that a token in a volume's header was written by somebody who can open the volume.
+"""Proofs that a token of a header was written by someone who can open the volume.
 
-Whoever can write to the disk can write a token, which says which key slots are of a kind. So it carries a MAC by a
-passphrase that opens the volume: a key slot is removed for what a token says only if that is proven.
+A token says what a key slot takes, and anyone who can write to the disk can write one. So a token carries a MAC, made
+with a passphrase that opens the volume. A key slot is removed because of a token only if that MAC is right.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ TPM2 = "cryptpilot key of a TPM"
 
 
 class Claim(Protocol):
-    """A token that says which key slots are of a kind."""
+    """A token that says what some key slots take."""
 
     @property
     def slots(self) -> frozenset[int]:
-        """Numbers of key slots that there are."""
+        """Numbers of existing key slots."""
 
     @property
     def mac(self) -> str:
-        """What proves it, in hexadecimal; "" for nothing."""
+        """The proof, in hexadecimal; "" for none."""
 
 
 def mac(kind: str, passphrase: Passphrase, facts: Facts, slot: int) -> str:
-    """Return what proves that a key slot is of a kind, "" for a secret that could be guessed by it."""
+    """Return the proof that a key slot is of a kind, "" if the secret is weak: it could be guessed from the proof."""
     if not passphrase.strong:
         return ""
     what = f"{kind}: {facts.uuid} {slot} {facts.salts[slot]}"
@@ -42,7 +42,7 @@ def mac(kind: str, passphrase: Passphrase, facts: Facts, slot: int) -> str:
 
 
 def proven(kind: str, tokens: Iterable[Claim], passphrase: Passphrase, facts: Facts) -> set[int]:
-    """Return the key slots of which a token proves that they are of a kind."""
+    """Return the key slots that a token proves to be of a kind."""
     return {
         slot
         for token in tokens

@@ -1,7 +1,7 @@
-"""Recovery keys of a volume: enrolling one, and opening by it.
+"""Recovery keys of a volume: enrolling one, and opening a volume with it.
 
-A token in the header says which key slots take recovery keys. Whoever can write to the disk can write a token, so it
-carries a MAC by the volume's secret: a key slot is removed as an older recovery key only if its token proves that.
+A token in the header says which key slots take recovery keys, with a proof made with the volume's secret: see `proof`.
+An older recovery key is removed only if its token is proven.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def enroll(
     *,
     replace: bool,
 ) -> Older:
-    """Give a persistent volume, open or not, a recovery key, and show it; return what became of older ones.
+    """Enroll a recovery key in a persistent volume, open or closed, and show it. Returns what became of older ones.
 
-    ask_previous: as of `open_volume`. show: called with a key that was tried, and is known in the header as what it is.
-    Only then are older ones removed, if they are to be. A power cut at any moment leaves what was there, and at most
-    one key that nobody was shown.
+    ask_previous: as for `open_volume`. show: is given the key once it was tried, and has its token. Older keys are
+    removed only after that, and if `replace` says so. A power cut leaves the older keys, and at most one key that was
+    not shown.
     """
     require_persistent(volume)
     with lock.held(volume.volume):
@@ -52,7 +52,7 @@ def enroll_held(
     *,
     replace: bool,
 ) -> Older:
-    """Do what `enroll` does for a caller that holds the volume's lock."""
+    """Do what `enroll` does, for a caller that holds the lock of the volume."""
     device = block.look_up(volume.dev)
     before = slots.facts(volume, device)
     if before.recovery_slots and not replace:
@@ -64,7 +64,7 @@ def enroll_held(
 
     def work(passphrase: Passphrase) -> None:
         nonlocal older
-        own = opening.find_slot(volume, device, passphrase)  # nothing is done unless there is one
+        own = opening.find_slot(volume, device, passphrase)  # raises unless a slot takes it: nothing is changed then
         with recovery.generate() as key:
             older = _enroll(volume, device, passphrase, own, key, before, show)
 
@@ -81,7 +81,7 @@ def _enroll(
     before: Facts,
     show: Callable[[Passphrase], None],
 ) -> Older:
-    """Do the work of `enroll`; own: the number of the key slot that takes the passphrase."""
+    """Do the work of `enroll`. own: the number of the key slot that takes the passphrase."""
     hint = f"see its key slots: cryptsetup luksDump {volume.dev}"
     with (
         log.timed("add-key", volume.volume, device=volume.dev),
@@ -107,7 +107,7 @@ def _enroll(
         ) from None
     with telling(volume, "still has its older recovery keys; the new one works", hint):
         facts = slots.facts(volume, device)
-        # what also is the volume's own slot stays, whatever a token says
+        # the slot of the passphrase itself is kept, even if a token names it
         claimed = facts.recovery_slots - {own, slot}
         older = claimed & _proven(passphrase, facts)
         with log.timed("remove-key", volume.volume, device=volume.dev):
@@ -116,9 +116,9 @@ def _enroll(
 
 
 def renew_proofs(volume: Volume, device: block.Device, previous: Passphrase, current: Passphrase) -> None:
-    """After a rotation, have the tokens of recovery keys proven by the current value that the previous one proves.
+    """After a rotation, prove with the current value the tokens that the previous value proves.
 
-    A power cut in between leaves a token twice, or not proven.
+    A power cut in between leaves a token twice, or one that is not proven.
     """
     facts = slots.facts(volume, device)
     for token in facts.recovery:
@@ -128,12 +128,12 @@ def renew_proofs(volume: Volume, device: block.Device, previous: Passphrase, cur
 
 
 def _proven(passphrase: Passphrase, facts: Facts) -> set[int]:
-    """Return the key slots of which a token proves that they take recovery keys."""
+    """Return the key slots that are proven to take recovery keys."""
     return proof.proven(proof.RECOVERY, facts.recovery, passphrase, facts)
 
 
 def open_by_key(volume: Volume, ask_key: Ask, *, check_fs: bool) -> opening.Opening:
-    """Open a persistent volume by its recovery key. Asks no key provider."""
+    """Open a persistent volume with its recovery key. No key provider is asked."""
     require_persistent(volume)
     try:
         return opening.open_volume(volume, ask_key, check_fs=check_fs)
@@ -150,7 +150,7 @@ def wrong_key(volume: Volume) -> CryptpilotError:
 
 
 def require_persistent(volume: Volume) -> None:
-    """Raise CryptpilotError for a volume that is made anew at each open: nothing of it can be got back."""
+    """Raise CryptpilotError for a temporary volume: each open formats it, and nothing can be recovered."""
     if volume.temporary:
         raise CryptpilotError(
             "is temporary: each open recreates it, with a random key",
@@ -159,7 +159,7 @@ def require_persistent(volume: Volume) -> None:
 
 
 def _remove(device: block.Device, passphrase: Passphrase, slots: set[int], facts: Facts) -> None:
-    """Remove recovery keys, and the tokens that name no others; passphrase: one that opens another slot."""
+    """Remove recovery keys, and the tokens that name only those. passphrase: opens another slot."""
     for slot in sorted(slots):
         cryptsetup.kill_slot(device.node, slot, passphrase)
     for token in sorted(facts.recovery, key=lambda one: one.number):

@@ -22,9 +22,10 @@ _SECTOR = 512
 
 @dataclasses.dataclass(frozen=True)
 class Resized:
-    """What became of a volume. before, after: its size in bytes. remark: what its file system did, or a person has to.
+    """The result of a resize.
 
-    free: bytes of the disk behind the partition that is the volume's device.
+    before, after: size of the volume in bytes. remark: what happened to the file system, or what a person has to do
+    about it. free: bytes of the disk behind the partition that is the device.
     """
 
     before: int
@@ -34,10 +35,10 @@ class Resized:
 
 
 def resize(volume: Volume, ask_passphrase: Secret, ask_previous: Callable[[], Passphrase] | None) -> Resized:
-    """Have an open persistent volume fill its device, and its file system the volume.
+    """Grow an open persistent volume to the size of its device, and then its file system.
 
-    ask_passphrase, ask_previous: as of `open_volume`; asked only if the volume is to grow. What has begun is finished;
-    after a power cut, or when the file system could not grow, this can be run again.
+    ask_passphrase, ask_previous: as for `open_volume`; they are asked only if the volume has to grow. A step that has
+    begun is completed. This can be run again after a power cut, or if the file system could not grow.
     """
     if volume.temporary:
         raise CryptpilotError(
@@ -64,7 +65,7 @@ def resize(volume: Volume, ask_passphrase: Secret, ask_previous: Callable[[], Pa
         return Resized(before, _size(volume), _grow_fs(volume), 0 if found.fixed else found.unpartitioned)
 
 
-# By whether the volume has integrity.
+# Keys: whether the volume has integrity.
 _NO_WAY = {
     True: "attach a larger disk, make a volume on it (cryptpilot init), and copy the data",
     False: "nothing was changed; a volume is never made smaller",
@@ -76,10 +77,10 @@ def _size(volume: Volume) -> int:
 
 
 def _grow(volume: Volume, header: Header, wanted: int, passphrase: Passphrase) -> None:
-    """Give an open volume so many bytes. Raises WrongSecret.
+    """Give an open volume a size in bytes. Raises WrongSecret.
 
-    cryptsetup hands the kernel the volume key of the header once more. Of another header, an old one that was put back
-    say, that may be another key, with which all that is written from then on would be lost.
+    cryptsetup loads the volume key of the header into the kernel again. If the host had put an old header back, that
+    may be another key, and all later writes would be lost. So the header has to be that of the opening.
     """
     if not opened.is_by(volume.volume, luks_data.volume_key(header)):
         if opened.is_known(volume.volume):
@@ -105,7 +106,7 @@ def _grow(volume: Volume, header: Header, wanted: int, passphrase: Passphrase) -
 
 
 def _grow_fs(volume: Volume) -> str:
-    """Have the file system of an open volume fill it; return a remark on it. Raises CryptpilotError."""
+    """Grow the file system of an open volume to the size of that; return a remark. Raises CryptpilotError."""
     found = block.signature(volume.mapper_path)
     if found is None:
         return ""

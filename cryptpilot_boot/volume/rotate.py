@@ -1,7 +1,7 @@
 """Moving a volume to the current value of its secret.
 
-A key slot for the current value is added, tried, and only then is the one for the previous value removed: whatever
-happens in between, one of the two values opens the volume, and doing it again finishes the job.
+A key slot for the current value is added and tried. Only then is the slot of the previous value removed. At every
+moment one of the two values opens the volume, and running it again completes the job.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.passphrase import Passphrase
 
-_MOST_SLOTS = 32  # that a LUKS2 header has
-# A secret that needs stretching takes up to half of the memory there is, each time a key slot is tried, added or
-# removed, and not all of that can be told to wait for others. No network is waited for meanwhile.
+_MOST_SLOTS = 32  # of a LUKS2 header
+# To derive a key from a weak secret takes up to half of the memory, for each key slot that is tried, added or removed.
+# cryptsetup does not wait for others in all of these cases. No network is waited for meanwhile.
 _one_by_one = threading.Lock()
 
 
 def rotate(volume: Volume, ask_passphrase: Callable[[], Passphrase], ask_previous: Callable[[], Passphrase]) -> bool:
-    """Have a persistent volume, open or closed, take the current value of its secret and not the previous one.
+    """Move a persistent volume, open or closed, from the previous value of its secret to the current one.
 
-    ask_passphrase, ask_previous: ask for the two values. False when that was so already. A key slot that neither value
-    opens is left alone.
+    ask_passphrase, ask_previous: ask for the two values. Returns False if nothing had to be changed. A key slot that
+    neither value opens is kept.
     """
     with lock.held(volume.volume):
         device = block.look_up(volume.dev)
@@ -59,7 +59,7 @@ def rotate(volume: Volume, ask_passphrase: Callable[[], Passphrase], ask_previou
 
 
 def _move(volume: Volume, device: block.Device, slot: int | None, current: Passphrase, previous: Passphrase) -> bool:
-    """Leave no key slot to the previous value; slot: that of the current one, None if it has none yet."""
+    """Remove the key slots of the previous value. slot: that of the current value, None if it has none yet."""
     hint = (
         f"the volume opens as before; look at its key slots (cryptsetup luksDump {volume.dev}), then again:"
         f" cryptpilot rotate {volume.volume}"
@@ -73,7 +73,7 @@ def _move(volume: Volume, device: block.Device, slot: int | None, current: Passp
             telling(volume, "cannot be given a new key slot", hint),
         ):
             cryptsetup.add_key(device.node, previous, current)
-        # as the next opening will: by what the device holds now, and only if that is sound
+        # the checks of the next opening, on what the device holds now
         slot = opening.find_slot(volume, device, current)
         changed = True
     else:
@@ -82,7 +82,7 @@ def _move(volume: Volume, device: block.Device, slot: int | None, current: Passp
         follow(volume, device, previous, old, current, slot)
     with log.timed("remove-key", volume.volume, device=volume.dev), telling(volume, "keeps the old key slot", hint):
         for _ in range(_MOST_SLOTS):
-            # two values may be one key: equal, or to PBKDF2, which fills up with NULs
+            # two values may be the same key: equal ones, or to PBKDF2 ones that differ in NULs at the end
             if old is None or old == slot:
                 break
             cryptsetup.kill_slot(device.node, old, current)

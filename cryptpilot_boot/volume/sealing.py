@@ -1,7 +1,7 @@
-"""Keys that are sealed to a TPM, in a volume that is there already: adding one, sealing anew, following a rotation.
+"""Keys sealed to a TPM, in an initialized volume: adding one, replacing one, following a rotation.
 
-A new key has a key slot and a token of its own, and is tried, before an older one is removed: a power cut at any moment
-leaves what was there, and what is left of an older one is removed the next time.
+A new key gets its key slot and token, and is tried, before an older one is removed. A power cut leaves the older key,
+and what remains of it is removed the next time.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
 
 def seal(volume: Volume, ask_way_in: Secret, ask_previous: Asked | None, make: Asked, *, first: bool) -> Older:
-    """Give a persistent volume, open or not, a new key that is sealed to the TPM, and remove older ones.
+    """Add a new key that is sealed to the TPM to a persistent volume, open or closed, and remove older ones.
 
-    ask_way_in: asks for any passphrase that opens it: of another source, the recovery key, or that of an older sealed
-    key. ask_previous: as of `open_volume`. make: makes the new key. first: whether it is of the volume's first source,
-    by which its token is proven then; else the way in proves it, which will be that of the first source again. A key
-    slot of which nothing proves that it takes an older sealed key is left; its token is not.
+    ask_way_in: asks for any passphrase that opens the volume: of another source, the recovery key, or the older sealed
+    key. ask_previous: as for `open_volume`. make: makes the new key. first: whether it belongs to the first source of
+    the volume. Its token is proven by the new key then, otherwise by the way in, which is usually the key of the first
+    source.
+
+    A key slot that is not proven to take an older sealed key is kept, and its token is removed.
     """
     require_persistent(volume)
     with lock.held(volume.volume):
@@ -42,7 +44,7 @@ def seal(volume: Volume, ask_way_in: Secret, ask_previous: Asked | None, make: A
 
         def work(way_in: Passphrase) -> None:
             nonlocal result
-            opening.find_slot(volume, device, way_in)  # nothing is made unless there is one
+            opening.find_slot(volume, device, way_in)  # raises unless a slot takes it: no key is made then
             new = _made(make)
             with new:
                 result = _replace(volume, device, way_in, new, before, first=first)
@@ -52,7 +54,7 @@ def seal(volume: Volume, ask_way_in: Secret, ask_previous: Asked | None, make: A
 
 
 def _made(make: Asked) -> Made:
-    """Return a new key. What keeps it from being made is no failure of the way in: no other one is tried then."""
+    """Return a new key. If it cannot be made, that is no failure of the way in, and no other way in is tried."""
     try:
         new = make()
     except KeyFetchError as error:
@@ -81,7 +83,7 @@ def _replace(
         with log.timed("remove-key", volume.volume, device=volume.dev):
             for old in sorted(void):
                 cryptsetup.kill_slot(device.node, old, new)
-            # proven or not: of two keys that the TPM gives, one would open nothing after the next rotation
+            # proven or not: if the TPM gave two keys, one of them would open nothing after the next rotation
             for one in older:
                 cryptsetup.remove_token(device.node, one.number)
     return Older(len(void), tuple(sorted(claimed - void)))
@@ -90,10 +92,10 @@ def _replace(
 def follow(
     volume: Volume, device: block.Device, previous: Passphrase, old: int | None, current: Passphrase, slot: int
 ) -> None:
-    """During a rotation, have the tokens that the previous value proves be proven by the current one.
+    """During a rotation, prove with the current value the tokens that the previous value proves.
 
-    old, slot: the key slots that take the two values; None for none. A token of the one, which is that of a sealed key
-    together with another value, becomes one of the other. A power cut in between leaves a token twice.
+    old, slot: the key slots of the two values, None for none. A token of the old slot, of a key that is combined with
+    another value, becomes one of the new slot. A power cut in between leaves a token twice.
     """
     facts = slots.facts(volume, device)
     for token in facts.tpm2:

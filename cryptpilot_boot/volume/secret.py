@@ -1,4 +1,4 @@
-"""The key of a volume and its header: which value of which source's secret a key slot takes."""
+"""The key of a volume: which source, and which value of its secret, opens the header."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class WrongSecret(CryptpilotError):
 
 
 class WithoutPrevious(CryptpilotError):
-    """No key slot takes the current value of a secret, and the previous one cannot be had."""
+    """No key slot takes the current value of a secret, and the previous one is not available."""
 
 
 class NoSource(CryptpilotError):
@@ -31,11 +31,11 @@ class NoSource(CryptpilotError):
 
 
 KEYLESS = (KeyFetchError, WrongSecret, WithoutPrevious, NoSource)
-"""What an opening fails with for want of a key: nothing was done to the device, and another key may open it."""
+"""Errors of an opening that has no key: the device is unchanged, and another key may open it."""
 
 
 class Opening(enum.Enum):
-    """How a volume came to be open: it was already, by which value of its secret, or by a key that was typed."""
+    """How a volume was opened: before, by a value of its secret, or by a key that a person typed."""
 
     WAS_OPEN = enum.auto()
     CURRENT = enum.auto()
@@ -51,8 +51,8 @@ def with_either_value(
 ) -> Opening:
     """Make an attempt with the current value of a secret and, if it raises WrongSecret, with the previous one.
 
-    So too if the current value is none that can be used: whoever put it there did not mean to lock the volume. Of
-    several sources, each answer is tried that way.
+    The previous value is also tried if the current one is unusable, for instance not base64: that must not lock the
+    volume. With several sources, this is done with each answer. Raises CryptpilotError.
     """
     if isinstance(ask_passphrase, Sources):
         return with_any_source(
@@ -80,7 +80,7 @@ def with_either_value(
 
 
 def without_previous(volume: Volume, error: KeyFetchError) -> CryptpilotError:
-    """Say that no key slot takes the current value of a secret, and why there is no previous one to try."""
+    """Return the error for a secret whose current value opens no key slot, and whose previous one is not available."""
     if isinstance(error, NoValue):
         return wrong_secret(volume, f"no key slot takes it, and {error.what}")
     return WithoutPrevious(
@@ -90,7 +90,7 @@ def without_previous(volume: Volume, error: KeyFetchError) -> CryptpilotError:
 
 
 def neither_opens(volume: Volume) -> WrongSecret:
-    """Say that no key slot takes the current value of a secret nor the previous one."""
+    """Return the error for a secret of which neither the current nor the previous value opens a key slot."""
     return wrong_secret(volume, "no key slot takes it, and none its previous value")
 
 
@@ -106,9 +106,9 @@ def wrong_secret(volume: Volume, why: str) -> WrongSecret:
 def with_any_source(volume: Volume, sources: Sources, attempt: Callable[[Asked, Asked | None], T]) -> T:
     """Make an attempt with what each source answers, in the order of the answers, until one succeeds.
 
-    attempt: given what returns the current value of the source's secret, and what asks for the previous one if there
-    can be one. What it raises because of the secret is the end of that source alone; anything else ends it all. Raises
-    CryptpilotError that says what became of each source, when none is left.
+    attempt: is given what returns the current value, and what asks for the previous one or None. An error about the
+    secret ends that source only; any other error ends everything. Raises CryptpilotError that says what happened to
+    each source if all of them fail.
     """
     with sources.race() as race:
         while (found := sources.wait(race)) is not None:
@@ -124,7 +124,7 @@ def with_any_source(volume: Volume, sources: Sources, attempt: Callable[[Asked, 
 
 
 def _no_source(volume: Volume, errors: dict[int, CryptpilotError]) -> NoSource:
-    """Say what became of each source of a key."""
+    """Return the error that says what happened to each source of a key."""
     became = "; ".join(f"{named(volume, number)}: {errors[number].what}" for number in sorted(errors))
     hints = {number: _hint(volume, number, errors[number]) for number in sorted(errors)}
     todo = "; ".join(f"{volume.source_name(number)}: {hint}" for number, hint in hints.items() if hint)
@@ -132,7 +132,7 @@ def _no_source(volume: Volume, errors: dict[int, CryptpilotError]) -> NoSource:
 
 
 def _hint(volume: Volume, number: int, error: CryptpilotError) -> str:
-    """Say what to do about a source. That of a wrong secret speaks of the first one."""
+    """Return what to do about a source. The hint of WrongSecret is about the first source."""
     if not isinstance(error, WrongSecret):
         return error.hint
     name = volume.source_name(number)

@@ -11,15 +11,16 @@ from cryptpilot_boot.system import block, luks_header, mkfs, partition
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
 
-# aes-xts in 4096-byte sectors where the device consists of such; dm-integrity rounds down by itself.
+# Sectors of 4096 bytes if the size of the device is a multiple; dm-integrity rounds the size down itself.
 _SMALL_SECTOR, _SECTOR = SECTOR_SIZES
-# dm-integrity: 32 bytes of tag a sector, its superblock and its journal, and rounding: a share of the device, and some.
+# What dm-integrity uses: 32 bytes of tags for each sector, a superblock, its journal, rounding. One share of the
+# device, as a divisor, and a fixed number of bytes.
 _INTEGRITY_SHARE = {_SECTOR: 50, _SMALL_SECTOR: 12}
 _INTEGRITY_BYTES = {_SECTOR: 512 << 10, _SMALL_SECTOR: 2 << 20}
 
 
 def require_makable(volume: Volume, device: block.Device) -> None:
-    """Raise CryptpilotError when what is to be made on the device needs more room, or a program that is missing."""
+    """Raise CryptpilotError if the device is too small for the volume, or a program is missing."""
     if volume.makefs:
         mkfs.require(volume.makefs)
     sector = _require_sector_size(volume, device)
@@ -34,7 +35,7 @@ def require_makable(volume: Volume, device: block.Device) -> None:
 
 
 def device_size(content: int, volume: Volume, sector_size: int) -> int:
-    """Return how many bytes a device has to have for a volume that holds so many. sector_size: bytes, of the volume."""
+    """Return the bytes that a device needs for a volume of `content` bytes. sector_size: of the volume, in bytes."""
     needed = luks_header.SIZE + content
     if volume.integrity:
         needed += needed // _INTEGRITY_SHARE[sector_size] + _INTEGRITY_BYTES[sector_size]
@@ -42,14 +43,14 @@ def device_size(content: int, volume: Volume, sector_size: int) -> int:
 
 
 def sector_size(volume: Volume, device: block.Device) -> int:
-    """Return the bytes of a sector of a volume that is to be made."""
+    """Return the sector size of a new volume, in bytes."""
     if volume.sector_size:
         return volume.sector_size
     return _SECTOR if volume.integrity or device.size % _SECTOR == 0 else _SMALL_SECTOR
 
 
 def _require_sector_size(volume: Volume, device: block.Device) -> int:
-    """Return what `sector_size` does; raise DeviceError unless a volume on the device can have that."""
+    """Return what `sector_size` does. Raises DeviceError if a volume on the device cannot have it."""
     wanted = sector_size(volume, device)
     physical = partition.sector_size(device)
     if wanted < physical:

@@ -1,4 +1,4 @@
-"""Key slots of an initialized volume: which one takes a passphrase; adding one, with a token that says what it is."""
+"""Key slots of an initialized volume: finding the one that takes a passphrase, and adding one with a token."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Older:
-    """What became of the key slots whose tokens say that they take older keys of a kind.
+    """What happened to the key slots that, by their tokens, take older keys of a kind.
 
-    removed: how many were removed, since their tokens are proven. unproven: numbers of those that were left.
+    removed: how many were removed, since their tokens are proven. unproven: numbers of those that were kept.
     """
 
     removed: int = 0
     unproven: tuple[int, ...] = ()
 
     def remark(self, kind: str, todo: str) -> str:
-        """Return what to add about the slots that were left, "" for none. kind: of the keys; todo: what to do.
+        """Return what to add about the slots that were kept, "" for none. kind: of the keys; todo: what to do.
 
         A token is data of the disk, which the host can write. So no advice removes a slot by the number in a token.
         """
@@ -39,7 +39,7 @@ class Older:
 
 
 UNKNOWN = "docs/recovery.md, Unknown key slots"
-"""Where a person reads how to find out which key a slot takes."""
+"""The page that says how to find out which key a slot takes."""
 
 
 def facts(volume: Volume, device: block.Device) -> Facts:
@@ -50,7 +50,7 @@ def facts(volume: Volume, device: block.Device) -> Facts:
 
 
 def taking(volume: Volume, device: block.Device, passphrase: Passphrase) -> int | None:
-    """Return the number of the first key slot that takes a passphrase, None when there is none."""
+    """Return the number of the first key slot that takes a passphrase, None if no slot does."""
     try:
         return opening.find_slot(volume, device, passphrase)
     except opening.WrongSecret:
@@ -68,15 +68,15 @@ def add(
     kind: str,
     witness: Passphrase,
 ) -> int:
-    """Add a key slot for a key, try it, and note in the header what it is; return its number.
+    """Add a key slot for a key, try it, and write a token for it. Returns its number.
 
-    way_in: a passphrase that opens the volume. before: what its header said when it was looked at. token: returns what
-    is noted, of the number and of what proves it. kind, witness: what it is proven to be, and by which passphrase; see
-    volume.proof. That is finished whatever happens, and a key slot whose token cannot be written is removed again: none
-    is left that nobody knows of.
+    way_in: a passphrase that opens the volume. before: what its header said at the first check. token: makes the token.
+    kind, witness: what the token proves, and by which passphrase; see `proof`.
+
+    The work is completed even when interrupted. If the token cannot be written, the slot is removed again.
     """
     cryptsetup.add_key(device.node, way_in, key)
-    # It is another header than the one that was looked at: it has to be as good, and the same volume's.
+    # The header has changed: it is checked again, and has to be the same volume's.
     header, found = opening.initialized_header(volume, device)
     with header:
         if found.volume_keys != before.volume_keys:
@@ -84,7 +84,7 @@ def add(
         slot = cryptsetup.verify(device.node, key, header, finish=True)
     try:
         tokens.write(device, slot, token, kind=kind, witness=witness, facts=found)
-    except ProgramError:  # such as a header that has no room for the token
+    except ProgramError:  # for instance, the header has no room for the token
         cryptsetup.kill_slot(device.node, slot, way_in)
         raise
     return slot

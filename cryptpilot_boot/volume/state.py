@@ -1,4 +1,4 @@
-"""What state a volume is in, read from its device and from the kernel; never from the network."""
+"""The state of a volume, read from its device and the kernel; the network is not used."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from cryptpilot_boot.volume.found import word
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
 
-# What libblkid takes ciphertext at the end of a device for, going by hardly more than 16 bits: once in 34,000 trials.
+# libblkid recognizes these by about 16 bits: one in 34,000 devices with ciphertext at its end looks like one.
 _BY_CHANCE = ("jmicron_raid_member",)
 
 
 class State(enum.Enum):
-    """Where a volume stands."""
+    """The states of a volume."""
 
     DEVICE_NOT_FOUND = "device-not-found"
     CHECK_FAILED = "check-failed"
@@ -44,12 +44,11 @@ class State(enum.Enum):
 class Status:
     """The state of a volume.
 
-    detail: what is behind it, "" when the state says it all; hint: what to do about it, if that is known.
-    rotation_pending: the volume was last opened with the
-    previous value of its secret. recovery_key: whether the header knows of one; None when that cannot be told, or there
-    is no such thing. reencrypting: a reencryption by cryptsetup is to be finished. ignored: what in the header
-    has no effect, a sentence each. growth: what it leaves unused of its device; None when that cannot be told, or there
-    is no such thing.
+    detail: the reason, "" if the state says enough. hint: what to do about it, if that is known. rotation_pending: the
+    volume was last opened with the previous value of its secret. recovery_key: whether the header has one; None if that
+    is not known, or the volume cannot have one. reencrypting: a reencryption by cryptsetup is unfinished. ignored:
+    parts of the header that have no effect, one sentence each. growth: what the volume does not use of its device; None
+    if that is not known, or does not apply.
     """
 
     volume: Volume
@@ -64,21 +63,21 @@ class Status:
 
     @property
     def initialized(self) -> bool:
-        """Whether the volume holds a complete LUKS2 header of ours (or will be given one at each open)."""
+        """Whether the volume has a complete header with our mark, or gets one at each open."""
         return self.state in (State.READY_TO_OPEN, State.OPENED)
 
     @property
     def opened(self) -> bool:
-        """Whether the decrypted device is there."""
+        """Whether the decrypted device exists."""
         return self.state is State.OPENED
 
 
 def look(path: str) -> block.Signature | None:
-    """Find out what a device holds; None for nothing.
+    """Return what a device holds, None for nothing.
 
-    A header with a mark of ours says it, whatever the ciphertext behind it looks like: by chance one device in some
-    ten thousand looks like part of a RAID to libblkid, which would keep a machine from its root. Where the mark allows
-    that the device is written over, nothing may be there that is no chance. Raises DeviceError.
+    A header with a mark of cryptpilot decides, whatever the ciphertext behind it looks like. By chance, one device in
+    some ten thousand looks like part of a RAID to libblkid, and the machine would not find its root. If the mark
+    permits overwriting, only what can be such a chance is ignored. Raises DeviceError.
     """
     mark = luks_header.mark(path)
     if mark == COMPLETE:
@@ -87,7 +86,7 @@ def look(path: str) -> block.Signature | None:
 
 
 def examine(volume: Volume) -> Status:
-    """Find out the state of a volume. Trouble is a state too: this does not raise."""
+    """Return the state of a volume. Errors become a state: this does not raise."""
     try:
         with log.timed("probe", volume.volume, device=volume.dev):
             status = _examine(volume)
@@ -109,7 +108,7 @@ def _and(detail: str, more: str) -> str:
 
 
 def reencryption(volume: Volume) -> str:
-    """Say that a reencryption is not finished, and how it goes on."""
+    """Say that a reencryption is unfinished, and how to continue it."""
     then = f"; then bind the volume to its new key: cryptpilot bind {volume.volume}" if volume.identity else ""
     return f"a reencryption is not finished; go on with it: cryptsetup reencrypt --resume-only {volume.dev}{then}"
 
@@ -147,7 +146,7 @@ def _examine(volume: Volume) -> Status:
 
 
 def _examine_opened(volume: Volume) -> Status:
-    """Find out what the header says of a volume that does without it now, and will not at the next open."""
+    """Return the state of an open volume. Its header is not used now, but will be at the next open."""
     if volume.temporary or not block.is_block_device(volume.dev):
         return Status(volume, State.OPENED)
     try:
@@ -182,7 +181,7 @@ def _growth(volume: Volume, header: luks_header.Header) -> growth.Growth | None:
     try:
         return growth.find(volume, header)
     except DeviceError:
-        return None  # what is wrong with the device is another's to say
+        return None  # other code reports what is wrong with the device
 
 
 def _told(volume: Volume, grown: growth.Growth | None) -> str:
@@ -190,9 +189,9 @@ def _told(volume: Volume, grown: growth.Growth | None) -> str:
 
 
 def is_open(volume: Volume) -> bool:
-    """Tell whether the decrypted device is there.
+    """Tell whether the decrypted device exists.
 
-    Raises DeviceError when the name is taken by a mapping of something else.
+    Raises DeviceError if the name belongs to another mapping.
     """
     mapping = mappings.find(volume.volume)
     if mapping is None:
@@ -200,7 +199,7 @@ def is_open(volume: Volume) -> bool:
     if block.is_block_device(volume.dev):
         ours = mappings.encrypts(mapping, volume.dev)
     else:
-        ours = mapping.uuid.startswith("CRYPT-LUKS2-")  # the disk it is on has gone, or its name
+        ours = mapping.uuid.startswith("CRYPT-LUKS2-")  # the disk, or the link to it, is gone
     if ours:
         return True
     raise DeviceError(
@@ -210,7 +209,7 @@ def is_open(volume: Volume) -> bool:
 
 
 def not_ours_to_overwrite(volume: Volume, found: block.Signature | None) -> DeviceError | None:
-    """Say why a temporary volume must not format a device that holds `found`; None when it may."""
+    """Return why a temporary volume must not format a device that holds `found`; None if it may."""
     if found is None or found.subsystem == TEMPORARY:
         return None
     what = f"{volume.dev} holds {describe(found)}, which this temporary volume did not put there"
@@ -226,9 +225,9 @@ def not_ours_to_overwrite(volume: Volume, found: block.Signature | None) -> Devi
 
 
 def distrust(volume: Volume, facts: luks_header.Facts) -> str:
-    """Say what in a header the volume's configuration rules out; "" for a header to go by.
+    """Return what in a header contradicts the configuration of the volume; "" for nothing.
 
-    What no volume may say, the copy of the header is not made for: see system.luks_metadata.
+    A header that no volume may have is refused earlier, when it is copied: see system.luks_metadata.
     """
     if volume.integrity and not facts.integrity:
         return "it has no integrity protection, and the configuration says integrity = true"
@@ -236,10 +235,10 @@ def distrust(volume: Volume, facts: luks_header.Facts) -> str:
 
 
 def objection(volume: Volume, facts: luks_header.Facts, name: str) -> DeviceError | None:
-    """Say why a volume must not be opened by a header; None for a header to go by.
+    """Return why a volume must not be opened by a header; None if it may.
 
-    What opens, checks or changes a volume, or puts a header back, asks here and nowhere else. name: what a person knows
-    the header's place by.
+    Every command that opens, checks or changes a volume, or restores a header, calls this function. name: the device or
+    file of the header, as a person knows it.
     """
     reason = distrust(volume, facts)
     if reason:
@@ -248,7 +247,10 @@ def objection(volume: Volume, facts: luks_header.Facts, name: str) -> DeviceErro
 
 
 def misfit(volume: Volume, device: block.Device, header: luks_header.Header) -> DeviceError | None:
-    """Say why a device is not of a size that a volume can be opened on; None when it is, or can be made to be."""
+    """Return why a device has no size with which a volume can be opened.
+
+    None if the size fits, or if the device is a partition that can be made to fit.
+    """
     excess = luks_data.excess(header, device.size)
     if not excess or partition.is_partition(device):
         return None

@@ -1,9 +1,8 @@
 """A temporary volume takes a device that holds something else, once and by name.
 
-By itself it takes a blank device, or what its own mark is on. What the existing Rust implementation made of it carries
-no mark, or that of persistent volumes, and a person has to say that nobody needs it. The device is made blank first, so
-that what opens the volume after that does as ever; a power cut leaves it blank, or with something that has to be named
-again.
+Without that, it takes a blank device, or one with its own mark. A temporary volume of the existing Rust implementation
+has no mark, or that of persistent volumes: a person has to say that its data are not needed. The device is blanked
+first, and opened as usual afterwards. A power cut leaves it blank, or with data that have to be named again.
 """
 
 from __future__ import annotations
@@ -26,11 +25,10 @@ if TYPE_CHECKING:
 
 
 def require_takeable(volume: Volume, kinds: frozenset[str], others: Sequence[Volume]) -> Target | None:
-    """Return what a temporary volume would destroy; None when there is nothing that it does not take by itself.
+    """Return what a temporary volume would destroy; None if it takes the device without being asked.
 
-    kinds: what may be destroyed, as `found.word` names it. others: the other volumes of the configuration, of which
-    neither the device nor what is bound is ever taken. Raises CryptpilotError unless it may be: nothing is destroyed
-    unproven.
+    kinds: what may be destroyed, as `found.word` names it. others: the other volumes of the configuration; their
+    devices, and what they are bound to, are refused. Raises CryptpilotError unless it may be destroyed.
     """
     if not volume.temporary:
         raise CryptpilotError(
@@ -43,12 +41,12 @@ def require_takeable(volume: Volume, kinds: frozenset[str], others: Sequence[Vol
 
 
 def take(volume: Volume, agreed: Target, kinds: frozenset[str], others: Sequence[Volume]) -> None:
-    """Make a device blank for a temporary volume. agreed: what `require_takeable` returned; it is looked at again."""
+    """Blank a device for a temporary volume. agreed: what `require_takeable` returned; it is checked again."""
     with lock.held(volume.volume), log.timed("erase", volume.volume, device=volume.dev):
         if _look(volume, kinds, others) != agreed:
             raise changed(volume.dev)
         block.erase_signatures(agreed.device.node)
-        # no old copy of a header may be found once the new one is half written
+        # while the new header is half written, cryptsetup must not find an old copy
         block.clear(agreed.device.node, [(0, luks_header.SIZE)])
 
 
@@ -70,7 +68,7 @@ def _look(volume: Volume, kinds: frozenset[str], others: Sequence[Volume]) -> Ta
 
 
 def _require_nobodys(volume: Volume, device: block.Device, others: Sequence[Volume]) -> None:
-    """Raise DeviceError when the device, or what is on it, belongs to another volume that is configured."""
+    """Raise DeviceError if the device, or its content, belongs to another volume of the configuration."""
     belongs = f"{volume.dev} holds {{}}, which no temporary volume takes"
     hint = 'nothing was changed; correct "dev" in one of the two files'
     for other in others:
@@ -82,7 +80,7 @@ def _require_nobodys(volume: Volume, device: block.Device, others: Sequence[Volu
     try:
         header, facts = luks_header.copy_from(device.node)
     except DeviceError:
-        return  # no volume opens by such a header, whatever is bound
+        return  # no volume can be opened by such a header
     header.close()
     for other in bound:
         if identity.objection(other, facts, volume.dev) is None:

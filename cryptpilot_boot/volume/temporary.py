@@ -42,7 +42,7 @@ def prepared(volume: Volume) -> Callable[[Passphrase], None]:
 
     def make_and_open(passphrase: Passphrase) -> None:
         header = make(volume, device, passphrase, mark=state.TEMPORARY, before_writing=require_unchanged)
-        # nothing of it is read again after a power cut: integrity needs no journal
+        # after a power cut nothing of it is read again: integrity needs no journal
         journal = not volume.integrity
         with (
             header,

@@ -29,9 +29,9 @@ def write(device: block.Device, slot: int, token: Token, *, kind: str, witness: 
 
 
 def keep(volume: Volume, device: block.Device, passphrase: Passphrase, witness: Passphrase) -> None:
-    """Put into the header on the device what it has to keep of a passphrase that has a key slot there, if anything.
+    """Write the token that a passphrase of a key slot needs in the header of the device, if it needs one.
 
-    witness: the passphrase that proves it, see volume.proof.
+    witness: the passphrase that proves the token; see `proof`.
     """
     if not isinstance(passphrase, Made):
         return

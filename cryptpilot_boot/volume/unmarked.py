@@ -1,7 +1,7 @@
-"""LUKS volumes without the mark of a complete cryptpilot volume: who made them, and what keeps their data.
+"""LUKS volumes without a mark of cryptpilot: what made them, and how their data are kept.
 
-The existing Rust implementation writes a mark since its version 0.4 only, and cryptsetup by hand, crypttab's programs
-and clevis write none. Nothing here advises to overwrite one.
+The existing Rust implementation writes a mark only since version 0.4. cryptsetup by hand, the programs of crypttab and
+clevis write none. No advice given here overwrites such a volume.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def is_unmarked(found: block.Signature | None) -> bool:
-    """Tell whether what a device holds is LUKS1 or LUKS2 that carries no mark of ours."""
+    """Tell whether a device holds LUKS1 or LUKS2 without a mark of cryptpilot. found: its content."""
     return (
         found is not None
         and (found.kind, found.version) in (("crypto_LUKS", "1"), ("crypto_LUKS", "2"))
@@ -28,9 +28,9 @@ def is_unmarked(found: block.Signature | None) -> bool:
 
 
 def refusal(volume: Volume, found: block.Signature) -> DeviceError:
-    """Say that a persistent volume is not opened by what its device holds, and what may be done.
+    """Return why a persistent volume is not opened by LUKS without a mark, and what can be done.
 
-    found: LUKS without a mark of ours. Raises DeviceError when the volume is bound and its header cannot be compared.
+    Raises DeviceError if the volume is bound and its header cannot be compared.
     """
     if found.version != "2":
         return DeviceError(
@@ -52,7 +52,7 @@ def refusal(volume: Volume, found: block.Signature) -> DeviceError:
 
 
 def another(volume: Volume, facts: luks_header.Facts) -> DeviceError | None:
-    """Say that a volume without a mark is another than the one that is bound; None when it is that, or none is."""
+    """Return why a volume without a mark is not the bound one; None if it is, or if the name is not bound."""
     objection = identity.objection(volume, facts, volume.dev)
     if objection is None or volume.identity is None:
         return None
