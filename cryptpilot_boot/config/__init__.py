@@ -1,4 +1,4 @@
-"""TOML files in, validated frozen values out. Pure: knows no device and no network."""
+"""TOML files in, validated frozen values out. Pure: uses no device and no network."""
 
 from cryptpilot_boot.config.load import load
 from cryptpilot_boot.config.model import Boot, Config, Encrypt, Fallback, Identity, Volume

@@ -1,4 +1,4 @@
-"""A parsed TOML file, and where in it something stands."""
+"""A parsed TOML file, and the line numbers of its keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A parsed TOML file and what is needed to point into it. whole: the text of the file where `text` is a part."""
+    """A parsed TOML file with its text. whole: the text of the file, if `text` is a part of it."""
 
     path: Path
     text: str
@@ -21,14 +21,14 @@ class Document:
 
 
 def line_of(text: str, section: str, name: str) -> str:
-    """Return ":LINE" of a key or table, or "" where it is written in a way that a look at the lines misses.
+    """Return ":LINE" of a key or table, or "" if it is written in a way that this search does not find.
 
-    tomli gives values without positions, and a line is a help, not a promise.
+    tomli returns values without positions. The line is a help to the reader, and is not guaranteed.
     """
     here = ""
     full = f"{section}.{name}" if section else name
     for number, line in enumerate(text.split("\n"), 1):
-        # no two parts of the pattern take the same character: a long line costs no more than its length
+        # the parts of the pattern match disjoint characters, so that a long line takes linear time
         header = re.match(r"\s*\[{1,2}([^\[\]#]+)\]", line)
         if header:
             here = header[1].strip()

@@ -1,4 +1,4 @@
-"""`[[fallback]]` of a volume's file, one table each; errors point into the one that they are about. Pure."""
+"""The `[[fallback]]` tables of a volume's file; an error names the line of the table it is about. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config.model import Encrypt
 
 MOST = 7
-"""So many may be in a file. A LUKS2 header has 32 key slots: each source takes one, while it is rotated two."""
+"""The largest number in a file. A LUKS2 header has 32 key slots: each source needs one, and two during a rotation."""
 _BEGIN = re.compile(r"\s*\[\[\s*fallback\s*\]\]")
 _TABLE = re.compile(r"\s*\[{1,2}\s*([A-Za-z0-9_-]+)")
 
@@ -36,9 +36,9 @@ def each(document: Document) -> Iterator[Document]:
 
 
 def _parts(text: str) -> list[str]:
-    """Return the text once for each fallback, with all lines empty that are not of it."""
+    """Return the text once for each fallback, with empty lines in place of all others."""
     lines = text.split("\n")
-    here = -1  # which one the line belongs to; -1 for none
+    here = -1  # the fallback that the line belongs to, -1 for none
     count = 0
     owners = []
     for line in lines:
@@ -51,7 +51,7 @@ def _parts(text: str) -> list[str]:
 
 
 def same(one: Encrypt, other: Encrypt) -> bool:
-    """Tell whether two sources are one: they are asked for the same secret at the same place, and fail together."""
+    """Tell whether two sources are the same: one secret at one place, so that they fail together."""
     if one == other:
         return True
     secret = table.of(one).secret(one)
@@ -61,9 +61,9 @@ def same(one: Encrypt, other: Encrypt) -> bool:
 
 
 def require_different(document: Document, line: str, mine: Encrypt, before: Sequence[Encrypt]) -> None:
-    """Raise ConfigError for a fallback that is one of the sources before it. line: ":LINE" of it, or "".
+    """Raise ConfigError for a fallback that is the same as a source before it. line: ":LINE" of the fallback, or "".
 
-    So too for one whose sealed key nothing in the header tells from that of another.
+    The header cannot tell two sealed keys of the same kind apart: that is refused too.
     """
     for number, other in enumerate(before):
         whose = f"fallback {number}" if number else f"[encrypt.{other.provider}]"

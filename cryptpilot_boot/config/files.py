@@ -1,4 +1,4 @@
-"""Which files below a configuration directory are read, and which only look as if they were."""
+"""Files below a configuration directory: those that are read, and those that only look like it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FDE = (
     "it configures the full-disk encryption of cryptpilot-fde; here a root file system is on a volume like any other:"
     " a file in volumes/ with auto_open = true"
 )
-# What editors and package managers leave beside a file: the one in use is another.
+# What editors and package managers leave beside the file that is in use.
 _LEFT_BEHIND = re.compile(
     r"#.*#|~\$.*|.*~|.*\.(bak|old|orig|rej|save|sav|tmp|swp|swo|swx|part|disabled|rpm(new|save|orig)|dpkg-\w+|ucf-\w+)",
     re.IGNORECASE,
@@ -29,7 +29,7 @@ _DOCUMENTATION = re.compile(r"(README|COPYING|LICENSE|NOTES?)(\..*)?|.*\.(md|rst
 
 @dataclasses.dataclass(frozen=True)
 class PassedOver:
-    """A file that is not read, and why. likely: whether somebody may think that it is."""
+    """A file that is not read, and why. likely: whether a person may think that it is read."""
 
     path: Path
     why: str
@@ -41,14 +41,14 @@ class PassedOver:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The files of volumes, in order, and those that are passed over."""
+    """The files of volumes, in order, and the files that are ignored."""
 
     volumes: tuple[Path, ...]
     passed_over: tuple[PassedOver, ...]
 
 
 def find(directory: Path) -> Found:
-    """Look through a configuration directory. Raises ConfigError when one of its directories cannot be read."""
+    """List the files of a configuration directory. Raises ConfigError if a directory cannot be read."""
     inside = directory / "volumes"
     entries = _entries(inside)
     volumes = tuple(path for path in entries if _is_configuration(path.name))
@@ -66,12 +66,12 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def _is_configuration(name: str) -> bool:
-    """Tell whether a file of volumes/ is of a volume. Those of editors and archivers begin with a dot, or with ~$."""
+    """Tell whether a file in volumes/ is read. Names of temporary files of editors begin with a dot or ~$."""
     return name.endswith(_SUFFIX) and not name.startswith((".", "~$"))
 
 
 def _reason(path: Path) -> tuple[str, bool]:
-    """Say why a file of volumes/ is not read, and whether somebody may think that it is."""
+    """Return why a file in volumes/ is ignored, and whether a person may think that it is read."""
     name = path.name
     if name.startswith("."):
         return "its name begins with a dot", False
@@ -83,7 +83,7 @@ def _reason(path: Path) -> tuple[str, bool]:
 
 
 def _outside(directory: Path) -> Iterator[PassedOver]:
-    """Look for files of volumes that are not where they are read."""
+    """Find files that may be meant as volumes, in places where they are not read."""
     for path in _entries(directory):
         name = path.name
         if _LIKE_VOLUMES.fullmatch(name) and name != "volumes" and path.is_dir():

@@ -29,13 +29,13 @@ DEFAULT_DIRECTORY = Path("/etc/cryptpilot")
 
 
 def load(directory: Path = DEFAULT_DIRECTORY, *, others: bool = True) -> Config:
-    """Read global.toml, volumes/*.toml, and identities/*.toml of these volumes, below `directory`.
+    """Read global.toml, volumes/*.toml, and the identities/*.toml of these volumes, below `directory`.
 
-    A missing global.toml means its defaults, a missing volumes/ no volumes: a machine that was just installed has
-    neither. A file that cannot be used, or that somebody else can change, is left out, and is one of the problems: the
-    volumes of the others are none the worse for it. Where somebody else can put files into one of the directories, no
-    file is read. others: whether this system may have other users. Raises ConfigError when a directory cannot be read,
-    or there is none.
+    Without global.toml its defaults apply, and without volumes/ there are no volumes, as after an installation. A file
+    that is faulty, or that another user can change, is left out: it becomes one of the problems, and other volumes are
+    not affected. If another user can create files in one of the directories, no file is read.
+
+    others: whether this system may have other users. Raises ConfigError if the directory is missing or cannot be read.
     """
     there = os.path.isdir(directory)  # noqa: PTH112 - Path.is_dir raises on a name that is too long
     if there and not os.access(directory, os.R_OK | os.X_OK):
@@ -49,11 +49,11 @@ def load(directory: Path = DEFAULT_DIRECTORY, *, others: bool = True) -> Config:
     problems: list[ConfigError] = []
 
     def usable(path: Path, value: Callable[[Document], T]) -> Iterator[T]:
-        """Give the value of a file, if it has one."""
+        """Yield the value of a file, if it has one."""
         try:
             yield value(_parse(path, others=others))
         except ConfigError as error:
-            # without the frames it came through, which hold the text with its credentials
+            # a new error: the frames of this one refer to the text, with its credentials
             problems.append(ConfigError(error.what, error.hint))
 
     if others:
@@ -81,7 +81,7 @@ def load(directory: Path = DEFAULT_DIRECTORY, *, others: bool = True) -> Config:
 
 
 def _with_identity(volume: Volume, config: Config, *, others: bool) -> Volume:
-    """Return a volume with what it is bound to. Only a file that is not there means that it is bound to nothing."""
+    """Return a volume with its binding. Only if the file is missing, the volume is not bound."""
     path = config.identity_file(volume.volume)
     if volume.temporary:
         return volume
@@ -92,7 +92,7 @@ def _with_identity(volume: Volume, config: Config, *, others: bool) -> Volume:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     if others:
-        _require_trust(path)  # with its own hint
+        _require_trust(path)  # raises with a hint of its own
     try:
         return dataclasses.replace(volume, identity=schema.identity(_parse(path, others=False)))
     except ConfigError as error:
@@ -104,7 +104,7 @@ def _with_identity(volume: Volume, config: Config, *, others: bool) -> Volume:
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether there is a file, be it a link to nowhere."""
+    """Tell whether a path exists, even as a dangling link."""
     return path.is_symlink() or path.exists()
 
 
@@ -116,7 +116,7 @@ def _require_trust(path: Path, own: Sequence[Path] = ()) -> None:
 
 
 def _require_trusted_programs(volume: Volume) -> None:
-    """Raise ConfigError when somebody else can change a program that a volume's passphrase comes from."""
+    """Raise ConfigError if another user can change a program that gives the key of a volume."""
     programs = (name for one in volume.sources for name in table.of(one).needs(one).programs)
     for path in map(located, programs):
         try:
@@ -129,7 +129,7 @@ def _require_trusted_programs(volume: Volume) -> None:
 
 
 def _parse(path: Path, *, others: bool) -> Document:
-    """Read a file. others: see `load`; the file must not be theirs to change."""
+    """Read a file. others: as for `load`; other users must not be able to change it."""
     if complaint := names.file(path.name):
         raise ConfigError(f"{printable(str(path))}: {complaint}", "rename it")
     if others:
@@ -153,14 +153,15 @@ def _parse(path: Path, *, others: bool) -> Document:
 
 
 def _not_toml(path: Path, content: str, said: str) -> ConfigError:
-    """Say what is wrong with a file, and name the character that it comes from if that looks like another.
+    """Return the error for a file that is not TOML.
 
-    said: by tomli; it holds a position and at most one character of the text, no value.
+    It names a character that looks like another one, if that is the cause. said: the message of tomli, with a position
+    and at most one character of the text.
     """
     place = _PLACE.search(said)
     char = text.lookalike(content, int(place[1]), int(place[2])) if place else ""
     line = 0
-    if not place:  # it is at the end of the document: a string that does not end
+    if not place:  # the message is about the end of the document: a string is not closed
         line, char = text.lookalike_quotation_mark(content)
     if char:
         where = f", in line {line}" if line else ""
@@ -172,7 +173,7 @@ _PLACE = re.compile(r"\(at line (\d+), column (\d+)\)$")
 
 
 def _without_conflicts(volumes: Sequence[Volume], problems: list[ConfigError]) -> Iterator[Volume]:
-    """Leave out volumes of one name or on one device: nobody knows which of them was meant."""
+    """Leave out volumes that share a name or a device: it is not known which of them was meant."""
     out: set[Path] = set()
     for of, said, hint in _ALIKE:
         groups: dict[str, list[Volume]] = defaultdict(list)
@@ -185,7 +186,7 @@ def _without_conflicts(volumes: Sequence[Volume], problems: list[ConfigError]) -
     return (volume for volume in volumes if volume.source not in out)
 
 
-# What no two volumes may share, what to say of them, and what to do.
+# What two volumes must not share, the error, and its hint.
 _ALIKE: tuple[tuple[Callable[[Volume], str], str, str], ...] = (
     (
         lambda volume: volume.volume,

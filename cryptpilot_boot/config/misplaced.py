@@ -1,4 +1,4 @@
-"""Keys that are known, and stand where they have no meaning: below a line that begins a table, or in another file."""
+"""Known keys in the wrong place: below the line of another table, or in another file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What may stand in a table. what: whose keys they are, in words."""
+    """The keys that a table may have. what: the owner of the keys, in words."""
 
     what: str
     keys: Collection[str]
 
 
 def require_in_place(document: Document, here: Mapping[str, Section], elsewhere: Mapping[str, Section]) -> None:
-    """Raise ConfigError for a key that belongs into another table of the file, or into another file.
+    """Raise ConfigError for a key that belongs in another table of the file, or in another file.
 
-    here, elsewhere: what may stand in this file and in the other one, by table. A key that is known nowhere is passed
-    over, and so is one whose table is not known.
+    here, elsewhere: the keys that may be in this file and in the other one, by table. Unknown keys, and keys of unknown
+    tables, are skipped.
     """
     for table, name, value in _keys(document.data, here):
         if name in here[table].keys:
@@ -33,7 +33,7 @@ def require_in_place(document: Document, here: Mapping[str, Section], elsewhere:
         full = f"{table}.{name}" if table else name
         kind = "table" if isinstance(value, dict) else "key"
         where = f"{document.path}{line_of(document.text, table, name)}"
-        # a key may be one of several tables': rather of one that the file has
+        # several tables may have the key: prefer one that is in the file
         own = sorted(here.items(), key=lambda place: _table(document, place[0]) is None)
         places = [*own, *((None, section) for section in elsewhere.values())]
         exact = [(home, section, name) for home, section in places if name in section.keys]
@@ -50,7 +50,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 def _near(name: str, known: Collection[str], here: Collection[str]) -> str:
-    """Return which key of another table a misspelt one is; "" for none, and for a slip in a key of this table."""
+    """Return the key of another table that a name misspells; "" for none, or if it misspells a key of this table."""
     if not _BARE_KEY.fullmatch(name) or nearest(name, here):
         return ""
     return nearest(name.lower().replace("-", "_"), known)
@@ -61,7 +61,7 @@ _OTHER_FILE = "settings go in global.toml, and each volume in a file of its own 
 
 
 def _keys(data: Mapping[str, Any], sections: Mapping[str, Section], table: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield each key of the tables that are known: its table, its name, its value."""
+    """Yield the keys of known tables: the table, the name and the value of each."""
     for name, value in data.items():
         yield table, name, value
         inner = f"{table}.{name}" if table else name
@@ -70,7 +70,7 @@ def _keys(data: Mapping[str, Any], sections: Mapping[str, Section], table: str =
 
 
 def _move(document: Document, here: Mapping[str, Section], home: str, table: str, name: str, kind: str) -> str:
-    """Say how a key gets from one table of a file into another."""
+    """Return how to move a key from one table of a file to another."""
     if kind == "table":
         return f"write [{home}.{name}]" if home else f"write [{name}]"
     if not home:
@@ -81,7 +81,7 @@ def _move(document: Document, here: Mapping[str, Section], home: str, table: str
 
 
 def _table(document: Document, name: str) -> dict[str, Any] | None:
-    """Return a table of a file; None when it has none of that name. name: "" for what stands above the first."""
+    """Return a table of a file, None if the file has none of that name. name: "" for the keys above the first table."""
     value: Any = document.data
     for part in name.split(".") if name else ():
         value = value.get(part) if isinstance(value, dict) else None
@@ -89,12 +89,12 @@ def _table(document: Document, name: str) -> dict[str, Any] | None:
 
 
 def _line(table: str) -> str:
-    """Write the line that a table begins with."""
+    """Return the line that begins a table."""
     return f"[[{table}]]" if table == "fallback" else f"[{table}]"
 
 
 def _first_table(document: Document, here: Mapping[str, Section], table: str) -> str:
-    """Return the name of the table whose line comes first in the file: all keys above it are of no table."""
+    """Return the name of the first table in the file: the keys above its line belong to no table."""
     headers = (_HEADER.match(line) for line in (document.whole or document.text).split("\n"))
     names = (header[1] for header in headers if header)
     return next((name for name in names if name.partition(".")[0] in here[""].keys), table)

@@ -11,23 +11,23 @@ from cryptpilot_boot.providers import table
 from cryptpilot_boot.providers.provider import Source
 
 Encrypt = Source
-"""What `[encrypt]` says."""
+"""The source of a volume's key: the value of `[encrypt]`."""
 
 
 IDENTITIES = "identities"
-"""The directory, below that of the configuration, of what volumes are bound to."""
+"""The directory below that of the configuration that holds the bindings of volumes."""
 FILE_SYSTEMS = ("swap", "ext4", "xfs", "vfat")
 SECTOR_SIZES = (512, 4096)
-"""What a LUKS2 volume may have its sectors be, in bytes."""
+"""Possible sector sizes of a LUKS2 volume, in bytes."""
 
 
 FALLBACK_AFTER = 15
-"""Seconds without an answer after which the next source is asked too, unless the file says otherwise."""
+"""Default of `after`: seconds without an answer, after which the next source is asked too."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Fallback:
-    """A further source of a volume's key. after: seconds of silence of those before it, after which it is asked too."""
+    """A further source of a volume's key. after: seconds without an answer of those before it."""
 
     encrypt: Encrypt
     after: int = FALLBACK_AFTER
@@ -35,11 +35,11 @@ class Fallback:
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Which LUKS2 volume belongs to a name, so that no other is opened in its place.
+    """The LUKS2 volume that belongs to a name; no other one is opened in its place.
 
-    uuid: what its header is called, "" for none; for people, since anybody can write it. volume_keys: SHA-256, in
-    hexadecimal, of the digests by which the header knows its volume key: another volume key does not fit them. source:
-    the file that says so.
+    uuid: of its header, "" for none; shown to people only, since anyone can write it. volume_keys: SHA-256, in
+    hexadecimal, of the digests of its volume key in the header. Another volume key has other digests. source: the file
+    that holds this.
     """
 
     uuid: str
@@ -51,12 +51,11 @@ class Identity:
 class Volume:
     """One encrypted volume.
 
-    volume: name below /dev/mapper. dev: path of the underlying block device. makefs: file system made on a new
-    volume, None for none. initrd: whether the initrd may have it, its credentials included. sector_size: bytes of a
-    new volume's sectors, None for what suits the device. discard: whether blocks that are not used any more are given
-    back to the device. source: the file it was read from. identity: what it is bound to; None when any volume that its
-    secret opens will do. required: whether the boot stops if what fstab mounts of it cannot be mounted.
-    fallbacks: where else its key comes from.
+    volume: name below /dev/mapper. dev: path of the underlying block device. makefs: file system of a new volume, None
+    for none. initrd: whether the initrd may hold its configuration, credentials included. sector_size: of a new volume,
+    in bytes; None to choose by the device. discard: whether unused blocks are discarded on the device. source: the file
+    it was read from. identity: what it is bound to; None if any volume may open that has the secret. required: whether
+    the boot stops if a file system on it cannot be mounted that fstab names. fallbacks: further sources of its key.
     """
 
     volume: str
@@ -79,22 +78,22 @@ class Volume:
         return (self.encrypt, *(one.encrypt for one in self.fallbacks))
 
     def source_name(self, number: int) -> str:
-        """Return what one of `sources` is called, on the command line too."""
+        """Return the name of one of `sources`, as used on the command line."""
         return f"fallback{number}" if number else "encrypt"
 
     @property
     def mapper_path(self) -> str:
-        """Where the decrypted device appears."""
+        """Path of the decrypted device."""
         return f"/dev/mapper/{self.volume}"
 
     @property
     def temporary(self) -> bool:
-        """Whether what the volume holds is lost when it is closed."""
+        """Whether the content of the volume is lost when it is closed."""
         return table.of(self.encrypt).one_time
 
     @property
     def needs_network(self) -> bool:
-        """Whether its passphrase comes, or may have to come, over the network."""
+        """Whether one of its sources needs the network."""
         return any(table.of(one).needs(one).network for one in self.sources)
 
 
@@ -102,10 +101,10 @@ class Volume:
 class Boot:
     """`[boot]` of global.toml.
 
-    verbose: time every step on the console. timeout: seconds a boot stage may take to open its volumes. late_after:
-    seconds after which the initrd leaves a volume that the pivot does not need to the booted system. emergency_shell:
-    whether the initrd gives a root shell on the console when a boot cannot go on. ask: whether a person is asked on the
-    console for the key of a volume that its provider does not give.
+    verbose: print the time of each step on the console. timeout: seconds that a boot stage may take to open its
+    volumes. late_after: seconds after which the initrd defers volumes that the pivot does not need to the booted
+    system. emergency_shell: whether the initrd gives a root shell on the console if the boot cannot continue. ask:
+    whether a person is asked on the console for a key that the provider does not give.
     """
 
     verbose: bool = False
@@ -117,11 +116,10 @@ class Boot:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything below one configuration directory.
+    """The whole configuration in one directory.
 
-    warnings: what is not wrong but should be seen to, one sentence each. problems: what is wrong with single files,
-    in order; their volumes are not among `volumes`. passed_over: files that are not read, though they are where others
-    are.
+    warnings: sentences about what is valid but needs attention. problems: errors of single files, in order; their
+    volumes are not among `volumes`. passed_over: files that are not read, though they are beside those that are.
     """
 
     directory: Path
@@ -132,5 +130,5 @@ class Config:
     passed_over: tuple[PassedOver, ...] = ()
 
     def identity_file(self, volume: str) -> Path:
-        """Return where it is written which LUKS2 volume belongs to a name."""
+        """Return the path of the file that binds a name to a LUKS2 volume."""
         return self.directory / IDENTITIES / f"{volume}.toml"

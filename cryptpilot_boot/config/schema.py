@@ -1,4 +1,4 @@
-"""What may stand in a configuration file: one table a section, one check a key."""
+"""The tables of each configuration file, with the type and check of each key."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ _IDENTITY = {
 
 
 _AFTER = {"after": Key(NUMBER, between(0, 3600))}
-# Where each key stands, to tell where one belongs that stands elsewhere. By the name of the table, "" above the first.
+# The place of each key, to say where a misplaced one belongs. Keys: the name of the table, "" above the first.
 _VOLUME_FILE: dict[str, Section] = {
     "": Section("the volume", _VOLUME),
     "encrypt": Section("[encrypt]", source.ALL),
     **source.sections("encrypt"),
-    "[fallback]": Section("[[fallback]]", _AFTER),  # in two brackets, as no table is called: each is read by itself
+    "[fallback]": Section("[[fallback]]", _AFTER),  # in brackets, which no table name has
 }
-# Of a single `[[fallback]]`.
+# The keys of a single `[[fallback]]`.
 _FALLBACK = {**_AFTER, **source.POSSIBLE[source.FALLBACK]}
 _FALLBACK_FILE: dict[str, Section] = {
     "": Section("the volume", _VOLUME),
@@ -99,14 +99,14 @@ _GLOBAL_FILE: dict[str, Section] = {
 
 
 def boot(document: Document) -> Boot:
-    """Turn global.toml into its value."""
+    """Return the value of global.toml. Raises ConfigError."""
     require_in_place(document, _GLOBAL_FILE, _VOLUME_FILE)
     sections = checked.values(document, "", _GLOBAL, document.data)
     return Boot(**checked.values(document, "boot", _BOOT, sections.get("boot", {})))
 
 
 def volume(document: Document) -> Volume:
-    """Turn a file of volumes/ into its value."""
+    """Return the value of a file in volumes/. Raises ConfigError."""
     require_in_place(document, _VOLUME_FILE, _GLOBAL_FILE)
     values = checked.values(document, "", _VOLUME, document.data)
     if values.get("integrity") and values.get("discard"):
@@ -122,7 +122,7 @@ def volume(document: Document) -> Volume:
 
 
 def identity(document: Document) -> Identity:
-    """Turn a file of identities/ into its value."""
+    """Return the value of a file in identities/. Raises ConfigError."""
     values = checked.values(document, "", _IDENTITY, document.data)
     return Identity(values.get("uuid", ""), frozenset(values["volume_keys"]), document.path)
 

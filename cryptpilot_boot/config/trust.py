@@ -1,9 +1,9 @@
-"""Who else can change what the configuration says, or what it runs.
+"""Which other users can change the configuration, or a program that it runs.
 
-Whoever can write a file of the configuration runs programs as root: with `[encrypt.exec]`, or by another device. So
-each file, each program that is named, and all directories and links on the way to them have to belong to root, or to
-the user who runs this, and nobody else may write to them, as sshd(8) has it for StrictModes. Root's own group may, as
-umask 002 leaves it. The bits of the group are the mask where there is an ACL, so that one shows there as well.
+Who can write a file of the configuration can run programs as root, by `[encrypt.exec]` or by another device. So each
+file, each program, and all directories and links on the way must belong to root or to the user of this process. No one
+else may have write permission, as with StrictModes of sshd(8); only root's group may, because of umask 002. With an
+ACL, the bits of the group are its mask, so that an ACL shows there too.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _MOST_LINKS = 40  # as the kernel follows; path_resolution(7)
 
 
 def require(path: Path, own: Collection[Path] = ()) -> None:
-    """Raise ConfigError when somebody else can change what is found at a path.
+    """Raise ConfigError if another user can change what is found at a path.
 
-    own: directories on the way in which nobody else may make a file either. In all others that is accepted where the
-    sticky bit keeps them from the files of others, as in /tmp. A path that leads nowhere is left to the one who reads
-    it. Raises OSError when it cannot be looked at.
+    own: directories on the way in which no other user may create files either. Elsewhere a sticky bit is enough, as in
+    /tmp: it protects the files of others. A missing path is not an error here. Raises OSError if the path cannot be
+    examined.
     """
     user = os.geteuid()
     try:
         for step, status, shared in _steps(path):
             if stat.S_ISLNK(status.st_mode) and not shared:
-                continue  # it is the directory's writers who can change where a link leads
+                continue  # who can write to the directory can change the target of a link
             if status.st_uid not in (0, user):
                 raise ConfigError(
                     f"{_said(path, step)} belongs to user {status.st_uid}, who can change it",
@@ -59,7 +59,7 @@ def _said(path: Path, step: Path) -> str:
 
 
 def _writers(step: Path, status: os.stat_result) -> str:
-    """Say who but its owner can write to a file or directory, as far as its mode shows; "" for root alone."""
+    """Return who can write to a file or directory, besides its owner, by its mode; "" for root alone."""
     if status.st_mode & stat.S_IWOTH:
         return "by every user"
     if not status.st_mode & stat.S_IWGRP:
@@ -70,9 +70,9 @@ def _writers(step: Path, status: os.stat_result) -> str:
 
 
 def _has_no_acl(step: Path) -> bool:
-    """Tell whether the bits of the group are those of the group alone.
+    """Tell whether the bits of the group apply to the group alone.
 
-    Only where the file system keeps ACLs is that known: NFSv4 and others apply some that are not shown.
+    That is known only if the file system has POSIX ACLs: NFSv4, for instance, applies ACLs that are not shown.
     """
     try:
         os.getxattr(step, _ACL, follow_symlinks=False)
@@ -84,14 +84,14 @@ def _has_no_acl(step: Path) -> bool:
 
 
 def _is_one_of(directories: Collection[Path], status: os.stat_result) -> bool:
-    """Tell whether one of them is the directory of this status, by whatever path or link."""
+    """Tell whether a status is that of one of these directories, whatever path or link leads there."""
     return any(one.exists() and os.path.samestat(one.stat(), status) for one in directories)
 
 
 def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
-    """Yield all that decides where a path leads: directories, links, what is there in the end; see path_resolution(7).
+    """Yield all that a path leads through: directories, links, and the target; see path_resolution(7).
 
-    Each with its status, and whether others can make files beside it.
+    Each with its status, and whether other users can create files beside it.
     """
     todo = deque(part for part in path.absolute().parts if part != "/")
     here = Path("/")

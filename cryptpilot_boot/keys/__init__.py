@@ -1,8 +1,7 @@
 """Asking key providers for passphrases.
 
-`prepare` does all that needs no network (imports, parsing the client key), so that it can be done while the
-network comes up; what it returns asks for the passphrase. Whether asking again makes sense is decided in
-`keys.retry` alone. The providers are in `providers`.
+`prepare` does all that needs no network (imports, parsing the client key), while the network comes up. What it returns
+asks for the passphrase. Only `keys.retry` decides whether to ask again. The providers are in `providers`.
 """
 
 from __future__ import annotations
@@ -41,58 +40,58 @@ __all__ = [
 
 
 def prepare(encrypt: Encrypt) -> Ask:
-    """Get everything ready to ask for the passphrase of a volume with this `[encrypt]` section.
+    """Prepare to ask a source for its passphrase; return what asks.
 
-    In an initrd the clock is held to the image's time before each question. Raises KeyFetchError when the credentials
-    are unusable.
+    In an initrd, each question first makes sure that the clock is not before the image. Raises KeyFetchError if the
+    credentials are unusable.
     """
     provider = table.of(encrypt)
     ask = provider.prepare(encrypt)
-    # nobody is asked for a one-time password, at whatever time
+    # a one-time password is made here, and needs no clock
     return ask if provider.one_time else floor.after_the_image(ask)
 
 
 def seal(encrypt: Encrypt, ask: Callable[[Encrypt], Passphrase]) -> Made | None:
-    """Make the secret of a source whose secret is kept, sealed, in the header of its volume; None for another source.
+    """Make the secret of a source that keeps it, sealed, in the header of its volume; None for another source.
 
-    ask: asks other sources, that are needed together with it. Raises KeyFetchError.
+    ask: asks the sources that are combined with it. Raises KeyFetchError.
     """
     process.lock_memory()
     return table.of(encrypt).seal(encrypt, ask)
 
 
 def require_usable(encrypt: Encrypt) -> None:
-    """Raise CryptpilotError for what would keep this section from giving a passphrase, without asking for one."""
+    """Raise CryptpilotError if something that can be checked without asking would keep a source from answering."""
     table.of(encrypt).require_usable(encrypt)
 
 
 def ends(encrypt: Encrypt) -> datetime.datetime | None:
-    """Return when what this section asks with ends; None where it does not, or nothing says so that can be trusted.
+    """Return when the credentials of a source expire; None if they do not, or nothing trustworthy says so.
 
-    Touches no network. A client key that cannot be opened says nothing: `prepare` says what is wrong with it.
+    Uses no network. None for a client key that cannot be opened: `prepare` reports that.
     """
     return table.of(encrypt).ends(encrypt)
 
 
 def ending(encrypt: Encrypt) -> expiry.Notice | None:
-    """Return what to say of the end of what this section asks with, as the clock has it; None while that is far.
+    """Return a notice that the credentials of a source expire, by the clock of this machine; None if that is far away.
 
-    At boot, ask only once KMS has given the secret out: it tolerates a clock that is 15 minutes off, and no other.
+    At boot, call this only after KMS gave the secret: it accepts no clock that is wrong by more than 15 minutes.
     """
     return expiry.notice(ends(encrypt), system_clock.now())
 
 
 def previous(encrypt: Encrypt) -> Encrypt | None:
-    """Return where the value comes from that a secret had before it was rotated; None where nobody keeps that."""
+    """Return the source of the value that a secret had before its rotation; None if the provider keeps none."""
     return table.of(encrypt).previous(encrypt)
 
 
 def share(one: Encrypt, other: Encrypt) -> bool:
-    """Tell whether two volumes have their passphrase from the same secret, as far as the configuration shows."""
+    """Tell whether two sources give the same secret, as far as the configuration shows."""
     secret = table.of(one).secret(one)
     return bool(secret) and secret == table.of(other).secret(other)
 
 
 def describe(encrypt: Encrypt) -> dict[str, str]:
-    """Say where the passphrase comes from: the provider, and what a person needs to find the secret."""
+    """Describe a source: its provider, and what a person needs to find the secret."""
     return table.of(encrypt).describe(encrypt)

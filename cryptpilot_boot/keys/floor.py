@@ -1,8 +1,8 @@
-"""An initrd's clock is never before the making of its image.
+"""The clock of an initrd is never earlier than its image.
 
-The clock belongs to the host, and one that is set back makes a certificate valid again that ran out. When the image was
-made is written in it, and measured with it. So whatever asks for a key in an initrd, over TLS or by a program that may
-use it, has the clock looked at first: `keys.prepare` sees to that for every provider.
+The host sets the clock, and an earlier time makes an expired certificate valid again. The image holds the time when it
+was made, and that is measured. Before each question for a key in an initrd, `keys.prepare` has the clock compared with
+it. That includes programs, which may use TLS too.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.providers.provider import Ask
 
-_raising = threading.Lock()  # volumes ask at the same time, and one raises the clock for all
+_raising = threading.Lock()  # volumes ask at the same time, and one of them sets the clock for all
 
 
 def after_the_image(ask: Ask) -> Ask:
-    """Return what asks as `ask` does, each time with a clock that is not before the image."""
+    """Return what asks as `ask` does, each time with a clock that is not earlier than the image."""
 
     def ask_then(timeout: float) -> Passphrase:
         hold()
@@ -33,9 +33,9 @@ def after_the_image(ask: Ask) -> Ask:
 
 
 def hold() -> None:
-    """In an initrd, raise a clock that is before the making of the image to that time; leave any other as it is.
+    """In an initrd, set a clock that is earlier than the image to the time of the image.
 
-    Raises KeyFetchError where it cannot be set.
+    Raises KeyFetchError if it cannot be set.
     """
     if not in_initrd():
         return

@@ -1,4 +1,4 @@
-"""A secret that an administrator has in a file, in place of asking its provider: for where that cannot be reached."""
+"""A secret in a file, used in place of a provider that cannot be reached."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LONGEST = 8 << 20  # bytes; see providers.execute
 
 
 def exposure(path: Path) -> str:
-    """Say who may read a file with a secret beside its owner; "" for nobody, and for what is no file on a disk."""
+    """Return a warning if users other than its owner can read a file with a secret; "" if not, or if it is no file."""
     try:
         mode = path.stat().st_mode
     except OSError:
-        return ""  # reading it says so
+        return ""  # reading it reports that
     if not stat.S_ISREG(mode) or not mode & (stat.S_IRGRP | stat.S_IROTH):
         return ""
     who = "every user" if mode & stat.S_IROTH else "its group"
@@ -31,9 +31,10 @@ def exposure(path: Path) -> str:
 
 
 def from_file(encrypt: Encrypt, path: Path) -> Passphrase:
-    """Return what the provider would return if the value of its secret was what stands in a file.
+    """Return the passphrase that the provider would return if its secret had the value in a file.
 
-    For KMS that is base64, blanks around it or not; else all bytes count. Raises CryptpilotError.
+    For KMS the file holds base64, and blanks around it are ignored. For other providers all bytes count. Raises
+    CryptpilotError.
     """
     with SecretBuffer(_LONGEST) as buffer:
         try:

@@ -1,8 +1,8 @@
-"""Several sources of one key: which is asked when, and whose answer is tried first.
+"""Several sources of one key: when each is asked, and which answer is tried first.
 
-All are prepared at once while a boot waits for its network. The first is asked; the next one once all before it have
-failed for good, or have been silent for as long as its file says. None is given up for another: what answers first is
-tried first.
+While a boot waits for the network, all sources are prepared. The first one is asked at once. The next one is asked when
+all before it have failed, or have not answered for as long as its file says. The sources before it are still waited
+for. Answers are tried in the order in which they arrive.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from cryptpilot_boot.passphrase import Passphrase
 
 Asked = Callable[[], "Passphrase"]
-"""Asks until there is an answer, a final error, or a deadline is over; the passphrase is the caller's to wipe."""
+"""Asks until there is an answer, a final error, or the deadline expires. The caller wipes the passphrase."""
 
 
 def due(asked: Sequence[float | None], over: Sequence[bool], after: Sequence[float]) -> tuple[int, float] | None:
-    """Return which source is asked next, and when; None when none is left to be asked. Pure.
+    """Return the source that is asked next, and when; None if every source was asked. Pure.
 
-    By source: asked: when it was, in seconds; over: whether it has failed for good, be it before it was asked; after:
-    for how many seconds those before it may be silent, from when the last of them was asked that has not failed.
+    Lists have an item for each source. asked: when it was asked, in seconds. over: whether it has failed, possibly
+    before it was asked. after: how many seconds the sources before it may take, from when the last one of them was
+    asked that has not failed.
     """
     following = next((number for number, when in enumerate(asked) if when is None and not over[number]), None)
     if following is None:
@@ -42,9 +43,10 @@ def due(asked: Sequence[float | None], over: Sequence[bool], after: Sequence[flo
 
 @dataclasses.dataclass(frozen=True)
 class Entrant:
-    """One source. prepare: does what needs no network, and returns what asks. after: see `due`.
+    """One source.
 
-    passes_on: whether the source has another value to try where the service has none: that is no failure then.
+    prepare: does what needs no network, and returns what asks. after: see `due`. passes_on: whether "no value" is no
+    failure of the source, because it has a previous value to try.
     """
 
     prepare: Callable[[], Asked]
@@ -53,11 +55,11 @@ class Entrant:
 
 
 Tell = Callable[[int, "dict[int, str]"], None]
-"""Told which source is asked now, and what the failures were of those that have failed for good, by source."""
+"""Is given the source that is asked now, and the errors of the sources that have failed, by number."""
 
 
 class Race:
-    """The sources of one volume's key while they are asked; a `with` block ends with nothing of them left behind."""
+    """The sources of one volume's key while they are asked. A `with` block ends by wiping all other answers."""
 
     def __init__(
         self,
@@ -67,10 +69,10 @@ class Race:
         ahead: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare the first source. A failure of that is one of the source.
+        """Prepare the first source. If that fails, the source has failed.
 
-        ahead: prepare the others beside it, since there is time: what is waited for is not there yet. Otherwise each is
-        prepared when it has its turn, so as to cost nothing when it has none.
+        ahead: prepare the other sources at the same time, for instance while the network comes up. Otherwise each is
+        prepared when it is asked, and costs nothing if it is not.
         """
         self._entrants = entrants
         self._ahead = ahead
@@ -87,10 +89,10 @@ class Race:
             self._begin(number, functools.partial(self._prepared, number))
 
     def next(self) -> tuple[int, Asked] | None:
-        """Return the next answer: the number of its source, and what gives the passphrase or raises NoValue.
+        """Return the next answer: the number of its source, and what returns the passphrase or raises NoValue.
 
-        None when there is none to come: all sources have failed for good, or none is asked any more. Raises
-        Interrupted once that has ended one: then none of the others is asked in its place.
+        None if all sources have failed, or asking has stopped. Raises Interrupted if an interruption ended one of them:
+        no other source is asked then.
         """
         with self._changed:
             while not self._answers:
@@ -113,13 +115,13 @@ class Race:
             return self._answers.popleft()
 
     def fail(self, number: int, error: CryptpilotError) -> None:
-        """Note that a source's answer was of no use."""
+        """Note that the answer of a source could not be used."""
         with self._changed:
             self._errors[number] = error
 
     @property
     def errors(self) -> dict[int, CryptpilotError]:
-        """What became of the sources that failed for good, by number."""
+        """The errors of the sources that have failed, by number."""
         with self._changed:
             return dict(self._errors)
 
@@ -132,7 +134,7 @@ class Race:
             return CryptpilotError(describe_bug(bug), "please report this")
 
     def _begin(self, number: int, prepare: Callable[[], Asked | CryptpilotError]) -> None:
-        # daemon: one that waits for an answer must not keep the process from ending
+        # daemon: a thread that waits for an answer must not keep the process alive
         threading.Thread(target=self._run, args=[number, prepare], daemon=True).start()
 
     def _run(self, number: int, prepare: Callable[[], Asked | CryptpilotError]) -> None:
@@ -159,7 +161,7 @@ class Race:
             self._arrived(number, lambda: passphrase, passphrase)
 
     def _has_turn(self, number: int) -> bool:
-        """Wait until a source is to be asked; False if that comes to nothing."""
+        """Wait until a source is to be asked. Returns False if asking stops before."""
         with self._changed:
             while self._asked[number] is None and not self._closed:
                 self._changed.wait()
@@ -182,7 +184,7 @@ class Race:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Wipe what arrived and was not taken; what arrives later is wiped then."""
+        """Wipe the answers that were not taken; later ones are wiped when they arrive."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

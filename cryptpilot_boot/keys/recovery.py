@@ -1,7 +1,7 @@
-"""Recovery keys: random ones, written so that a person can type them and is told where he slipped.
+"""Recovery keys: random keys in a form that a person can type, with checks that locate mistakes.
 
-256 random bits are 8 groups of 8 letters; letter N of a ninth group checks group N. The letters are modhex, as in the
-recovery keys of systemd-cryptenroll: they stand for 0 to 15, and are where they are on most keyboards.
+256 random bits are 8 groups of 8 letters. Letter N of the ninth group checks group N. The letters are modhex, as in
+recovery keys of systemd-cryptenroll: they stand for 0 to 15, and have the same place on most keyboards.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _KEY_BYTES = _GROUPS * _LENGTH // 2
 _LIKE = range(_ALL - _LENGTH, _ALL + _LENGTH + 1)  # letters, where a group may be missing or was typed twice
 _MOST_FOREIGN = 1 / 4  # of them, in what was meant for a recovery key
 
-# The powers of 2 in the field of 16 elements, modulo x^4 + x + 1, and which power an element is.
+# The powers of 2 in the field of 16 elements, modulo x^4 + x + 1; and the exponent of each element.
 _POWERS = (1, 2, 4, 8, 3, 6, 12, 11, 5, 10, 7, 14, 15, 13, 9)
 _LOGARITHMS = {element: power for power, element in enumerate(_POWERS)}
 
 
 def generate() -> Passphrase:
-    """Make a recovery key. The passphrase is its text, dashes and all: every program takes it as it is written."""
+    """Make a recovery key. The passphrase is its text, with dashes: other programs take it as it is written."""
     key = bytearray(os.urandom(_KEY_BYTES))
     values = bytearray(value for byte in key for value in (byte >> 4, byte & 15))
     values += bytes(_check(place, values[place * _LENGTH :][:_LENGTH]) for place in range(_GROUPS))
@@ -37,9 +37,9 @@ def generate() -> Passphrase:
 
 
 def parse(typed: bytes | bytearray | memoryview) -> Passphrase:
-    """Return the recovery key that was typed: in upper or lower case, with anything or nothing between the groups.
+    """Return the recovery key that was typed, in upper or lower case, with any separators or none.
 
-    Raises CryptpilotError that names the groups in which there is a slip, and quotes nothing.
+    Raises CryptpilotError that names the groups with mistakes, and quotes nothing.
     """
     letters, runs = _letters(typed)
     if len(letters) == _ALL:
@@ -60,7 +60,7 @@ def parse(typed: bytes | bytearray | memoryview) -> Passphrase:
 
 
 def resembles(typed: bytes | bytearray | memoryview) -> bool:
-    """Tell whether what was typed was meant for a recovery key, mistyped or not: by its length and its letters."""
+    """Tell whether a person meant to type a recovery key, by its length and its letters; it may have mistakes."""
     letters, _ = _letters(typed)
     foreign = sum(letter not in _LETTERS for letter in letters)
     letters[:] = bytes(len(letters))
@@ -68,10 +68,10 @@ def resembles(typed: bytes | bytearray | memoryview) -> bool:
 
 
 def _check(place: int, group: Sequence[int]) -> int:
-    """Return the value that checks a group, which is another in another place.
+    """Return the value that checks a group. place: of the group, which changes the value.
 
-    Each letter counts by a factor of its own: one wrong letter, or two that changed places, is always found; of other
-    slips 15 in 16.
+    Each letter has a factor of its own. One wrong letter, or two that are swapped, are always found; other mistakes in
+    15 of 16 cases.
     """
     total = 0
     for index, value in enumerate(group):
@@ -81,7 +81,7 @@ def _check(place: int, group: Sequence[int]) -> int:
 
 
 def _letters(typed: bytes | bytearray | memoryview) -> tuple[bytearray, list[int]]:
-    """Return what was typed without what stands between groups, in lower case, and how long each group is."""
+    """Return the letters that were typed, in lower case and without separators, and the length of each group."""
     letters = bytearray()
     runs: list[int] = []
     apart = True

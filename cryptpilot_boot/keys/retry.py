@@ -1,7 +1,7 @@
 """The one place that decides whether and when a key provider is asked again.
 
-The SDK's own retries are off. An initrd may ask before DHCP is done: a missing network is no error until the
-deadline, and a change of the network is a reason to ask at once.
+Retries of the SDK are off. An initrd may ask before DHCP is done: a missing network is no error until the deadline, and
+a change of the network causes a new try at once.
 """
 
 from __future__ import annotations
@@ -24,39 +24,40 @@ _LONGEST_THROTTLED_PAUSE = 60.0
 
 
 def pause(failures: int, left: float) -> float:
-    """Return how long to rest before asking again, in seconds, by chance: a thousand machines must not ask in step.
+    """Return a random pause before the next try, in seconds: a thousand machines must not ask at the same moment.
 
-    failures: how often it failed so far, from 1. left: seconds until the deadline.
+    failures: how many tries have failed, from 1. left: seconds until the deadline.
     """
     longest = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
     return _by_chance(longest / 2, longest, left)
 
 
 def throttled_pause(waited: float, left: float) -> float:
-    """Return how long to rest before asking again, in seconds, when the gateway said that too many ask.
+    """Return a random pause before the next try, in seconds, after the gateway said that there are too many requests.
 
-    waited: seconds since it said so first. How many ask is not known. But a gateway that still refuses after some
-    seconds was busy for as long, so that the crowd needs at least as long once more: the rest grows with what was
-    waited, and everyone is served within twice the time that the crowd needs at best. left: seconds until the deadline.
-    `make bench BENCH=storm` shows what becomes of 500 to 50,000 machines that rest by this.
+    waited: seconds since it first said so. left: seconds until the deadline.
+
+    The number of machines is not known. But a gateway that refuses for some seconds was busy that long, and the
+    machines that wait need at least as long again. So the pause grows with the time waited, and all are served within
+    twice the shortest possible time. `make bench BENCH=storm` shows it for 500 to 50,000 machines.
     """
     longest = min(2 + 1.25 * waited, _LONGEST_THROTTLED_PAUSE)
     return _by_chance(0.4 * longest, longest, left)
 
 
 def _by_chance(shortest: float, longest: float, left: float) -> float:
-    import random  # an answer at once needs none
+    import random  # not needed for an answer to the first try
 
     longest = min(longest, left)
     return random.uniform(min(shortest, longest), longest)  # noqa: S311 - no secret
 
 
 def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
-    """Ask until there is an answer, a final error, or the deadline is over: that is all the retry budget there is.
+    """Ask until there is an answer, a final error, or the deadline expires. There is no other limit for retries.
 
-    While there is no network hardly anything is asked: a try takes processor time, of which whoever brings the network
-    up has the better use. Raises the last KeyFetchError, saying how often was asked and for how long; and that there is
-    no route to any network, where that is why.
+    Without a network there are few tries: each takes processor time that bringing up the network needs. Raises the last
+    KeyFetchError, with the number of tries and the time they took. It says that there is no route to any network if
+    that is the cause.
     """
     limit_lookups()
     with network_changes() as changes:
@@ -89,10 +90,10 @@ def ask_until(ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
 
 
 def _rest(changes: Changes, rest: Deadline, *, wake: bool) -> bool:
-    """Rest before the next try; tell whether a change of the network ended that.
+    """Pause before the next try. Returns whether a change of the network ended the pause.
 
-    Only who could not reach the network is woken by it: a gateway that said "later" is not asked sooner because
-    an address was renewed.
+    wake: whether such a change ends it. A gateway that said "later" is not asked earlier because an address was
+    renewed.
     """
     while not rest.over:
         if changes.sleep(rest.left()) and wake:
@@ -101,16 +102,16 @@ def _rest(changes: Changes, rest: Deadline, *, wake: bool) -> bool:
 
 
 def _await_network(changes: Changes, deadline: Deadline) -> None:
-    """Rest until there is a network, at most 8 s, for not every endpoint needs one.
+    """Wait for a network, but at most 8 s, since some endpoints need none.
 
-    A name server becomes known a moment after the route, if at all.
+    If a name server becomes known, that is a moment after the route.
     """
     wait_for(lambda: has_route() or None, changes, Deadline(min(_LONGEST_PAUSE, deadline.left())))
     wait_for(lambda: adopt_name_servers() or None, changes, Deadline(min(_FIRST_PAUSE, deadline.left())))
 
 
 def _without_route(error: KeyFetchError) -> KeyFetchError:
-    """Put the first cause first: without a route no name server answers either, and no gateway."""
+    """Name the first cause: without a route, neither a name server nor a gateway answers."""
     return type(error)(
         f"there is no route to any network: {error.what}",
         "check what brings the network up: that DHCP answers, and that the network card has its driver",

@@ -1,4 +1,4 @@
-"""One secret is asked for once, however many volumes share it."""
+"""One request for each secret, however many volumes share it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class _Answer:
-    """What a key provider said, as soon as it is `there`.
+    """The answer of a key provider, once `there` is set.
 
-    first: the volume for which it was asked, at most for so many seconds; late: whether they were over with an error.
+    first: the volume that it was asked for. seconds: how long it was asked at most. late: whether that time expired
+    with an error.
     """
 
     first: str
@@ -35,14 +36,14 @@ class _Answer:
     error: CryptpilotError | None = None
 
     def is_void(self, deadline: Deadline) -> bool:
-        """Tell whether there was no time for an answer, and there is now."""
+        """Tell whether the time was too short for an answer, and a later deadline allows a new try."""
         return self.late and self.seconds < deadline.total and not deadline.over
 
 
 class Answers:
-    """What key providers said, kept for the volumes that share a secret until a `with` block ends.
+    """The answers of key providers, kept for the volumes that share a secret until a `with` block ends.
 
-    Volumes share a secret when their `[encrypt]` sections are equal. A one-time password is nobody else's.
+    Volumes share a secret if their sources are equal. A one-time password is never shared.
     """
 
     def __init__(self) -> None:
@@ -51,10 +52,10 @@ class Answers:
         self._closed = False
 
     def ask(self, encrypt: Encrypt, ask: Ask, deadline: Deadline, volume: str) -> Passphrase:
-        """Ask as `keys.ask_until` does, or wait for the answer to the one who asked first.
+        """Ask as `keys.ask_until` does, or wait for the answer to an earlier request for the same secret.
 
-        The passphrase is the caller's, to be wiped by him. Raises what the asking raised; but where that was given less
-        time, and this is over, asks again.
+        The caller wipes the passphrase. Raises the error of the request. But if the earlier request had less time, and
+        that time expired, this asks again.
         """
         if table.of(encrypt).one_time:
             return ask_until(ask, deadline, volume)
@@ -79,13 +80,13 @@ class Answers:
         try:
             passphrase = ask_until(ask, deadline, answer.first)
             with self._lock:
-                if self._closed:  # whoever asked has the key from elsewhere by now
+                if self._closed:  # the volume has its key from another source by now
                     passphrase.wipe()
                 answer.passphrase = passphrase
         except CryptpilotError as error:
             answer.error, answer.late = error, deadline.over
         finally:
-            answer.there.set()  # after a bug too: nobody may wait for what never comes
+            answer.there.set()  # also after a bug: other threads wait for it
 
     def __enter__(self) -> Answers:
         return self

@@ -1,4 +1,4 @@
-"""The sources of one volume's key, ready to be asked: what a volume with fallbacks is opened by."""
+"""All sources of one volume's key, ready to be asked: what opens a volume with fallbacks."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Prepare = Callable[["Source"], Asked]
-"""Does what needs no network, and returns what asks a source as long as there is time."""
+"""Does what needs no network, and returns what asks a source until the deadline."""
 Found = Optional["tuple[int, Asked]"]
 """What `Race.next` returns."""
 Within = Callable[[], "contextlib.AbstractContextManager[object]"]
 
 
 class Beside(Protocol):
-    """Returns what `ask` does, unless something else comes before: then it raises, and what comes too late is wiped."""
+    """Returns what `ask` returns, or raises if something else ends the waiting; a later answer is wiped."""
 
     def __call__(self, ask: Callable[[], T], wipe: Callable[[T], object]) -> T:
-        """Do that."""
+        """Ask, or raise."""
 
 
 def alone(ask: Callable[[], T], wipe: Callable[[T], object]) -> T:  # noqa: ARG001 - nothing comes too late
-    """Return what `ask` does, whatever else comes."""
+    """Return what `ask` returns: nothing ends the waiting."""
     return ask()
 
 
 def inside(context: contextlib.AbstractContextManager[object], ask: Callable[[], T], wipe: Callable[[T], object]) -> T:
-    """Return what `ask` does in a context; where leaving that raises, what was asked for in vain is wiped."""
+    """Return what `ask` returns, called in a context. If leaving the context raises, the answer is wiped."""
     found: list[T] = []
     try:
         with context:
@@ -51,10 +51,10 @@ def inside(context: contextlib.AbstractContextManager[object], ask: Callable[[],
 
 
 class Sources:
-    """What asks all sources of a volume. opened_by: the number of the one whose key opened it, None so far.
+    """All sources of a volume, and how to ask them. opened_by: the number of the source whose key opened it, or None.
 
-    prepare: see Prepare. within: waiting for an answer runs in it, a step that asks for a key; it may raise in the end.
-    beside: by what the waiting may be cut short.
+    prepare: see Prepare. within: returns a context for each wait, such as the step that asks for a key; leaving it may
+    raise. beside: calls what waits, and may end that early.
     """
 
     def __init__(self, volume: Volume, prepare: Prepare, within: Within, beside: Beside = alone) -> None:
@@ -66,14 +66,14 @@ class Sources:
         self.opened_by: int | None = None
 
     def prepare(self, *, ahead: bool = True) -> None:
-        """Do what needs no network, of which the first source's part is done when this returns. ahead: see `Race`."""
+        """Do what needs no network; that of the first source is done when this returns. ahead: see `Race`."""
         if self._race is None:
             entrants = [self._entrant(number) for number in range(len(self._volume.sources))]
             self._race = Race(entrants, self._tell, ahead=ahead)
 
     @contextlib.contextmanager
     def race(self) -> Iterator[Race]:
-        """Give what asks them. Afterwards none is asked any more."""
+        """Return the race that asks the sources. After the `with` block none is asked."""
         self.prepare(ahead=False)
         race, self._race = self._race, None
         if race is not None:
@@ -84,7 +84,7 @@ class Sources:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give up what was prepared and never asked."""
+        """Give up a race that was prepared and not started."""
         if self._race is not None:
             with self._race:
                 self._race = None
@@ -94,7 +94,7 @@ class Sources:
         return inside(self._within(), lambda: self._beside(race.next, _wipe), _wipe)
 
     def previous(self, number: int) -> Asked | None:
-        """Return what asks for the value that a source's secret had before it was rotated; None if nobody keeps it."""
+        """Return what asks for the value before the rotation of a source's secret; None if the provider keeps none."""
         source = self._volume.sources[number]
         previous = table.of(source).previous(source)
         if previous is None:
@@ -102,7 +102,7 @@ class Sources:
         within, prepare, beside = self._within, self._prepare, self._beside
 
         def ask() -> Passphrase:
-            # prepared only now: hardly any opening comes here, and what takes long was done for the current value
+            # prepared now, not ahead: few openings need it, and the slow part was done for the current value
             return inside(within(), lambda: beside(lambda: prepare(previous)(), Passphrase.wipe), Passphrase.wipe)
 
         return ask
@@ -134,10 +134,10 @@ def _wipe(found: Found) -> None:
 
 
 Secret = Union[Asked, Sources]
-"""What gives a volume's key: a question to its one source, or all its sources."""
+"""What gives the key of a volume: a function that asks its one source, or all its sources."""
 
 
 def named(volume: Volume, number: int) -> str:
-    """Name a source for a person: as on the command line, and what it is."""
+    """Return the name of a source for a person: that of the command line, and its provider."""
     source = volume.sources[number]
     return f"{volume.source_name(number)} ({table.of(source).describe(source)['provider']})"
