@@ -1,4 +1,4 @@
-"""What became of each volume, in words."""
+"""The result of each volume in words. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from cryptpilot_boot.report.results import VolumeResult
     from cryptpilot_boot.report.spans import Span
 
-_SHORTEST_WAIT = 0.1  # seconds that are worth a line
+_SHORTEST_WAIT = 0.1  # seconds; a shorter wait gets no line
 _MOST_WAITS = 5  # lines
 
-_TOLD = {
+_SENTENCES = {
     results.OPENED: "opened by the {stage} at {at:.3f} s",
     results.ALREADY_OPEN: "was open already when the {stage} came, at {at:.3f} s",
     results.LEFT: "not opened by the {stage}, given up at {at:.3f} s and left to the system stage",
@@ -28,25 +28,25 @@ _TOLD = {
 
 
 def short_name(stage: str, run: int) -> str:
-    """Return what a stage is called; its runs after the first have a number."""
+    """Return the name of a stage. Runs after the first have a number."""
     return f"{stage} {run}" if run > 1 else stage
 
 
 def full_name(stage: str, run: int) -> str:
-    """Return the same for where there is room."""
+    """Return the same with the word "stage"."""
     return f"{stage} stage (run {run})" if run > 1 else f"{stage} stage"
 
 
 def stories(whole: Report) -> list[str]:
-    """Return what became of each volume, a line or more each, and what is wrong with log or configuration."""
+    """Return lines about the result of each volume, and about what is wrong with the log or the configuration."""
     lines = []
     for result in whole.volumes:
-        lines += [f"{result.volume}: {_told(result)}", *_facts(_details(result), "  ")]
+        lines += [f"{result.volume}: {_sentence(result)}", *_facts(_details(result), "  ")]
         place = (result.volume, *_where(result))
         steps = [step for step in whole.steps if (step.volume, step.stage, step.run) == place]
         lines += _facts(_waits(steps), "  ")
         for before in result.before:
-            lines += _facts([("before", _told(before))], "  ")
+            lines += _facts([("before", _sentence(before))], "  ")
             lines += _facts([("failed", before.error), ("to do", before.hint)], "    ")
     return [*lines, *(f"problem: {problem}" for problem in whole.problems)]
 
@@ -55,14 +55,14 @@ def _where(result: VolumeResult) -> tuple[str, int]:
     return result.stage, result.run
 
 
-def _told(result: VolumeResult) -> str:
-    known = _TOLD.get(result.result, "{result} by the {stage}, at {at:.3f} s")
-    told = known.format(result=result.result, stage=full_name(*_where(result)), at=result.at)
-    return f"{told}; the boot cannot go on without it" if result.needed and result.error else told
+def _sentence(result: VolumeResult) -> str:
+    known = _SENTENCES.get(result.result, "{result} by the {stage}, at {at:.3f} s")
+    sentence = known.format(result=result.result, stage=full_name(*_where(result)), at=result.at)
+    return f"{sentence}; the boot cannot go on without it" if result.needed and result.error else sentence
 
 
 def _details(result: VolumeResult) -> Iterator[tuple[str, str]]:
-    """Give what matters to whoever has to mend it, in the words of the console."""
+    """Yield what helps to repair it, in the words of the console."""
     if result.error or result.hint:
         yield "device", result.device
         yield "provider", result.provider
@@ -81,7 +81,7 @@ def _details(result: VolumeResult) -> Iterator[tuple[str, str]]:
 
 
 def _waits(steps: list[Span]) -> Iterator[tuple[str, str]]:
-    """Give what took noticeable time to wait for, the longest first."""
+    """Yield the noticeable waits, the longest first."""
     total: defaultdict[str, float] = defaultdict(float)
     for step in steps:
         for wait in step.waits:
