@@ -110,6 +110,11 @@ def unit(name: str) -> str:
     return f"its name has more than {LONGEST_NAME} bytes"
 
 
+def volume_unit(volume: str) -> str:
+    """Return the name of the unit of a volume."""
+    return f"cryptpilot@{escape(volume)}.service"
+
+
 def escape(text: str) -> str:
     """Write a name as it stands in a unit's name; see systemd.unit(5), "String escaping"."""
 

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, log, steps
-from cryptpilot_boot.units import units
+from cryptpilot_boot.names import volume_unit
 
 if TYPE_CHECKING:
     from cryptpilot_boot.boot.outcome import Outcome
@@ -126,4 +126,4 @@ def _now(outcome: Outcome) -> str:
 
 def _restart(name: str) -> str:
     # the name may hold a backslash
-    return f"systemctl restart {shlex.quote(units.unit(name))}"
+    return f"systemctl restart {shlex.quote(volume_unit(name))}"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import paths
+from cryptpilot_boot.names import volume_unit
 from cryptpilot_boot.system import private
-from cryptpilot_boot.units import units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ def record(volume: str, lines: Sequence[str], directory: Path = DIRECTORY, wante
     file: started later, it would repeat a failure that may have been repaired since.
     """
     file = private.directory(directory) / volume
-    if lines and (wanted / units.unit(volume)).is_symlink():
+    if lines and (wanted / volume_unit(volume)).is_symlink():
         private.write(file, "".join(f"{line}\n" for line in lines), errors="backslashreplace")
     else:
         file.unlink(missing_ok=True)

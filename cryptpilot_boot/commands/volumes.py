@@ -10,8 +10,8 @@ from cryptpilot_boot.commands.key import new_key_of, passphrase_of, previous_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
 from cryptpilot_boot.keys.sources import Sources, named
+from cryptpilot_boot.names import volume_unit
 from cryptpilot_boot.system.init import stop_unit
-from cryptpilot_boot.units import units
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,7 +120,7 @@ def close(config: Config, names: Sequence[str], report: Report, warn: Callable[[
 
     def close_one(one: Volume) -> str:
         closed = volume.close(one)
-        service = units.unit(one.volume)
+        service = volume_unit(one.volume)
         try:
             stop_unit(service)  # so that it can begin again
         except ProgramError as error:

@@ -27,7 +27,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot.names import escape, escape_path
+from cryptpilot_boot.names import escape_path, volume_unit
 from cryptpilot_boot.names import unit as unit_name
 from cryptpilot_boot.units import fstab, passing_over
 
@@ -129,7 +129,7 @@ def _limit(volume: Volume, seconds: int, *, ask: bool) -> str:
 
 def _add_volume(made: Units, one: Volume, limit: str) -> None:
     """Add what opens a volume: when its device is waited for, with all others, and when its disk is attached later."""
-    service = unit(one.volume)
+    service = volume_unit(one.volume)
     device = f"{escape_path(one.mapper_path)}.device"
     made.links[f"{device}.requires/{service}"] = _TEMPLATE
     # overrides that of crypttab, 40-device-timeout.conf; that of an option in fstab, 50-..., overrides it
@@ -212,11 +212,6 @@ def mount(entry: Entry) -> str:
     unit_lines = ["[Unit]", "SourcePath=/etc/fstab", "Before=remote-fs.target", "", "[Mount]"]
     unit_lines += [f"{key}={value.replace('%', '%%')}" for key, value in settings.items()]
     return "".join(f"{line}\n" for line in unit_lines)
-
-
-def unit(volume: str) -> str:
-    """Return the name of a volume's unit."""
-    return f"cryptpilot@{escape(volume)}.service"
 
 
 def _unit_of(entry: Entry) -> tuple[str, str]:

@@ -12,7 +12,6 @@ from cryptpilot_boot import names
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.config import load
 from cryptpilot_boot.system import init
-from cryptpilot_boot.units import units as boot_units
 from cryptpilot_boot.units.units import units
 from tests.unit.test_config import EXEC, OTHER, ROLE, SMALL, complaint, configure
 
@@ -156,7 +155,7 @@ def test_a_unit_of_a_mount_holds_one_line_for_each_setting() -> None:
     made = units([], "/dev/mapper/v /a\\012ExecStart=/x ext4 ro\n", [], 90, ["v"])
     assert made.masks == []
     assert len(made.skipped) == 1
-    assert boot_units.unit("a-b") == "cryptpilot@a\\x2db.service"
+    assert names.volume_unit("a-b") == "cryptpilot@a\\x2db.service"
 
 
 def test_a_word_in_the_kernels_log_cannot_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
