@@ -47,12 +47,12 @@ DRACUT_HOOKS = {"getargbool", "emergency_shell"}
 """Functions that dracut 049 has for hooks: modules.d/99base/dracut-lib.sh."""
 
 BASH = {
-    *("[", ":", "break", "command", "compgen", "continue", "echo", "exec", "exit", "export", "kill", "local"),
+    *(".", "[", ":", "break", "command", "compgen", "continue", "echo", "exec", "exit", "export", "kill", "local"),
     *("mapfile", "printf", "read", "return", "set", "shift", "trap", "unset"),
 }
 """Built into bash 4.4."""
 
-SH = (BASH | {"."}) - {"compgen", "local", "mapfile"}
+SH = BASH - {"compgen", "local", "mapfile"}
 """Built into any POSIX shell."""
 
 BUILD_PROGRAMS = {

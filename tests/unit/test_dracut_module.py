@@ -47,6 +47,22 @@ exit $status""",
     return done.returncode, done.stdout.strip()
 
 
+def test_a_part_that_is_missing_fails_the_image(tmp_path: Path) -> None:
+    """dracut goes on after a function that is not defined."""
+    for path in MODULE.parent.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    parts = sorted(tmp_path.glob("setup-*.sh"))
+    assert len(parts) > 1
+    for part in parts:
+        text = part.read_text()
+        part.unlink()
+        done = bash(f"{_DRACUT}. {tmp_path}/module-setup.sh; echo it goes on")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"{part.name} is missing: install cryptpilot again; no image is made" in done.stderr
+        part.write_text(text)
+    assert bash(f"{_DRACUT}. {tmp_path}/module-setup.sh; echo it goes on").stdout == "it goes on\n"
+
+
 @pytest.mark.parametrize(
     ("variables", "status"),
     [
