@@ -1,6 +1,6 @@
 """Command lines that a machine of the lab types after it came up, each with what must come of it.
 
-They get in as a disk and out with the report: see `guest/usr/local/sbin/lab-steps`.
+They get in as a disk and out with the report: see `machines/guest/usr/local/sbin/lab-steps`.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ import pytest
 
 from tests import machines, steps
 from tests.boot import enterprise, stock
+from tests.boot.evidence import require_no_secret
+from tests.boot.measured import logged, measure
 from tests.boot.stock import Stock
-from tests.boot.test_measure import logged, measure
-from tests.boot.test_root import require_no_secret
 from tests.lab import qemu, selinux
 from tests.lab.disk import Disk, sha256
 from tests.lab.run import run

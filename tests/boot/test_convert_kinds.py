@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.boot.conversion import Row, Workshop, convert, parameters, require_boots
+from tests.boot.kinds import IN_LVM
 from tests.boot.stock import Stock
-from tests.boot.test_convert_refused import IN_LVM
 
 if TYPE_CHECKING:
     from pathlib import Path

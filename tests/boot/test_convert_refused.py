@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.boot.conversion import CONVERT, LEFT_BEHIND, Workshop
+from tests.boot.kinds import IN_LVM
 from tests.boot.stock import Stock
 from tests.lab.disk import sha256
 
@@ -41,7 +42,6 @@ done
         assert left.split() == NOTHING, left
 
 
-IN_LVM = Stock("ext4", "ext4", mbr=True, efi=False, lvm=True, swap=True)
 KILLED_AFTER = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 40, 60, 90)
 """Seconds, in user-mode Linux, where it takes minutes: looking, formatting, copying, dracut."""
 INTERRUPTED_AFTER = (2, 5, 10, 15, 30)

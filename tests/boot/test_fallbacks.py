@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tests import machines
-from tests.boot.test_root import require_no_secret
+from tests.boot.evidence import require_no_secret
 from tests.lab.tree import clone
 
 if TYPE_CHECKING:

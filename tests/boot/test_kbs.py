@@ -19,7 +19,7 @@ import pytest
 
 from tests import machines
 from tests.boot.conftest import PATIENCE
-from tests.boot.test_root import require_no_secret
+from tests.boot.evidence import require_no_secret
 from tests.headers import Template
 from tests.lab import qemu
 from tests.lab.disk import Disk

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from cryptpilot_boot.system import portable_executable as pe
+from tests.boot.measured import BANKS, ask, logged, measure
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk, sha256
 from tests.lab.run import run
 from tests.lab.tree import SHARE, in_chroot, kernel, kernel_release, root_tree
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 INIT = Path(__file__).parents[1] / "lab/measured.c"
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
@@ -29,7 +25,6 @@ UKIFY = ("systemd-ukify", "systemd-boot-efi", "binutils")
 COMMAND_LINE = b"console=ttyS0 panic=-1 quiet"
 OS_RELEASE = b'ID=lab\nNAME="Lab"\n'
 ESP_START, ESP_SIZE = 1 << 20, 60 << 20
-BANKS = ("sha256", "sha384")
 
 
 @dataclass(frozen=True)
@@ -166,40 +161,3 @@ def make_disk(program: Path, work: Path) -> Path:
     run(["mmd", "-i", place, "::/EFI", "::/EFI/BOOT"])
     run(["mcopy", "-i", place, program, "::/EFI/BOOT/BOOTX64.EFI"])
     return disk
-
-
-def ask(image: Path, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
-    command = [sys.executable, "-m", "cryptpilot_boot", "image", "measure", str(image), "--json", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
-
-
-def measure(image: Path, *, options: Sequence[str] = (), status: int = 0) -> dict[str, Any]:
-    """Return what the command says of an image. status: how it has to end."""
-    done = ask(image, options)
-    assert (done.returncode, done.stderr) == (status, "")
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said
-
-
-def logged(text: str) -> list[tuple[int, dict[str, str]]]:
-    """Read an event log: the register and the digests of each event, but for the first, which tells of the log."""
-    raw = bytes.fromhex(text)
-    algorithms = {0x0B: ("sha256", 32), 0x0C: ("sha384", 48), 0x04: ("sha1", 20), 0x0D: ("sha512", 64)}
-
-    def number(at: int, size: int = 4) -> int:
-        return int.from_bytes(raw[at : at + size], "little")
-
-    at = 32 + number(28)
-    events = []
-    while at < len(raw):
-        pcr, count = number(at), number(at + 8)
-        at += 12
-        digests = {}
-        for _ in range(count):
-            name, size = algorithms[number(at, 2)]
-            digests[name] = raw[at + 2 : at + 2 + size].hex()
-            at += 2 + size
-        at += 4 + number(at)
-        events.append((pcr, {bank: digests[bank] for bank in BANKS}))
-    return events

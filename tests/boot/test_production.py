@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tests import machines
-from tests.boot.test_root import require_no_secret
+from tests.boot.evidence import require_no_secret
 from tests.lab import qemu
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from tests import machines, steps
 from tests.boot import agents
+from tests.boot.evidence import agent_lines, require_no_secret
 from tests.boot.prompt import NO_KEY, answer
-from tests.boot.test_root import agent_lines, require_no_secret
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk
 from tests.steps import Step, prints

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tests import machines, steps
+from tests.boot.evidence import agent_lines, require_no_secret
 from tests.lab import selinux
 from tests.lab.disk import Disk, blank_disk, luks_uuid
 from tests.lab.tree import SHARE, in_chroot
@@ -17,22 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.boot.conftest import Boot
-
-AGENT = re.compile(r"cryptpilot\[\d+\]: (.*)")
-
-
-def agent_lines(console: str) -> list[str]:
-    """Return what the agent said on the console."""
-    return [match[1] for match in AGENT.finditer(console)]
-
-
-def require_no_secret(site: machines.Site, texts: dict[str, str]) -> None:
-    """Fail if anything that must stay in memory stands in one of the texts."""
-    for name, text in texts.items():
-        data = text.encode(errors="surrogateescape")
-        for what, secret in site.forbidden.items():
-            assert secret not in data, f"{what} stands in {name}"
-
 
 LATER = """
 echo nameserver 10.0.2.3 > /etc/resolv.conf

@@ -15,9 +15,9 @@ from cryptpilot_boot.volume import identity
 from tests import machines
 from tests.boot.conftest import PATIENCE
 from tests.boot.emergency import enter_shell
+from tests.boot.evidence import require_no_secret
 from tests.boot.prompt import NO_KEY, PROMPT, answer
 from tests.boot.shutdown import require_closed
-from tests.boot.test_root import require_no_secret
 from tests.headers import Template
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk

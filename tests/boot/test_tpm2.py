@@ -10,7 +10,7 @@ import pytest
 
 from tests import machines, steps
 from tests.boot.conftest import PATIENCE
-from tests.boot.test_root import require_no_secret
+from tests.boot.evidence import require_no_secret
 from tests.lab import qemu
 from tests.lab.disk import Disk, blank_disk
 from tests.lab.image import make_ext4, prune
