@@ -1,5 +1,5 @@
-"""Where passphrases come from: a file a provider, and a row of `providers.table`.
+"""Key providers: one file each, and one row in `providers.table`. docs/dev/new-source.md says how to add one.
 
-See docs/dev/new-source.md for how to add one. What a file here imports at its top is loaded by each start of the
-program: what asks for a secret is imported when it is needed, by `prepare`.
+Imports at the top of these files slow down each start of the program. So `prepare` imports what asks for a secret, when
+it is needed.
 """

@@ -1,6 +1,6 @@
-"""Empty modules in place of packages that the SDKs, or what they stand on, import and that nothing here needs.
+"""Empty modules in place of packages that the SDKs import and that are not needed here.
 
-The frozen agent carries none of them: see buildlib/agent.spec.
+The frozen agent has none of these packages: see buildlib/agent.spec.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class _Empty(types.ModuleType):
-    """A module in which every name is there and means nothing."""
+    """A module that has every name; none has a meaning."""
 
-    __version__ = "3.0.0"  # requests wants to know of charset_normalizer
+    __version__ = "3.0.0"  # requests checks the version of charset_normalizer
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.__path__ = []  # it has modules in it
+        self.__path__ = []  # a package: modules in it can be imported
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -30,13 +30,13 @@ class _Empty(types.ModuleType):
 
 
 def stand_in(*names: str) -> None:
-    """Have empty modules imported in place of these, which are imported at the top of SDK modules and never used."""
+    """Replace modules by empty ones, before SDK modules import them at the top and never use them."""
     for name in names:
         sys.modules.setdefault(name, _Empty(name))
 
 
-# Signatures with RSA, by a package that has an OpenSSL of its own. Those with a client key are system/libcrypto.py's,
-# those with a role's credentials are HMACs.
+# Signatures with RSA, by a package with an OpenSSL of its own. Here, system/libcrypto.py signs with client keys, and
+# signatures with a role's credentials are HMACs.
 _UNUSED_SIGNATURES = (
     "cryptography",
     "cryptography.hazmat",
@@ -49,9 +49,9 @@ _UNUSED_SIGNATURES = (
 
 @contextlib.contextmanager
 def without_signatures() -> Iterator[None]:
-    """Have empty modules imported meanwhile in place of the package that the SDKs would sign with.
+    """Replace the package that signs for the SDKs by empty modules in a `with` block.
 
-    Not for longer: it is one that others in this process may use.
+    Only there, since other code of this process may use it.
     """
     others = {name: sys.modules.get(name) for name in _UNUSED_SIGNATURES}
     sys.modules.update({name: _Empty(name) for name in _UNUSED_SIGNATURES})

@@ -1,6 +1,6 @@
-"""The client key of an application access point: a private key, and a certificate that says when it ends.
+"""The client key of an application access point: a private key, and a certificate with its expiry date.
 
-The certificate is KMS's own word on how long it takes the key: see docs/kms.md.
+The certificate says how long KMS accepts the key: see docs/kms.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ClientKey:
-    """A client key that was opened. ends: when KMS stops to take it, None where nothing says so that can be trusted."""
+    """A client key that was opened. ends: when KMS stops accepting it; None if nothing trustworthy says so."""
 
     key_id: str
     private_key: libcrypto.PrivateKey = dataclasses.field(repr=False)
@@ -35,9 +35,9 @@ _opening = threading.Lock()
 
 
 def opened(kms: Kms) -> ClientKey:
-    """Open the client key of a section, once for all volumes that have the same: it is 30 ms of arithmetic.
+    """Open the client key of a source. Volumes with the same key share the result, which takes 30 ms to compute.
 
-    Raises KeyFetchError when it cannot be opened.
+    Raises KeyFetchError if it cannot be opened.
     """
     with _opening:
         return _open(kms.client_key, kms.client_key_password)
@@ -45,10 +45,10 @@ def opened(kms: Kms) -> ClientKey:
 
 @functools.lru_cache
 def _open(text: str, password: str) -> ClientKey:
-    """Open the PKCS#12 here rather than in the SDK, which would need releases with known vulnerabilities."""
+    """Open the PKCS#12 here: the SDK would need releases with known vulnerabilities to do it."""
     try:
         client_key = json.loads(text)
-        # both come from files, whose lines may have been broken, or ended, on the way here
+        # both are contents of files, and line breaks may have been added on the way
         data = base64.b64decode("".join(client_key["PrivateKeyData"].split()), validate=True)
         key, certificates = libcrypto.open_pkcs12(data, password.rstrip("\r\n").encode())
     except (ValueError, TypeError, KeyError, libcrypto.CryptoError):
@@ -65,9 +65,9 @@ def _open(text: str, password: str) -> ClientKey:
 
 
 def _end(certificates: Iterable[libcrypto.Validity]) -> datetime.datetime | None:
-    """Return when the key's own certificate ends, if it has one whose two dates make sense.
+    """Return when the key's own certificate expires, None if it has none with plausible dates.
 
-    Of two that differ, who knows which KMS goes by.
+    None too if there are two different dates: it is not known which one KMS uses.
     """
     ends = {one.end for one in certificates if one.begin < one.end}
     return ends.pop() if len(ends) == 1 else None

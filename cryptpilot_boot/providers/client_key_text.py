@@ -1,4 +1,4 @@
-"""The two files of a client key, as they arrive in a configuration: `clientKey_****.json` and its password."""
+"""The two files of a client key in a configuration: `clientKey_****.json`, and its password."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import re
 from typing import Any
 
 _PARTS = ("KeyId", "PrivateKeyData")
-# It becomes a header of a request, and so must hold nothing that could end one.
+# It becomes a header of a request, and must not contain what ends a header.
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _BOM = "\ufeff"
 
 
 def complaint(text: str) -> str:
-    """Say what keeps a text from being a client key, "" for nothing; its password is tried by the provider.
+    """Return why a text is no client key, "" if it is one. Quotes nothing of it.
 
-    Quotes nothing of it.
+    The provider tries the password.
     """
     try:
         key = _parse(text)
     except json.JSONDecodeError as error:
-        # the one message that is looked at: there is a whole value, and more
+        # the only message that is compared: a complete value is followed by more text
         joined = error.msg == "Extra data"
         return "it holds more than one JSON object" if joined else "it is not JSON, or not all of it"
     except (ValueError, RecursionError):
@@ -42,18 +42,18 @@ def complaint(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """Return a client key without what its way here added: a byte-order mark, line ends within its values."""
+    """Return a client key without what copying added: a byte-order mark, and line breaks within values."""
     key = _parse(text)
     return json.dumps({part: "".join(key[part].split()) for part in _PARTS})
 
 
 def _parse(text: str) -> Any:
-    # strict: a line end within a string is what a mail program or a terminal made of a long line
+    # not strict: mail programs and terminals break long lines, which puts line breaks into strings
     return json.loads(text.strip(_BOM + " \t\r\n"), strict=False)
 
 
 def password_complaint(text: str) -> str:
-    """Say what keeps a text from being a password, "" for nothing."""
+    """Return why a text is no password, "" if it is one."""
     password = canonical_password(text)
     if not password.strip():
         return "must not be empty"

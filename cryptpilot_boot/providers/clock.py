@@ -1,8 +1,8 @@
-"""The gateway's clock against this machine's, when one of the two finds that this is not the time.
+"""The clock of the gateway compared with this machine's, after one of them refused a time.
 
-A certificate has a time, and so has a request's signature. A machine whose clock is years off gets no secret, and in an
-initrd there is nobody who would set it. So the gateway is asked for its time, over TLS and with its certificate
-verified in all but its time; docs/kms.md says why that is good enough.
+Certificates and signatures of requests have a time. With a clock that is years off, a machine gets no secret, and in an
+initrd no service sets the clock. So the gateway is asked for its time, over TLS. Its certificate is verified except for
+its dates; docs/kms.md says why that is enough.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 # <openssl/x509_vfy.h>
 _NO_CHECK_TIME = 0x200000
-# What a gateway lets pass between its clock and the one a request is signed by; see docs/kms.md.
+# The difference that a gateway accepts between its clock and that of a signature; see docs/kms.md.
 _TOLERATED = datetime.timedelta(minutes=15)
 _SET_IT = "set the clock of this machine: timedatectl, or chronyc makestep"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Told:
-    """What the gateway says the time is, and when the certificate it says it with is valid."""
+    """The gateway's time, and the dates of the certificate with which it was told."""
 
     time: datetime.datetime
     begin: datetime.datetime
@@ -40,11 +40,11 @@ class _Told:
 
 
 def explain(error: Exception, gateway: Gateway, trust: Callable[[], ssl.SSLContext], timeout: float) -> KeyFetchError:
-    """Say what the SDK raised, as `kms_errors.explain` does; if it is about the time, what `judge` makes of that.
+    """Explain an error of the SDK as `kms_errors.explain` does; if it is about the time, as `judge` does.
 
     trust: returns a TLS context that trusts the gateway's CAs. timeout: seconds.
     """
-    # Whatever the SDK raises; its text may quote the request, so only what is known to be harmless is kept.
+    # Any error of the SDK. Its text may quote the request, so only parts known to be harmless are used.
     failure = kms_errors.explain(error, gateway)
     if kms_errors.is_about_time(error):
         return judge(failure, gateway.address, trust(), min(timeout, limit.CONNECT_TIMEOUT))
@@ -52,26 +52,26 @@ def explain(error: Exception, gateway: Gateway, trust: Callable[[], ssl.SSLConte
 
 
 def judge(failure: KeyFetchError, address: str, context: ssl.SSLContext, timeout: float) -> KeyFetchError:
-    """Return the failure with both times; in an initrd, set the clock if it is wrong, and have it be asked again.
+    """Return the failure with both times. In an initrd, set a wrong clock, and make the failure retryable.
 
-    context: of TLS, with the CAs that are trusted; it is changed. timeout: seconds for asking.
+    context: of TLS, with the trusted CAs; it is changed. timeout: seconds for asking.
     """
     ours = clock.now()
     try:
         told = _ask(address, context, timeout)
     except (OSError, http.client.HTTPException, KeyError, TypeError, ValueError, OverflowError) as error:
-        # the failure at hand says more than this one would
+        # the first failure says more than this one
         what = f"{failure.what}; this machine's clock says {clock.text(ours)}"
         refused = isinstance(error, ssl.SSLCertVerificationError)
         return KeyFetchError(what, failure.hint, retryable=not (refused and in_initrd()))
     what = f"{failure.what}; this machine's clock says {clock.text(ours)}, and {address} says {clock.text(told.time)}"
     if abs(told.time - ours) <= _TOLERATED:
-        # it may have been set a moment ago, for another volume or by a time service
+        # the clock may have been set a moment ago, for another volume or by a time service
         valid = told.begin <= told.time <= told.end
         hint = "both clocks agree: see how long the certificate is valid, and what delays requests on their way"
         return KeyFetchError(what, hint, retryable=valid)
     if not in_initrd():
-        return KeyFetchError(what, _SET_IT, retryable=True)  # a time service may be about to
+        return KeyFetchError(what, _SET_IT, retryable=True)  # a time service may set it soon
     doubt, hint = _doubt(told)
     if doubt:
         return KeyFetchError(f"{what}, which is not believed: {doubt}", hint)
@@ -88,10 +88,10 @@ def judge(failure: KeyFetchError, address: str, context: ssl.SSLContext, timeout
 
 
 def _doubt(told: _Told) -> tuple[str, str]:
-    """Say why the gateway's time cannot be right, and what to do; "" when nothing speaks against it."""
+    """Return why the gateway's time cannot be right, and what to do; "" if it can."""
     made = clock.image_made()
     if made and told.time < made:
-        # this clock has been raised to that time (keys/floor.py), so one of the three is wrong
+        # keys/floor.py has set this clock to that time already, so one of the three is wrong
         return (
             f"this image was made later ({clock.text(made)})",
             "if it was made with a clock that is ahead, rebuild it with a right one: cryptpilot initrd rebuild",
@@ -102,7 +102,7 @@ def _doubt(told: _Told) -> tuple[str, str]:
 
 
 def _ask(address: str, context: ssl.SSLContext, timeout: float) -> _Told:
-    """Ask for the time, and for nothing else. Raises what the network, TLS and the answer's form can be wrong with."""
+    """Ask for the time only. Raises what network, TLS, or an answer of another form may raise."""
     context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
     connection = http.client.HTTPSConnection(address, context=context, timeout=timeout)
     try:

@@ -1,4 +1,4 @@
-"""The standard output of a program, byte for byte: for keys that come from where nothing else here can ask."""
+"""The standard output of a program, byte for byte: for keys that no other provider can get."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 # cryptsetup reads no more from a key file; "Maximum keyfile size" in `cryptsetup --help`.
 _LONGEST = 8 << 20  # bytes
-_TELLING = 8  # bytes of a passphrase in a text that are no coincidence
+_TELLING = 8  # bytes; as many of a passphrase in another text are no coincidence
 
 
 @dataclasses.dataclass(frozen=True)
 class Exec(Source):
-    """What a program writes to its standard output, byte for byte.
+    """The standard output of a program, byte for byte.
 
-    command: an absolute path, or a name looked up where programs of the system are. timeout: seconds it may take.
+    command: an absolute path, or a name in the directories of system programs. timeout: seconds it may take.
     """
 
     provider = "exec"
@@ -38,7 +38,7 @@ class Exec(Source):
 
 
 def _prepare(source: Exec) -> Ask:
-    """Return what runs the command and takes its standard output."""
+    """Return what runs the command and returns its standard output."""
 
     def ask(timeout: float) -> Passphrase:
         seconds = min(timeout, source.timeout)
@@ -55,13 +55,13 @@ def _prepare(source: Exec) -> Ask:
 
 
 def _require_runnable(source: Exec) -> None:
-    """Raise ProgramError when the command is not there, or for what would keep it from being run."""
+    """Raise ProgramError if the command is missing or cannot be run."""
     if fault := programs.fault(source.command):
         raise fault
 
 
 def _require_success(source: Exec, ended: Ended, buffer: SecretBuffer, seconds: float) -> None:
-    """Raise KeyFetchError unless the command ended well and has left a passphrase."""
+    """Raise KeyFetchError unless the command succeeded and wrote a passphrase."""
     said = f": {_quotable(ended.said, buffer)}" if ended.said else ""
     if buffer.full:
         raise KeyFetchError(
@@ -79,7 +79,7 @@ def _require_success(source: Exec, ended: Ended, buffer: SecretBuffer, seconds: 
 
 
 def _quotable(said: str, buffer: SecretBuffer) -> str:
-    """Return what a command wrote to standard error, unless any of what it wrote to standard output is in it."""
+    """Return the standard error of a command, unless it contains a part of the standard output."""
     text = said.encode()
     output = bytearray(buffer.reveal())
     try:
@@ -92,7 +92,7 @@ def _quotable(said: str, buffer: SecretBuffer) -> str:
 
 
 def _describe(source: Exec) -> dict[str, str]:
-    # not its arguments, which may be secret, nor those that stand in its place by mistake
+    # without its arguments, which may be secret, even if they are in "command" by mistake
     first, blank, _ = source.command.partition(" ")
     name = f"{first} ..." if blank and not programs.is_there(source.command) else source.command
     return {"provider": f"command {name}"}

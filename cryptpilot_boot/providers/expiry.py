@@ -1,6 +1,6 @@
-"""How near the end of a credential is, and how loudly that is worth saying. Pure.
+"""How soon a credential expires, and how urgent the notice is. Pure.
 
-A client key that ends takes every machine that has it down at its next boot, all on one day.
+When a client key expires, every machine that has it fails at its next boot, all from the same day on.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import enum
 
 
 class Level(enum.Enum):
-    """How loudly to say it; the value is the word that a line begins with."""
+    """The urgency of a notice; the value is the first word of its line."""
 
     NOTE = "note"
     WARNING = "warning"
     URGENT = "URGENT"
 
 
-# From so many days before the end, the last that fits.
+# Days before the end from which on a level applies; the last one that applies counts.
 _LEVELS = ((180, Level.NOTE), (30, Level.WARNING), (7, Level.URGENT))
 
 
 @dataclasses.dataclass(frozen=True)
 class Notice:
-    """What to say of a client key that ends, without the volume's name. over: it has ended, if the clock is right."""
+    """A notice of a client key that expires, without the volume's name. over: it has expired, if the clock is right."""
 
     level: Level
     what: str
@@ -36,9 +36,9 @@ class Notice:
 
 
 def notice(end: datetime.datetime | None, now: datetime.datetime) -> Notice | None:
-    """Return what to say of a client key that ends at a moment; None while that is far, and where it is not known.
+    """Return the notice of a client key that expires at a time; None if that is far away or not known.
 
-    now: what the clock says. Both dates are told, so that a wrong clock is seen for what it is.
+    now: the time of the clock. The notice has both dates, so that a wrong clock is recognized.
     """
     if end is None:
         return None

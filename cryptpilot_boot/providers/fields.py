@@ -1,4 +1,4 @@
-"""The keys of a table in a configuration file: of which type, and what else must hold. Pure."""
+"""The keys of a table in a configuration file: their types and checks. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
 Check = Callable[[Any], str]
-"""Returns "", or the complaint: what the value must be, to be read after the name of its key."""
+"""Returns the complaint about a value, "" for none. It is read after the name of the key: "must be ..."."""
 
 
 def anything(_: object) -> str:
-    """Check nothing."""
+    """Accept every value."""
     return ""
 
 
 def one_of(names: Collection[str]) -> Check:
-    """Return a check for one of these names."""
+    """Return a check that accepts these names."""
 
     def check(name: str) -> str:
         return "" if name in names else f"must be one of {', '.join(names)}{did_you_mean(name, names)}"
@@ -29,7 +29,7 @@ def one_of(names: Collection[str]) -> Check:
 
 
 def between(least: int, most: int) -> Check:
-    """Return a check for a number of seconds."""
+    """Return a check that accepts a number of seconds in a range."""
 
     def check(seconds: int) -> str:
         return "" if least <= seconds <= most else f"must be between {least} and {most} seconds"
@@ -38,14 +38,14 @@ def between(least: int, most: int) -> Check:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return what to add to a complaint about a name that is not known; "" if it is like none that is."""
+    """Return what to add to a complaint about an unknown name; "" if no known name is similar."""
     near = nearest(name, known)
     return f' (did you mean "{near}"?)' if near else ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A type of TOML values: what it is called, which values are of it, and what it becomes."""
+    """A type of TOML values: its name in errors, a test of a value, and what a value becomes."""
 
     words: str
     holds: Callable[[object], bool]
@@ -59,7 +59,7 @@ STRINGS = Kind(
     tuple,
 )
 BOOL = Kind("true or false", lambda value: isinstance(value, bool))
-# bool is a subclass of int, and must not pass for one
+# bool is a subclass of int, and is refused
 NUMBER = Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
 TABLE = Kind("a table", lambda value: isinstance(value, dict))
 FALLBACKS = Kind(
@@ -70,7 +70,7 @@ FALLBACKS = Kind(
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key: its type, what else must hold, and whether it must be there. keys: of a table, what may stand in it."""
+    """One key: its type, its check, and whether it is required. keys: the keys of a table."""
 
     kind: Kind
     check: Check = anything
@@ -79,4 +79,4 @@ class Key:
 
 
 TIMEOUT = Key(NUMBER, between(1, 3600))
-"""Seconds that something may take."""
+"""A duration in seconds."""

@@ -1,8 +1,8 @@
-"""What may be repeated of an answer from outside: nothing but what is on a list.
+"""What may be quoted of an answer from outside: only what is on a list.
 
-An answer may be another than it seems to be. A gateway's success under an error's status is read as an error, and its
-secret is where the error's message would be. So no text of an answer is ever quoted: not its message, not its request's
-ID, not a header. Its error code is, if it is made of the words that error codes are made of.
+An answer may be a secret by mistake: if a gateway sends a success with the status of an error, the secret is where the
+message would be. So no message, request ID or header is ever quoted. An error code is quoted if it consists of words
+that error codes are made of.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WORDS = frozenset(_WORD_LIST.split())
 
 
 def code(text: object) -> str:
-    """Return an error code as it may be quoted, "" for what does not look like one."""
+    """Return an error code that may be quoted, "" for any other text."""
     found = str(text or "")
     if len(found) > _LONGEST_CODE or not _CODE.fullmatch(found):
         return ""
@@ -45,6 +45,6 @@ _REASON = re.compile(r"[A-Z0-9_]{1,60}")
 
 
 def tls_reason(text: object) -> str:
-    """Return OpenSSL's word for what is wrong with a connection, as a person reads it; "" for any other text."""
+    """Return OpenSSL's reason of a failed connection in readable form; "" for any other text."""
     found = str(text or "")
     return found.lower().replace("_", " ") if _REASON.fullmatch(found) else ""

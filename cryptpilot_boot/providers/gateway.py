@@ -1,4 +1,4 @@
-"""Whom a request for a secret goes to, as sentences about it need it."""
+"""The service that is asked for a secret, as errors about it need it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Gateway:
-    """Who was asked for what, and what a person can do when it did not work.
+    """The service that is asked, the secret, and hints for what may fail.
 
-    address: "host" or "host:port". secret: its name; stage: which of its values. The others are hints: certificate:
-    when its certificate is refused; name: when its name cannot be resolved; connection: when there is no connection, or
-    no answer; answer: when the answer makes no sense. codes: by a part of the gateway's error code, in place of those
-    that every gateway has.
+    address: "host" or "host:port". secret: its name. stage: which of its values. Hints: certificate: it is refused.
+    name: it cannot be resolved. connection: there is no connection, or no answer. answer: it is not understood. codes:
+    by a part of the gateway's error code, in place of the hints for every gateway.
     """
 
     address: str

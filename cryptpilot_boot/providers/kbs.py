@@ -1,7 +1,7 @@
-"""A resource of a Key Broker Service (KBS), which gives it out to a machine that has proven what it runs.
+"""A resource of a Key Broker Service (KBS), which is given to a machine that proves what it runs.
 
-The proof is not made here: the Trustee guest components attest and ask. Either their program is run for one answer, or
-their daemon is asked at its socket: `kbs_program`, `kbs_daemon`.
+The Trustee guest components attest and ask. Either their program is run for one answer (`kbs_program`), or their daemon
+is asked at its socket (`kbs_daemon`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ PROGRAM = "confidential-data-hub"
 AGENT_UNIT = "attestation-agent.service"
 DAEMON_UNIT = "confidential-data-hub-daemon.service"
 _SCHEME = "unix://"
-# What makes evidence possible, where it is no part of the kernel: Intel's, AMD's and Hygon's.
+# Drivers that evidence needs, if they are not built into the kernel: of Intel, AMD and Hygon.
 _DRIVERS = ("tdx_guest", "sev-guest", "csv-guest")
 
 
 @dataclasses.dataclass(frozen=True)
 class Kbs(Source):
-    """A resource of a KBS, for which the one-shot confidential data hub is run.
+    """A resource of a KBS, got by running the one-shot confidential data hub.
 
-    kbs_url: where the KBS is. key_uri: "kbs:///<repository>/<type>/<tag>". kbs_root_cert: the CA that alone is trusted,
-    None for those that the system trusts.
+    kbs_url: address of the KBS. key_uri: "kbs:///<repository>/<type>/<tag>". kbs_root_cert: the only trusted CA, None
+    for those of the system.
     """
 
     provider = "kbs"
@@ -41,9 +41,9 @@ class Kbs(Source):
 
 @dataclasses.dataclass(frozen=True)
 class KbsDaemon(Source):
-    """A resource of a KBS, for which the daemon of the confidential data hub is asked, which knows where the KBS is.
+    """A resource of a KBS, got from the daemon of the confidential data hub, which knows the KBS.
 
-    key_uri: as of Kbs. cdh_socket: "unix://" and the path of its socket.
+    key_uri: as for Kbs. cdh_socket: "unix://" and the path of its socket.
     """
 
     provider = "kbs"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.providers.provider import Ask
 
 _SERVICE, _METHOD = "api.GetResourceService", "GetResource"
-_LONGEST_WAIT = 10.0  # seconds for its socket to appear, until it is said that it has not
+_LONGEST_WAIT = 10.0  # seconds to wait for its socket before an error
 _FIRST_PAUSE = 0.01  # seconds
 _LONGEST_PAUSE = 1.0
 _BUSY_PAUSE = 0.1
@@ -72,7 +72,7 @@ def prepare(kbs: KbsDaemon) -> Ask:
 
 
 def _connected(stack: contextlib.ExitStack, path: str, deadline: Deadline) -> socket.socket:
-    """Connect to the daemon, which may not have started yet: its socket is waited for."""
+    """Connect to the daemon. It may not have started yet, so this waits for its socket."""
     wait = Deadline(min(_LONGEST_WAIT, deadline.left()))
     pause = _LONGEST_PAUSE
     with Changes(directory=Path(path).parent) as changes:
@@ -82,10 +82,10 @@ def _connected(stack: contextlib.ExitStack, path: str, deadline: Deadline) -> so
             except FileNotFoundError:
                 pause = _LONGEST_PAUSE
             except ConnectionRefusedError:
-                # It is made a moment before it is listened at, which no event tells; or it was left behind.
+                # A socket exists a moment before a process listens, which no event announces; or it is left over.
                 pause = _FIRST_PAUSE if pause == _LONGEST_PAUSE else min(2 * pause, _LONGEST_PAUSE)
             except BlockingIOError:
-                # More connect than it has taken so far: it is there, see connect(2) under EAGAIN.
+                # Its queue of connections is full: it runs. See connect(2), EAGAIN.
                 if deadline.over:
                     raise TimeoutError from None
                 changes.sleep(min(_BUSY_PAUSE, deadline.left()))

@@ -1,7 +1,7 @@
-"""Why the guest components gave no key, as sentences about it.
+"""Errors of the guest components, as sentences.
 
-Of what they write nothing is quoted: it holds what came over the network. It is held against words that they have for
-their own errors, and the sentence is ours.
+Their output is never quoted, since it contains data from the network. It is searched for the words of their own errors,
+and the sentences are ours.
 
 Source of the words: confidential-containers/guest-components, attestation-agent/kbs_protocol (error.rs,
 client/rcar_client.rs) and confidential-data-hub (hub/src/error.rs, hub/src/bin/cdh-oneshot.rs);
@@ -19,7 +19,7 @@ from cryptpilot_boot.providers.kbs import AGENT_UNIT, DAEMON_UNIT
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Who was asked for what. key_uri: the resource; kbs: "the KBS at ...", as a sentence has it."""
+    """The resource and the service that was asked. kbs: "the KBS at ...", as it is in a sentence."""
 
     key_uri: str
     kbs: str
@@ -27,7 +27,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class _Cause:
-    """What is known by one of these words. what: "{uri}" and "{kbs}" stand for the resource and for the KBS."""
+    """An error that one of these words identifies. what: "{uri}" and "{kbs}" are replaced."""
 
     words: tuple[str, ...]
     what: str
@@ -38,7 +38,7 @@ class _Cause:
 
 _SEE = "see docs/kbs.md, Troubleshooting"
 _AGENT = f"systemctl status {AGENT_UNIT}; {_SEE}"
-# The first that fits: a failure is told with all that it came from, and what is nearest to the cause stands first here.
+# The first match counts. An error is printed with all its causes, so words of inner causes stand first.
 _CAUSES = (
     _Cause(
         ("PolicyDeny", "Access denied by policy"),
@@ -121,7 +121,7 @@ _UNKNOWN = _Cause(
 
 
 def explain(said: str, source: Source) -> KeyFetchError:
-    """Say why a resource was not given out. said: what the program wrote of it."""
+    """Return why a resource was not given. said: what the program wrote."""
     cause = next((cause for cause in _CAUSES if any(word in said for word in cause.words)), _UNKNOWN)
     return KeyFetchError(
         cause.what.format(uri=source.key_uri, kbs=source.kbs),
@@ -132,7 +132,7 @@ def explain(said: str, source: Source) -> KeyFetchError:
 
 
 def refused(error: ttrpc.Refused, source: Source, path: str) -> KeyFetchError:
-    """Say what a status of the daemon means. It says nothing but a code; the reason is in its own log."""
+    """Return the error for a status of the daemon. It answers with a code only; the reason is in its log."""
     if error.code == ttrpc.UNIMPLEMENTED:
         return KeyFetchError(
             f"what listens at {path} gives out no resources",
@@ -142,5 +142,5 @@ def refused(error: ttrpc.Refused, source: Source, path: str) -> KeyFetchError:
         f"the confidential data hub got no {source.key_uri} from its KBS (status {error.code})",
         f"the reason is in its log: journalctl -u {DAEMON_UNIT}; {_SEE}",
         retryable=True,
-        unreachable=True,  # as far as is known: before there is a network, that is why
+        unreachable=True,  # the code does not tell: without a network, that is the cause
     )

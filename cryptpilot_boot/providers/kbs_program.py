@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from cryptpilot_boot.system.run import Ended
 
 _LONGEST_TEXT = 2 * kbs_value.LONGEST
-_SOCKET = "unix:///run/confidential-containers/cdh.sock"  # it listens nowhere, and has to be told where all the same
+_SOCKET = "unix:///run/confidential-containers/cdh.sock"  # it does not listen, and requires the key
 _SLOW = "see whether the KBS and the attestation agent answer: docs/kbs.md, Troubleshooting"
-_USAGE = 2  # the exit status of a program that does not know its options
+_USAGE = 2  # the exit status for unknown options
 _ONE_SHOT = "it must be the one-shot edition of the guest components (ONE_SHOT=true)"
 
 
 def require_usable() -> None:
-    """Raise ProgramError when the program that is to be run is not there, or cannot be run."""
+    """Raise ProgramError if the program is missing or cannot be run."""
     if fault := programs.fault(PROGRAM):
         raise ProgramError(fault.what, f"{fault.hint}; {_ONE_SHOT}")
 
 
 def prepare(kbs: Kbs) -> Ask:
-    """Return what runs the program for the resource."""
+    """Return what runs the program to get the resource."""
     source = kbs_errors.Source(kbs.key_uri, f"the KBS at {kbs.kbs_url}")
 
     def ask(timeout: float) -> Passphrase:
@@ -71,11 +71,11 @@ def prepare(kbs: Kbs) -> Ask:
 
 @contextlib.contextmanager
 def _configuration(kbs: Kbs) -> Iterator[Path]:
-    """Write what the program is to read, for as long as it runs: where the KBS is, and its CA. No secret is in it.
+    """Write the configuration of the program, for as long as it runs: the KBS, and its CA. No secret is in it.
 
-    It tells the format by the suffix. Raises OSError.
+    The suffix tells the program the format. Raises OSError.
     """
-    # a string of JSON without other characters than these is one of TOML
+    # with the characters that are permitted here, a JSON string is a TOML string
     lines = [f"socket = {json.dumps(_SOCKET)}", "[kbc]", 'name = "cc_kbc"', f"url = {json.dumps(kbs.kbs_url)}"]
     if kbs.kbs_root_cert is not None:
         lines.append(f"kbs_cert = {json.dumps(kbs.kbs_root_cert)}")
@@ -88,7 +88,7 @@ def _configuration(kbs: Kbs) -> Iterator[Path]:
 
 
 def _require_success(ended: Ended, buffer: SecretBuffer, source: kbs_errors.Source, seconds: float) -> None:
-    """Raise KeyFetchError unless the program ended well, and has written no more than a resource."""
+    """Raise KeyFetchError unless the program succeeded and wrote no more than a resource."""
     if buffer.full:
         raise kbs_value.too_long(source)
     if ended.in_time and ended.status == _USAGE and "Usage" in ended.errors:
@@ -100,7 +100,7 @@ def _require_success(ended: Ended, buffer: SecretBuffer, source: kbs_errors.Sour
 
 
 def _decoded(text: memoryview, source: kbs_errors.Source) -> Passphrase:
-    """Return what the program has written as base64, on one line."""
+    """Return the passphrase that the program wrote, as base64 on one line."""
     try:
         secret = base64.b64decode(bytes(text).strip(), validate=True)
     except (binascii.Error, ValueError):

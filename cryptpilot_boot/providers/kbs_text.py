@@ -1,4 +1,4 @@
-"""What may stand in `[encrypt.kbs]`: a check for each key, which returns the complaint, "" for none."""
+"""Checks for the keys of `[encrypt.kbs]`: each returns the complaint, "" for none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from cryptpilot_boot import names
 from cryptpilot_boot.providers import pem
 
-# Each becomes a part of a command line or of the guest components' configuration: nothing else may be in them.
+# These become parts of a command line, or of the configuration of the guest components: no other characters.
 _HOST = r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?"
 _PORT = re.compile(r"[a-z]+://(?:\[[^]]*\]|[^/:]*):([0-9]+)")
 _URL = re.compile(rf"https?://{_HOST}(?:/[A-Za-z0-9._~/-]{{0,200}})?")
@@ -38,13 +38,13 @@ def _port(text: str) -> str:
 
 
 def certificates(text: str) -> str:
-    """Check the CA that alone is trusted. Never quotes it."""
+    """Check the only trusted CA. Never quotes it."""
     complaint = pem.complaint(text)
     return f"must be PEM: {complaint}" if complaint else ""
 
 
 def socket(text: str) -> str:
-    """Check where the daemon listens."""
+    """Check the socket of the daemon."""
     found = _SOCKET.fullmatch(text)
     if not found or ".." in found["path"].split("/"):
         return 'must be "unix://" and an absolute path, such as "unix:///run/confidential-containers/cdh.sock"'

@@ -1,4 +1,4 @@
-"""A resource of a KBS, turned into the passphrase; the same with every way of asking for it."""
+"""A resource of a KBS as a passphrase, whatever way it was asked for."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from cryptpilot_boot.providers.kbs_errors import Source
 
 LONGEST = 1 << 20
-"""Bytes of a resource; cryptsetup takes more for a key, and none is as long as that."""
+"""Bytes of a resource. cryptsetup accepts longer keys, but no key is as long as this."""
 LONGEST_TRY = 30.0
-"""Seconds a try may take: to make evidence takes some, and the guest components ask more than once by themselves."""
+"""Seconds for a try: making evidence takes some, and the guest components retry by themselves."""
 _STORE = "store random bytes, such as: head -c 64 /dev/urandom"
 
 
 def passphrase(secret: bytes | memoryview, source: Source) -> Passphrase:
-    """Return a resource as it is, byte for byte. Raises KeyFetchError when it is empty, or too long."""
+    """Return a resource as it is, byte for byte. Raises KeyFetchError if it is empty or too long."""
     if not len(secret):
         raise KeyFetchError(f"the resource {source.key_uri} is empty", _STORE)
     if len(secret) > LONGEST:
@@ -27,5 +27,5 @@ def passphrase(secret: bytes | memoryview, source: Source) -> Passphrase:
 
 
 def too_long(source: Source) -> KeyFetchError:
-    """Say that a resource is no key."""
+    """Return the error for a resource that is too long for a key."""
     return KeyFetchError(f"the resource {source.key_uri} is longer than {LONGEST >> 20} MiB: it is no key", _STORE)

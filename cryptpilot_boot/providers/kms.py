@@ -1,6 +1,6 @@
 """A secret of Alibaba Cloud KMS, read with a client key or with the RAM role of this ECS instance.
 
-What asks is in `kms_instance` and `kms_role`: a tenth of a second of imports each, which other volumes do without.
+`kms_instance` and `kms_role` ask. Each takes a tenth of a second to import, and only volumes that need it import it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CURRENT = "ACSCurrent"
 PREVIOUS = "ACSPrevious"
-"""What KMS calls the two values of a secret that was rotated (its version stages)."""
+"""KMS's names for the two values of a secret after a rotation (version stages)."""
 
 
 def instance_gateway(kms_instance_id: str) -> str:
@@ -34,12 +34,12 @@ def instance_gateway(kms_instance_id: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Kms(Source):
-    """A secret kept in an Alibaba Cloud KMS instance, read with the client key of an access point.
+    """A secret in an Alibaba Cloud KMS instance, read with the client key of an access point.
 
-    client_key: content of the clientKey_****.json file; client_key_password: of the ****_Password.txt file;
-    kms_cert_pem: of the PrivateKmsCA_****.pem file, the CA chain that signs the instance's certificate.
-    endpoint: "host[:port]" in place of the instance's own name inside the VPC. stage: which of the secret's values it
-    is; the configuration names none, and means the current one.
+    client_key: content of the clientKey_****.json file. client_key_password: of the ****_Password.txt file.
+    kms_cert_pem: of the PrivateKmsCA_****.pem file, the CA chain of the instance's certificate. endpoint:
+    "host[:port]", replaces the instance's name inside the VPC. stage: which value of the secret; the configuration
+    always means the current one.
     """
 
     provider = "kms"
@@ -61,13 +61,12 @@ class Kms(Source):
 
 @dataclasses.dataclass(frozen=True)
 class KmsRole(Source):
-    """A secret kept in Alibaba Cloud KMS, read with the RAM role of this ECS instance.
+    """A secret in Alibaba Cloud KMS, read with the RAM role of this ECS instance.
 
-    secret_name: its name, or its full name (SECRET_ARN), which no secret of another account has. ecs_ram_role_name,
-    region_id: None for what the instance's metadata service says. kms_instance_id: the KMS instance that the secret is
-    in; with kms_cert_pem, its own gateway is asked. endpoint: "host[:port]" in place of that, or of the region's shared
-    gateway inside the VPC. kms_cert_pem: the CA that alone is trusted, None for those that the system trusts. stage: as
-    of Kms.
+    secret_name: its name, or its full name (SECRET_ARN), which includes the account. ecs_ram_role_name, region_id: None
+    to ask the metadata service of the instance. kms_instance_id: the KMS instance of the secret; with kms_cert_pem, its
+    own gateway is asked. endpoint: "host[:port]", replaces that gateway, or the shared gateway of the region inside the
+    VPC. kms_cert_pem: the only trusted CA, None for those of the system. stage: as for Kms.
     """
 
     provider = "kms"
@@ -82,17 +81,17 @@ class KmsRole(Source):
 
     @property
     def instance(self) -> str | None:
-        """The KMS instance whose own gateway is asked; None for the shared gateway, whose CA is a public one."""
+        """The KMS instance whose own gateway is asked; None for the shared gateway, which has a public CA."""
         return self.kms_instance_id if self.kms_cert_pem else None
 
     @property
     def host(self) -> str | None:
-        """The gateway to ask, as "host" or "host:port", where that is known without the region."""
+        """The gateway to ask, as "host" or "host:port"; None if that depends on the region."""
         return self.endpoint or (instance_gateway(self.instance) if self.instance else None)
 
     @property
     def region(self) -> str | None:
-        """The region that the configuration names, on its own or as a part of the secret's full name."""
+        """The region in the configuration: its own key, or a part of the full name of the secret."""
         full = SECRET_ARN.fullmatch(self.secret_name)
         return full["region"] if full else self.region_id
 
@@ -154,11 +153,11 @@ def _ends(kms: Kms) -> datetime.datetime | None:
     try:
         return client_key.opened(kms).ends
     except KeyFetchError:
-        return None  # `prepare` says what is wrong with it
+        return None  # `prepare` reports that
 
 
 def _one_region(values: Mapping[str, Any]) -> Complaint | None:
-    """Find that a secret's full name and the file name two regions."""
+    """Return a complaint if the full name of a secret and the file name two regions."""
     full = SECRET_ARN.fullmatch(values.get("secret_name", ""))
     if full and values.get("region_id", full["region"]) != full["region"]:
         return Complaint(

@@ -1,4 +1,4 @@
-"""The error codes with which a KMS gateway refuses, and what each means.
+"""The error codes of KMS gateways, and their meanings.
 
 Sources: Alibaba Cloud help, "Common error codes" of the KMS Instance API and "Error codes" of the KMS API; see
 docs/kms.md.
@@ -16,7 +16,7 @@ from cryptpilot_boot.providers.kms import PREVIOUS
 if TYPE_CHECKING:
     from cryptpilot_boot.providers.gateway import Gateway
 
-_SERVER_FAULT = 500  # HTTP status from which on the gateway, not the request, is at fault
+_SERVER_FAULT = 500  # lowest HTTP status for a fault of the gateway rather than the request
 _TOO_MANY_REQUESTS = 429
 _REQUEST_TIMEOUT = 408
 _NO_SUCH_VALUE = "ResourceNotFound"
@@ -25,7 +25,7 @@ _GENERAL_ADVICE = "look the code up in the KMS documentation; the gateway's own 
 
 @dataclasses.dataclass(frozen=True)
 class _Refusal:
-    """What an error code means. what: "{secret}" and "{address}" stand for theirs."""
+    """The meaning of an error code. what: "{secret}" and "{address}" are replaced."""
 
     what: str
     hint: str
@@ -34,16 +34,17 @@ class _Refusal:
 
 
 def explain(error: Any, gateway: Gateway) -> KeyFetchError:
-    """Explain an answer of the gateway that says no.
+    """Explain an error answer of the gateway.
 
-    error: as either SDK raises it, with `code` and `data`. Of the answer nothing is quoted but a code that looks like
-    one: see providers/foreign.py.
+    error: as raised by either SDK, with `code` and `data`. Only a code is quoted, if it looks like one: see
+    providers/foreign.py.
     """
     code = _code(error)
     if gateway.stage == PREVIOUS and _NO_SUCH_VALUE in code:
-        # of a secret that was never rotated the gateway says the same as of one that is not there
+        # the gateway has one code for a secret that does not exist, and for one that was never rotated
         return NoValue(f'secret "{gateway.secret}" has no previous value')
-    # the one SDK has it beside the answer's own fields, which are whatever was sent, the other among its own
+    # one SDK has the status in a field of its own; the other has it beside the fields of the answer, which may be
+    # anything
     status = getattr(error, "status_code", None) or error.data.get("httpCode")
     status = status if isinstance(status, int) else 0
     found = next((refusal for part, refusal in _BY_CODE if part in code), None) or _by_status(status)
@@ -59,18 +60,18 @@ def explain(error: Any, gateway: Gateway) -> KeyFetchError:
 
 
 def is_about_time(error: object) -> bool:
-    """Tell whether the gateway finds that this is not the time."""
+    """Tell whether the gateway refuses the time of this machine."""
     return any(part in _code(error) for part in _TIME_CODES)
 
 
 def _code(error: object) -> str:
-    """Return the code of an error as it came; the shared gateway's SDK says "None" where there is none."""
+    """Return the code of an error as it was sent, "" for none: the SDK of the shared gateway has "None" then."""
     code = str(getattr(error, "code", None) or "")
     return "" if code == "None" else code
 
 
 def throttled(gateway: Gateway) -> KeyFetchError:
-    """Say the same of something before the gateway, which has no codes."""
+    """Return the error for a refusal by a server before the gateway, which has no codes."""
     what = f"{_THROTTLED.what.format(address=gateway.address)} (HTTP status {_TOO_MANY_REQUESTS})"
     return KeyFetchError(what, _THROTTLED.hint, retryable=True, throttled=True)
 
@@ -92,7 +93,7 @@ _WRONG_TIME = _Refusal("{address} finds that this machine's clock is wrong", "se
 
 _TIME_CODES = ("TimeTooSkewed", "TimeStamp", "Timestamp")
 
-# by a part of the error's code; the first that fits
+# Keys: parts of an error code. The first match counts.
 _BY_CODE = (
     ("Throttling", _THROTTLED),
     (
@@ -128,13 +129,13 @@ _BY_CODE = (
             "see in the KMS console what became of it; a recovery key still opens the volume",
         ),
     ),
-    ("Unavailable", _UNWELL),  # of the key, of the secret, of the service
+    ("Unavailable", _UNWELL),  # the key, the secret, or the service
     (
         "OIDCToken.Expired",
         _Refusal(
             "{address} finds that the OIDC token has expired",
             "see what the command gives, and this machine's clock: a token is good for minutes",
-            retryable=True,  # each try has a token of its own
+            retryable=True,  # each try gets a new token
         ),
     ),
     (
@@ -176,7 +177,7 @@ _BY_CODE = (
             _Refusal(
                 "{address} does not accept the role's temporary credentials",
                 "attach the RAM role to the instance again",
-                retryable=True,  # each try has credentials of its own
+                retryable=True,  # each try gets new credentials
             ),
         )
         for code in ("InvalidSecurityToken", "InvalidAccessKeyId")

@@ -1,7 +1,7 @@
-"""What the SDK raises, turned into a sentence, a next step, and whether asking again may help.
+"""Errors of the SDK as a sentence, a next step, and whether a retry may help.
 
-What may pass by itself is retryable, and all that only a person can mend is final: it is told at once, and burns
-no deadline.
+What may end without help is retryable. What only a person can repair is final: it is reported at once, without waiting
+for the deadline.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def explain(error: Exception, gateway: Gateway) -> KeyFetchError:
-    """Say what went wrong between here and the gateway."""
+    """Explain an error between this machine and the gateway."""
     causes = list(_causes(error))
     said = kms_transport.explain(causes, gateway)
     if said is not None:
         return said
     if isinstance(getattr(error, "data", None), dict):
         return kms_codes.explain(error, gateway)
-    # what the SDKs stumble over in an answer of another shape than they take for granted
+    # raised in the SDKs by an answer that is not of the form they expect
     if any(isinstance(cause, (AttributeError, TypeError, LookupError)) for cause in causes):
         return kms_transport.no_answer(gateway)
     return KeyFetchError(
@@ -36,12 +36,12 @@ def explain(error: Exception, gateway: Gateway) -> KeyFetchError:
 
 
 def is_about_time(error: Exception) -> bool:
-    """Tell whether the gateway's certificate, or the gateway itself, finds that this is not the time."""
+    """Tell whether the dates of the gateway's certificate, or the gateway itself, refuse the time."""
     return any(kms_transport.is_about_time(cause) or kms_codes.is_about_time(cause) for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk from what was raised to what it came from: SDK, requests, urllib3, the socket."""
+    """Yield an error and all its causes: SDK, requests, urllib3, socket."""
     pending: list[Any] = [error]
     seen: set[int] = set()
     while pending:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _Signer:
-    """Signs requests with a client key; the shape is that of the SDK's own credential client."""
+    """Signs requests with a client key; has the methods of the SDK's own credential client."""
 
     def __init__(self, client_key: ClientKey) -> None:
         self._client_key = client_key
@@ -36,9 +36,9 @@ class _Signer:
 
 
 def prepare(kms: Kms) -> Ask:
-    """Open the client key and set the SDK up; return what asks the gateway for the secret.
+    """Open the client key and set up the SDK; return what asks the gateway for the secret.
 
-    Raises KeyFetchError when the client key cannot be opened.
+    Raises KeyFetchError if the client key cannot be opened.
     """
     _trust(kms)
     key = client_key.opened(kms)
@@ -63,7 +63,7 @@ def prepare(kms: Kms) -> Ask:
             answer = client.get_secret_value_with_options(request, options)
         except Exception as error:
             raise clock.explain(error, gateway, lambda: _trust(kms), timeout) from None
-        # nothing at all is a message of this kind, too, and so is an error
+        # an empty answer, or an error, also parses as this message
         if answer.secret_name != kms.secret_name:
             raise kms_transport.no_answer(gateway)
         return kms_value.decode(answer.secret_data, kms.secret_name)
@@ -86,12 +86,12 @@ def _gateway(kms: Kms, key: ClientKey) -> Gateway:
         name="check that the machine is in the VPC of the KMS instance and gets an address and a name server there",
         connection="check the KMS instance's state, the endpoint and its port, and the security groups on the way",
         answer="check that the endpoint is a KMS instance gateway and that no proxy stands between",
-        # KMS does not say why it does not know a key any more
+        # KMS does not say why it no longer knows a key
         codes=((("Unauthorized", f"{ends.what}; {ends.todo}"), *_HINTS) if ends and ends.over else _HINTS),
     )
 
 
-# by a part of the gateway's error code
+# Keys: parts of the gateway's error code.
 _HINTS = (
     ("NoPermission", "give the application access point a policy that allows reading this secret"),
     (

@@ -5,18 +5,18 @@ from __future__ import annotations
 from cryptpilot_boot.providers import absent, tea
 
 absent.stand_in(
-    # Every way to come by credentials, with a scheduler that renews them in a thread of its own: 76 modules, 20 ms of
-    # imports. Here they come in one way, once for each request: providers/metadata.py.
+    # All ways to get credentials, and a thread that renews them: 76 modules, 20 ms of imports. Here there is one way,
+    # used for each request: providers/metadata.py.
     "alibabacloud_credentials",
     "alibabacloud_credentials.client",
     "alibabacloud_credentials.models",
-    # an older signature, other products' gateways
+    # an older signature, and gateways of other products
     "alibabacloud_gateway_pop",
     "alibabacloud_gateway_pop.client",
     "alibabacloud_gateway_spi",
     "alibabacloud_gateway_spi.client",
     "alibabacloud_gateway_spi.models",
-    # answers that are no JSON
+    # answers that are not JSON
     "alibabacloud_tea_openapi.websocket_utils",
     "darabonba.utils.xml",
     "darabonba.websocket",
@@ -31,5 +31,5 @@ with absent.without_signatures():
 
 __all__ = ["Client", "Config", "GetSecretValueRequest", "OpenApiRequest", "Params", "RuntimeOptions"]
 
-# This SDK stands on darabonba-core, a second edition of Tea.
+# This SDK is based on darabonba-core, a second edition of Tea.
 DaraCore._get_session = staticmethod(tea.session)

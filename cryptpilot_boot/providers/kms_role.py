@@ -1,9 +1,8 @@
 """A secret of Alibaba Cloud KMS, read with the RAM role of this ECS instance.
 
-Asked is the region's shared gateway, or that of the KMS instance: one protocol, two CAs.
-
-No static credentials: what signs the request comes from the instance's metadata service, lives for hours at most, and
-is asked for anew at each try. See docs/kms.md.
+The shared gateway of the region is asked, or that of the KMS instance: one protocol, two CAs. There are no static
+credentials. The metadata service of the instance gives temporary ones, valid for some hours, and each try asks for new
+ones. See docs/kms.md.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _LEAST_TIMEOUT = 0.1
 
 @dataclass(frozen=True)
 class _Credential:
-    """Temporary credentials in the shape of the SDK's own credential client, and of what that returns."""
+    """Temporary credentials with the methods of the SDK's credential client, and the fields of its result."""
 
     credentials: Credentials
     provider_name: str
@@ -53,16 +52,16 @@ class _Credential:
 
 
 def prepare(role: KmsRole) -> Ask:
-    """Import the SDK and find the CAs to trust; return what asks the gateway for the secret.
+    """Import the SDK and find the trusted CAs; return what asks the gateway for the secret.
 
-    Raises KeyFetchError when there are no CAs to trust.
+    Raises KeyFetchError if there are no CAs.
     """
     authorities = _authorities(role)
 
     def ask_services(timeout: float) -> Passphrase:
         deadline = Deadline(min(timeout, limit.LONGEST_TRY))
         service = metadata.connect(deadline)
-        # the host says all that the region is for
+        # the region is needed only to name the host
         region = role.region or ("" if role.host else service.region())
         credentials = service.credentials(role.ecs_ram_role_name)
         return read(credentials, "ecs_ram_role", _gateway(role, region), region, authorities, deadline)
@@ -81,9 +80,10 @@ def prepare(role: KmsRole) -> Ask:
 def read(
     credentials: Credentials, source: str, gateway: Gateway, region: str, authorities: str, deadline: Deadline
 ) -> Passphrase:
-    """Read the secret that a gateway is asked for with temporary credentials.
+    """Read a secret from a gateway with temporary credentials.
 
-    source: what the SDK calls where these come from. authorities: path of the CAs to trust. Raises KeyFetchError.
+    source: the SDK's name for the origin of the credentials. authorities: path of the trusted CAs. Raises
+    KeyFetchError.
     """
     client = kms_openapi.Client(
         kms_openapi.Config(
@@ -100,7 +100,7 @@ def read(
 
 
 def options(left: float) -> kms_openapi.RuntimeOptions:
-    """Return how long a request may take where so many seconds are left."""
+    """Return the time limits of a request. left: seconds until the deadline."""
     return kms_openapi.RuntimeOptions(
         autoretry=False,  # keys.retry decides
         connect_timeout=int(1000 * min(left, limit.CONNECT_TIMEOUT)),
@@ -109,10 +109,10 @@ def options(left: float) -> kms_openapi.RuntimeOptions:
 
 
 def _passphrase(answer: object, gateway: Gateway) -> Passphrase:
-    """Take the passphrase out of an answer, whose shape the SDK does not check."""
+    """Return the passphrase in an answer. The SDK does not check the form of the answer."""
     value, named = getattr(answer, "secret_data", None), getattr(answer, "secret_name", None)
     full = SECRET_ARN.fullmatch(gateway.secret)
-    # whether it is named in full is not documented
+    # it is not documented whether the answer has the full name
     names = (None, gateway.secret, full["name"] if full else None)
     if not isinstance(value, str) or named not in names:
         raise kms_transport.no_answer(gateway)
@@ -120,7 +120,7 @@ def _passphrase(answer: object, gateway: Gateway) -> Passphrase:
 
 
 def _authorities(role: KmsRole) -> str:
-    """Return the path of the CAs to trust: those given, and no others, or else the system's."""
+    """Return the path of the trusted CAs: those of the configuration only, or else those of the system."""
     if role.kms_cert_pem is None:
         return str(certificates.store())
     certificates.trusting(
@@ -131,7 +131,7 @@ def _authorities(role: KmsRole) -> str:
 
 
 def trust(authorities: str) -> ssl.SSLContext:
-    """Return a TLS context that trusts those CAs alone."""
+    """Return a TLS context that trusts only these CAs."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(authorities)
     return context
@@ -160,7 +160,7 @@ def _gateway(role: KmsRole, region: str) -> Gateway:
     )
 
 
-# by a part of the gateway's error code
+# Keys: parts of the gateway's error code.
 _GIVE_IT_A_POLICY = (
     "give the RAM role a policy that allows kms:GetSecretValue on this secret, and kms:Decrypt; see that the role is of"
     " the account in secret_name"

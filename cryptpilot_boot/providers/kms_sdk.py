@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryptpilot_boot.providers import absent, tea  # noqa: F401 - tea is how the SDK asks
 
-# PKCS#12 through an interface that current pyOpenSSL no longer has; providers/client_key.py opens it.
+# It opens PKCS#12 by an interface that pyOpenSSL no longer has; providers/client_key.py opens it here.
 absent.stand_in("OpenSSL")
 
 with absent.without_signatures():

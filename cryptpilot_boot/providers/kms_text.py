@@ -1,4 +1,4 @@
-"""What may stand in `[encrypt.kms]`: a check for each key, which returns the complaint, "" for none."""
+"""Checks for the keys of `[encrypt.kms]`: each returns the complaint, "" for none."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from cryptpilot_boot.providers import client_key_text as client_key_files
 from cryptpilot_boot.providers import pem
 from cryptpilot_boot.text import describe, unseen
 
-# They become part of a path and of a host name, wherever they come from: nothing else may be in them.
+# They become parts of a path and of a host name: no other characters, whatever their origin.
 ROLE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REGION_ID = re.compile(r"[a-z0-9](-?[a-z0-9]){0,39}")
-# What KMS lets a secret be called (its API reference, CreateSecret), and the full name that says whose it is.
+# Names of secrets (KMS API reference, CreateSecret), and full names, which include the account.
 SECRET_NAME = re.compile(r"[A-Za-z0-9_/+=.@-]{1,192}")
 SECRET_ARN = re.compile(
     rf"acs:kms:(?P<region>{REGION_ID.pattern}):(?P<account>[0-9]{{1,32}}):secret/(?P<name>{SECRET_NAME.pattern})"
@@ -28,19 +28,19 @@ def client_key(text: str) -> str:
 
 
 def certificates(text: str) -> str:
-    """Check the CA chain of an instance. Never quotes it: another file may have been taken for it."""
+    """Check the CA chain of an instance. Never quotes it: it may be another file by mistake."""
     complaint = pem.complaint(text)
     return f"must be the content of the PrivateKmsCA_****.pem file: {complaint}" if complaint else ""
 
 
 def authority(text: str) -> str:
-    """Check the CA that alone is trusted. Never quotes it."""
+    """Check the only trusted CA. Never quotes it."""
     complaint = pem.complaint(text)
     return f"must be PEM: {complaint}" if complaint else ""
 
 
 def secret_name(text: str) -> str:
-    """Check the name of a secret of an instance: whether its gateway takes a full name is not documented."""
+    """Check the name of a secret in an instance. It is not documented whether its gateway accepts a full name."""
     full = SECRET_ARN.fullmatch(text)
     if full:
         return f'must be the name alone with a client key: "{full["name"]}"'

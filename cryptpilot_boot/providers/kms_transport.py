@@ -1,4 +1,4 @@
-"""What can go wrong on the way to a KMS gateway and back, before the gateway itself has said anything."""
+"""Errors on the way to a KMS gateway and back, before the gateway itself has answered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.providers import absent, foreign, kms_codes
 
-# Guesses in what encoding a text is, which nothing here asks; public authorities, which nothing here trusts.
+# They guess encodings of texts, and bring public CAs; neither is used here.
 absent.stand_in("charset_normalizer", "certifi")
 
 from requests import exceptions  # noqa: E402
@@ -40,23 +40,23 @@ class TooLong(Exception):
 
 
 class Redirected(Exception):
-    """An answer said to ask somewhere else, where nobody of this machine's knowledge is."""
+    """An answer redirects to another address, which may be anyone's."""
 
 
 class NotAnAnswer(Exception):
-    """An answer has a status that a gateway gives to no question of ours."""
+    """An answer has a status that a gateway does not send to our requests."""
 
 
 class Throttled(Exception):
-    """Too many asked, says something that is no gateway, such as a load balancer before it."""
+    """A server before the gateway, such as a load balancer, refuses because of too many requests."""
 
 
 class BrokenOff(Exception):
-    """An answer began and did not end in time, or at all."""
+    """An answer began, and did not end in time or at all."""
 
 
 def explain(causes: Sequence[BaseException], gateway: Gateway) -> KeyFetchError | None:
-    """Say what went wrong on the way, or None when nothing is known to have. causes: from the last to the first."""
+    """Explain an error on the way; None if it is not one. causes: the last one first."""
     for kind, say in _EXPLANATIONS:
         for cause in causes:
             if isinstance(cause, kind):
@@ -67,7 +67,7 @@ def explain(causes: Sequence[BaseException], gateway: Gateway) -> KeyFetchError 
 
 
 def is_about_time(error: BaseException) -> bool:
-    """Tell whether a certificate is refused for it is not valid now."""
+    """Tell whether a certificate is refused because of its dates."""
     return isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _CERTIFICATE_TIMES
 
 
@@ -98,7 +98,7 @@ def _no_tls(cause: Any, gateway: Gateway) -> KeyFetchError:
 
 
 def _name(cause: Any, gateway: Gateway) -> KeyFetchError:
-    # EAI_AGAIN: no name server answered; all else: a name server said no, as it may until DHCP is done
+    # EAI_AGAIN: no name server answered. Otherwise a name server said no, as it may until DHCP is done.
     why = "no name server answers" if cause.errno == socket.EAI_AGAIN else "the name is not known"
     return KeyFetchError(
         f"{gateway.address} cannot be resolved: {why}",
@@ -135,7 +135,7 @@ def _timeout(cause: object, gateway: Gateway) -> KeyFetchError:
 
 
 def too_slow(gateway: Gateway) -> KeyFetchError:
-    """Say that there was an answer of which no end could be seen."""
+    """Return the error for an answer that did not end in time."""
     return KeyFetchError(f"no whole answer from {gateway.address} in time", gateway.connection, retryable=True)
 
 
@@ -171,11 +171,11 @@ def _broken(_: object, gateway: Gateway) -> KeyFetchError:
 
 
 def no_answer(gateway: Gateway) -> KeyFetchError:
-    """Say that something answered, and not as a gateway does."""
+    """Return the error for an answer that is not a gateway's."""
     return KeyFetchError(
         f"{gateway.address} answered with something that is not an answer of {gateway.name_of_service}",
         gateway.answer,
-        retryable=True,  # as a load balancer's answer while the gateway behind it is away
+        retryable=True,  # a load balancer answers so while its gateway is down
     )
 
 
@@ -190,7 +190,7 @@ _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
     (socket.gaierror, _name),
     (exceptions.ConnectTimeout, _timeout),
     (exceptions.ReadTimeout, _timeout),
-    (socket.timeout, _timeout),  # what Python 3.9 has for TimeoutError
+    (socket.timeout, _timeout),  # Python 3.9 raises it in place of TimeoutError
     (ssl.SSLError, _no_tls),
     (OSError, _socket),
     (NotAnAnswer, _broken),

@@ -1,4 +1,4 @@
-"""A secret's value, turned into the passphrase; the same with every way of asking KMS."""
+"""The value of a secret as a passphrase, whatever way KMS was asked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cryptpilot_boot.passphrase import Passphrase, is_key_material
 def decode(value: str, secret_name: str) -> Passphrase:
     """Return the base64-decoded bytes of a value.
 
-    A secret of type binary is base64 already when KMS gives it out, and so is decoded to what it holds. Raises
-    NoValue when it is not base64, or empty.
+    KMS gives out a secret of type binary as base64, so that its content is returned. Raises NoValue if the value is
+    empty or not base64.
     """
     hint = "store the output of: head -c 256 /dev/urandom | base64 -w 0"
     if not value.isascii():

@@ -1,4 +1,4 @@
-"""A limit for the whole of a try: libraries have one for each wait, of which there may be any number."""
+"""A time limit for a whole try: libraries limit each wait, and there may be many waits."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from cryptpilot_boot.passphrase import Passphrase
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds for a connection; inside a VPC an answer takes milliseconds."""
-# One try may not eat the whole budget: a second one may reach a gateway that the first did not.
+"""Seconds to connect; inside a VPC an answer takes milliseconds."""
+# A try must not use all of the time: a second one may reach a gateway that the first did not.
 LONGEST_TRY = 15.0
-"""Seconds that are left to one try for what it waits for."""
+"""Seconds that a try may wait for answers."""
 THREAD = "asks for a key"
 
 
 def of_a_try(timeout: float) -> float:
-    """Return the seconds that a whole try may take where so many are left: what it waits for, and connecting."""
+    """Return the time limit of a whole try, connecting included. timeout: seconds that are left."""
     return min(timeout, LONGEST_TRY) + CONNECT_TIMEOUT
 
 
 def within(seconds: float, ask: Callable[[], Passphrase], late: KeyFetchError) -> Passphrase:
-    """Return what `ask` does, or raise what it raises; `late` when it has not done so after so many seconds.
+    """Return what `ask` returns, or raise what it raises; raise `late` after a number of seconds.
 
-    It is done on a thread of its own, which is left behind then; a passphrase that it gets after all is wiped.
+    `ask` runs on a thread of its own, which is left behind then. A passphrase that it returns later is wiped.
     """
     lock = threading.Lock()
     over = threading.Event()
@@ -45,7 +45,7 @@ def within(seconds: float, ask: Callable[[], Passphrase], late: KeyFetchError) -
                     passphrase.wipe()
         over.set()
 
-    # daemon: what is left behind must not keep the process from ending
+    # daemon: a thread that is left behind must not keep the process alive
     threading.Thread(target=work, name=THREAD, daemon=True).start()
     over.wait(seconds)
     with lock:

@@ -1,7 +1,7 @@
-"""The metadata service of an ECS instance: its region, its RAM role, and the role's temporary credentials.
+"""The metadata service of an ECS instance: region, RAM role, and temporary credentials of the role.
 
-Always with a token, so that instances which refuse to answer without one (the hardened mode) are no special case; and
-by nothing but a socket, for what `requests` heeds of its surroundings (proxies, ~/.netrc) has no business here.
+Each request has a token, so that instances in security hardening mode need no special case. A socket is used directly:
+`requests` would follow proxies and ~/.netrc.
 
 Source of the facts: Alibaba Cloud help, Elastic Compute Service, "Instance metadata" and "Access instance metadata in
 security hardening mode"; alibabacloud-credentials 1.0.12.
@@ -26,13 +26,13 @@ ADDRESS = "100.100.100.200"
 _ROLES = "/latest/meta-data/ram/security-credentials/"
 _REGION = "/latest/meta-data/region-id"
 _TOKEN = "/latest/api/token"  # noqa: S105 - a path
-_TOKEN_LIFE = 60  # seconds; one lasts for one try
+_TOKEN_LIFE = 60  # seconds; enough for one try
 _TIMEOUT = 5.0  # seconds; from within the host an answer takes milliseconds
 _LEAST_TIMEOUT = 0.1
 _LONGEST_ANSWER = 64 << 10  # bytes; credentials take one or two thousand
 
 _OFF = "check that this is an ECS instance, and that its metadata service is turned on"
-# What may be otherwise a moment later: a token that ended, too many questions, trouble of the service's own.
+# Statuses that may change a moment later: the token has expired, or there are too many requests.
 _TOO_MANY_REQUESTS = 429
 _PASSING = (401, _TOO_MANY_REQUESTS)
 _TROUBLE = 500
@@ -54,7 +54,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Metadata:
-    """The metadata service, with a token that it gave out a moment ago. Its methods raise KeyFetchError."""
+    """The metadata service, with a new token. Methods raise KeyFetchError."""
 
     token: str = field(repr=False)
     deadline: Deadline
@@ -77,10 +77,10 @@ class Metadata:
         return names[0]
 
     def credentials(self, named: str | None) -> Credentials:
-        """Return credentials of a role; whether they have expired is the gateway's to say: its clock is right.
+        """Return credentials of a role. The gateway decides whether they have expired: its clock is right.
 
-        named: the role that the configuration names; None for the one that is attached, whose name is the host's word
-        and not repeated.
+        named: the role of the configuration; None for the attached one, whose name comes from the host and is not
+        quoted.
         """
         called = f"RAM role {named}" if named else "the RAM role"
         what = f"credentials of {called}"
@@ -97,7 +97,7 @@ class Metadata:
                 )
             parts = [answer[name] for name in ("AccessKeyId", "AccessKeySecret", "SecurityToken")]
         except (ValueError, TypeError, KeyError, AttributeError):
-            # what they say may quote the answer
+            # their texts may quote the answer
             raise _no_sense(what, _OFF) from None
         if not all(isinstance(part, str) and part.isascii() and part.isprintable() and part for part in parts):
             raise _no_sense(what, _OFF)
@@ -112,7 +112,7 @@ class Metadata:
 
 
 def connect(deadline: Deadline) -> Metadata:
-    """Get a token. Raises KeyFetchError, which is `unreachable` where there is no route to the service."""
+    """Get a token. Raises KeyFetchError, which is `unreachable` if there is no route to the service."""
     headers = {"X-aliyun-ecs-metadata-token-ttl-seconds": str(_TOKEN_LIFE)}
     status, token = _ask("PUT", _TOKEN, headers, deadline)
     _require_success(status, "a token")

@@ -1,7 +1,7 @@
 """A secret of Alibaba Cloud KMS, read with the token of an identity provider (OpenID Connect).
 
-A program gives the token, the security token service exchanges it for temporary credentials of a RAM role, and with
-those the region's shared gateway of KMS is asked: `oidc_exchange`.
+A program gives the token. The security token service exchanges it for temporary credentials of a RAM role. With these,
+the shared gateway of KMS in the region is asked: `oidc_exchange`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.providers.provider import Ask
 
-# RAM's rules for names: its API reference, CreateRole and CreateOIDCProvider.
+# Names that RAM permits: its API reference, CreateRole and CreateOIDCProvider.
 _ROLE_ARN = re.compile(r"acs:ram::[0-9]{1,32}:role/[A-Za-z0-9._-]{1,64}")
 _PROVIDER_ARN = re.compile(r"acs:ram::[0-9]{1,32}:oidc-provider/[A-Za-z0-9._-]{1,128}")
 _TYPES = ("aliyun",)
@@ -30,10 +30,10 @@ _TYPES = ("aliyun",)
 
 @dataclasses.dataclass(frozen=True)
 class Aliyun:
-    """Who exchanges the token, and for what.
+    """The services that exchange a token, and the role it is exchanged for.
 
-    oidc_provider_arn, role_arn: full names of the identity provider and of the role, as RAM knows them. region_id: of
-    the secret. endpoint, sts_endpoint: "host[:port]" in place of the region's own inside the VPC.
+    oidc_provider_arn, role_arn: full names in RAM. region_id: of the secret. endpoint, sts_endpoint: "host[:port]",
+    replaces the region's own inside the VPC.
     """
 
     oidc_provider_arn: str
@@ -45,10 +45,10 @@ class Aliyun:
 
 @dataclasses.dataclass(frozen=True)
 class Oidc(Source):
-    """A secret in KMS, read with a token that a program gives.
+    """A secret in KMS, read with a token from a program.
 
     command, args, timeout: the program, as for Exec. key_id: name of the secret, or its full name (SECRET_ARN). stage:
-    which of the secret's values it is; the configuration names none, and means the current one.
+    which value of the secret; the configuration always means the current one.
     """
 
     provider = "oidc"
@@ -67,7 +67,7 @@ class Oidc(Source):
 
     @property
     def token_service(self) -> str:
-        """The security token service to ask, in the same form."""
+        """The security token service to ask, as "host" or "host:port"."""
         return self.kms.sts_endpoint or f"sts-vpc.{self.kms.region_id}.aliyuncs.com"
 
 

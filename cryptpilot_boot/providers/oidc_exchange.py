@@ -1,8 +1,7 @@
-"""From a token of an identity provider to a secret of KMS: a program, the security token service, KMS.
+"""From a token of an identity provider to a secret: a program, the security token service, KMS.
 
-No static credentials: the token lives for minutes, as do the credentials that it is exchanged for (`_LIFE`), and each
-try gets new ones. Source of the facts: Alibaba Cloud help, Resource Access Management, "AssumeRoleWithOIDC" (version
-2015-04-01).
+There are no static credentials: the token and the credentials (`_LIFE`) are valid for minutes, and each try gets new
+ones. Source of the facts: Alibaba Cloud help, Resource Access Management, "AssumeRoleWithOIDC" (version 2015-04-01).
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ if TYPE_CHECKING:
 _LONGEST_TOKEN = 20_000  # characters
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/=-]{4,%d}" % _LONGEST_TOKEN)  # RFC 6750, 2.1; its length: see above
 _SESSION = "cryptpilot"
-_LIFE = "900"  # seconds, the least there is: one request is made
+_LIFE = "900"  # seconds, the shortest that is permitted: one request is made
 
 
 def prepare(oidc: Oidc) -> Ask:
-    """Find the CAs to trust; return what gets a token, exchanges it and asks KMS.
+    """Find the trusted CAs; return what gets a token, exchanges it and asks KMS.
 
-    Raises KeyFetchError when there are no CAs.
+    Raises KeyFetchError if there are no CAs.
     """
     authorities = str(certificates.store())
 
@@ -76,7 +75,7 @@ def _token(oidc: Oidc, seconds: float) -> str:
 
 
 def _require_success(oidc: Oidc, ended: Ended, seconds: float, *, full: bool) -> None:
-    """Raise KeyFetchError unless the program ended well. What it says may hold the token, and is not quoted."""
+    """Raise KeyFetchError unless the program succeeded. Its output may contain the token, and is not quoted."""
     if full:
         raise KeyFetchError(
             f"{oidc.command} wrote more than {_LONGEST_TOKEN} characters, which is all that a token may have",
@@ -99,7 +98,7 @@ def _exchanged(oidc: Oidc, token: str, authorities: str, deadline: Deadline) -> 
         protocol="HTTPS",
         pathname="/",
         method="POST",
-        auth_type="Anonymous",  # the token is all there is
+        auth_type="Anonymous",  # the token is the only credential
         style="RPC",
         req_body_type="formData",
         body_type="json",
@@ -149,7 +148,7 @@ def _gateway(oidc: Oidc, address: str, key: str, kind: str, name: str) -> Gatewa
     )
 
 
-# by a part of the error code
+# Keys: parts of the error code.
 _GIVE_IT_A_POLICY = "give the RAM role a policy that allows kms:GetSecretValue on this secret, and kms:Decrypt"
 _HINTS = (
     ("ResourceNotFound", "check key_id and region_id: the role's account has no secret of that name there"),

@@ -1,4 +1,4 @@
-"""One-time passwords: temporary, made up here, known to nobody."""
+"""One-time passwords: random keys that are made for one open and never stored."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _BYTES = 64
 
 @dataclasses.dataclass(frozen=True)
 class Otp(Source):
-    """One-time password: a fresh random passphrase at each open; what the volume held before is gone."""
+    """One-time password: each open has a new random passphrase, and the previous content is lost."""
 
     provider = "otp"
 
 
 def _ask(timeout: float) -> Passphrase:  # noqa: ARG001 - all providers are asked alike
-    """Return a fresh random passphrase."""
+    """Return a new random passphrase."""
     return Passphrase(os.urandom(_BYTES), strong=True)
 
 

@@ -1,8 +1,8 @@
-"""Certificates in PEM, read strictly, and written again as every library reads them.
+"""Certificates in PEM: read strictly, and written in the form that every library reads.
 
-What happens to a file on its way into a configuration, and can mean nothing else, is mended: a byte-order mark, text
-outside of the blocks, indented lines, lines that were joined, other line ends or their escapes (backslash, n), one
-certificate without its BEGIN and END lines. All else is an error that names the certificate.
+What copying does to a file, and is unambiguous, is repaired: a byte-order mark, text outside of the blocks, indented or
+joined lines, other line ends or their escapes (backslash, n), a single certificate without its BEGIN and END lines. All
+else is an error that names the certificate.
 
 Sources: RFC 7468, "Textual Encodings of PKIX, PKCS, and CMS Structures"; RFC 5280, 4.1; X.690, 8.1.3 and 10.1.
 """
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 _LINE = 64  # characters of base64; RFC 7468, 2
 _BOUNDARY = re.compile(r"-----(BEGIN|END) ([A-Z0-9]+(?: [A-Z0-9]+)*)-----")
-# What is left of a boundary that lost some of its dashes or letters: its block would pass for a comment.
+# A boundary that lost dashes or letters: its block would be taken for a comment.
 _DAMAGED = re.compile(r"-\s*(?:BEGIN|END)\s[^\n-]*CERTIFICATE|\b(?:BEGIN|END)\s[^\n-]*CERTIFICATE\s*-")
-# So does one that was typed again, or changed on its way: in small letters, with other dashes or none.
+# A boundary that was retyped or changed: lower case, other dashes or none.
 _LIKE_BOUNDARY = re.compile(r"\b(?:BEGIN|END)\W{1,3}(?:X509\W)?CERTIFICATE\b", re.IGNORECASE)
-# The first line of a certificate in base64, where no boundary is left.
+# The first line of a certificate in base64, whose boundaries are missing.
 _LIKE_BODY = re.compile(r"\bMII[A-Za-z0-9+/]{40}")
 _CERTIFICATE = ("CERTIFICATE", "X509 CERTIFICATE")
-# Other blocks that are mistaken for a certificate, by a part of their label.
+# Blocks that are mistaken for certificates. Keys: parts of their labels.
 _OTHERS = (
     ("TRUSTED CERTIFICATE", "a TRUSTED CERTIFICATE, which only OpenSSL reads: openssl x509 -in FILE writes the other"),
     ("CERTIFICATE REQUEST", "a certificate request, and not the certificate that was issued for it"),
@@ -42,11 +42,11 @@ _LONG = 0x80  # of a DER length: the other bits say how many bytes it has
 
 
 class Unreadable(Exception):
-    """A text holds no certificates, or something beside them; says which, and what is wrong."""
+    """The text holds no certificates, or other data besides them; the message says which."""
 
 
 def complaint(text: str) -> str:
-    """Say what keeps a text from being read as certificates, "" for nothing. Quotes nothing of it."""
+    """Return why a text cannot be read as certificates, "" if it can. Quotes nothing of it."""
     try:
         _certificates(text)
     except Unreadable as error:
@@ -55,7 +55,7 @@ def complaint(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """Return the certificates of a text as RFC 7468 writes them, one after the other. Raises Unreadable."""
+    """Return the certificates of a text, each in the form of RFC 7468. Raises Unreadable."""
     return "".join(_write(certificate) for certificate in _certificates(text))
 
 
@@ -67,7 +67,7 @@ def _write(certificate: bytes) -> str:
 
 def _certificates(text: str) -> list[bytes]:
     """Return the DER of each certificate."""
-    # an escape of JSON or a shell that nothing undid; a backslash has no other meaning in PEM
+    # an escape of JSON or a shell that was not decoded; a backslash has no other meaning in PEM
     lines = text.replace("\\r", "").replace("\\n", "\n")
     if not _BOUNDARY.search(lines) and not _DAMAGED.search(lines):
         return [_unlabelled(lines)]
@@ -78,7 +78,7 @@ def _certificates(text: str) -> list[bytes]:
 
 
 def _bodies(text: str) -> Iterator[str]:
-    """Yield what stands between the boundaries of each certificate."""
+    """Yield the text between the boundaries of each certificate."""
     number, label, start = 1, "", 0
     for boundary in _BOUNDARY.finditer(text):
         between = text[start : boundary.start()]
@@ -119,7 +119,7 @@ def _require_comment(text: str, number: int) -> None:
 
 
 def _unlabelled(text: str) -> bytes:
-    """Return what a text without any BEGIN line is in base64, if that is a certificate."""
+    """Return the certificate that a text without a BEGIN line holds in base64."""
     try:
         return _decode(text.strip("\ufeff"), "it")
     except Unreadable:
@@ -127,7 +127,7 @@ def _unlabelled(text: str) -> bytes:
 
 
 def _decode(body: str, which: str) -> bytes:
-    """Return the DER that a body is the base64 of."""
+    """Return the DER of a body in base64."""
     letters = "".join(body.split())
     if not letters:
         raise Unreadable(f"{which} is empty")
@@ -146,7 +146,7 @@ def _decode(body: str, which: str) -> bytes:
 
 
 def _require_der(der: bytes, which: str) -> None:
-    """Raise Unreadable unless the outer parts are those of a certificate, and fill it: what TLS reads is for TLS."""
+    """Raise Unreadable unless the outer elements are those of one certificate. TLS checks the rest."""
     try:
         tag, start, end = _element(der, 0)
         inner = [_element(der, start)]
@@ -170,7 +170,7 @@ _MISTAKEN = {_INTEGER: "a private key, and no certificate", _OBJECT_ID: "a PKCS#
 
 
 def _element(der: bytes, place: int) -> tuple[int, int, int]:
-    """Return the tag of a DER element, and where its content begins and ends. Raises IndexError beyond the end."""
+    """Return the tag of a DER element, and where its content begins and ends. Raises IndexError after the end."""
     tag, length = der[place], der[place + 1]
     start = place + 2
     if length >= _LONG:

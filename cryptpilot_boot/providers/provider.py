@@ -1,4 +1,4 @@
-"""What a key provider is to the rest: one record, beside the code that asks."""
+"""A key provider as other packages see it: one record, beside the code that asks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from cryptpilot_boot.providers.fields import Key
 
 Ask = Callable[[float], Passphrase]
-"""Asks once for the passphrase, within so many seconds; a provider may take less time for a try than it is left.
+"""Asks once for the passphrase, within a number of seconds; one try may take less time than that.
 
-Raises KeyFetchError; one that is `retryable` has `keys.retry` ask again.
+Raises KeyFetchError. If that is `retryable`, `keys.retry` asks again.
 """
 
 
 class Source:
-    """Where a passphrase comes from: what a provider's table in a configuration file becomes.
+    """The source of a passphrase: the value of a provider's table in a configuration file.
 
-    Each is a frozen dataclass, whose fields are the keys of the table. Equal ones are one secret, which is asked for
-    once. provider: the table's name, as in `[encrypt.NAME]`. credentials: what of it others must not read, in words;
-    "" for nothing. Fields that hold such have `repr=False`.
+    Each is a frozen dataclass, whose fields are the keys of the table. Equal sources share one secret, which is asked
+    for once. provider: name of the table, as in `[encrypt.NAME]`. credentials: what in it other users must not read, in
+    words; "" for nothing. Such fields have `repr=False`.
     """
 
     provider: ClassVar[str]
@@ -34,11 +34,11 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """What an initrd image carries so that a source can be asked there, beside the agent.
+    """What an initrd image has to contain, besides the agent, to ask a source.
 
-    programs: by name, or by path. files: paths of other files. modules: of the kernel. drivers: modules of the kernel
-    that go in if there are such. units: services of systemd, which start with the agent, as this system runs them, with
-    their programs. network: whether it has to be up. authorities: whether the system's public CAs.
+    programs: by name or path. files: paths of other files. modules: of the kernel. drivers: kernel modules that are
+    optional. units: of systemd, which start with the agent, with their programs. network: whether it has to be up.
+    authorities: whether it needs the system's public CAs.
     """
 
     programs: tuple[str, ...] = ()
@@ -51,16 +51,15 @@ class Needs:
 
 
 class Made(Passphrase):
-    """A passphrase that was made for one volume, and what the volume's header has to keep of it.
+    """A passphrase that was made for one volume, with the token that the volume's header has to keep.
 
-    token: returns the JSON of a token; takes the number of the key slot that the passphrase opens, and what proves
-    that we say so (see volume.proof).
+    token: returns the JSON of the token, from the number of the key slot and the proof (see volume.proof).
     """
 
     __slots__ = ("token",)
 
     def __init__(self, passphrase: Passphrase, token: Callable[[int, str], dict[str, object]]) -> None:
-        """Take a passphrase over, which is wiped."""
+        """Take over a passphrase: it is wiped, and this one has its value."""
         with passphrase:
             super().__init__(passphrase.reveal(), strong=passphrase.strong)
         self.token = token
@@ -68,7 +67,7 @@ class Made(Passphrase):
 
 @dataclasses.dataclass(frozen=True)
 class Complaint:
-    """What is wrong with a key in view of others: its name, what it must be, and what to do."""
+    """What is wrong with the value of a key together with others: the key, what it must be, and what to do."""
 
     key: str
     what: str
@@ -83,22 +82,21 @@ def _as_it_is(_: Source, value: memoryview) -> Passphrase:
 class Provider:
     """One way to get a passphrase. Functions take the source, an instance of `make`.
 
-    make: what the table becomes. keys: of the table, by name. prepare: does all that needs no network, and returns
-    what asks; raises KeyFetchError when that is clear to fail. describe: "provider", and "endpoint" where there is one:
-    what a person needs to find the secret; nothing in it may be secret.
+    make: the source class. keys: of the table, by name. prepare: does all that needs no network, and returns what asks;
+    raises KeyFetchError if asking must fail. describe: "provider", and "endpoint" if there is one: what a person needs
+    to find the secret, and nothing secret.
 
-    mode: the key and its value by which one table has this one of several providers; the first of them in the table of
-    providers is meant where that key is left out. complain: finds what is wrong with keys that are each right.
-    needs: see Needs. secret: what is equal for two sources with one passphrase, of whatever provider; () when it is
-    not known. require_usable: raises CryptpilotError for what would keep it from being asked, without asking.
-    previous: the source of the value that the secret had before it was rotated; None if the provider keeps none.
-    ends: when the credentials end; None when they do not, or nothing that can be trusted says so. Touches no network.
-    caution: what is not wrong with a source, and should be seen to; "" for nothing.
-    decode: what the provider makes of the secret's value, which an administrator has in a file; raises KeyFetchError.
-    one_time: whether each answer is another, so that what was encrypted before is lost. on_device: whether the secret
-    lies, sealed, in the header of the volume's own device: `make` takes the device's path as `dev` then. seal: makes
-    such a secret, and is given what asks other sources; None for one that is there already, and is asked for. parts:
-    whether the table is made of other providers' tables, as of `together`.
+    mode: a key and its value that select this provider, if several share a table; without that key, the first of them
+    in the table of providers is meant. complain: finds what is wrong with keys that are valid one by one. needs: see
+    Needs. secret: equal for two sources, of any provider, with the same passphrase; () if that is not known.
+    require_usable: raises CryptpilotError for what would keep it from being asked, without asking. previous: the source
+    of the value before the rotation of the secret; None if the provider keeps none. ends: when the credentials expire,
+    without using a network; None if they do not, or nothing trustworthy says so. caution: what is valid in a source but
+    needs attention; "" for nothing. decode: returns the passphrase of a value that an administrator has in a file;
+    raises KeyFetchError. one_time: whether each answer is a new key, so that encrypted data are lost. on_device:
+    whether the secret is sealed in the header of the volume's device: `make` takes its path as `dev` then. seal: makes
+    such a secret, and is given what asks other sources; None for a secret that exists already and is asked for. parts:
+    whether the table holds tables of other providers, as `together` does.
     """
 
     make: type[Source]

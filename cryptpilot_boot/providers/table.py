@@ -1,4 +1,4 @@
-"""The key providers that there are: a row each."""
+"""The key providers, one row each."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ PROVIDERS: tuple[Provider, ...] = (
     tpm2.PROVIDER,
     together.PROVIDER,
 )
-"""In the order in which messages name them."""
+"""In the order in which errors name them."""
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the tables that there may be below `[encrypt]`."""
+    """Return the names of the tables that may be below `[encrypt]`."""
     return tuple(dict.fromkeys(one.name for one in PROVIDERS))
 
 
 def modes(name: str) -> tuple[Provider, ...]:
-    """Return the providers that a table's name stands for; more than one if a key of it chooses, the default first."""
+    """Return the providers that share the name of a table; the default first, the others chosen by a key."""
     return tuple(one for one in PROVIDERS if one.name == name)
 
 
 def is_on_device(source: Source) -> bool:
-    """Tell whether a source's secret lies, sealed, in the header of its volume, so that this machine has to make it."""
+    """Tell whether the secret of a source is sealed in the header of its volume: this machine has to make it."""
     return any(of(one).on_device for one in parts(source))
 
 
 def parts(source: Source) -> tuple[Source, ...]:
-    """Return the sources that one is made of; itself if it is not made of others."""
+    """Return the sources that a source consists of, or the source itself."""
     return source.sources if isinstance(source, together.Together) else (source,)
 
 

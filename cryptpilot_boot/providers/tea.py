@@ -1,4 +1,4 @@
-"""What both official SDKs stand on, and what it takes to run them well in an initrd.
+"""The common basis of both official SDKs, and what it needs to run well in an initrd.
 
 Source of the facts: alibabacloud-tea 0.4.3 and darabonba-core 1.0.9, pinned in requirements/agent.lock.
 """
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.providers import absent
 
-# With DEBUG=sdk in its environment the SDKs write requests and answers, secrets included, to standard error.
+# With DEBUG=sdk in the environment, the SDKs write requests and answers to standard error, with secrets.
 os.environ.pop("DEBUG", None)
 
 
-# Asynchronous requests: more than half of the SDKs' import time. They use asyncio in functions that are never called.
+# Asynchronous requests: more than half of the SDKs' import time, for functions that are never called.
 absent.stand_in("aiohttp", "asyncio")
 
 from requests import Session, codes  # noqa: E402
@@ -40,16 +40,16 @@ if TYPE_CHECKING:
 __all__ = ["TeaException", "session"]
 
 
-# What a gateway answers with, be it an error; all else is from something before it.
+# Content types of a gateway, for errors too; all others are from a server before it.
 _ANSWERS = ("application/json", "application/x-protobuf")
 _ERRORS = range(400, 600)
 
 
 class _Adapter(_TLSAdapter):  # type: ignore[misc]
-    """What `requests` sends through, but that no answer is longer, or takes longer, than it may.
+    """An adapter of `requests` that limits the length and the time of an answer.
 
-    And what the environment names as a proxy is none: at boot there is no such environment, and what works by hand has
-    to work then.
+    It ignores proxies of the environment. At boot there is no such environment, and a command that works by hand has to
+    work at boot.
     """
 
     def send(self, request: Any, **options: Any) -> Any:
@@ -57,7 +57,7 @@ class _Adapter(_TLSAdapter):  # type: ignore[misc]
         if response.is_redirect:
             raise Redirected
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        # what is no error for the SDKs is an answer for them, a part of one and one from a cache too
+        # the SDKs take any status below 400 for an answer, even a partial or cached one
         if response.status_code != codes.ok and response.status_code not in _ERRORS:
             raise NotAnAnswer
         if response.status_code == codes.too_many_requests and kind not in _ANSWERS:
@@ -68,7 +68,7 @@ class _Adapter(_TLSAdapter):  # type: ignore[misc]
 
 
 class _Bounded:
-    """The body of an answer. The time limit of `requests` is for each piece of it, however small."""
+    """The body of an answer. The time limit of `requests` applies to each piece only."""
 
     def __init__(self, raw: Any, seconds: float) -> None:
         self._raw = raw
@@ -98,10 +98,10 @@ def session(
     verify: object = True,
     pool_size: int | None = None,  # noqa: ARG001
 ) -> Session:
-    """Take the place of TeaCore._get_session, whose sessions trust every public CA beside the one that is given.
+    """Replace TeaCore._get_session, whose sessions trust every public CA besides the one that is given.
 
-    Theirs also trust whatever CA the same gateway was asked with before. Here there is a session for each gateway and
-    CA; that CA itself is added by `requests`, from the path that `verify` is.
+    Its sessions also keep trusting the CAs of earlier requests to the same gateway. Here each gateway and CA has its
+    own session. `requests` adds the CA itself, from the path in `verify`.
     """
     return _session(session_key, str(verify))
 
@@ -111,7 +111,7 @@ def _session(gateway: str, authorities: str) -> Session:  # noqa: ARG001 - they 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     made = Session()
-    del made.adapters["http://"]  # whatever leads there: not in the clear
+    del made.adapters["http://"]  # nothing is ever sent unencrypted
     made.mount("https://", _Adapter(ssl_context=context))
     return made
 

@@ -1,10 +1,10 @@
-"""Several values that are needed together: none of them opens the volume, nor do all but one.
+"""Several values that are all needed: without one of them, the others do not open the volume.
 
     [encrypt.together.kms]
     ...
     [encrypt.together.tpm2]
 
-Each table is that of its provider. The passphrase is derived from all values by HKDF (RFC 5869) with SHA-256.
+Each table has the keys of its provider. The passphrase is derived from all values by HKDF (RFC 5869) with SHA-256.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _INFO = b"passphrase of a LUKS2 key slot"
 
 @dataclasses.dataclass(frozen=True)
 class Together(Source):
-    """Sources whose values are all needed, in the order of their providers' names."""
+    """Sources whose values are all needed, sorted by the names of their providers."""
 
     provider = "together"
 
@@ -40,14 +40,14 @@ class Together(Source):
 
     @property
     def credentials(self) -> str:  # type: ignore[override]
-        """What others must not read of any of them."""
+        """What in any of them other users must not read."""
         return " and ".join(dict.fromkeys(one.credentials for one in self.sources if one.credentials))
 
 
 def derived(values: Sequence[tuple[str, memoryview]]) -> bytearray:
-    """Return the 32 bytes that are derived from values, each with its provider's name; the caller wipes them.
+    """Return 32 bytes derived from values, each with the name of its provider; the caller wipes them.
 
-    What is fed in has each length before it: no two lists of values are the same text.
+    Each part is preceded by its length: no two lists of values give the same input.
     """
     fed = bytearray()
     for name, value in values:
@@ -64,7 +64,7 @@ def derived(values: Sequence[tuple[str, memoryview]]) -> bytearray:
 def combined(parts: Sequence[tuple[str, Passphrase]]) -> Passphrase:
     """Return the passphrase derived from those of several sources, which are wiped.
 
-    It is key material only if each of them is: with all but one known, it is as hard to guess as that one.
+    It is key material only if all of them are: who knows all but one has to guess that one.
     """
     try:
         views = [(name, passphrase.reveal()) for name, passphrase in sorted(parts, key=lambda one: one[0])]
@@ -78,7 +78,7 @@ def combined(parts: Sequence[tuple[str, Passphrase]]) -> Passphrase:
 
 
 def asking(asks: Sequence[tuple[str, Ask]]) -> Ask:
-    """Return what asks one source after the other, and derives the passphrase once all have answered."""
+    """Return what asks the sources one after the other, and derives the passphrase."""
 
     def ask(timeout: float) -> Passphrase:
         deadline = Deadline(timeout)
@@ -95,7 +95,7 @@ def asking(asks: Sequence[tuple[str, Ask]]) -> Ask:
 
 
 def with_others(sources: Sequence[Source], made: Source, new: Made, ask: Callable[[Source], Passphrase]) -> Made:
-    """Return what is made of a new secret of one source and the values of the others. new: is wiped."""
+    """Return a new passphrase, made of a new secret of one source and the values of the others. new: is wiped."""
     parts: list[tuple[str, Passphrase]] = [(made.provider, new)]
     try:
         parts += [(one.provider, ask(one)) for one in sources if one != made]
@@ -125,7 +125,7 @@ def _describe(source: Together) -> dict[str, str]:
 def _needs(source: Together) -> Needs:
     needs = [_of(one).needs(one) for one in source.sources]
     together: dict[str, Any] = {}
-    for field in dataclasses.fields(Needs):  # whichever there are: one that is left out is missing from the image
+    for field in dataclasses.fields(Needs):  # all fields there are: what is left out is missing in the image
         values = [getattr(one, field.name) for one in needs]
         together[field.name] = any(values) if isinstance(field.default, bool) else tuple(chain.from_iterable(values))
     return Needs(**together)
@@ -146,7 +146,7 @@ def _require_usable(source: Together) -> None:
 
 
 def _previous(source: Together) -> Source | None:
-    """Return the same with the previous value of what keeps one; two that were rotated at once are not tried."""
+    """Return the source with the previous values of all parts that keep one; mixtures of values are not tried."""
     staged = [(_of(one).previous(one), one) for one in source.sources]
     if not any(before for before, _ in staged):
         return None
@@ -163,14 +163,14 @@ def _decode(source: Together, _: memoryview) -> Passphrase:
 
 
 def complaint(names: Sequence[str]) -> str:
-    """Return what is wrong with the tables that there are below `[encrypt.together]`."""
+    """Return what is wrong with the tables below `[encrypt.together]`, "" for nothing."""
     if len(names) < 2:
         return "needs the tables of two providers or more: none of their values opens the volume alone"
     return ""
 
 
 def _of(source: Source) -> Provider:
-    from cryptpilot_boot.providers import table  # which has a row for this file
+    from cryptpilot_boot.providers import table  # imported here, since it imports this file
 
     return table.of(source)
 

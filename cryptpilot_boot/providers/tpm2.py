@@ -1,7 +1,7 @@
-"""A key sealed to this machine's TPM 2.0, which gives it back while the machine has started what it had then.
+"""A key sealed to this machine's TPM 2.0, which releases it while the machine has booted the same software.
 
-The sealed key lies in a token of the volume's own header: neither in the initrd, which is measured itself, nor in a
-file that would have to be there before the volume is. What talks to the TPM is imported when it is needed.
+The sealed key is in a token of the volume's own header. The initrd cannot hold it, since it is measured itself, and a
+file would have to be available before the volume is. The code that talks to the TPM is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ MEANINGS = {
     14: "the keys that shim trusts beside Secure Boot's",
     15: "the machine's identity, or its volumes",
 }
-"""What a changed register tells of. Source: UAPI group's Linux TPM PCR Registry."""
+"""What a changed register means. Source: UAPI group's Linux TPM PCR Registry."""
 DEFAULT = (4, 7, 8, 9, 12)
-"""What starts the agent, and nothing that changes while the system runs. docs/tpm2.md says why each, and no other."""
-_MOST_TRIED = 8  # keys in one header
-_GRACE = 1.0  # seconds: a wait that has a deadline of its own, as for the device, ends first and says more
+"""What starts the agent, and nothing that changes while the system runs. docs/tpm2.md explains the choice."""
+_MOST_TRIED = 8  # tokens of one header that are tried
+_GRACE = 1.0  # seconds: the wait for the device has a deadline of its own, which ends first and says more
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 @dataclasses.dataclass(frozen=True)
 class Tpm2(Source):
-    """A key that the TPM gives back while registers hold what they held.
+    """A key that the TPM releases while registers hold the same values.
 
-    dev: the device whose header holds it, sealed. pcrs: numbers of the registers of the SHA-256 bank that a new key is
-    sealed to; one that was sealed says itself. together: whether it is one of several values that are needed.
+    dev: the device whose header holds the sealed key. pcrs: registers of the SHA-256 bank that a new key is sealed to;
+    a sealed key names its own. together: whether it is one of several values that are needed.
     """
 
     provider = "tpm2"
@@ -65,7 +65,7 @@ class Tpm2(Source):
 
 
 def passphrase_of(key: Passphrase) -> Passphrase:
-    """Return what the key slot takes of a sealed key: base64, as systemd has it. The key is wiped."""
+    """Return the passphrase of a sealed key: base64, as systemd has it. The key is wiped."""
     with key:
         text = bytearray()
         raw = key.reveal()
@@ -84,7 +84,7 @@ def _prepare(source: Tpm2) -> Ask:
     from cryptpilot_boot.system import luks_header, tpm2
 
     def ask(timeout: float) -> Passphrase:
-        # the kernel gives a single command 120 s, and nothing ends it before: then its thread is left behind
+        # the kernel allows a single command 120 s and cannot be stopped: the thread is left behind then
         late = KeyFetchError(
             f"the TPM did not answer within {timeout:.0f} s",
             "see what its driver says (dmesg), and what uses it: fuser /dev/tpm*",
@@ -107,17 +107,17 @@ def _prepare(source: Tpm2) -> Ask:
 
 
 def _usable(source: Tpm2, tokens: Sequence[Token]) -> list[Token]:
-    """Return the tokens of a header that may hold a source's key, the likelier ones first.
+    """Return the tokens of a header that may hold the key of a source, those with a key slot first.
 
-    A token whose key slot is gone has a key that opens nothing. With another value it may: a rotation changes that
-    value, and so the slot, before the token.
+    The key of a token without a slot opens nothing, unless it is combined with another value: a rotation changes that
+    value, and replaces the slot before the token.
     """
     own = [one for one in tokens if one.together == source.together and (one.slots or one.together)]
     return sorted(own, key=lambda one: not one.slots)
 
 
 def _unsealed(tpm: Tpm, tokens: Sequence[Token]) -> Passphrase:
-    """Return the first key that the TPM gives back. Raises KeyFetchError, and Tpm2Error when it gives none."""
+    """Return the first key that the TPM releases. Raises KeyFetchError, or Tpm2Error, if it releases none."""
     from cryptpilot_boot.system import tpm2
 
     refusal: CryptpilotError | None = None
@@ -140,7 +140,7 @@ def _enroll(sealed: Tpm2 | Token) -> str:
 
 
 def _changed(token: Token, now: State) -> KeyFetchError:
-    """Say which registers changed since a key was sealed, and what to do."""
+    """Return an error that names the registers that changed since a key was sealed, and what to do."""
     from cryptpilot_boot.system.tpm2_wire import name
 
     hint = (
@@ -170,7 +170,7 @@ def _nothing_sealed(source: Tpm2, unusable: Sequence[str]) -> KeyFetchError:
 
 
 def seal(source: Tpm2) -> Made:
-    """Make a key by chance and seal it to what the registers hold now. Raises KeyFetchError."""
+    """Make a random key, and seal it to the present values of the registers. Raises KeyFetchError."""
     import os
 
     from cryptpilot_boot.system import tpm2, tpm2_token
@@ -180,7 +180,7 @@ def seal(source: Tpm2) -> Made:
         with tpm2.connected(0) as tpm:
             state = tpm.state(source.pcrs)
             sealed = tpm.seal(key, state)
-            # what cannot be had back is no key
+            # try to unseal it
             with tpm.unseal(sealed, state) as again:
                 if again.reveal() != key.reveal():
                     raise KeyFetchError("the TPM gives back another key than it sealed", "do not rely on this TPM")
@@ -204,7 +204,7 @@ def seal(source: Tpm2) -> Made:
 
 
 def _pcrs(numbers: Sequence[int]) -> str:
-    """Say what is wrong with a list of registers."""
+    """Return what is wrong with a list of registers, "" for nothing."""
     if not numbers:
         return "must name at least one PCR: a key that is sealed to none is given to whatever starts"
     if not all(0 <= number < len(MEANINGS) for number in numbers) or len(set(numbers)) < len(numbers):

@@ -1,7 +1,7 @@
-"""One call over ttrpc, as client: a request and its response on a unix socket.
+"""A client for one call over ttrpc: a request and its response on a unix socket.
 
-The other side is a program of this machine, and held to the protocol all the same: of what it sends, nothing is taken
-that the protocol does not have, and never more than the protocol allows.
+The peer is a program of this machine. Its messages are checked all the same: only what the protocol defines is
+accepted, and only up to its limits.
 
 Source of the facts: containerd/ttrpc, PROTOCOL.md (version 1.2), and the messages Request, Response and Status of its
 ttrpc.proto; Protocol Buffers, "Encoding".
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct(">IIBB")  # length of the data, stream, type of the message, flags
 _REQUEST, _RESPONSE = 1, 2
-_STREAM = 1  # those of clients are odd; a connection here has one
+_STREAM = 1  # clients use odd numbers; a connection here has one stream
 _LONGEST_DATA = 4 << 20  # bytes
 LONGEST = _HEADER.size + _LONGEST_DATA
-"""Bytes that the longest message takes."""
+"""Length of the longest message in bytes."""
 
-# Types of fields, and how long those of a fixed length are, in bytes.
+# Types of fields, and the lengths of those with a fixed length, in bytes.
 _VARINT, _BYTES = 0, 2
 _FIXED = {1: 8, 5: 4}
 _LONGEST_VARINT = 10  # bytes
@@ -40,11 +40,11 @@ UNIMPLEMENTED = 12
 
 
 class Broken(Exception):
-    """What came is not what the protocol has."""
+    """The peer broke the protocol."""
 
 
 class Closed(Exception):
-    """The other side closed the connection before its answer was whole."""
+    """The peer closed the connection before its answer was complete."""
 
 
 class TooLong(Exception):
@@ -52,7 +52,7 @@ class TooLong(Exception):
 
 
 class Refused(Exception):
-    """The other side answered that the call failed. code: why, by the numbers of gRPC."""
+    """The peer answered that the call failed. code: a status number of gRPC."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"status {code}")
@@ -61,9 +61,9 @@ class Refused(Exception):
 
 @contextlib.contextmanager
 def connected(path: str, deadline: Deadline) -> Iterator[socket.socket]:
-    """Connect to a socket at which root listens, or this user: what another user says is no key.
+    """Connect to a socket on which root or this user listens: the answer of another user is no key.
 
-    Raises OSError; PermissionError when it is another user.
+    Raises OSError, and PermissionError for another user.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         with _waiting(connection, deadline):
@@ -78,7 +78,7 @@ def connected(path: str, deadline: Deadline) -> Iterator[socket.socket]:
 def call(
     connection: socket.socket, service: str, method: str, payload: bytes, buffer: SecretBuffer, deadline: Deadline
 ) -> memoryview:
-    """Call a method and return the payload of its answer, which lies in `buffer` and lives as long as that.
+    """Call a method; return the payload of its answer, which is a part of `buffer` and valid as long as that.
 
     buffer: takes LONGEST bytes. Raises Broken, Closed, TooLong, Refused, OSError; TimeoutError at the deadline.
     """
@@ -98,17 +98,17 @@ def call(
 
 
 def text(number: int, value: bytes) -> bytes:
-    """Write a field that holds bytes, text or a message."""
+    """Encode a field of bytes, text or a message."""
     return _varint(number << 3 | _BYTES) + _varint(len(value)) + value
 
 
 def held(message: memoryview, number: int) -> memoryview:
-    """Return what a field that holds bytes has in a message; none when it is not there. Raises Broken."""
+    """Return the bytes of a field of a message, empty if it is missing. Raises Broken."""
     return _bytes(_fields(message).get(number))
 
 
 def _payload(response: memoryview) -> memoryview:
-    """Take the payload out of a Response: its status is field 1, its payload field 2."""
+    """Return the payload of a Response: field 1 is its status, field 2 its payload."""
     fields = _fields(response)
     code = _fields(_bytes(fields.get(1))).get(1, OK)
     if not isinstance(code, int):
@@ -119,14 +119,14 @@ def _payload(response: memoryview) -> memoryview:
 
 
 def _bytes(value: int | memoryview | None) -> memoryview:
-    """Return the bytes of a field: none where there is no field, which is how an empty one is written."""
+    """Return the bytes of a field. A missing field is an empty one."""
     if isinstance(value, int):
         raise Broken
     return memoryview(b"") if value is None else value
 
 
 def _fields(message: memoryview) -> dict[int, int | memoryview]:
-    """Read the fields of a message by their numbers. No field of a message that is read here may be there twice."""
+    """Return the fields of a message by number. Raises Broken if a field is repeated."""
     found: dict[int, int | memoryview] = {}
     place = 0
     while place < len(message):
@@ -152,7 +152,7 @@ def _fields(message: memoryview) -> dict[int, int | memoryview]:
 
 
 def _read_varint(message: memoryview, place: int) -> tuple[int, int]:
-    """Return a number of variable length and the place after it."""
+    """Return a number of variable length, and the place after it."""
     value = 0
     for count, byte in enumerate(message[place : place + _LONGEST_VARINT]):
         value |= (byte & 0x7F) << 7 * count
@@ -174,22 +174,22 @@ def _varint(value: int) -> bytes:
 
 
 def _receive(connection: socket.socket, buffer: SecretBuffer, count: int, deadline: Deadline) -> None:
-    """Read so many bytes more, and none after them."""
+    """Read exactly so many more bytes."""
     end = len(buffer.reveal()) + count
     while (left := end - len(buffer.reveal())) > 0:
         with _waiting(connection, deadline):
-            connection.recv(1, socket.MSG_PEEK)  # which waits, and a read that is no method of the socket's does not
+            connection.recv(1, socket.MSG_PEEK)  # this waits; `fill` reads the descriptor, and does not
         if not buffer.fill(connection.fileno(), left):
             raise Closed
 
 
 @contextlib.contextmanager
 def _waiting(connection: socket.socket, deadline: Deadline) -> Iterator[None]:
-    """Have what waits for the other side do so until the deadline. Raises TimeoutError."""
+    """Limit the waits of a socket by the deadline. Raises TimeoutError."""
     if deadline.over:
-        raise TimeoutError  # 0 seconds would mean that it does not wait, and something else is raised then
+        raise TimeoutError  # a limit of 0 seconds would make the socket non-blocking
     connection.settimeout(deadline.left())
     try:
         yield
-    except socket.timeout:  # which is TimeoutError from Python 3.10 on
+    except socket.timeout:  # TimeoutError since Python 3.10
         raise TimeoutError from None
