@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.providers.provider import Ask
     from cryptpilot_boot.system.run import Ended
 
-# cryptsetup reads no more from a key file; "Maximum keyfile size" in `cryptsetup --help`.
+# The longest key file that cryptsetup reads; "Maximum keyfile size" in `cryptsetup --help`.
 _LONGEST = 8 << 20  # bytes
 _TELLING = 8  # bytes; as many of a passphrase in another text are no coincidence
 

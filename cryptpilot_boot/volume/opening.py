@@ -36,8 +36,8 @@ def open_volume(
     """Open a volume.
 
     The device is checked before a key provider is asked. ask_previous: asks for the value that the secret had before
-    its rotation, None if there is none. It is called only if no key slot takes the current value; `Sources` ask for it
-    themselves. check_fs: check the file system before it can be mounted. Raises CryptpilotError.
+    its rotation; None if the provider keeps none. It is called only if no key slot takes the current value; `Sources`
+    ask for it themselves. check_fs: check the file system before it can be mounted. Raises CryptpilotError.
     """
     with lock.held(volume.volume):
         if state.is_open(volume):

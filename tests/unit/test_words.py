@@ -1,13 +1,15 @@
 """Texts for people are plain technical English: words that had to be read twice stay out of them.
 
-CONTRIBUTING.md, "Words". Looked at: every text in the product but docstrings, what the scripts print, and the English
-documentation. A word is added here when it was removed from all of them.
+CONTRIBUTING.md, "Words". Looked at: every text in the product, what the scripts print, the English documentation, and
+docstrings and comments. A word is added here when it was removed from all of them.
 """
 
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,10 @@ FOUND = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 # What still has some: a line for each file, and how many at most. A number only goes down.
 LEFT: dict[str, int] = {}
 
+# Packages whose docstrings and comments have none, and how many the others have together at most. It only goes down.
+CLEAN = ("config", "keys", "providers", "volume")
+LEFT_IN_PROSE = 90
+
 CODE = sorted(ROOT.glob("cryptpilot_boot/**/*.py"))
 PAGES = sorted(
     path
@@ -51,6 +57,24 @@ def texts(source: str) -> list[str]:
     ]
 
 
+def prose(source: str) -> list[str]:
+    """Return the docstrings of a module, what stands alone as one, and its comments."""
+    alone = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Expr))
+    comments = (
+        token.string
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    )
+    docstrings = (node.value for node in alone if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return [*docstrings, *comments]
+
+
+def package(path: Path) -> str:
+    """Return the package of a module of the product, "" for the modules beside the packages."""
+    inside = path.relative_to(ROOT / "cryptpilot_boot").parts
+    return inside[0] if len(inside) > 1 else ""
+
+
 def found(path: Path) -> list[str]:
     text = path.read_text(encoding="utf-8")
     parts = texts(text) if path.suffix == ".py" else [text]
@@ -61,6 +85,35 @@ def found(path: Path) -> list[str]:
 def test_what_people_read_is_in_plain_words(path: Path) -> None:
     words = found(path)
     assert len(words) <= LEFT.get(str(path.relative_to(ROOT)), 0), f"rewrite: {words}; see WORDS in {__file__}"
+
+
+def in_prose(paths: list[Path]) -> list[str]:
+    return [
+        f"{path.name}: {match[0].lower()}"
+        for path in paths
+        for part in prose(path.read_text(encoding="utf-8"))
+        for match in FOUND.finditer(" ".join(part.split()))
+    ]
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_what_developers_read_is_in_plain_words(name: str) -> None:
+    paths = [path for path in CODE if package(path) == name]
+    assert paths
+    words = in_prose(paths)
+    assert not words, f"rewrite: {words}; see WORDS in {__file__}"
+
+
+def test_the_other_packages_get_no_further_ones() -> None:
+    words = in_prose([path for path in CODE if package(path) not in CLEAN])
+    assert len(words) <= LEFT_IN_PROSE, f"rewrite: {words}; see WORDS in {__file__}"
+
+
+def test_the_words_are_found_in_docstrings_and_comments() -> None:
+    source = '"""Nobody asks."""\nx = "made anew"  # in vain\n\n\ndef f():\n    """As ever."""\n    # goes to its end\n'
+    assert prose(source) == ["Nobody asks.", "As ever.", "# in vain", "# goes to its end"]
+    assert package(ROOT / "cryptpilot_boot/log.py") == ""
+    assert package(ROOT / "cryptpilot_boot/volume/state.py") == "volume"
 
 
 def test_the_words_are_found_in_texts_and_not_in_docstrings() -> None:
