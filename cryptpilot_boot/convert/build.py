@@ -207,7 +207,7 @@ def mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_head
             foreign_tools.enable(root, "cryptpilot.service")
             foreign_tools.rebuild_images(root)
         with log.timed("boot-loader", one.volume):
-            table = mending.fstab(root.text("/etc/fstab"), one, boot, planned.swapped_to)
+            table = mending.fstab(root.text("/etc/fstab"), one, boot, planned.swapped_to, planned.root_names)
             root.rewrite("/etc/fstab", data(table))
             loading.set_root(root, planned.loader, one)
             loading.change(root, planned.loader, one, disk, boot)

@@ -148,6 +148,12 @@ class Found:
         lines = [entry.source for entry in fstab.parse(self.system.fstab) if entry.kind == "swap"]
         return frozenset(source for source in lines if any(_is_named(source, one, self.table) for one in self.swaps))
 
+    @property
+    def root_names(self) -> frozenset[str]:
+        """Return the names by which fstab has the file system of the root, in whichever line."""
+        sources = {entry.source for entry in fstab.parse(self.system.fstab)}
+        return frozenset(one for one in sources if named(one, self.table, self.contents) == self.system.root)
+
 
 def mount_lines(text: str) -> list[tuple[str, Entry]]:
     """Return what /etc/fstab mounts: where, written as plainly as can be, and its line."""

@@ -69,7 +69,10 @@ def lay_out(found: Found, volume: Volume, boot: int | None, loaders: Roles) -> L
     if new and loaders.gap:
         _require_gap(partitions)
     # the root's own line of fstab is another in the new image
-    texts = (mending.fstab(found.system.fstab, volume, "", found.swapped_to), found.system.loader_settings)
+    texts = (
+        mending.fstab(found.system.fstab, volume, "", found.swapped_to, found.root_names),
+        found.system.loader_settings,
+    )
     laid = naming.name(dataclasses.replace(table, partitions=partitions), number, volume, texts)
     return Layout(laid, end, boot, sector_size)
 

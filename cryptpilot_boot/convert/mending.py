@@ -14,18 +14,29 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
 
 _SETTING = re.compile(r"^(?![ \t]*#).*$", re.MULTILINE)
+_SOURCE = re.compile(r"^([ \t]*)\S+")
 _LINE = re.compile(r"^([ \t]*)([^#\s]\S*)([ \t]+/+(?:[ \t].*)?)$", re.MULTILINE)
 
 _NO_SWAP = "# not in this image, for it was not encrypted (cryptpilot convert): "
 
 
-def fstab(text: str, volume: Volume, boot: str, swapped_to: Collection[str] = ()) -> str:
+def fstab(
+    text: str, volume: Volume, boot: str, swapped_to: Collection[str] = (), root_names: Collection[str] = ()
+) -> str:
     """Return /etc/fstab with the volume as its root. boot: UUID of a file system that is new for /boot, "" for none.
 
-    swapped_to: the names of swap space that is gone; a line with one becomes a comment.
+    swapped_to: the names of swap space that is gone; a line with one becomes a comment. root_names: the names of the
+    root's file system; each line with one has the volume in its place. By a UUID the host could give it a file system
+    of its own.
     """
-    gone = {one.number for one in lines.parse(text) if one.kind == "swap" and one.source in swapped_to}
-    text = "\n".join(f"{_NO_SWAP}{line}" if number in gone else line for number, line in enumerate(text.split("\n"), 1))
+    entries = lines.parse(text)
+    gone = {one.number for one in entries if one.kind == "swap" and one.source in swapped_to}
+    moved = {one.number for one in entries if one.source in root_names}
+    changed = []
+    for number, line in enumerate(text.split("\n"), 1):
+        known = _SOURCE.sub(lambda old: f"{old[1]}{volume.mapper_path}", line) if number in moved else line
+        changed.append(f"{_NO_SWAP}{known}" if number in gone else known)
+    text = "\n".join(changed)
     line = f"\nUUID={boot} /boot ext4 defaults 0 2" if boot else ""
     return _LINE.sub(lambda old: f"{old[1]}{volume.mapper_path}{old[3]}{line}", text)
 

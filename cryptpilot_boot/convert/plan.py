@@ -62,7 +62,8 @@ class Plan:
     boot_areas: and what outside of partitions, where it begins and its length in bytes. packages: that are installed in
     there. contexts: the path of what says how SELinux labels files, "" for not at all. unified: whether it boots by a
     unified kernel image. swaps: the swap space that it has no longer; swapped_to: the names that fstab has for it.
-    resumes: whether the kernel was told where to resume from.
+    resumes: whether the kernel was told where to resume from. root_names: the names that fstab has for the root's file
+    system.
     """
 
     table: Table
@@ -86,6 +87,7 @@ class Plan:
     swaps: tuple[Swap, ...] = ()
     swapped_to: frozenset[str] = frozenset()
     resumes: bool = False
+    root_names: frozenset[str] = frozenset()
 
     @property
     def boot_kind(self) -> str:
@@ -263,6 +265,7 @@ def make(
         swaps=found.swaps,
         swapped_to=found.swapped_to,
         resumes=bootloader.resumes(system.loader),
+        root_names=found.root_names,
     )
 
 

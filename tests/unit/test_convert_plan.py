@@ -354,6 +354,23 @@ def test_fstab_is_read_as_systemd_reads_it() -> None:
     assert mending.fstab(by_label, VOLUME, "") == FSTAB.replace(f"UUID={ROOT_UUID}", "/dev/mapper/root")
 
 
+def test_each_line_of_the_roots_file_system_names_the_volume() -> None:
+    """By a UUID, the host could have another file system mounted there. All else in a line stays as it is."""
+    more = (
+        f"/dev/disk/by-uuid/{ROOT_UUID.upper()}\t/srv/again ext4 ro,nofail  0 0 # twice\n"
+        f"  PARTUUID=0c7db2f6-95a6-4c0d-8f2d-8b8a5c3e7d01 /srv/third ext4 noauto\n"
+        f"UUID={BOOT_UUID}1 /data ext4 defaults 0 2\n/srv/again /mnt none bind 0 0\n# UUID={ROOT_UUID} /old ext4\n"
+    )
+    found = _system(fstab=FSTAB + more)(FOUND)
+    text = mending.fstab(found.system.fstab, VOLUME, "", root_names=planned(found).root_names)
+    named = [f"/dev/disk/by-uuid/{ROOT_UUID.upper()}\t", "  PARTUUID=0c7db2f6-95a6-4c0d-8f2d-8b8a5c3e7d01 "]
+    expected = FSTAB.replace(f"UUID={ROOT_UUID}", VOLUME.mapper_path) + more
+    for one in named:
+        expected = expected.replace(one, one.replace(one.strip(), VOLUME.mapper_path))
+    assert text == expected
+    assert text.count(VOLUME.mapper_path) == 3
+
+
 @pytest.mark.needs("sfdisk")
 def test_a_label_is_known_whatever_is_in_it(tmp_path: Path) -> None:
     image = tmp_path / "img"
