@@ -35,7 +35,7 @@ _PLAIN_NAME = re.compile(r'[^"\\\x00-\x1f]*')
 _EXTENDED = ("5", "F", "85")  # types that hold logical partitions; linux/block/partitions/msdos.c
 _KINDS = {
     "crypto_LUKS": "holds LUKS: the image is encrypted already",
-    "btrfs": "holds btrfs, which is not supported",
+    "btrfs": "holds btrfs, which is not supported: a disk of the host with the same UUID could take its place",
     SWAP: "is swap space, which a disk that is converted in place cannot have: remove it, or convert an image of it",
     SUSPENDED: "holds a system that hibernates: boot the image, shut it down, and try again",
     "linux_raid_member": "is part of a RAID",

@@ -15,7 +15,7 @@ case ${1-} in
         packages="$packages rpm
             gcc libc6-dev shellcheck man-db groff-base bash-completion
             qemu-system-x86 user-mode-linux mmdebstrap
-            cryptsetup-bin e2fsprogs xfsprogs fdisk qemu-utils ovmf swtpm tpm2-tools libtss2-tcti-swtpm0 mtools pesign
+            cryptsetup-bin e2fsprogs xfsprogs btrfs-progs fdisk qemu-utils ovmf swtpm tpm2-tools libtss2-tcti-swtpm0 mtools pesign
             systemd-boot-efi sbsigntool iproute2 dnsmasq-base cpio zstd kmod systemd-sysv qrencode
             dnf createrepo-c
         "

@@ -229,7 +229,7 @@ def _of(number: int, **changes: Any) -> Callable[[Found], Found]:
 CONTEXTS = "/etc/selinux/targeted/contexts/files/file_contexts"
 REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
     "encrypted": (_content(1, Content("crypto_LUKS")), "partition 1 holds LUKS: the image is encrypted already"),
-    "btrfs": (_content(1, Content("btrfs")), "btrfs"),
+    "btrfs": (_content(1, Content("btrfs")), "partition 1 holds btrfs, which is not supported: a disk of the host"),
     "swap": (_content(2, Content("swap")), "partition 2 is swap space"),
     "zfs": (_content(1, Content("zfs_member")), "partition 1 holds zfs_member"),
     "nothing": (_content(2, Content()), "partition 2 holds nothing"),
