@@ -16,7 +16,7 @@ from cryptpilot_boot import __version__, paths
 from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.providers import table
-from cryptpilot_boot.system import clock
+from cryptpilot_boot.system import clock, unit_files
 from cryptpilot_boot.system.programs import located
 
 if TYPE_CHECKING:
@@ -85,11 +85,12 @@ def make(config: Config, bundle: Path = paths.BUNDLE) -> Record:
 
 
 def commands(config: Config) -> tuple[Path, ...]:
-    """Return the paths of the programs and files that an image has only because key providers need them."""
+    """Return the paths of the programs, files and services that an image has only because key providers need them."""
     needs = [table.of(source).needs(source) for one in initrd_volumes(config) for source in one.sources]
     programs = {located(name) for one in needs for name in one.programs}
     files = {path for one in needs for path in one.files}
-    return tuple(Path(path) for path in sorted(programs | files) if path)
+    services = {path for one in needs for unit in one.units for path in unit_files.of(unit)}
+    return tuple(Path(path) for path in sorted(programs | files | services) if path)
 
 
 def parse(text: str) -> Record:

@@ -19,7 +19,7 @@ from cryptpilot_boot.commands.image_status import ImageStatus
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.images import agent, findings, kernel_modules, record, remedy, startup
 from cryptpilot_boot.images.record import Record
-from cryptpilot_boot.system import dracut
+from cryptpilot_boot.system import dracut, unit_files
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, configure
 
 ROOT = "/etc/cryptpilot/volumes/root.toml"
@@ -88,6 +88,37 @@ def test_a_record_names_the_program_that_gives_the_key(tmp_path: Path) -> None:
         time.sleep(0.01)
     assert image_check._newest(config) == program.stat().st_ctime
     assert record.since(made, record.make(config)).configuration == (f"{program} has changed",)
+
+
+def test_a_record_names_the_service_that_attests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its unit, drop-ins, programs and settings: the image has copies of all of them."""
+    names = ("agent", "check", "lib/attestation-agent.service", "etc/attestation-agent.service.d/local.conf")
+    agent, checking, unit, drop_in = places = [tmp_path / name for name in names]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    for program in (agent, checking):
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    unit.write_text(
+        "[Service]\nExecStart=\n"
+        f"ExecStartPre=-{checking} \\\n# not a part of it\n --quiet\n"
+        f"ExecStart={agent} --config=/etc/passwd --other /etc/no-such-file\n"
+        "EnvironmentFile=-/etc/group\nExecStop=/bin/true\n"
+    )
+    drop_in.write_text("[Service]\nNice=5\n")
+    monkeypatch.setattr(unit_files, "DIRECTORIES", (tmp_path / "etc", tmp_path / "lib"))
+    kbs = 'kbs_url = "https://kbs.example"\nkey_uri = "kbs:///default/disk/key"\n'
+    config = configure(tmp_path, f"{GUIDE_OTP.partition('[encrypt')[0]}[encrypt.kbs]\n{kbs}")
+    made = record.make(config)
+    assert set(made.commands or ()) == {*map(str, places), "/etc/passwd", "/etc/group"}
+    for place, text in ((agent, "#!/bin/sh\n:\n"), (drop_in, "[Service]\nNice=6\n")):
+        place.write_text(text)
+        assert record.since(made, record.make(config)).configuration == (f"{place} has changed",)
+        made = record.make(config)
+    drop_in.unlink()
+    assert record.since(made, record.make(config)).configuration == (f"{drop_in} is gone",)
+    unit.unlink()
+    assert unit_files.of(unit.name) == ()
 
 
 def test_a_record_of_an_older_version_is_read() -> None:
