@@ -208,6 +208,25 @@ def test_on_a_terminal_it_is_one_line_that_is_cleared(lines: bool) -> None:
     assert said.endswith("\r\x1b[K")
 
 
+def test_a_check_says_what_it_waits_for_without_a_terminal_too(tmp_path: Path) -> None:
+    """A source that may answer later is asked until [boot] timeout, 90 s as a rule."""
+    directory = tmp_path / "etc"
+    (directory / "volumes").mkdir(parents=True)
+    (directory / "global.toml").write_text("[boot]\ntimeout = 4\n")
+    (directory / "volumes/data.toml").write_text(
+        'volume = "data"\ndev = "/dev/no-such-device"\n[encrypt.exec]\ncommand = "sh"\nargs = ["-c", "exit 75"]\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "cryptpilot_boot", "--config-dir", directory, "config", "check"],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+        timeout=60,
+    )
+    assert "data: waiting: sh failed with exit status 75" in done.stderr
+    assert "data: error: sh failed with exit status 75" in done.stdout
+
+
 def test_what_fails_is_said_without_the_progress_before_it() -> None:
     script = (
         "printf 'Copying 0 / 9 blocks (0%%)\\b\\b\\b 5 / 9 blocks (55%%)\\b\\b' >&2; echo 'No space left' >&2; exit 1"

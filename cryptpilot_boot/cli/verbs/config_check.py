@@ -27,7 +27,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(config: Config, arguments: argparse.Namespace) -> bool:
     from cryptpilot_boot.commands import check
 
-    with terminal.progress():
+    with terminal.progress(lines=True):  # a source that may answer later is asked until [boot] timeout
         good = check.check(
             config,
             keep_checking=arguments.keep_checking,
