@@ -37,7 +37,7 @@ def _main() -> None:
         importlib.import_module(name)
     imported = time.process_time()
     metadata.ADDRESS = task["metadata"]
-    certificates._PLACES = (Path(task["authorities"]),)
+    certificates.PLACES = (Path(task["authorities"]),)
     volumes = config.load(Path(task["configuration"])).volumes
     timeouts = task["timeouts"]
     results = {volume.volume: _ask(volume.encrypt, timeouts.get(volume.volume, _PATIENCE)) for volume in volumes}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.system.wait import Changes
 
 _FIRST_PAUSE = 0.25  # seconds
-_LONGEST_PAUSE = 8.0
+LONGEST_PAUSE = 8.0
 _LONGEST_THROTTLED_PAUSE = 60.0
 
 
@@ -28,7 +28,7 @@ def pause(failures: int, left: float) -> float:
 
     failures: how many tries have failed, from 1. left: seconds until the deadline.
     """
-    longest = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
+    longest = min(_FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
     return _by_chance(longest / 2, longest, left)
 
 
@@ -106,7 +106,7 @@ def _await_network(changes: Changes, deadline: Deadline) -> None:
 
     If a name server becomes known, that is a moment after the route.
     """
-    wait_for(lambda: has_route() or None, changes, Deadline(min(_LONGEST_PAUSE, deadline.left())))
+    wait_for(lambda: has_route() or None, changes, Deadline(min(LONGEST_PAUSE, deadline.left())))
     wait_for(lambda: adopt_name_servers() or None, changes, Deadline(min(_FIRST_PAUSE, deadline.left())))
 
 

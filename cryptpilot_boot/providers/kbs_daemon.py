@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.providers.provider import Ask
 
 _SERVICE, _METHOD = "api.GetResourceService", "GetResource"
-_LONGEST_WAIT = 10.0  # seconds to wait for its socket before an error
+LONGEST_WAIT = 10.0  # seconds to wait for its socket before an error
 _FIRST_PAUSE = 0.01  # seconds
 _LONGEST_PAUSE = 1.0
 _BUSY_PAUSE = 0.1
@@ -73,7 +73,7 @@ def prepare(kbs: KbsDaemon) -> Ask:
 
 def _connected(stack: contextlib.ExitStack, path: str, deadline: Deadline) -> socket.socket:
     """Connect to the daemon. It may not have started yet, so this waits for its socket."""
-    wait = Deadline(min(_LONGEST_WAIT, deadline.left()))
+    wait = Deadline(min(LONGEST_WAIT, deadline.left()))
     pause = _LONGEST_PAUSE
     with Changes(directory=Path(path).parent) as changes:
         while True:

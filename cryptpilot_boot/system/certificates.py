@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Where distributions keep all of them in one file: Debian and Ubuntu; Alibaba Cloud Linux, Anolis, Red Hat and Fedora;
 # the same, where only the tools' own place is there; SUSE.
-_PLACES: tuple[Path, ...] = (
+PLACES: tuple[Path, ...] = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
     Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),
@@ -37,7 +37,7 @@ def trusting(pem: str, hint: str) -> ssl.SSLContext:
 
 def store() -> Path:
     """Return the PEM file with the CAs. Raises KeyFetchError when there is none."""
-    for path in _PLACES:
+    for path in PLACES:
         if path.is_file():
             return path
     raise KeyFetchError(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _LIVE = "L"  # of a mapping's attributes; dmsetup(8)
-_CONTROL = Path("/dev/mapper/control")
+CONTROL = Path("/dev/mapper/control")
 
 
 def require() -> None:
@@ -34,7 +34,7 @@ def require() -> None:
 
 def _is_there() -> bool:
     try:
-        os.close(os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC))
+        os.close(os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC))
     except OSError:
         return False
     return True

@@ -12,7 +12,7 @@ from cryptpilot_boot.system import private
 from cryptpilot_boot.system.init import in_initrd
 
 NETWORKD_STATE = Path("/run/systemd/netif/state")
-_RESOLV_CONF = Path("/etc/resolv.conf")
+RESOLV_CONF = Path("/etc/resolv.conf")
 _RTF_UP = 0x1  # <linux/route.h>
 
 
@@ -45,14 +45,14 @@ def adopt_name_servers() -> bool:
     Where systemd-resolved is not part of the image nobody else does, and no name could be resolved. Does nothing in
     the booted system, nor where /etc/resolv.conf names a server already (the other network stacks write it).
     """
-    if not in_initrd() or "nameserver" in _text(_RESOLV_CONF):
+    if not in_initrd() or "nameserver" in _text(RESOLV_CONF):
         return True
     servers = networkd_name_servers(_text(NETWORKD_STATE))
     if servers:
         # In one go, for others who resolve names just now. It may be a link to nowhere, which is replaced.
-        made = _RESOLV_CONF.with_name(f"resolv.conf.{threading.get_ident()}")
+        made = RESOLV_CONF.with_name(f"resolv.conf.{threading.get_ident()}")
         private.write(made, "".join(f"nameserver {server}\n" for server in servers), private.PUBLIC_FILE)
-        made.replace(_RESOLV_CONF)
+        made.replace(RESOLV_CONF)
     return bool(servers)
 
 

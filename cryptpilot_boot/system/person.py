@@ -21,9 +21,9 @@ from cryptpilot_boot.system.run import read_secret, run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ASK = "systemd-ask-password"
-_PLYMOUTH = "plymouth"
-_CONSOLE = "/dev/console"
+ASK = "systemd-ask-password"
+PLYMOUTH = "plymouth"
+CONSOLE = "/dev/console"
 _LONGEST = 4096  # bytes; what a terminal takes as one line
 _END = ord("\n")
 _LOOK = 0.2  # seconds
@@ -65,7 +65,7 @@ def ask(question: str, name: str, dismissal: Dismissal) -> Passphrase | None:
         if init.runs_systemd():
             answered = _by_program(_systemd(printable(question), name), buffer, dismissal)
         elif _shows_boot_screen():
-            command = [_PLYMOUTH, "ask-for-password", f"--prompt={printable(question)}"]
+            command = [PLYMOUTH, "ask-for-password", f"--prompt={printable(question)}"]
             answered = _by_program(command, buffer, dismissal)
         else:
             answered = _by_console(printable(question), buffer, dismissal)
@@ -73,11 +73,11 @@ def ask(question: str, name: str, dismissal: Dismissal) -> Passphrase | None:
 
 
 def _systemd(question: str, name: str) -> list[str]:
-    return [_ASK, "--no-tty", "--timeout=0", "--icon=drive-harddisk", f"--id={name}", f"{question}:"]
+    return [ASK, "--no-tty", "--timeout=0", "--icon=drive-harddisk", f"--id={name}", f"{question}:"]
 
 
 def _shows_boot_screen() -> bool:
-    return programs.is_there(_PLYMOUTH) and run([_PLYMOUTH, "--ping"], accept=range(256))[0] == 0
+    return programs.is_there(PLYMOUTH) and run([PLYMOUTH, "--ping"], accept=range(256))[0] == 0
 
 
 def _by_program(command: list[str], buffer: SecretBuffer, dismissal: Dismissal) -> bool:
@@ -105,15 +105,15 @@ def _by_console(question: str, buffer: SecretBuffer, dismissal: Dismissal) -> bo
 
 def _ask_on_console(question: str, buffer: SecretBuffer, dismissal: Dismissal) -> bool:
     try:
-        console = os.open(_CONSOLE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        console = os.open(CONSOLE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
-        raise NoWay(f"{_CONSOLE} cannot be opened: {error.strerror}", "see the console= of the kernel") from None
+        raise NoWay(f"{CONSOLE} cannot be opened: {error.strerror}", "see the console= of the kernel") from None
     try:
         with _hidden(console):
             os.write(console, f"\r\n{question}: ".encode("ascii", "replace"))
             return _read_line(console, buffer, dismissal)
     except (OSError, termios.error) as error:
-        raise ProgramError(f"{_CONSOLE}: cannot be read: {error}") from None
+        raise ProgramError(f"{CONSOLE}: cannot be read: {error}") from None
     finally:
         os.close(console)
 
@@ -146,7 +146,7 @@ def _read_line(terminal: int, buffer: SecretBuffer, dismissal: Dismissal) -> boo
         elif len(buffer.reveal()):
             return True
         else:  # a line that is hung up says so at once, however often it is read
-            raise ProgramError(f"{_CONSOLE}: there was no answer, but its end")
+            raise ProgramError(f"{CONSOLE}: there was no answer, but its end")
 
 
 def _line(typed: memoryview) -> Passphrase:

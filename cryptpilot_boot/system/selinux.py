@@ -16,8 +16,8 @@ import contextlib
 import os
 from pathlib import Path
 
-_POLICY = Path("/sys/fs/selinux")
-_OWN = Path("/proc/thread-self/attr/current")
+POLICY = Path("/sys/fs/selinux")
+OWN = Path("/proc/thread-self/attr/current")
 _RUN = Path("/run")
 _ATTRIBUTE = "security.selinux"
 _NEEDED = ("getattr", "lock", "open", "read", "write")  # what cryptsetup does with the file of a header
@@ -29,7 +29,7 @@ def share(program: str, descriptor: int) -> None:
 
     program: its path. Nothing is changed where there is no SELinux, or the program may open the file as it is.
     """
-    if not (_POLICY / "create").exists():
+    if not (POLICY / "create").exists():
         return
     # Without leave to ask or to label, the file stays as it is: if that will not do, the program fails, and the kernel
     # logs why.
@@ -47,7 +47,7 @@ def share_directory(program: str, directory: Path, model: Path) -> None:
     program: its path. model: a directory that the policy has for the program's work. Nothing is changed where there is
     no SELinux, or the program may do all that as it is.
     """
-    if not (_POLICY / "create").exists():
+    if not (POLICY / "create").exists():
         return
     with contextlib.suppress(OSError):  # as above
         own = _own()
@@ -58,7 +58,7 @@ def share_directory(program: str, directory: Path, model: Path) -> None:
 
 
 def _own() -> str:
-    return _OWN.read_text().rstrip("\0\n")
+    return OWN.read_text().rstrip("\0\n")
 
 
 def _label(file: str | Path | int) -> str:
@@ -68,7 +68,7 @@ def _label(file: str | Path | int) -> str:
 def _may_open(domain: str, label: str) -> bool:
     """Tell whether a domain may use a file of this label by its name. Raises OSError."""
     allowed = _allowed(domain, label, "file")
-    numbers = (int((_POLICY / "class/file/perms" / name).read_text()) for name in _NEEDED)
+    numbers = (int((POLICY / "class/file/perms" / name).read_text()) for name in _NEEDED)
     return all(allowed >> (number - 1) & 1 for number in numbers)
 
 
@@ -87,8 +87,8 @@ def _ask(question: str, source: str, target: str, kind: str) -> str:
 
     kind: the object's class. Raises OSError when there is no answer.
     """
-    number = (_POLICY / "class" / kind / "index").read_text()
-    descriptor = os.open(_POLICY / question, os.O_RDWR | os.O_CLOEXEC)
+    number = (POLICY / "class" / kind / "index").read_text()
+    descriptor = os.open(POLICY / question, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.write(descriptor, f"{source} {target} {number}".encode())
         return os.read(descriptor, os.sysconf("SC_PAGE_SIZE")).decode().rstrip("\0")

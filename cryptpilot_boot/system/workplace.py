@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _IN_MEMORY = "/run"
 _ON_DISK = "/var/tmp"  # noqa: S108 - a directory of this process's own is made in it
-_MOUNTS = Path("/proc/self/mountinfo")  # proc(5): the fifth field is the mount point; bind mounts are there as well
+MOUNTS = Path("/proc/self/mountinfo")  # proc(5): the fifth field is the mount point; bind mounts are there as well
 _FULL = 1 << 20  # bytes: with less, whatever failed failed for lack of room
 
 
@@ -74,7 +74,7 @@ def remedy(place: Path, needed: int) -> str:
 def mount_point(path: Path) -> Path:
     """Return where the file system is mounted that a path is on."""
     path = path.resolve()
-    points = {Path(_unescaped(line.split()[4])) for line in _MOUNTS.read_text().splitlines()}
+    points = {Path(_unescaped(line.split()[4])) for line in MOUNTS.read_text().splitlines()}
     return next((one for one in (path, *path.parents) if one in points), Path("/"))
 
 

@@ -318,7 +318,7 @@ def test_an_image_for_a_role_needs_the_cas_that_this_system_trusts(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "ca-certificates.crt"
-    monkeypatch.setattr("cryptpilot_boot.system.certificates._PLACES", (store,))
+    monkeypatch.setattr("cryptpilot_boot.system.certificates.PLACES", (store,))
     configure(tmp_path, ROLE.replace("[encrypt", "auto_open = true\n[encrypt"))
     status, _, err = run(capsys, "-c", str(tmp_path), "initrd", "plan")
     assert status == cli.EXIT_FAILED

@@ -275,7 +275,7 @@ def test_no_program_is_run_that_is_not_asked_for_beforehand() -> None:
 def test_a_kernel_without_device_mapper_is_said_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapper, "_CONTROL", tmp_path / "control")
+    monkeypatch.setattr(mapper, "CONTROL", tmp_path / "control")
     monkeypatch.setattr(mapper, "run", lambda argv: run(["sh", "-c", "echo Module not found >&2; exit 1", *argv]))
     with pytest.raises(CryptpilotError, match="this machine's kernel has no device-mapper: sh: Module not found"):
         mapper.require()

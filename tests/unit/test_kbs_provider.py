@@ -294,7 +294,7 @@ def test_without_a_daemon_that_is_said_however_little_time_there_is(socket_path:
 def test_a_socket_that_somebody_left_behind_is_none(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    monkeypatch.setattr(kbs_daemon, "_LONGEST_WAIT", 0.3)
+    monkeypatch.setattr(kbs_daemon, "LONGEST_WAIT", 0.3)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(socket_path))
     error = failure(of(socket_path))
@@ -316,7 +316,7 @@ def test_a_daemon_that_more_ask_than_it_has_room_for_is_waited_for(socket_path: 
 
 
 def test_a_file_in_the_place_of_the_socket_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kbs_daemon, "_LONGEST_WAIT", 0.3)
+    monkeypatch.setattr(kbs_daemon, "LONGEST_WAIT", 0.3)
     (tmp_path / "file").write_text("")
     assert "there is no confidential data hub" in failure(of(tmp_path / "file")).what
     assert not failure(of(tmp_path / "file/s")).retryable

@@ -547,7 +547,7 @@ def test_by_default_the_cas_of_the_system_are_trusted(
     role: KmsRole, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "ca-certificates.crt"
-    monkeypatch.setattr(certificates, "_PLACES", (tmp_path / "absent", store))
+    monkeypatch.setattr(certificates, "PLACES", (tmp_path / "absent", store))
     default = dataclasses.replace(role, kms_cert_pem=None)
     error = failure(default)
     assert "no store of public CAs" in error.what
@@ -556,7 +556,7 @@ def test_by_default_the_cas_of_the_system_are_trusted(
     assert "the CAs that the system trusts" in failure(default).hint
     other = tmp_path / "ca-bundle.crt"
     other.write_text(authority.pem)
-    monkeypatch.setattr(certificates, "_PLACES", (other,))
+    monkeypatch.setattr(certificates, "PLACES", (other,))
     keys.prepare(default)(5).wipe()
 
 
@@ -569,7 +569,7 @@ def test_beside_a_given_ca_nobody_is_trusted(
     monkeypatch.setenv("SSL_CERT_FILE", str(public))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(public))
     monkeypatch.setattr("certifi.where", lambda: str(public))
-    monkeypatch.setattr(certificates, "_PLACES", (public,))
+    monkeypatch.setattr(certificates, "PLACES", (public,))
     keys.prepare(role)(5).wipe()
     keys.prepare(dataclasses.replace(role, kms_cert_pem=None))(5).wipe()
     error = failure(dataclasses.replace(role, kms_cert_pem=make_authority().pem))

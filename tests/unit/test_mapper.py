@@ -26,7 +26,7 @@ def test_those_without_a_table_are_removed_of_the_names_that_are_given(
         return 0, SAID
 
     monkeypatch.setattr(mapper, "run", run)
-    monkeypatch.setattr(mapper, "_CONTROL", tmp_path / "control")
+    monkeypatch.setattr(mapper, "CONTROL", tmp_path / "control")
     mapper.remove_empty(["root-converting", "root-source"])
     assert called == []  # a machine without device-mapper has none
     (tmp_path / "control").touch()

@@ -39,7 +39,7 @@ def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[T
     authority = make_authority()
     store = tmp_path / "ca.pem"
     store.write_text(authority.pem)
-    monkeypatch.setattr(certificates, "_PLACES", (store,))
+    monkeypatch.setattr(certificates, "PLACES", (store,))
     certificate = make_server_certificate(authority)
     secrets = {"disk": Secret(base64.b64encode(SECRET).decode(), previous=base64.b64encode(OLD).decode())}
     with (
@@ -183,7 +183,7 @@ def test_another_ca_is_not_trusted(
 ) -> None:
     other = tmp_path / "other.pem"
     other.write_text(make_authority().pem)
-    monkeypatch.setattr(certificates, "_PLACES", (other,))
+    monkeypatch.setattr(certificates, "PLACES", (other,))
     assert "is refused: unable to get local issuer certificate" in failure(oidc).what
     assert sts.requests == []
 

@@ -47,7 +47,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         return tmp_path
 
     monkeypatch.setattr(init, "runs_systemd", lambda: True)
-    monkeypatch.setattr(person, "_ASK", str(tmp_path / "systemd-ask-password"))
+    monkeypatch.setattr(person, "ASK", str(tmp_path / "systemd-ask-password"))
     return put
 
 
@@ -101,7 +101,7 @@ def test_without_systemd_a_boot_screen_asks(
     plymouth.write_text('#!/bin/sh\n[ "$1" = --ping ] || printf %s "$*"\n')
     plymouth.chmod(0o755)
     monkeypatch.setattr(init, "runs_systemd", lambda: False)
-    monkeypatch.setattr(person, "_PLYMOUTH", str(plymouth))
+    monkeypatch.setattr(person, "PLYMOUTH", str(plymouth))
     assert text(person.ask("Key of root", "name", dismissal)) == b"ask-for-password --prompt=Key of root"
 
 
@@ -127,8 +127,8 @@ class Console:
 def tty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
     made = Console()
     monkeypatch.setattr(init, "runs_systemd", lambda: False)
-    monkeypatch.setattr(person, "_PLYMOUTH", "/nowhere/plymouth")
-    monkeypatch.setattr(person, "_CONSOLE", made.path)
+    monkeypatch.setattr(person, "PLYMOUTH", "/nowhere/plymouth")
+    monkeypatch.setattr(person, "CONSOLE", made.path)
     yield made
     os.close(made.master)
     os.close(made.slave)
@@ -216,6 +216,6 @@ def test_one_question_at_a_time_stands_on_the_console(tty: Console, dismissal: p
 def test_where_there_is_no_console_there_is_no_way(
     dismissal: person.Dismissal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(person, "_CONSOLE", "/nowhere/console")
+    monkeypatch.setattr(person, "CONSOLE", "/nowhere/console")
     with pytest.raises(person.NoWay, match="/nowhere/console cannot be opened"):
         person.ask("Key", "name", dismissal)

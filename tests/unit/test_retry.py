@@ -143,7 +143,7 @@ def test_a_final_error_does_not_burn_the_deadline() -> None:
 
 def test_an_endpoint_that_needs_no_network_is_asked_again_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "has_route", lambda: False)
-    monkeypatch.setattr(retry, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.1)
     asked = 0
 
     def ask(_: float) -> Passphrase:
@@ -162,7 +162,7 @@ def initrd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An initrd's files: resolv.conf is a link to nowhere, networkd has said nothing yet."""
     (tmp_path / "resolv.conf").symlink_to(tmp_path / "nowhere")
     monkeypatch.setattr(network, "in_initrd", lambda: True)
-    monkeypatch.setattr(network, "_RESOLV_CONF", tmp_path / "resolv.conf")
+    monkeypatch.setattr(network, "RESOLV_CONF", tmp_path / "resolv.conf")
     monkeypatch.setattr(network, "NETWORKD_STATE", tmp_path / "state")
     return tmp_path
 

@@ -48,8 +48,8 @@ def policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Policy:
     for number, name in enumerate(("read", "write", "getattr", "lock", "open", "map"), 1):
         (perms / name).write_text(str(number))
     (tmp_path / "own").write_text("agent\0")
-    monkeypatch.setattr(selinux, "_POLICY", tmp_path)
-    monkeypatch.setattr(selinux, "_OWN", tmp_path / "own")
+    monkeypatch.setattr(selinux, "POLICY", tmp_path)
+    monkeypatch.setattr(selinux, "OWN", tmp_path / "own")
     monkeypatch.setattr(selinux, "_ask", policy.ask)
     monkeypatch.setattr(selinux, "_label", lambda file: LABELS.get(str(file), FILE))
     monkeypatch.setattr(os, "setxattr", lambda *call: policy.labelled.append(call))

@@ -96,7 +96,7 @@ def test_a_bind_mount_is_a_mount_point_whatever_its_name(tmp_path: Path, monkeyp
     mounts = tmp_path / "mountinfo"
     point = str(tmp_path / "a b").replace(" ", r"\040")
     mounts.write_text(f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 8:1 /x {point} rw,noexec - ext4 /dev/sda1 rw\n")
-    monkeypatch.setattr(workplace, "_MOUNTS", mounts)
+    monkeypatch.setattr(workplace, "MOUNTS", mounts)
     assert workplace.mount_point(tmp_path / "a b/c") == tmp_path / "a b"
     assert workplace.mount_point(tmp_path) == Path("/")
 
