@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
@@ -21,9 +21,6 @@ from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import block, header_file, lock
 from cryptpilot_boot.volume import backup, header, require_restorable, restore, state
 from tests.headers import DATA, SECOND, Template
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 KEY = b"a key for a test"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -88,15 +85,16 @@ def test_a_backup_is_whole_and_its_owners_alone(disk: Volume, place: Path) -> No
 @pytest.mark.needs("cryptsetup")
 @pytest.mark.usefixtures("links")
 def test_all_of_it_is_on_the_disk_under_one_name(disk: Volume, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sync = header_file._sync
+    sync = os.fsync
     synced: list[Path] = []
 
-    def note(path: Path) -> None:
+    def note(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         assert path.is_dir() is (len(synced) == 1)
         synced.extend(path.iterdir() if path.is_dir() else [path])
-        sync(path)
+        sync(descriptor)
 
-    monkeypatch.setattr(header_file, "_sync", note)
+    monkeypatch.setattr(os, "fsync", note)
     backup(disk, place)
     assert synced[1:] == [place]
     assert synced[0].parent == place.parent
@@ -142,32 +140,43 @@ def test_what_is_not_the_devices_header_never_gets_the_name(
     disk: Volume, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when somebody changes the header meanwhile."""
-    sync = header_file._sync
+    sync = os.fsync
 
-    def spoil(path: Path) -> None:
+    def spoil(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         assert not place.exists()
         if path.is_file():
             path.chmod(0o600)
             path.write_bytes(path.read_bytes().replace(b"aes-xts", b"aes-cbc"))
-        sync(path)
+        sync(descriptor)
 
-    monkeypatch.setattr(header_file, "_sync", spoil)
+    monkeypatch.setattr(os, "fsync", spoil)
     with pytest.raises(CryptpilotError, match="what was written is not the header of"):
         backup(disk, place)
     assert list(place.parent.iterdir()) == []
 
 
-@pytest.mark.needs("cryptsetup")
-@pytest.mark.parametrize("step", ["_copy", "_sync", "_name"])
-def test_of_what_fails_nothing_is_left(disk: Volume, place: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    work: Callable[..., object] = getattr(header_file, step)
+FAILING: dict[str, list[tuple[object, str]]] = {
+    "copy": [(os, "pwrite")],
+    "sync": [(os, "fsync")],
+    "name": [(os, "link"), (Path, "rename")],  # the second where the first is not to be had
+}
 
-    def fail(*arguments: object, **options: object) -> object:
-        if step == "_copy":
-            work(*arguments, **options)
+
+@pytest.mark.needs("cryptsetup")
+@pytest.mark.parametrize("step", FAILING)
+def test_of_what_fails_nothing_is_left(disk: Volume, place: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    work = os.pwrite
+
+    def fail(*arguments: Any) -> int:
+        if step == "copy":
+            written = work(*arguments)
+            if Path(f"/proc/self/fd/{arguments[0]}").readlink().parent != place.parent:
+                return written  # to the copy of the header in memory
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(header_file, step, fail)
+    for owner, name in FAILING[step]:
+        monkeypatch.setattr(owner, name, fail)
     with pytest.raises(CryptpilotError, match=r"data1\.header: cannot be written: No space left on device"):
         backup(disk, place)
     assert list(place.parent.iterdir()) == []
