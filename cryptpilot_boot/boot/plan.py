@@ -90,7 +90,7 @@ def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[st
     said = parameters.parse(kernel_command_line, initrd=stage == "initrd")
     mine = initrd_volumes(config) if stage == "initrd" else auto_open(config)
     unknown = [name for name in said.volumes if name not in {volume.volume for volume in mine}]
-    # a name nobody has must not keep a machine from booting
+    # an unknown name must not keep a machine from booting
     only = only or [name for name in said.volumes if name not in unknown]
     volumes = tuple(volume for volume in mine if not only or volume.volume in only) if said.on else ()
     names = {volume.volume for volume in volumes}

@@ -16,7 +16,7 @@ class Work:
         self._begun: set[tuple[steps.Step, str]] = set()
 
     def describe(self) -> str:
-        """Return one line for all slow steps; "" if there is none."""
+        """Return one line for all slow steps; "" without one."""
         now = steps.innermost()
         known = self._before
         self._before = {step: known[step] if step in known else block.bytes_written(step.device) for step in now}

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 def make(log: Path | None) -> Report:
-    """Return the report of this boot, or of another machine's log. Raises CryptpilotError when there is none."""
+    """Return the report of this boot, or of another machine's log. Raises CryptpilotError without a log."""
     logged, problems = eventlog.read(log or eventlog.PATH)
-    # this machine's own moments are none of another's
+    # the moments of this machine do not belong to the log of another
     return report(logged, init.milestones() if log is None else None, problems)
 
 

@@ -38,7 +38,7 @@ def check(config: Config, *, keep_checking: bool, skip_passphrase: bool, say: Ca
     """Check every volume: its device, its key provider, and whether the one opens the other.
 
     keep_checking: go on after a volume with an error. skip_passphrase: ask no key provider. True when there was no
-    error; what is only worth a look is said and is none.
+    error; a warning is printed and is not an error.
     """
     with keys.Answers() as answers:
         return _check(config, answers, keep_checking=keep_checking, skip_passphrase=skip_passphrase, say=say)
@@ -60,7 +60,7 @@ def _check(
             for warning in _warnings(one, config, answers, skip_passphrase=skip_passphrase):
                 say(f"{one.volume}: warning: {warning}")
                 said = True
-        except (Interrupted, OSError):  # OSError: whoever listened has gone
+        except (Interrupted, OSError):  # OSError: the reader has gone
             raise
         except CryptpilotError as failure:
             error = failure

@@ -1,4 +1,4 @@
-"""What competes with the volumes on this machine, for the commands that tell of it and the generator."""
+"""What competes with the volumes on this machine, for the commands that report it, and the generator."""
 
 from __future__ import annotations
 

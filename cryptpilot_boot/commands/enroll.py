@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def enroll(
     config: Config, name: str, source: str, report: Report, ask_key: Callable[[str], Passphrase] | None = None
 ) -> bool:
-    """Give a volume a key slot for one of its sources; True when it has one, whoever gave it that.
+    """Give a volume a key slot for one of its sources; True when it has one, also if another run enrolled it.
 
     source: "encrypt", "fallback1", ..., or the name of a key provider that one source alone has. ask_key: asks a person
     for the recovery key, in place of asking the other sources.

@@ -178,8 +178,8 @@ def stale(config: Config) -> list[str]:
 def _newest(config: Config) -> float:
     """Return when what an image is made from was last changed.
 
-    By the change time, which nobody sets back: package managers give files the time they were built at. A file that was
-    removed leaves its mark on its directory.
+    By the change time, which cannot be set back: package managers give files the time they were built at. A file that
+    was removed leaves its mark on its directory.
     """
     directories = [config.directory, config.directory / "volumes", config.directory / IDENTITIES]
     files = [

@@ -69,7 +69,7 @@ def rebuild(
 
 
 def _chosen(choice: Choice) -> list[tuple[str, Path]]:
-    """Return the images with their kernels. Raises CryptpilotError where there has to be one and is none."""
+    """Return the images with their kernels. Raises CryptpilotError if a required one is missing."""
     release = choice.kernel or dracut.running_kernel()
     todo = [(one, path) for one in dracut.kernels() for path in dracut.all_images(one)] if choice.every else []
     if todo or (choice.every and choice.included):

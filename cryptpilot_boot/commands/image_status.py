@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class ImageStatus:
     """Where the image of a kernel stands.
 
-    path: None when there is none. problem: why nothing else is known of it, "" when it is; hint: what to do then.
+    path: None without an image. problem: why nothing else is known of it, "" when it is; hint: what to do then.
     compressed: bytes in the image, None when what compressed it is not here. good: whether a reboot onto it would open
     what is configured now.
     """

@@ -46,14 +46,17 @@ def draw(key: Passphrase, *, colored: bool) -> list[str]:
 
 
 def open_by_key(config: Config, name: str, report: Report, ask: Ask, *, check_fs: bool) -> bool:
-    """Open a volume by its recovery key, for which a person is asked; True when it is open, whoever opened it."""
+    """Open a volume by its recovery key, for which a person is asked.
+
+    True when it is open, also if another program opened it.
+    """
     (one,) = select(config, [name])
     try:
         volume.require_persistent(one)
         if volume.is_open(one):
             report(one, f"{one.mapper_path} was open already")
             return True
-        volume.require_openable(one)  # or it would be typed in vain
+        volume.require_openable(one)  # otherwise it would be typed to no effect
     except Interrupted:
         raise
     except CryptpilotError as error:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def rotate(config: Config, names: Sequence[str], report: Report) -> bool:
-    """Move volumes to the current values of their secrets; True when all are there, whoever moved them."""
+    """Move volumes to the current values of their secrets; True when all are there, also if another run moved them."""
 
     def rotate_one(one: Volume) -> str:
         if not one.fallbacks:

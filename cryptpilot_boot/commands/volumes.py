@@ -90,7 +90,10 @@ _OPENED = {
 
 
 def open_volumes(config: Config, names: Sequence[str], report: Report, *, check_fs: bool) -> bool:
-    """Open volumes; True when all are open, whoever opened them. check_fs: look their file systems over first."""
+    """Open volumes; True when all are open, also if another program opened them.
+
+    check_fs: whether their file systems are checked first.
+    """
 
     def open_one(one: Volume) -> str:
         secret = passphrase_of(one, config, answers)
@@ -115,7 +118,10 @@ def _by(one: Volume, secret: Secret) -> str:
 
 
 def close(config: Config, names: Sequence[str], report: Report, warn: Callable[[str], None]) -> bool:
-    """Close volumes; True when all are closed, whoever closed them. warn: called with what else there is to see to."""
+    """Close volumes; True when all are closed, also if another program closed them.
+
+    warn: called with what a user should see to.
+    """
     warnings: dict[str, str] = {}
 
     def close_one(one: Volume) -> str:

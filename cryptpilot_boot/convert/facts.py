@@ -84,7 +84,7 @@ class System:
     root: the number of its partition. name: what it calls itself. present: those of `requirements.LOOKED_FOR` that are
     there. plain: those of `requirements.PLAIN_DIRECTORIES` that are directories, and no links. loader_settings: the
     text of what GRUB's configuration is made from. selinux: of SELinux's configuration; contexts: the path of its
-    policy's labels, "" where there are none. used: bytes of its file system, free: that it has left; boot_used: of what
+    policy's labels, "" without them. used: bytes of its file system, free: that it has left; boot_used: of what
     is in /boot; boot_free: that the file system of /boot has left.
     """
 
@@ -162,7 +162,7 @@ def mount_lines(text: str) -> list[tuple[str, Entry]]:
 
 
 def content(tags: Mapping[str, str]) -> Content:
-    """Return what blkid(8) says of a partition. A release that does not tell of blocks is taken to mean the least."""
+    """Return what blkid(8) says of a partition. A release that does not report blocks is taken to mean the least."""
     return Content(
         kind=tags.get("TYPE", ""),
         uuid=tags.get("UUID", ""),

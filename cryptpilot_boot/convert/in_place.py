@@ -45,7 +45,7 @@ _PROGRAMS = ("cryptsetup", "sfdisk", "dumpe2fs", "e2fsck", "resize2fs", "tune2fs
 
 @dataclasses.dataclass(frozen=True)
 class Disk:
-    """A disk of this machine that nobody uses. contents: of its partitions, by number."""
+    """An unused disk of this machine. contents: of its partitions, by number."""
 
     device: block.Device
     table: Table
@@ -103,7 +103,7 @@ def require_convertible(volume: Volume) -> None:
 
 
 def opened(path: Path, volume: Volume) -> Disk:
-    """Look at a disk of this machine. Raises CryptpilotError unless it is a whole one that nobody uses, with a GPT."""
+    """Look at a disk of this machine. Raises CryptpilotError unless it is a whole one that is unused, with a GPT."""
     device = block.look_up(str(path))
     if partition.is_partition(device):
         raise refused(f"{path} is a partition", "name the disk that it is on")
@@ -128,7 +128,7 @@ def close_leftover(volume: Volume, device: str) -> None:
 
 
 def begun(disk: Disk, volume: Volume) -> int | None:
-    """Return the partition whose conversion into a volume has begun, None if there is none.
+    """Return the partition whose conversion into a volume has begun, None without one.
 
     Raises CryptpilotError for one that is a volume already, or is becoming another one.
     """
@@ -169,7 +169,7 @@ def _is_half_written(kind: str, device: str) -> bool:
 
 
 def saved(device: block.Device) -> luks_header.Header | None:
-    """Return the header that a power cut kept from being written before the data, checked; None if there is none."""
+    """Return the header that a power cut kept from being written before the data, checked; None without one."""
     header = encryption.saved(device)
     if header is None:
         return None

@@ -121,7 +121,7 @@ def found(image: Facts, source: Opened, work: Path) -> facts.Found:
 
 
 def _system(source: Opened, kinds: Mapping[int, str], work: Path) -> System | None:
-    """Find the system whose root is in one of these partitions; None where there is none."""
+    """Find the system whose root is in one of these partitions; None without one."""
     systems = []
     for number, kind in kinds.items():
         with _mounted(source.partition(number), work / "root", kind) as path:

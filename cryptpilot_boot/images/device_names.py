@@ -166,7 +166,7 @@ def _carried(link: str, node: Node, here: Sequence[Rule], there: Sequence[Rule])
 
 
 def _stable_name(node: Node, here: Sequence[Rule], there: Sequence[Rule]) -> str:
-    """Return a name that a device has in an image too; "" if there is none."""
+    """Return a name that a device has in an image too; "" without one."""
     return next(
         (
             _DEV + link

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Record:
     """What an image is made from.
 
-    version: of cryptpilot. agent: SHA-256 of the manifest of the frozen agent, "" if there is none. configuration:
+    version: of cryptpilot. agent: SHA-256 of the manifest of the frozen agent, "" without one. configuration:
     SHA-256 by path. volumes: what the image opens: providers by the names of volumes. programs, modules, network: as in
     ImageNeeds. commands: SHA-256 by path of the programs and files that key providers need. made: when, as ISO 8601 in
     UTC; the clock in the initrd is never before it, see keys/floor.py. Records of older versions lack the last two.

@@ -61,7 +61,7 @@ def version(magic: bytes) -> int | None:
 
 
 def kernel_release(linux: bytes) -> str:
-    """Return the release of an x86 kernel, "" where it is none. linux: its first 32 KiB, or all of it."""
+    """Return the release of an x86 kernel, "" for anything else. linux: its first 32 KiB, or all of it."""
     where, magic = _SETUP_MAGIC
     if linux[where : where + len(magic)] != magic:
         return ""

@@ -33,7 +33,7 @@ _READ_DIRECTORY = "/efi/"  # what is elsewhere on the partition may be read by t
 class Found:
     """What is on a disk. authenticode: digests of the program that firmware starts, by bank.
 
-    names: of its sections, in its order, () for what is none. sections: those that are needed here, with what is in
+    names: of its sections, in its order, () for anything else. sections: those that are needed here, with what is in
     them. kernel: Authenticode digests of the kernel in it. files: paths of all files of the EFI system partition.
     table: what firmware measures of the partition table.
     """
@@ -59,7 +59,7 @@ class Expected:
         return {number: value for number, value in sorted(values.items()) if number not in self.refused}
 
     def rtmrs(self) -> tuple[dict[int, str], str]:
-        """Return the values of TDX's registers by number, and why there are none, "" when there are."""
+        """Return the values of TDX's registers by number, and the reason if they cannot be computed, else ""."""
         if self.refused:
             return {}, "not every event is known"
         try:

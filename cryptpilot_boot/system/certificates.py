@@ -36,7 +36,7 @@ def trusting(pem: str, hint: str) -> ssl.SSLContext:
 
 
 def store() -> Path:
-    """Return the PEM file with the CAs. Raises KeyFetchError when there is none."""
+    """Return the PEM file with the CAs. Raises KeyFetchError without one."""
     for path in PLACES:
         if path.is_file():
             return path

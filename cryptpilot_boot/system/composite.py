@@ -114,7 +114,7 @@ def _put_together(device: str, header: Header, readonly: bool) -> Iterator[Compo
                 raise DeviceError(f"{device}: what was made of its header and its data is gone")
             yield Composite(f"/dev/{made.node.name}", mappings.number(made), disk.number, head)
         finally:
-            # what was made of it is none the worse if it stays; the next one removes it
+            # it does no harm if it stays; the next run removes it
             with log.telling(f"that {name} is no longer needed"):
                 _remove(name)
 

@@ -161,7 +161,7 @@ def kernel_places(kernel: str) -> tuple[str, str]:
 
 
 def require_images(kernel: str) -> list[Path]:
-    """Return the images of a kernel, unified ones included. Raises CryptpilotError when there are none."""
+    """Return the images of a kernel, unified ones included. Raises CryptpilotError without any."""
     found = all_images(kernel)
     if not found:
         known = kernels()

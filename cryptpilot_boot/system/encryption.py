@@ -84,7 +84,7 @@ def write(device: block.Device, header: Header) -> None:
 
 
 def saved(device: block.Device) -> Header | None:
-    """Return the header that `write` left in the free room; None where there is none.
+    """Return the header that `write` left in the free room; None without one.
 
     Whether it is to be trusted is for the caller to find out. It is the caller's to close. Raises DeviceError.
     """

@@ -23,7 +23,7 @@ PLACE = Path("/run/initramfs")
 _SHUTDOWN = "shutdown"
 _UNFINISHED = "shutdown.new"
 # dracut-shutdown.service and dracut-initramfs-restore take its being there for an image that is unpacked already, and
-# do nothing then, whoever said .need_shutdown.
+# do nothing then, even if another program created .need_shutdown.
 _MARK = "bin/sh"
 _IN_INITRD = "etc/initrd-release"  # what tells the program that it has gone over, and is not to do so again
 _SPARE = 2  # times its size that must be free: /run is everybody's

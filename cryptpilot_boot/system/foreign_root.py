@@ -76,7 +76,7 @@ class Root:
         return sorted(one.name for one in here.iterdir() if one.name.endswith(suffix)) if here.is_dir() else []
 
     def text(self, name: str) -> str:
-        """Return a text file's content, "" where there is none; every byte of it can be had back, see `data`."""
+        """Return a text file's content, "" without one; every byte of it can be had back, see `data`."""
         try:
             status = self.place(name).stat()
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:

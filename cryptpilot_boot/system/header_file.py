@@ -88,7 +88,7 @@ def _name(draft: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        # Where there are no hard links, as on a USB stick, the name is taken first: nobody else can have it then.
+        # Where there are no hard links, as on a USB stick, the name is taken first: no other process can have it then.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400))
         try:
             draft.rename(path)
@@ -109,7 +109,7 @@ def _sync(path: Path) -> None:
 def load(path: Path) -> Header:
     """Read a backup into memory; the copy is the caller's to close. Raises CryptpilotError when that is impossible."""
     try:
-        # or a pipe would be waited for, to which nobody writes
+        # otherwise this would wait for a pipe to which no process writes
         source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             kind = os.fstat(source).st_mode
@@ -142,7 +142,7 @@ def _read(source: int, size: int) -> Header:
 
 
 def restore(device: str, backup: Header) -> None:
-    """Write a backup back to a device that nobody uses. Raises ProgramError."""
+    """Write a backup back to an unused device. Raises ProgramError."""
     raise_if_interrupted()
     run(
         ["cryptsetup", "luksHeaderRestore", "--batch-mode", f"--header-backup-file={backup.path}", device],

@@ -26,7 +26,7 @@ _NOT_LOADED = 5  # systemctl(1), "Exit status"
 _FSTAB = Path("/etc/fstab")
 _CRYPTTAB = Path("/etc/crypttab")
 _FSTAB_GENERATOR = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
-# The mounts of unshare(1) are private: nobody else sees this one, and it ends with the program.
+# The mounts of unshare(1) are private: no other process sees this one, and it ends with the program.
 _WITH_FSTAB = f'mount --bind "$1" {_FSTAB} && shift && exec "$@"'
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _KERNEL_LOG = "/dev/kmsg"
@@ -73,7 +73,7 @@ def say_late() -> None:
 
 
 def say_over() -> None:
-    """In an initrd, tell our hooks that nobody here needs a network any more. Raises OSError."""
+    """In an initrd, tell the hooks that the agent does not need a network any longer. Raises OSError."""
     private.directory(paths.OVER.parent, private.PUBLIC_DIRECTORY)
     paths.OVER.touch()
 
@@ -116,7 +116,7 @@ def fstab() -> str:
 def crypttab() -> str:
     """Return this system's crypttab; "" if systemd could not read it either."""
     try:
-        # as it is: to systemd a carriage return ends a line, but it is none to who looks for one by its number
+        # as it is: to systemd a carriage return ends a line, but a reader that counts lines does not see it so
         return _CRYPTTAB.read_bytes().decode(errors="surrogateescape")
     except OSError:
         return ""
@@ -197,7 +197,7 @@ def next_fstab() -> str | None:
 def milestones() -> dict[str, float]:
     """Return when the parts of this boot began, by name, in seconds since power-on; see org.freedesktop.systemd1(5).
 
-    "kernel"; "initrd"; "pivot", when systemd starts anew from the root file system ("userspace" where there was no
+    "kernel"; "initrd"; "pivot", when systemd starts again from the root file system ("userspace" where there was no
     initrd); "finished", when the last job of the boot was done. What did not happen yet is left out. Empty where the
     init system cannot be asked: it is another, as in some initrds, or does not answer.
     """

@@ -28,7 +28,7 @@ _MOST_SHIFT = 31
 def used(device: str, offset: int) -> int:
     """Return how many bytes from its beginning on a device with integrity makes use of.
 
-    offset: bytes before the superblock. Raises DeviceError when there is none that makes sense.
+    offset: bytes before the superblock. Raises DeviceError without a valid one.
     """
     try:
         with Path(device).open("rb", buffering=0) as source:

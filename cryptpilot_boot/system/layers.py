@@ -53,7 +53,7 @@ _NODES = {
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A device below a path, or the path's own. name: that of a mapping, "" of what is none."""
+    """A device below a path, or the path's own. name: that of a mapping, "" for other devices."""
 
     kind: LayerKind
     name: str

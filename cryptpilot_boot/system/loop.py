@@ -37,8 +37,8 @@ def attached(file: int, *, partitions: bool = False) -> Iterator[str]:
     """Yield the path of a loop device that has the content of a file. file: a descriptor.
 
     One that is for reading only makes the device read-only. partitions: have those of the file as devices too. The
-    kernel gives the device up once its last user has, when this process is killed as well. Raises DeviceError where
-    there is none to be had, ProgramError where the kernel has no such devices.
+    kernel gives the device up once its last user has, when this process is killed as well. Raises DeviceError without a
+    free one, ProgramError where the kernel has no such devices.
     """
     if not _CONTROL.exists():
         run(["modprobe", "loop"])

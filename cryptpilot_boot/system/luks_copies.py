@@ -53,7 +53,7 @@ class Copy:
         return text
 
     def metadata(self) -> dict[str, Any]:
-        """Return the JSON object. Raises ValueError when it is none, and RecursionError."""
+        """Return the JSON object. Raises ValueError when it is not one, and RecursionError."""
         text = self.content[BINARY:].split(b"\0", 1)[0]
         if len(text) > _LONGEST:
             raise ValueError

@@ -67,7 +67,7 @@ class Header:
 
 
 def mark(device: str) -> str:
-    """Return the subsystem that the header at the beginning of a device names, "" when there is none.
+    """Return the subsystem that the header at the beginning of a device names, "" without one.
 
     It says whose header it is, not that the header is whole. Raises DeviceError when the device cannot be read.
     """

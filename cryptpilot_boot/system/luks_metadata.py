@@ -50,7 +50,7 @@ class Area:
 
 @dataclasses.dataclass(frozen=True)
 class Recovery:
-    """A token that says that key slots take recovery keys: the disk's word and no more, unless `mac` proves it.
+    """A token that says that key slots take recovery keys: only the disk says so, unless `mac` proves it.
 
     slots: the numbers of those that there are. mac: in hexadecimal, "" for none; see volume.recovery.
     """

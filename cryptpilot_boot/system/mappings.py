@@ -27,7 +27,7 @@ class Mapping:
 
 
 def find(name: str) -> Mapping | None:
-    """Return the device-mapper device called `name`; None when there is none."""
+    """Return the device-mapper device called `name`; None without one."""
     return next((mapping for mapping in _all() if mapping.name == name), None)
 
 

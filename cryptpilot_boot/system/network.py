@@ -42,7 +42,7 @@ def _has_ipv6_route() -> bool:
 def adopt_name_servers() -> bool:
     """In an initrd, tell the C library the name servers that systemd-networkd got by DHCP; False when none is known.
 
-    Where systemd-resolved is not part of the image nobody else does, and no name could be resolved. Does nothing in
+    In an image without systemd-resolved no other program does, and no name could be resolved. Does nothing in
     the booted system, nor where /etc/resolv.conf names a server already (the other network stacks write it).
     """
     if not in_initrd() or "nameserver" in _text(RESOLV_CONF):

@@ -74,7 +74,7 @@ def _disk(device: Device) -> Path:
 
 
 def _number(attribute: Path) -> int:
-    """Return a number in sysfs, 0 where there is none."""
+    """Return a number in sysfs, 0 without one."""
     try:
         return int(attribute.read_text())
     except (OSError, ValueError):

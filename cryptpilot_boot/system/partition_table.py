@@ -104,7 +104,7 @@ def identified(table: Table, identifier: str) -> Table:
 
 
 def read(path: Path) -> Table | None:
-    """Read the partition table of an image; None where there is none that sfdisk knows."""
+    """Read the partition table of an image; None without one that sfdisk knows."""
     try:
         return parse(run(["sfdisk", "--json", str(path)])[1])
     except ProgramError as error:

@@ -23,7 +23,7 @@ CHUNK = 65536  # bytes read at once
 _LONGEST_QUOTE = 300  # characters
 
 Take = Callable[[int, int], int]
-"""Reads at most so many bytes from a descriptor, and returns how many; 0 at the end, and when no more is wanted."""
+"""Reads at most so many bytes from a descriptor; returns how many, 0 at the end and when nothing further is wanted."""
 Feed = Callable[[int], bool]
 """Writes to a descriptor that is ready; False when there is nothing left to write."""
 

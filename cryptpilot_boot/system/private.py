@@ -1,4 +1,4 @@
-"""Directories and files of this program, whose modes do not depend on the umask, and which nobody else has planted."""
+"""Directories and files of this program: modes do not depend on the umask, and no other user has planted them."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def is_there(program: str) -> bool:
 
 
 def located(program: str) -> str:
-    """Return the path of a program to run, "" if there is none."""
+    """Return the path of a program to run, "" without one."""
     return next((path for path in _paths(program) if os.access(path, os.X_OK) and not Path(path).is_dir()), "")
 
 
@@ -61,7 +61,7 @@ def machine(path: Path) -> str:
 def find(program: str) -> str:
     """Return the path of a program, which is named as a shell has it: with a slash it is a path already.
 
-    Raises ProgramError when there is none that can be run.
+    Raises ProgramError without one that can be run.
     """
     path = located(program)
     if path:

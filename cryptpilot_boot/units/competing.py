@@ -136,7 +136,7 @@ class _Devices:
         self._owners = {path: one.volume for one in volumes for path in (resolve(one.dev), one.dev)}
 
     def owner(self, source: str) -> str:
-        """Return the name of the volume on a device; "" if there is none, or it is not known."""
+        """Return the name of the volume on a device; "" without one, or if it is not known."""
         path = device_path(source)
         found = self._owners.get(path) or self._owners.get(self.resolve(path), "")
         return found if found and not self.foreign(path) else ""

@@ -31,18 +31,12 @@ WORDS = {
     r"goes to its end": "completes",
 }
 FOUND = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
-# What still has some: a line for each file, and how many at most. A number only goes down.
-LEFT: dict[str, int] = {}
-
-# Packages whose docstrings and comments have none, and how many the others have together at most. It only goes down.
-CLEAN = ("config", "keys", "providers", "volume")
-LEFT_IN_PROSE = 90
 
 CODE = sorted(ROOT.glob("cryptpilot_boot/**/*.py"))
 PAGES = sorted(
     path
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
-    if path.name != "CHANGELOG.md" and "zh" not in path.parts and not path.name.endswith(".zh.md")
+    if "zh" not in path.parts and not path.name.endswith(".zh.md")
 )
 
 
@@ -69,12 +63,6 @@ def prose(source: str) -> list[str]:
     return [*docstrings, *comments]
 
 
-def package(path: Path) -> str:
-    """Return the package of a module of the product, "" for the modules beside the packages."""
-    inside = path.relative_to(ROOT / "cryptpilot_boot").parts
-    return inside[0] if len(inside) > 1 else ""
-
-
 def found(path: Path) -> list[str]:
     text = path.read_text(encoding="utf-8")
     parts = texts(text) if path.suffix == ".py" else [text]
@@ -84,36 +72,19 @@ def found(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_people_read_is_in_plain_words(path: Path) -> None:
     words = found(path)
-    assert len(words) <= LEFT.get(str(path.relative_to(ROOT)), 0), f"rewrite: {words}; see WORDS in {__file__}"
-
-
-def in_prose(paths: list[Path]) -> list[str]:
-    return [
-        f"{path.name}: {match[0].lower()}"
-        for path in paths
-        for part in prose(path.read_text(encoding="utf-8"))
-        for match in FOUND.finditer(" ".join(part.split()))
-    ]
-
-
-@pytest.mark.parametrize("name", CLEAN)
-def test_what_developers_read_is_in_plain_words(name: str) -> None:
-    paths = [path for path in CODE if package(path) == name]
-    assert paths
-    words = in_prose(paths)
     assert not words, f"rewrite: {words}; see WORDS in {__file__}"
 
 
-def test_the_other_packages_get_no_further_ones() -> None:
-    words = in_prose([path for path in CODE if package(path) not in CLEAN])
-    assert len(words) <= LEFT_IN_PROSE, f"rewrite: {words}; see WORDS in {__file__}"
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_developers_read_is_in_plain_words(path: Path) -> None:
+    parts = prose(path.read_text(encoding="utf-8"))
+    words = [match[0].lower() for part in parts for match in FOUND.finditer(" ".join(part.split()))]
+    assert not words, f"rewrite: {words}; see WORDS in {__file__}"
 
 
 def test_the_words_are_found_in_docstrings_and_comments() -> None:
     source = '"""Nobody asks."""\nx = "made anew"  # in vain\n\n\ndef f():\n    """As ever."""\n    # goes to its end\n'
     assert prose(source) == ["Nobody asks.", "As ever.", "# in vain", "# goes to its end"]
-    assert package(ROOT / "cryptpilot_boot/log.py") == ""
-    assert package(ROOT / "cryptpilot_boot/volume/state.py") == "volume"
 
 
 def test_the_words_are_found_in_texts_and_not_in_docstrings() -> None:
