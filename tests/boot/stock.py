@@ -334,7 +334,8 @@ def image(stock: Stock) -> Path:
     """Return an image, shared and cached: not to be changed."""
     tree = root()
     recipe = [Path(__file__).read_text(), fingerprint(Path(machines.__file__).with_name("guest")), tree.name]
-    recipe += [stock.tree.name, str(stock.lvm)]
+    # what `system` takes from a layout beside its tree
+    recipe += [stock.tree.name, str(stock.lvm), str(stock.swap), str(stock.unified)]
     if stock.entries:
         recipe += [Path(enterprise.__file__).read_text(), stock.entries, str(bool(stock.boot))]
 
