@@ -1,7 +1,7 @@
 """What happens, as a stream of events.
 
-Every room reports its steps here and knows nothing of who listens: the command's console, the boot's console and
-the boot's event log subscribe as sinks. An event never holds a secret.
+Every room reports its steps here and knows nothing of who listens: at boot the console and the event log subscribe as
+sinks. An event never holds a secret.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Event:
 
     boot: seconds since power-on (CLOCK_BOOTTIME: comparable with the kernel's and systemd's own times).
     utc: wall clock, ISO 8601; it may jump, `boot` does not.
-    step: what was being done ("fetch the key", see the callers for the words in use).
+    step: what was being done, such as "fetch-key"; see `steps` for the words in use.
     phase: one of PHASES.
     volume: the volume's name, or "" for the agent as a whole.
     seconds: duration of the step, for "end" and "fail".

@@ -1,4 +1,4 @@
-"""The files by which programs talk: Python names each in paths.py, and the table of architecture.md has each."""
+"""How programs talk: the tables of architecture.md have each file, which Python names in paths.py, and each line."""
 
 from __future__ import annotations
 
@@ -65,3 +65,12 @@ def test_a_path_is_written_in_one_module(module: Path) -> None:
     values = (node.value for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Constant))
     written = [value for value in values if isinstance(value, str) and re.match(rf"({'|'.join(PLACES)})(/|$)", value)]
     assert written == [] or module.name == "paths.py"
+
+
+def test_the_table_has_each_kind_of_line_of_a_plan() -> None:
+    printed = (PACKAGE / "commands/initrd.py").read_text(encoding="utf-8")
+    kinds = set(re.findall(r'"(\w+) (?:\{|yes")', printed))
+    assert {"config", "driver", "ask"} <= kinds
+    page = (ROOT / "docs/dev/architecture.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`.+?) \|", page.partition("\n### Lines that a shell reads\n")[2], re.MULTILINE)
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == kinds
