@@ -57,6 +57,27 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert broken == []
 
 
+TO_BE_WRITTEN = {"cryptpilot_boot/providers/fw_cfg.py"}  # by who follows docs/dev/new-source.md
+
+
+@cache
+def code() -> tuple[frozenset[str], frozenset[str]]:
+    """Return the paths of all Python files, with the ends by which a page may name them, and the names of all tests."""
+    tops = ("*.py", "buildlib/**/*.py", "cryptpilot_boot/**/*.py", "tests/**/*.py")
+    files = [path.relative_to(CHECKOUT) for top in tops for path in CHECKOUT.glob(top)]
+    ends = {"/".join(path.parts[number:]) for path in files for number in range(len(path.parts))}
+    texts = [(CHECKOUT / path).read_text(encoding="utf-8") for path in files if path.name.startswith("test_")]
+    return frozenset(ends), frozenset(re.findall(r"^def (test_\w+)", "\n".join(texts), re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_code_and_tests_that_are_named_are_there(path: Path) -> None:
+    files, tests = code()
+    named = QUOTED.findall(FENCED.sub("", Page(path).text))
+    there = files | tests | TO_BE_WRITTEN
+    assert [name for name in named if re.fullmatch(r"[a-z0-9_/]+\.py|test_\w+", name) and name not in there] == []
+
+
 @cache  # and not at import: each process that runs tests imports this
 def sentences() -> list[str]:
     """Return every text of the product's, with GAP for what is put into it when it is said."""
