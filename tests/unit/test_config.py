@@ -10,6 +10,7 @@ import pytest
 
 from cryptpilot_boot.config import Boot, Exec, Kms, KmsRole, Otp, load
 from cryptpilot_boot.errors import ConfigError
+from cryptpilot_boot.providers import table
 from cryptpilot_boot.providers.kbs import Kbs, KbsDaemon
 from cryptpilot_boot.providers.oidc import Aliyun, Oidc
 
@@ -279,8 +280,8 @@ ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"
         (
             'volume = "v"\ndev = "/dev/x"\n',
             (
-                "volumes/v0.toml: exactly one of [encrypt.otp], [encrypt.kms], [encrypt.kbs], [encrypt.oidc],"
-                " [encrypt.exec], [encrypt.tpm2], [encrypt.together] is needed, found none of them"
+                f"volumes/v0.toml: exactly one of {', '.join(f'[encrypt.{name}]' for name in table.names())}"
+                " is needed, found none of them"
             ),
         ),
         (
