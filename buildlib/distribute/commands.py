@@ -7,8 +7,12 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.cli import table
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cryptpilot_boot.cli.verb import Example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +39,18 @@ class Option:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command with its words, such as ("initrd", "status"). synopsis: what may follow them."""
+    """A command with its words, such as ("initrd", "status"). synopsis: what may follow them.
+
+    hidden: whether people never type it.
+    """
 
     words: tuple[str, ...]
     summary: str
     description: str
     options: tuple[Option, ...]
     synopsis: str
+    examples: tuple[Example, ...]
+    hidden: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,39 +59,38 @@ class Program:
 
     name: str
     description: str
-    epilog: str
     options: tuple[Option, ...]
     commands: tuple[Command, ...]
     groups: dict[str, str]
 
+    @property
+    def shown(self) -> Iterator[Command]:
+        """The commands that people type."""
+        return (command for command in self.commands if not command.hidden)
+
 
 def read(parser: argparse.ArgumentParser) -> Program:
     """Return what a parser takes."""
-    groups = {
-        name: below.description or summary
-        for name, below, summary in _below(parser)
-        if any(True for _ in _below(below))
-    }
+    groups = {name: below.description or "" for name, below in _below(parser) if any(True for _ in _below(below))}
+    commands = {command.words: command for command in _commands(parser, ())}
+    ordered = (commands.pop(words) for row in table.ROWS if (words := tuple(row.words.split())) in commands)
     return Program(
         parser.prog,
         parser.description or "",
-        parser.epilog or "",
         tuple(_options(parser)),
-        tuple(_commands(parser, ())),
+        (*ordered, *commands.values()),
         groups,
     )
 
 
-def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
+def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            summaries = {choice.dest: choice.help or "" for choice in action._choices_actions}
-            for name, below in action.choices.items():
-                yield name, below, summaries.get(name, "")
+            yield from action.choices.items()
 
 
 def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterator[Command]:
-    for name, below, summary in _below(parser):
+    for name, below in _below(parser):
         if any(True for _ in _below(below)):
             yield from _commands(below, (*words, name))
             continue
@@ -90,7 +98,12 @@ def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterat
         synopsis = " ".join(one.usage for one in options if "--help" not in one.names)
         if below.usage:
             synopsis = re.sub(r"^%\(prog\)s( \[-h\])? ?", "", below.usage)
-        yield Command((*words, name), summary, below.description or "", options, synopsis)
+        full = " ".join([*words, name])
+        summary = next((row.summary for row in table.ROWS if row.words == full), "")
+        examples = getattr(below, "examples", ())
+        yield Command(
+            (*words, name), summary, below.description or "", options, synopsis, examples, full in table.HIDDEN
+        )
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[Option]:

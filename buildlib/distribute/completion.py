@@ -64,14 +64,14 @@ def bash(program: Program) -> str:
     text += _MIDDLE + "".join(_values(program)) + "        *) case $command in\n"
     text += _words("", [*_names(program.options), *_first_words(program)])
     for group in program.groups:
-        text += _words(group, [one.words[1] for one in program.commands if one.words[0] == group])
+        text += _words(group, [one.words[1] for one in program.shown if one.words[0] == group])
     for one in program.commands:
         text += _words(" ".join(one.words), _names(one.options), one.options)
     return text + "        esac ;;\n" + _TAIL
 
 
 def _first_words(program: Program) -> list[str]:
-    return list(dict.fromkeys(one.words[0] for one in program.commands))
+    return list(dict.fromkeys(one.words[0] for one in program.shown))
 
 
 def _names(options: tuple[Option, ...]) -> list[str]:

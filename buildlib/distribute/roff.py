@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot.cli import manual, table
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -30,18 +32,23 @@ def command_page(program: Program, version: str) -> str:
     lines = [_title(program.name, 8, version, "System administration"), ".SH NAME"]
     lines.append(f"{program.name} \\- {escaped(program.description.rstrip('.'))}")
     lines += [".SH SYNOPSIS", ".nf"]
-    lines += [f".B {program.name} [-c DIR] {' '.join(one.words)}".replace("-", "\\-") for one in program.commands]
+    lines += [f".B {program.name} [-c DIR] {' '.join(one.words)}".replace("-", "\\-") for one in program.shown]
     lines += [".fi", ".SH DESCRIPTION", *_paragraphs(program.description), ".SH OPTIONS"]
     lines += [line for one in program.options for line in _option(one)]
     lines.append(".SH COMMANDS")
     described = set()
-    for one in program.commands:
+    for one in program.shown:
         group = one.words[0]
         if group in program.groups and group not in described:
             described.add(group)
             lines += [f'.SS "{group}"', *_paragraphs(program.groups[group])]
         lines += _command(one)
-    lines += _epilog(program.epilog)
+    lines.append(f".SH {next(section.title for section in table.SECTIONS if section.hidden).upper()}")
+    lines += [line for one in program.commands if one.hidden for line in _command(one)]
+    lines.append(".SH EXIT STATUS")
+    lines += [line for status, text in manual.EXIT_STATUS.items() for line in _tagged(str(status), text)]
+    lines += _paragraphs(manual.CONFIGURATION)
+    lines += [".SH EXAMPLES", *(line for one in manual.EXAMPLES for line in _tagged(one.line, one.purpose))]
     lines += [".SH FILES", *(line for path, text in _FILES for line in _tagged(path, text))]
     lines += [".SH SEE ALSO", escaped(_SEE_ALSO)]
     return _WARNING + "\n".join(lines) + "\n"
@@ -53,10 +60,12 @@ def _title(name: str, section: int, version: str, volume: str) -> str:
 
 def _command(one: Command) -> Iterator[str]:
     yield f'.SS "{escaped(" ".join([*one.words, one.synopsis]).strip())}"'
-    yield from _paragraphs(one.description or f"{one.summary[:1].upper()}{one.summary[1:]}.")
+    yield from _paragraphs(one.description)
     for option in one.options:
         if "--help" not in option.names and (option.help or option.names):
             yield from _option(option)
+    for example in one.examples:
+        yield from _tagged(example.line, example.purpose)
 
 
 def _option(one: Option) -> list[str]:
@@ -72,19 +81,6 @@ def _paragraphs(text: str) -> Iterator[str]:
     for paragraph in text.strip().split("\n\n"):
         yield ".PP"
         yield escaped(" ".join(paragraph.split()))
-
-
-def _epilog(text: str) -> Iterator[str]:
-    """Yield the exit status as a section, and what stands below it."""
-    for block in text.strip().split("\n\n"):
-        head, *rows = block.splitlines()
-        if head.endswith(":"):
-            yield f".SH {escaped(head[:-1].upper())}"
-            for row in rows:
-                status, _, meaning = row.strip().partition(" ")
-                yield from _tagged(status, meaning.strip())
-        else:
-            yield from _paragraphs(block)
 
 
 def escaped(text: str) -> str:

@@ -16,27 +16,21 @@ from cryptpilot_boot.errors import nearest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_EPILOG = """\
-exit status:
-  0    success; opening an open volume, or closing a closed one, counts as success
-  1    something failed; other volumes that were named are done
-  2    the command line, or a file of the configuration, is wrong
-  130  interrupted; nothing was left half open
-
-Volumes are described in /etc/cryptpilot/volumes/*.toml, one file each. If one of the files is wrong, init, convert,
-open --overwrite, initrd plan and initrd rebuild do nothing; other commands go on with the other volumes.
-"""
+    from cryptpilot_boot.cli.verb import Example
 
 
 class _Parser(argparse.ArgumentParser):
     """Suggests what may have been meant, and takes no option that is not written in full: some destroy data.
 
-    row: the command that it parses. The command's file is loaded when the command is on the command line.
+    row: the command that it parses. The command's file is loaded when the command is on the command line. is_whole:
+    whether it is the parser of the program, whose `--help` shows all commands. examples: of the command.
     """
 
-    def __init__(self, row: table.Row | None = None, **settings: Any) -> None:
+    def __init__(self, row: table.Row | None = None, *, is_whole: bool = False, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
         self._row = row
+        self._is_whole = is_whole
+        self.examples: tuple[Example, ...] = ()
 
     def complete(self) -> None:
         """Take what the command's file says of it."""
@@ -44,7 +38,8 @@ class _Parser(argparse.ArgumentParser):
         if not row:
             return
         verb = table.load(row)
-        self.description, self.usage = verb.description, verb.usage
+        self.description = verb.description or f"{row.summary[:1].upper()}{row.summary[1:]}."
+        self.usage, self.examples = verb.usage, verb.examples
         verb.add_arguments(self)
         self.set_defaults(
             command=row.words,
@@ -59,6 +54,12 @@ class _Parser(argparse.ArgumentParser):
         """Parse as argparse does, with the arguments of the command."""
         self.complete()
         return super().parse_known_args(args, namespace)
+
+    def format_help(self) -> str:
+        """Return what `--help` prints."""
+        from cryptpilot_boot.cli import manual
+
+        return super().format_help() + (manual.of_program() if self._is_whole else manual.of_examples(self.examples))
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the complaint; exit with status 2."""
@@ -89,8 +90,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     elif end < len(words):  # something else is called that
         arguments, unknown = _parser().parse_known_args(words)
     if unknown:
-        # by the command's own parser, which knows what it takes
-        known = re.findall(r"--[\w-]+", arguments.parser.format_help())
+        # by the command's own parser, which knows what it takes; examples may have options of another program
+        known = re.findall(r"--[\w-]+", argparse.ArgumentParser.format_help(arguments.parser))
         arguments.parser.error(f"unrecognized argument: {unknown[0]}{_did_you_mean(unknown[0], known)}")
     if arguments.check:
         arguments.check(arguments)
@@ -105,19 +106,21 @@ def whole() -> argparse.ArgumentParser:
 def _parser(*, whole: bool = False) -> argparse.ArgumentParser:
     top = _Parser(
         prog="cryptpilot",
+        usage="%(prog)s [-h] [--version] [-c DIR] COMMAND ...",
         description="Encrypts disks with LUKS2 and has them unlock themselves at boot.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        is_whole=True,
     )
     top.add_argument("--version", action="version", version=f"cryptpilot {cryptpilot_boot.__version__}")
     options.config_dir(top, default=DEFAULT_DIRECTORY)
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    # all of them are below the options, by purpose
+    commands = top.add_subparsers(required=True, metavar="COMMAND", prog="cryptpilot", help=argparse.SUPPRESS)
     groups: dict[str, argparse._SubParsersAction[_Parser]] = {}
     for row in table.ROWS:
         first, _, second = row.words.partition(" ")
         if second and first not in groups:
             groups[first] = _add_group(commands, first)
-        one = (groups[first] if second else commands).add_parser(second or first, help=row.summary, row=row)
+        shown: dict[str, Any] = {} if row.words in table.HIDDEN else {"help": row.summary}
+        one = (groups[first] if second else commands).add_parser(second or first, row=row, **shown)
         one.set_defaults(parser=one)
         options.config_dir(one)
         if whole:
@@ -126,7 +129,6 @@ def _parser(*, whole: bool = False) -> argparse.ArgumentParser:
 
 
 def _add_group(commands: argparse._SubParsersAction[_Parser], name: str) -> argparse._SubParsersAction[_Parser]:
-    group = table.GROUPS[name]
-    parser = commands.add_parser(name, help=group.summary, description=group.description)
+    parser = commands.add_parser(name, description=table.GROUPS[name])
     options.config_dir(parser)
-    return parser.add_subparsers(required=True, metavar="ACTION")
+    return parser.add_subparsers(required=True, metavar="ACTION", prog=parser.prog)

@@ -24,62 +24,94 @@ class Row(NamedTuple):
     needs_configuration: bool = True
 
 
-class Group(NamedTuple):
-    """The first word that several commands share. summary, description: as for a command."""
+class Section(NamedTuple):
+    """Commands of one purpose. hidden: whether people never type them: `--help` and completion leave them out."""
 
-    summary: str
-    description: str | None = None
+    title: str
+    rows: tuple[Row, ...]
+    hidden: bool = False
 
 
-ROWS = (
-    Row("show", "show the volumes and their states"),
-    # it destroys data: no file may hide a volume that has the device already
-    Row("init", "initialize persistent volumes; the data on their devices is lost", needs_all_files=True),
-    Row("adopt", "take volumes that another program made, with their data"),
-    Row("convert", "encrypt the root of an ordinary disk image, or of a disk", needs_all_files=True),
-    Row("image measure", "show the measurements of a machine that boots the image", needs_configuration=False),
-    Row("image unify", "make the unified kernel image of this machine again", needs_all_files=True),
-    Row("open", "open volumes as /dev/mapper/VOLUME"),
-    Row("close", "close volumes; a temporary volume loses its data"),
-    Row("enroll", "have a volume take the secret of another of its sources, too"),
-    Row("rotate", "move volumes to the current values of their secrets, which KMS has rotated"),
-    Row("bind", "bind volumes to their disks, so that no other disk opens instead"),
-    Row("resize", "grow open volumes whose devices were enlarged, and their file systems"),
-    Row("recovery-key", "enroll a recovery key, which opens a volume without its key provider"),
-    Row("header backup", "write the header of a volume to a new file"),
-    Row("header restore", "put the header of a volume back"),
-    Row("config check", "check that every volume can be opened"),
-    Row("boot-service", "open the auto_open volumes of a boot stage (run by systemd)", boots=True),
-    Row("generator", "write units for the volumes (run by systemd, see systemd.generator(7))", boots=True),
-    Row("boot report", "show the timeline of this boot", needs_configuration=False),
-    # an image has to be complete
-    Row("initrd plan", "print what the initrd must carry (for the dracut module)", needs_all_files=True),
-    Row("initrd record", "print what the initrd is made from (for the dracut module)", needs_all_files=True),
-    Row("initrd status", "show whether each kernel's image is current"),
-    Row("initrd check", "check that an image would do its work"),
-    Row("initrd rebuild", "rebuild an image; the old one stays until the new one has passed its check", True),
+SECTIONS = (
+    Section(
+        "Volumes",
+        (
+            # it destroys data: no file may hide a volume that has the device already
+            Row("init", "format devices as encrypted volumes; destroys their data", needs_all_files=True),
+            Row("open", "open volumes as /dev/mapper/VOLUME"),
+            Row("close", "close volumes; a temporary volume loses its data"),
+            Row("adopt", "take over volumes that another program made, with their data"),
+            Row("resize", "grow volumes, and their file systems, to their devices"),
+        ),
+    ),
+    Section(
+        "Keys and headers",
+        (
+            Row("rotate", "switch volumes to the new value of a secret rotated in KMS"),
+            Row("enroll", "add the key of another source to a volume"),
+            Row("recovery-key", "add a recovery key, which needs no key provider"),
+            Row("bind", "bind volumes to their disks, so that no other disk opens"),
+            Row("header backup", "write the LUKS2 header of a volume to a file"),
+            Row("header restore", "put the LUKS2 header of a volume back from a file"),
+        ),
+    ),
+    Section(
+        "Look and check",
+        (
+            Row("show", "show the volumes and their states"),
+            Row("config check", "check that every volume can be opened at boot"),
+            Row("boot report", "show what happened in this boot, and when", needs_configuration=False),
+        ),
+    ),
+    Section(
+        "Initrd images",
+        (
+            Row("initrd status", "show whether the image of each kernel is current"),
+            Row("initrd check", "check that an image would open its volumes"),
+            # an image has to be complete
+            Row("initrd rebuild", "rebuild an image, and check it before it replaces the old one", True),
+        ),
+    ),
+    Section(
+        "Whole systems",
+        (
+            Row("convert", "encrypt the root of a disk image, or of an attached disk", needs_all_files=True),
+            Row("image measure", "compute the measurements of an image's boot", needs_configuration=False),
+            Row("image unify", "rebuild the unified kernel image of this machine", needs_all_files=True),
+        ),
+    ),
+    Section(
+        "Run by systemd and dracut",
+        (
+            Row("boot-service", "open the auto_open volumes of a boot stage", boots=True),
+            Row("generator", "write units for the volumes, see systemd.generator(7)", boots=True),
+            Row("initrd plan", "print what the initrd must carry", needs_all_files=True),
+            Row("initrd record", "print what the initrd is made from", needs_all_files=True),
+        ),
+        hidden=True,
+    ),
 )
-"""In the order in which `--help` shows them."""
+"""In the order in which `--help` and the man page show them."""
+
+ROWS = tuple(row for section in SECTIONS for row in section.rows)
+HIDDEN = frozenset(row.words for section in SECTIONS if section.hidden for row in section.rows)
 
 GROUPS = {
-    "image": Group("disk images"),
-    "header": Group(
-        "save the LUKS2 header of a volume, and put it back",
-        """\
-The header at the beginning of a volume's device holds the volume key, encrypted. Without it the data cannot be read
-again, with any secret. A backup of it has 16 MiB, and opens nothing by itself.
+    "header": """\
+Saves the LUKS2 header of a volume, and puts it back. The header at the beginning of a volume's device holds the volume
+key, encrypted. Without it the data cannot be read again, with any secret. A backup of it has 16 MiB, and opens nothing
+by itself.
 """,
-    ),
-    "config": Group("the configuration"),
-    "boot": Group("what happened at boot"),
-    "initrd": Group(
-        "check and rebuild initrd images",
-        """\
-The initrd has its own copy of the agent, and of the configuration of the volumes that it opens. Rebuild it after a
-change: status tells whether that is needed, rebuild does it, check finds whether an image would work.
+    "config": "Checks the configuration.",
+    "boot": "Reports what happened at boot.",
+    "initrd": """\
+Checks and rebuilds initrd images. The initrd has its own copy of the agent, and of the configuration of the volumes
+that it opens. Rebuild it after a change: status tells whether that is needed, rebuild does it, check finds whether an
+image would work.
 """,
-    ),
+    "image": "Measures disk images, and rebuilds the unified kernel image of a machine.",
 }
+"""What is said of a first word that several commands share."""
 
 
 def load(row: Row) -> Verb:

@@ -104,6 +104,7 @@ def test_a_command_line_loads_the_file_of_its_command_and_no_other() -> None:
     names = _loaded("cryptpilot_boot.cli.main", then=parse)
     verbs = "cryptpilot_boot.cli.verbs"
     assert {name for name in names if name.startswith(f"{verbs}.")} == {f"{verbs}.header_backup"}
+    assert "cryptpilot_boot.cli.manual" not in names, "which is for --help"
     assert not [name for name in names if name.startswith("cryptpilot_boot.commands")]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import options, reminders, terminal
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -18,6 +18,7 @@ secret that the file of the volume names must open it; then its header gets the 
 bound to it, as init does. Nothing else is changed, and nothing is overwritten. The volume may be open or in use, and
 stays so. After an interruption or a power cut, run it again.
 """
+_EXAMPLES = (Example("cryptpilot adopt data1", "Take over the volume data1 that cryptsetup or clevis made."),)
 
 
 def _run(config: Config, arguments: argparse.Namespace) -> bool:
@@ -30,4 +31,4 @@ def _run(config: Config, arguments: argparse.Namespace) -> bool:
     return good
 
 
-VERB = Verb(_run, options.volumes, _DESCRIPTION)
+VERB = Verb(_run, options.volumes, _DESCRIPTION, examples=_EXAMPLES)

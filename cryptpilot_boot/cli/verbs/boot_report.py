@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import options, terminal
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -18,6 +18,10 @@ Shows what the boot agent did in this boot, in the initrd and after it: when eac
 waits and failures marked; then for each volume which stage opened it and when, or why it is not open and what to
 do. Needs no configuration, and works in the emergency shell of the initrd. Only root can read the event log.
 """
+_EXAMPLES = (
+    Example("cryptpilot boot report", "Show the steps of this boot, and why a volume is not open."),
+    Example("cryptpilot boot report --svg boot.svg", "Draw them."),
+)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,4 +50,4 @@ def _run(_: Config, arguments: argparse.Namespace) -> bool:
     return True
 
 
-VERB = Verb(_run, _add_arguments, _DESCRIPTION)
+VERB = Verb(_run, _add_arguments, _DESCRIPTION, examples=_EXAMPLES)

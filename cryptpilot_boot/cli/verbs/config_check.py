@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import options, reminders, terminal
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +16,10 @@ _DESCRIPTION = """\
 Finds what would fail at the next boot: for each volume, whether its files can be used, its device is there and sound,
 its key provider answers, and the key opens it. Opens and changes nothing.
 """
+_EXAMPLES = (
+    Example("cryptpilot config check --keep-checking", "Check all volumes, and report every error."),
+    Example("cryptpilot config check --skip-check-passphrase", "Check without a question to a key provider."),
+)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,4 +43,4 @@ def _run(config: Config, arguments: argparse.Namespace) -> bool:
     return good
 
 
-VERB = Verb(_run, _add_arguments, _DESCRIPTION)
+VERB = Verb(_run, _add_arguments, _DESCRIPTION, examples=_EXAMPLES)

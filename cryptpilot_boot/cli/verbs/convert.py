@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import options, terminal
 from cryptpilot_boot.cli.paths import absolute
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -22,6 +22,17 @@ convert only images that you would boot. /boot stays readable for the host, with
 With --device, the root of a disk that is attached here is encrypted in place; after an interruption or a power cut,
 run the same command again to continue. Have a backup: the disk may fail meanwhile.
 """
+_EXAMPLES = (
+    Example(
+        "cryptpilot convert server.qcow2 encrypted.qcow2 --volume root --dry-run",
+        "Find whether the image can be converted, and how.",
+    ),
+    Example(
+        "cryptpilot convert server.qcow2 encrypted.qcow2 --volume root",
+        "Write the new image, with its root in the volume root.",
+    ),
+    Example("cryptpilot convert --device /dev/vdb --volume root", "Encrypt the root on an attached disk in place."),
+)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,4 +126,5 @@ VERB = Verb(
     _add_arguments,
     _DESCRIPTION,
     usage="%(prog)s [-h] (IN OUT | --device DISK) --volume NAME [OPTIONS]",
+    examples=_EXAMPLES,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import options, terminal
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -20,6 +20,10 @@ recovery key. "init" does this for all sources of a new volume. Where SOURCE ope
 changed. A source that keeps its key sealed in the volume's header, such as the TPM, always gets a new key, sealed to
 what the machine has started, as after a kernel update; the older key is removed once the new one was tried. Nothing
 else is removed."""
+_EXAMPLES = (
+    Example("cryptpilot enroll data1 fallback1", "After a [[fallback]] was added to the file of data1."),
+    Example("cryptpilot enroll data1 tpm2 --recovery-key", "Seal a new key when the TPM no longer gives the old one."),
+)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,4 +45,4 @@ def _run(config: Config, arguments: argparse.Namespace) -> bool:
         return enroll.enroll(config, arguments.volume, arguments.source, terminal.report, ask_key)
 
 
-VERB = Verb(_run, _add_arguments, _DESCRIPTION)
+VERB = Verb(_run, _add_arguments, _DESCRIPTION, examples=_EXAMPLES)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import options, questions, terminal
 from cryptpilot_boot.cli.paths import absolute
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -20,6 +20,10 @@ that header is lost or damaged, the volume is first opened with the backup, with
 Refuses a backup that the current secret cannot unlock, and never overwrites the header of another volume. After a power
 cut, run it again.
 """
+_EXAMPLES = (
+    Example("cryptpilot header restore data1 data1.header", "Put the header back; needs the key provider."),
+    Example("cryptpilot header restore data1 data1.header --recovery-key", "Do it with the recovery key."),
+)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,4 +58,4 @@ def _run(config: Config, arguments: argparse.Namespace) -> bool:
         )
 
 
-VERB = Verb(_run, _add_arguments, _DESCRIPTION)
+VERB = Verb(_run, _add_arguments, _DESCRIPTION, examples=_EXAMPLES)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import options, terminal
 from cryptpilot_boot.cli.paths import absolute
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -20,6 +20,7 @@ digests of boot loader, kernel, initrd and command line, and PCR 4, 5, 9, 11 and
 The image is only read. What cannot be computed exactly is refused, with the reason and exit status 1. Values of TDX's
 RTMR[1] and RTMR[2] follow from the same events; they have not been compared with a real machine.
 """
+_EXAMPLES = (Example("cryptpilot image measure encrypted.qcow2 --json", "Write the measurements for a verifier."),)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,4 +40,4 @@ def _run(_: Config, arguments: argparse.Namespace) -> bool:
         )
 
 
-VERB = Verb(_run, _add_arguments, _DESCRIPTION)
+VERB = Verb(_run, _add_arguments, _DESCRIPTION, examples=_EXAMPLES)

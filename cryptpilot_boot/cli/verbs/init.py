@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import options, questions, reminders, terminal
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +17,13 @@ Formats the device of each volume as LUKS2, and makes the file system that makef
 device: shows what it found there, and asks first. Refuses a device that is in use, and one that holds anything unless
 --overwrite names that. After an interruption or a power cut, run it again.
 """
+_EXAMPLES = (
+    Example("cryptpilot init data0 data1", "Format the devices of two new volumes."),
+    Example(
+        "cryptpilot init data1 --overwrite ext4",
+        "Let data1 have a device that holds an ext4 file system, which is lost.",
+    ),
+)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,4 +48,4 @@ def _run(config: Config, arguments: argparse.Namespace) -> bool:
     return good
 
 
-VERB = Verb(_run, _add_arguments, _DESCRIPTION)
+VERB = Verb(_run, _add_arguments, _DESCRIPTION, examples=_EXAMPLES)

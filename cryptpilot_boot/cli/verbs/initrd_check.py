@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import terminal
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -18,6 +18,10 @@ Finds before a reboot whether an image would work: unpacks it, runs its agent, l
 modules, the unit or hook that starts the agent, and the network if a volume needs it, and compares it with the
 configuration and the agent of this machine. The agent in IMAGE is run: check only images that you trust.
 """
+_EXAMPLES = (
+    Example("cryptpilot initrd check", "Check the image of the running kernel, before a reboot."),
+    Example("cryptpilot initrd check /boot/initrd.img-6.1.0-56-amd64", "Check this file."),
+)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,4 +37,4 @@ def _run(config: Config, arguments: argparse.Namespace) -> bool:
         return image_check.check(config, arguments.image, arguments.kernel, terminal.say, terminal.explain)
 
 
-VERB = Verb(_run, _add_arguments, _DESCRIPTION)
+VERB = Verb(_run, _add_arguments, _DESCRIPTION, examples=_EXAMPLES)

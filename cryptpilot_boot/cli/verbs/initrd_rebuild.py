@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import terminal
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +16,11 @@ _DESCRIPTION = """\
 Has dracut make a new image beside the old one, checks it as "check" does, and then replaces the old one. If anything
 fails or is interrupted, the old image stays as it was. Shows what has changed.
 """
+_EXAMPLES = (
+    Example("cryptpilot initrd rebuild", "Rebuild the image of the running kernel."),
+    Example("cryptpilot initrd rebuild --all", "Rebuild the images of all kernels."),
+    Example("cryptpilot initrd rebuild -- --add lvm", "Have dracut add another of its modules."),
+)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,4 +47,5 @@ VERB = Verb(
     _add_arguments,
     _DESCRIPTION,
     usage="%(prog)s [-h] [--kernel VERSION | --all] [--if-included] [-- DRACUT-OPTIONS...]",
+    examples=_EXAMPLES,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import options, questions, terminal
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +17,10 @@ Opens volumes as /dev/mapper/VOLUME, several at the same time. A temporary volum
 empty. Opening an open volume is not an error. If the device of a temporary volume holds anything else, name that with
 --overwrite to let the volume take it, after a question.
 """
+_EXAMPLES = (
+    Example("cryptpilot open data0 data1", "Open two volumes."),
+    Example("cryptpilot open data1 --recovery-key", "Open a volume while its key provider does not answer."),
+)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,4 +81,4 @@ def _cleared(config: Config, arguments: argparse.Namespace) -> list[str]:
     return takeover.clear(config, arguments.volumes, frozenset(arguments.overwrite), terminal.report, confirm)
 
 
-VERB = Verb(_run, _add_arguments, _DESCRIPTION, check=_check)
+VERB = Verb(_run, _add_arguments, _DESCRIPTION, check=_check, examples=_EXAMPLES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import options, terminal
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +17,10 @@ Enrolls a new random recovery key beside the volume's secret. With it, "cryptpil
 program for LUKS2 open the volume, without key provider and network. The key is written to standard output once, on a
 terminal also as a QR code. It opens the volume: keep it as safe as the data, and elsewhere.
 """
+_EXAMPLES = (
+    Example("cryptpilot recovery-key data1", "Add a recovery key."),
+    Example("cryptpilot recovery-key data1 --replace", "Replace one that may have been seen."),
+)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,4 +39,4 @@ def _run(config: Config, arguments: argparse.Namespace) -> bool:
         )
 
 
-VERB = Verb(_run, _add_arguments, _DESCRIPTION)
+VERB = Verb(_run, _add_arguments, _DESCRIPTION, examples=_EXAMPLES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.cli import options, terminal
-from cryptpilot_boot.cli.verb import Verb
+from cryptpilot_boot.cli.verb import Example, Verb
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +17,7 @@ Moves each volume to the current value of its secret, after KMS has rotated it: 
 value, tries it, and then removes the one for the previous value. The volume may be open or closed, and stays so. At
 each moment one of the values opens it; after an interruption or a power cut, run it again. Other key slots stay.
 """
+_EXAMPLES = (Example("cryptpilot rotate data1", "Take the new value of a secret that was rotated in KMS."),)
 
 
 def _run(config: Config, arguments: argparse.Namespace) -> bool:
@@ -26,4 +27,4 @@ def _run(config: Config, arguments: argparse.Namespace) -> bool:
         return rotate.rotate(config, arguments.volumes, terminal.report)
 
 
-VERB = Verb(_run, options.volumes, _DESCRIPTION)
+VERB = Verb(_run, options.volumes, _DESCRIPTION, examples=_EXAMPLES)
