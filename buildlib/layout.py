@@ -50,6 +50,7 @@ _COPIED = (
     Copied("udev/*.rules", "lib/udev/rules.d"),
     Copied("man/*.8", "share/man/man8"),
     Copied("man/*.5", "share/man/man5"),
+    Copied("man/*.7", "share/man/man7"),
     Copied("completions/cryptpilot", "share/bash-completion/completions"),
     Copied("docs/*.md", _DOCUMENTATION),
     Copied("docs/zh/*.md", f"{_DOCUMENTATION}/zh"),

@@ -54,7 +54,7 @@ def build(stage: Path, about: Facts, output: Path, checkout: Path = ROOT) -> Pat
 
 def _fit(root: Path) -> None:
     """Put what Debian wants elsewhere, or otherwise, than the layout has it."""
-    for page in (root / "usr/share/man").rglob("*.[58]"):
+    for page in (root / "usr/share/man").rglob("*.[578]"):
         page.with_name(f"{page.name}.gz").write_bytes(gzip.compress(page.read_bytes(), mtime=0))
         page.with_name(f"{page.name}.gz").chmod(0o644)
         page.unlink()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cryptpilot_boot
 from buildlib.base import ROOT
-from buildlib.distribute import commands, completion, roff
+from buildlib.distribute import command_pages, commands, completion, documents
 from cryptpilot_boot.cli.arguments import whole
 
 
@@ -18,10 +18,16 @@ def pages() -> dict[Path, str]:
     """Return the files by their paths in the checkout."""
     program = commands.read(whole())
     version = cryptpilot_boot.__version__
-    configuration = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    own = {Path(f"man/{name}.8"): text for name, text in command_pages.pages(program, version).items()}
+    described = {
+        Path(f"man/{one.name}.{one.section}"): documents.page(
+            one, (ROOT / one.source).read_text(encoding="utf-8"), version
+        )
+        for one in documents.DOCUMENTS
+    }
     return {
-        Path("man/cryptpilot.8"): roff.command_page(program, version),
-        Path("man/cryptpilot.toml.5"): roff.configuration_page(configuration, version),
+        **own,
+        **described,
         Path("completions/cryptpilot"): completion.bash(program),
     }
 

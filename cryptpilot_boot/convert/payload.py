@@ -30,6 +30,7 @@ PATTERNS = (
     "lib/udev/rules.d/*cryptpilot*.rules",
     "share/man/man8/cryptpilot*",
     "share/man/man5/cryptpilot*",
+    "share/man/man7/cryptpilot*",
     "share/bash-completion/completions/cryptpilot",
 )
 """All that `build.py install` and the packages lay out below /usr, but for the documentation."""

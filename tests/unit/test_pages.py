@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from buildlib.base import ROOT
-from buildlib.distribute import commands, roff
+from buildlib.distribute import command_pages, commands, roff
 from buildlib.distribute.pages import pages
+from cryptpilot_boot.boot import parameters
 from cryptpilot_boot.cli import table
 from cryptpilot_boot.cli.arguments import whole
 from cryptpilot_boot.config import schema, source
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGES = pages()
+PROGRAM = commands.read(whole())
 COMPLETION = ROOT / "completions/cryptpilot"
 
 
@@ -43,22 +46,93 @@ LEAVES = dict(leaves(whole()))
 
 
 @pytest.mark.needs("man")
-@pytest.mark.parametrize("path", [path for path in PAGES if path.suffix in (".8", ".5")], ids=str)
+@pytest.mark.parametrize("path", [path for path in PAGES if path.parts[0] == "man"], ids=str)
 def test_a_page_is_proper_roff(path: Path) -> None:
     done = subprocess.run(
         ["man", "--warnings", "--local-file", ROOT / path], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stderr == ""
-    assert done.stdout.count("\n") > 50
+    assert done.stdout.count("\n") > (20 if "-" in path.name else 50)
 
 
 @pytest.mark.parametrize("words", LEAVES, ids=" ".join)
 def test_the_page_has_each_command_with_each_of_its_options(words: tuple[str, ...]) -> None:
-    text = (ROOT / "man/cryptpilot.8").read_text()
-    head = f'.SS "{roff.escaped(" ".join(words))}'
-    section = next(part for part in text.split("\n.S")[1:] if f".S{part}".startswith(head))
+    command = next(command for command in PROGRAM.commands if command.words == words)
+    page = command_pages.page_of(PROGRAM, command)
+    text = (ROOT / f"man/{page}.8").read_text()
+    full = roff.escaped(" ".join(words))
+    if words[0] in PROGRAM.groups or command.hidden:
+        sections = text.split("\n.S")[1:]
+        section = next(part for part in sections if f".S{part}".startswith(f'.SS "{full}'))
+    else:
+        assert f"\n\\fBcryptpilot {full}\\fR" in text
+        section = text.partition("\n.SH OPTIONS\n")[2].partition("\n.SH")[0]
     for name in LEAVES[words]:
-        assert name in ("-h", "--help") or roff.escaped(name) in section
+        assert name in ("-h", "--help") or f".B {roff.escaped(name)}" in section or f", {roff.escaped(name)}" in section
+    for example in command.examples:
+        assert f"\n.B {roff.escaped(example.line)}\n{roff.escaped(example.purpose)}\n" in text
+
+
+def test_the_page_of_the_program_names_all_others_and_each_command_once() -> None:
+    text = (ROOT / "man/cryptpilot.8").read_text()
+    named = set(re.findall(r"\\fB(cryptpilot[\w.\\-]*)\\fR\((\d)\)", text))
+    others = {path for path in PAGES if path.parts[0] == "man"} - {Path("man/cryptpilot.8")}
+    assert {Path(f"man/{name}.{section}".replace("\\", "")) for name, section in named} == others
+    shown, _, hidden = text.partition("\n.SH RUN BY SYSTEMD AND DRACUT\n")
+    for row in table.ROWS:
+        tag = roff.escaped(row.words)
+        assert shown.count(f"\n.B {tag}\n") == (row.words not in table.HIDDEN)
+        assert len(re.findall(rf'\n\.SS "{re.escape(tag)}[" ]', hidden)) == (row.words in table.HIDDEN)
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path.parts[0] == "man"], ids=str)
+def test_a_page_refers_to_pages_that_there_are(path: Path) -> None:
+    """Of ours; and to none twice, nor to itself."""
+    see_also = PAGES[path].partition("\n.SH SEE ALSO\n")[2].replace("\\fB", "").replace("\\fR", "").replace("\\-", "-")
+    names = see_also.strip().split(", ")
+    assert len(names) == len(set(names)) > 1
+    for name, section in re.findall(r"(cryptpilot[\w.-]*)\((\d)\)", see_also):
+        assert Path(f"man/{name}.{section}") in PAGES
+        assert Path(f"man/{name}.{section}") != path
+
+
+def test_the_page_of_kernel_parameters_has_each_of_them() -> None:
+    text = PAGES[Path("man/cryptpilot.cmdline.7")]
+    assert len(parameters._KINDS) >= 5
+    for name in parameters._KINDS:
+        assert re.search(rf"\\fBrd\.cryptpilot{f'[.]{name}' if name else ''}=\\fR\\fI[A-Z]+\\fR", text), name
+    assert "\\fBrd.emergency=\\fR\\fIACTION\\fR" in text
+
+
+UNITS = [*ROOT.glob("systemd/*.service"), *ROOT.glob("initrd_hooks/*.service")]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_points_to_pages_that_there_are(unit: Path) -> None:
+    [line] = re.findall(r"^Documentation=(.*)$", unit.read_text(), re.MULTILINE)
+    for name, section in re.findall(r"man:([\w.-]+)\((\d)\)", line):
+        assert Path(f"man/{name}.{section}") in PAGES
+    assert "man:cryptpilot(8)" in line.split()
+
+
+DOCUMENTED = "\n".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
+TYPED = re.compile(r"(?:`|^ *[#$] )(?:sudo )?cryptpilot (?:-c \S+ )?([a-z][a-z -]*[a-z])([^`|\n]*)", re.MULTILINE)
+
+
+def test_the_documentation_has_each_command_that_people_type() -> None:
+    for words in LEAVES:
+        assert " ".join(words) in table.HIDDEN or re.search(rf"cryptpilot {' '.join(words)}\b", DOCUMENTED), words
+
+
+def test_command_lines_in_the_documentation_have_commands_and_options_that_there_are() -> None:
+    found = TYPED.findall(DOCUMENTED)
+    assert len(found) > 100
+    for typed, rest in found:
+        first, second = [*typed.split(), ""][:2]
+        words = (first, second) if first in PROGRAM.groups and second else (first,)
+        assert words in LEAVES or first in PROGRAM.groups, typed
+        for option in re.findall(r"(?<= )--[a-z][a-z-]*", rest.partition(" -- ")[0]):
+            assert option in LEAVES[words], f"{typed}{rest}"
 
 
 def test_the_page_of_the_configuration_has_each_key() -> None:

@@ -1,0 +1,125 @@
+"""The man pages that are made of documentation: cryptpilot.toml(5) and cryptpilot.cmdline(7)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from buildlib.distribute.roff import WARNING, escaped, references, title
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_CODE = re.compile(r"`([^`]+)`")
+_BOLD = re.compile(r"\*\*([^*]+)\*\*")
+_EMPHASIS = re.compile(r"(?<![\w*/`])\*(\w[^*`]*)\*(?!\w)")
+_LINK = re.compile(r"\[((?:[^\[\]]|`[^`]*`)+)\]\([^)\s]*\)")
+_ITEM = re.compile(r"\s*(?:[-*]|\d+\.) ")
+_MEANING = ":   "
+_TRANSLATION = re.compile(r"\[[^\x00-\x7f]+\]\(zh/[^)]*\)")
+
+
+class Document(NamedTuple):
+    """A page that is made of a document. about: its line in apropos(1)."""
+
+    name: str
+    section: int
+    volume: str
+    source: str
+    about: str
+    see_also: tuple[str, ...]
+
+
+DOCUMENTS = (
+    Document(
+        "cryptpilot.toml",
+        5,
+        "File formats",
+        "docs/configuration.md",
+        "configuration of cryptpilot",
+        ("cryptpilot(8)", "cryptpilot.cmdline(7)", "fstab(5)", "systemd.mount(5)"),
+    ),
+    Document(
+        "cryptpilot.cmdline",
+        7,
+        "Kernel parameters",
+        "docs/kernel-parameters.md",
+        "kernel parameters of cryptpilot",
+        ("cryptpilot(8)", "cryptpilot.toml(5)", "dracut.cmdline(7)", "bootparam(7)"),
+    ),
+)
+
+
+def page(about: Document, markdown: str, version: str) -> str:
+    """Return the page of a document."""
+    lines = [title(about.name, about.section, version, about.volume), ".SH NAME"]
+    lines += [f"{about.name} \\- {about.about}", ".SH DESCRIPTION", *_document(markdown)]
+    lines += [".SH SEE ALSO", references(*about.see_also)]
+    return WARNING + "\n".join(lines) + "\n"
+
+
+def _document(markdown: str) -> Iterator[str]:
+    """Yield the lines of a document of ours; of Markdown it knows what these documents use."""
+    lines = [line for line in markdown.splitlines() if not _TRANSLATION.fullmatch(line)]
+    while lines:
+        line = lines.pop(0)
+        if line.startswith("```"):
+            end = next(number for number, one in enumerate(lines) if one.startswith("```"))
+            yield from [".PP", ".nf", ".RS", *map(escaped, lines[:end]), ".RE", ".fi"]
+            del lines[: end + 1]
+        elif line.startswith("    "):
+            end = next((number for number, one in enumerate(lines) if not one.startswith("    ")), len(lines))
+            yield from [".PP", ".nf", ".RS", *(escaped(one[4:]) for one in [line, *lines[:end]]), ".RE", ".fi"]
+            del lines[:end]
+        elif line.startswith("|"):
+            end = next((number for number, one in enumerate(lines) if not one.startswith("|")), len(lines))
+            yield from _table([line, *lines[:end]])
+            del lines[:end]
+        elif line.startswith("#"):
+            marks, _, text = line.partition(" ")
+            if len(marks) > 1:
+                yield f'{".SH" if len(marks) == 2 else ".SS"} "{_inline(text)}"'
+        elif lines and lines[0].startswith(_MEANING):
+            end = next((number for number, one in enumerate(lines) if not one.strip()), len(lines))
+            yield from [".TP", _tag(line), _inline(" ".join(" ".join(lines[:end]).split()[1:]))]
+            del lines[:end]
+        elif line.strip():
+            end = next((number for number, one in enumerate(lines) if _ends_a_paragraph(one)), len(lines))
+            text = " ".join(part.strip() for part in [line, *lines[:end]])
+            yield from [".IP \\(bu 2", _inline(_ITEM.sub("", text, 1))] if _ITEM.match(line) else [".PP", _inline(text)]
+            del lines[:end]
+
+
+def _ends_a_paragraph(line: str) -> bool:
+    return not line.strip() or line.startswith(("|", "#", "```")) or bool(_ITEM.match(line))
+
+
+def _table(lines: Sequence[str]) -> Iterator[str]:
+    header, _, *rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))] for line in lines]
+    for row in rows:
+        yield ".TP"
+        if header[:2] == ["key", "default"]:
+            yield (
+                f"{_inline(row[0])} (default: {_inline(row[1])})"
+                if row[1] != "required"
+                else f"{_inline(row[0])} (required)"
+            )
+            yield _inline(row[2])
+        else:
+            yield _inline(row[0])
+            yield "; ".join(_inline(cell) for cell in row[1:])
+
+
+def _tag(text: str) -> str:
+    """Return a line with what is typed in bold, and what it stands for in italics."""
+    parts = [part for part in re.split(r"(\*\*[^*]+\*\*|_[A-Z]+_)", text) if part]
+    fonts = {"*": "\\fB{}\\fR", "_": "\\fI{}\\fR"}
+    return "".join(fonts.get(part[0], "{}").format(escaped(part.strip("*_"))) for part in parts)
+
+
+def _inline(text: str) -> str:
+    """Return a line with code in bold and links as their text."""
+    for pattern in (_LINK, _BOLD, _EMPHASIS):
+        text = pattern.sub(r"\1", text)
+    parts = _CODE.split(text)
+    return "".join(f"\\fB{escaped(part)}\\fR" if number % 2 else escaped(part) for number, part in enumerate(parts))
