@@ -52,6 +52,7 @@ _COPIED = (
     Copied("man/*.5", "share/man/man5"),
     Copied("man/*.7", "share/man/man7"),
     Copied("completions/cryptpilot", "share/bash-completion/completions"),
+    Copied("completions/_cryptpilot", "share/zsh/site-functions"),
     Copied("docs/*.md", _DOCUMENTATION),
     Copied("docs/zh/*.md", f"{_DOCUMENTATION}/zh"),
     Copied("examples/*.toml", f"{_DOCUMENTATION}/examples"),

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """An option or an argument. names: none for an argument. value: what follows, "" for nothing."""
+    """An option or an argument. names: none for an argument. value: what follows, "" for nothing.
+
+    many: whether the option may be given again.
+    """
 
     names: tuple[str, ...]
     value: str
@@ -25,6 +28,7 @@ class Option:
     repeated: str = ""
     choices: tuple[str, ...] = ()
     required: bool = False
+    many: bool = False
 
     @property
     def usage(self) -> str:
@@ -120,4 +124,5 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[Option]:
             str(action.nargs or ""),
             choices,
             action.required,
+            isinstance(action, argparse._AppendAction),
         )

@@ -51,9 +51,10 @@ complete -F _cryptpilot cryptpilot
 """
 _VALUES = {
     "VOLUME": '"$(_cryptpilot_volumes)"',
+    "NAME": '"$(_cryptpilot_volumes)"',
     "VERSION": '"$(command ls /lib/modules 2> /dev/null)"',
 }
-_FILES = {"FILE": "-f", "IMAGE": "-f", "DIR": "-d"}
+_FILES = {"FILE": "-f", "IMAGE": "-f", "IN": "-f", "OUT": "-f", "DISK": "-f", "DIR": "-d"}
 
 
 def bash(program: Program) -> str:

@@ -58,6 +58,8 @@ def _fit(root: Path) -> None:
         page.with_name(f"{page.name}.gz").write_bytes(gzip.compress(page.read_bytes(), mtime=0))
         page.with_name(f"{page.name}.gz").chmod(0o644)
         page.unlink()
+    # Debian's zsh looks for functions of packages there, and in no site-functions but that of /usr/local
+    (root / "usr/share/zsh/site-functions").rename(root / "usr/share/zsh/vendor-completions")
     copyright = root / "usr/share/doc/cryptpilot/copyright"
     copyright.write_text(_COPYRIGHT.format(licenses=LICENSES.partition("/")[2]))
     copyright.chmod(0o644)

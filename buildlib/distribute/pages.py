@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cryptpilot_boot
 from buildlib.base import ROOT
-from buildlib.distribute import command_pages, commands, completion, documents
+from buildlib.distribute import command_pages, commands, completion, completion_zsh, documents
 from cryptpilot_boot.cli.arguments import whole
 
 
@@ -29,6 +29,7 @@ def pages() -> dict[Path, str]:
         **own,
         **described,
         Path("completions/cryptpilot"): completion.bash(program),
+        Path("completions/_cryptpilot"): completion_zsh.zsh(program),
     }
 
 

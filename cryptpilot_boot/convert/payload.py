@@ -32,6 +32,7 @@ PATTERNS = (
     "share/man/man5/cryptpilot*",
     "share/man/man7/cryptpilot*",
     "share/bash-completion/completions/cryptpilot",
+    "share/zsh/*/_cryptpilot",
 )
 """All that `build.py install` and the packages lay out below /usr, but for the documentation."""
 

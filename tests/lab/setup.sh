@@ -13,7 +13,7 @@ case ${1-} in
             exit 1
         fi
         packages="$packages rpm
-            gcc libc6-dev shellcheck man-db groff-base bash-completion
+            gcc libc6-dev shellcheck man-db groff-base bash-completion zsh
             qemu-system-x86 user-mode-linux mmdebstrap
             cryptsetup-bin e2fsprogs xfsprogs btrfs-progs fdisk qemu-utils ovmf swtpm tpm2-tools libtss2-tcti-swtpm0 mtools pesign
             systemd-boot-efi sbsigntool iproute2 dnsmasq-base cpio zstd kmod systemd-sysv qrencode

@@ -226,6 +226,19 @@ def test_the_settings_are_the_administrators(made: Path) -> None:
     assert "@" not in control.partition("Maintainer")[0]
 
 
+@pytest.mark.needs("rpmbuild")
+def test_man_pages_and_completion_are_where_each_distribution_looks(made: Path) -> None:
+    manual = {"man8/cryptpilot.8", "man5/cryptpilot.toml.5", "man7/cryptpilot.cmdline.7"}
+    in_rpm = set(ask("rpm", "-qpl", made / rpm.file_name(ABOUT)).split())
+    assert {f"/usr/share/man/{page}" for page in manual} <= {path.rstrip("*") for path in in_rpm}
+    assert "/usr/share/zsh/site-functions/_cryptpilot" in in_rpm
+    in_deb = set(re.findall(r" \.(/\S+)", ask("dpkg-deb", "--contents", made / deb.file_name(ABOUT))))
+    assert {f"/usr/share/man/{page}.gz" for page in manual} <= in_deb
+    assert "/usr/share/zsh/vendor-completions/_cryptpilot" in in_deb
+    assert not [path for path in in_deb if "site-functions" in path]
+    assert {"/usr/share/bash-completion/completions/cryptpilot"} <= in_rpm & in_deb
+
+
 def test_what_is_shipped_changes_nothing_and_the_examples_can_be_used(tmp_path: Path) -> None:
     (tmp_path / "volumes").mkdir()
     (tmp_path / "global.toml").write_text((ROOT / "etc/cryptpilot/global.toml").read_text())

@@ -193,6 +193,8 @@ def test_completion_offers_volumes_files_and_choices(directory: Path) -> None:
     assert complete("cryptpilot boot-service --stage ", directory) == {"initrd", "system"}
     assert complete("cryptpilot initrd check im", directory) == {"image.img"}
     assert complete("cryptpilot -c co", directory) == {"conf"}
+    assert complete("cryptpilot -c conf convert --volume ", directory) == {"data0", "data1"}
+    assert complete("cryptpilot convert im", directory) == {"image.img"}
     assert not (directory / "made").exists(), "what a file says is not run"
 
 
