@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from buildlib.base import ROOT
 from cryptpilot_boot.cli import arguments, manual, table
 
 if TYPE_CHECKING:
     from cryptpilot_boot.cli.verb import Example
 
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 WIDTH = 80  # columns of a console
 EXAMPLES = {row.words: table.load(row).examples for row in table.ROWS}
 HELPED_BY_EXAMPLES = {
@@ -76,6 +78,15 @@ def test_commands_that_need_them_have_up_to_three_examples(
     for words in HELPED_BY_EXAMPLES:
         assert len(EXAMPLES[words]) <= 3
         assert printed(capsys, monkeypatch, *words.split()).endswith(manual.of_examples(EXAMPLES[words]))
+
+
+def test_it_is_said_which_commands_need_all_files() -> None:
+    [row] = re.findall(r"^\| (.*) \| Do nothing and exit with status 2", CONFIGURATION, re.MULTILINE)
+    named = set(re.findall(r"`([^`]+)`", row))
+    assert named - {"open --overwrite"} == {row.words for row in table.ROWS if row.needs_all_files}
+    text = " ".join(manual.CONFIGURATION.split())
+    for words in named - table.HIDDEN:
+        assert words in text
 
 
 def test_no_option_of_another_program_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
