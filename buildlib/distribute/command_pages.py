@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from buildlib.distribute.roff import WARNING, escaped, paragraphs, references, tagged, title
+from buildlib.distribute.roff import escaped, page, paragraphs, references, tagged, title
 from cryptpilot_boot.cli import manual, table
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def _overview(program: Program, version: str) -> str:
             continue
         lines.append(f'.SS "{section.title}"')
         for row in section.rows:
-            page = references(f"{page_of(program, commands[row.words])}(8)")
-            lines += [".TP", f".B {escaped(row.words)}", f"{escaped(row.summary)}; see {page}"]
+            reference = references(f"{page_of(program, commands[row.words])}(8)")
+            lines += [".TP", f".B {escaped(row.words)}", f"{escaped(row.summary)}; see {reference}"]
     lines += [f".SH {section.title.upper()}" for section in table.SECTIONS if section.hidden]
     lines.append("You need not type these.")
     lines += [line for command in program.commands if command.hidden for line in _part(command)]
@@ -98,7 +98,7 @@ def _neighbours(program: Program, command: Command) -> list[str]:
 
 
 def _ended(lines: Sequence[str], *pages: str) -> str:
-    return WARNING + "\n".join([*lines, ".SH SEE ALSO", references(*pages)]) + "\n"
+    return page([*lines, ".SH SEE ALSO", references(*pages)])
 
 
 def _part(command: Command) -> Iterator[str]:

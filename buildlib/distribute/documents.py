@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from buildlib.distribute.roff import WARNING, escaped, references, title
+from buildlib.distribute import roff
+from buildlib.distribute.roff import escaped, references, title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +56,7 @@ def page(about: Document, markdown: str, version: str) -> str:
     lines = [title(about.name, about.section, version, about.volume), ".SH NAME"]
     lines += [f"{about.name} \\- {about.about}", ".SH DESCRIPTION", *_document(markdown)]
     lines += [".SH SEE ALSO", references(*about.see_also)]
-    return WARNING + "\n".join(lines) + "\n"
+    return roff.page(lines)
 
 
 def _document(markdown: str) -> Iterator[str]:

@@ -52,6 +52,7 @@ def test_a_page_is_proper_roff(path: Path) -> None:
         ["man", "--warnings", "--local-file", ROOT / path], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stderr == ""
+    assert not re.search(r"(?m)^\.S[HS] .*\n\.PP$", PAGES[path]), "a heading begins a paragraph"
     assert done.stdout.count("\n") > (20 if "-" in path.name else 50)
 
 
