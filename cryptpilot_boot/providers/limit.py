@@ -47,7 +47,7 @@ def within(seconds: float, ask: Callable[[], Passphrase], late: KeyFetchError) -
 
     # daemon: a thread that is left behind must not keep the process alive
     threading.Thread(target=work, name=THREAD, daemon=True).start()
-    over.wait(seconds)
+    over.wait(min(seconds, threading.TIMEOUT_MAX))  # the wait for a user has no end, and Event.wait takes no infinity
     with lock:
         given_up = True
         if found:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 
 import pytest
 
@@ -15,6 +17,17 @@ LATE = KeyFetchError("too slow", retryable=True)
 
 def test_what_is_there_in_time_is_returned() -> None:
     with limit.within(60, lambda: Passphrase(b"secret", strong=True), LATE) as passphrase:
+        assert bytes(passphrase.reveal()) == b"secret"
+
+
+def test_a_wait_may_have_no_end() -> None:
+    """While the boot waits for a user, the sources have no deadline."""
+
+    def ask() -> Passphrase:
+        time.sleep(0.2)  # an answer that is there at once is not waited for
+        return Passphrase(b"secret", strong=True)
+
+    with limit.within(math.inf, ask, LATE) as passphrase:
         assert bytes(passphrase.reveal()) == b"secret"
 
 
