@@ -150,9 +150,14 @@ class Found:
 
     @property
     def root_names(self) -> frozenset[str]:
-        """Return the names by which fstab has the file system of the root, in whichever line."""
+        """Return the names by which fstab has the file system of the root, in whichever line.
+
+        Of the kernel's names only the one in the line of /: /dev/sdb1 may be a partition of another disk.
+        """
+        root = self.system.mounts.get("/")
         sources = {entry.source for entry in fstab.parse(self.system.fstab)}
-        return frozenset(one for one in sources if named(one, self.table, self.contents) == self.system.root)
+        certain = {one for one in sources if not _KERNEL_NAMES.fullmatch(one) or (root and one == root.source)}
+        return frozenset(one for one in certain if named(one, self.table, self.contents) == self.system.root)
 
 
 def mount_lines(text: str) -> list[tuple[str, Entry]]:

@@ -371,6 +371,15 @@ def test_each_line_of_the_roots_file_system_names_the_volume() -> None:
     assert text.count(VOLUME.mapper_path) == 3
 
 
+@pytest.mark.parametrize("root", [f"UUID={ROOT_UUID}", "/dev/vda1"])
+def test_a_partition_of_another_disk_is_not_taken_for_the_root(root: str) -> None:
+    """By the kernel's names it has the same number."""
+    text = FSTAB.replace(f"UUID={ROOT_UUID}", root) + "/dev/vdb1 /data ext4 nofail 0 2\n/dev/sda1 /srv xfs nofail 0 2\n"
+    found = _system(fstab=text)(FOUND)
+    mended = mending.fstab(text, VOLUME, "", root_names=planned(found).root_names)
+    assert mended == text.replace(root, VOLUME.mapper_path)
+
+
 @pytest.mark.needs("sfdisk")
 def test_a_label_is_known_whatever_is_in_it(tmp_path: Path) -> None:
     image = tmp_path / "img"
