@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal.require_streams()
     try:
         arguments = parse(argv)
+    except CryptpilotError as error:
+        terminal.explain(error)
+        return EXIT_FAILED
     except BrokenPipeError:
         return _unheard()
     except OSError as error:  # argparse could not write --help

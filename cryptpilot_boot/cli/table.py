@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from cryptpilot_boot.errors import CryptpilotError, describe_bug
+
 if TYPE_CHECKING:
     from cryptpilot_boot.cli.verb import Verb
 
@@ -115,6 +117,10 @@ image would work.
 
 
 def load(row: Row) -> Verb:
-    """Load the file of a command."""
+    """Load the file of a command. Raises CryptpilotError if it cannot be loaded, as from a damaged bundle."""
     name = row.words.translate({ord(" "): "_", ord("-"): "_"})
-    return cast("Verb", importlib.import_module(f"cryptpilot_boot.cli.verbs.{name}").VERB)
+    try:
+        return cast("Verb", importlib.import_module(f"cryptpilot_boot.cli.verbs.{name}").VERB)
+    except Exception as error:
+        what = f"the command {row.words} cannot be loaded: {describe_bug(error)}"
+        raise CryptpilotError(what, "install cryptpilot again; in an initrd: cryptpilot initrd rebuild") from None

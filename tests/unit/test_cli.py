@@ -70,6 +70,18 @@ def broken(directory: Path, *texts: str) -> str:
     return f'cryptpilot: error: {directory}/volumes/v{len(texts)}.toml:1: "volume" must be a string\n'
 
 
+def test_a_command_that_cannot_be_loaded_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of the bundle may be missing, or unreadable on a disk that fails."""
+    monkeypatch.setitem(sys.modules, "cryptpilot_boot.cli.verbs.close", None)
+    assert cli.main(["close", "data"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "cryptpilot: error: the command close cannot be loaded: internal error: ModuleNotFoundError" in said.err
+    assert "install cryptpilot again" in said.err
+
+
 def test_a_bad_file_is_told_and_the_others_are_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = broken(tmp_path, GUIDE_OTP)
     status, out, err = run(capsys, "-c", str(tmp_path), "show")
