@@ -287,11 +287,12 @@ class _Work:
 
     def _report(self, outcome: Outcome) -> None:
         one = outcome.volume
-        self.outcomes[one.volume] = outcome
         phase = "fail" if outcome.error else "end"
         log.emit("outcome", phase, volume=one.volume, seconds=round(outcome.seconds, 3), facts=outcome.facts)
         with log.telling(f"what became of {one.volume}"):
             self._stage.report(outcome)
+        # not before: a KeyboardInterrupt may come here, and `finish` reports what has no outcome
+        self.outcomes[one.volume] = outcome
 
 
 def _costs() -> dict[str, object]:

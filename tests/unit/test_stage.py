@@ -522,6 +522,22 @@ def test_an_interruption_while_volumes_are_started_leaves_nothing_half_done(
     assert told == [("a", "opened")]
 
 
+def test_an_interruption_while_a_result_is_reported_loses_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The boot's console, and the unit of the volume, would not have it."""
+    monkeypatch.setattr(volume, "open_volume", opens)
+    told: list[str] = []
+
+    def report(outcome: stage.Outcome) -> None:
+        if not programs._interrupted:
+            programs.interrupt()
+            raise KeyboardInterrupt
+        told.append(outcome.result)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(initrd(one("a", THERE), timeout=600), report)
+    assert told == ["opened"]
+
+
 def test_what_takes_long_is_told_and_named_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is: here, a disk that is there and answers slowly."""
 
