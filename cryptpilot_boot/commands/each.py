@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Callable, Union
 
 from cryptpilot_boot.config import Volume
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.system.run import interrupt
 from cryptpilot_boot.tasks import Crew, Phase
 
 if TYPE_CHECKING:
@@ -24,13 +25,15 @@ def each(volumes: Sequence[Volume], work: Callable[[Volume], str], report: Repor
 
     report: called on this thread with the result of each, as soon as it is known; it never fails. After a
     KeyboardInterrupt, and the `system.run.interrupt` that goes with it, waits for what has to be finished, so that
-    nothing stays half open; then raises Interrupted.
+    nothing stays half open; then raises Interrupted. Ends all in the same way before it raises another exception, for
+    instance when a thread cannot be started.
     """
     crew: Crew[str] = Crew("please report this, with the command you ran")
     unstarted = list(volumes)
     by_name = {one.volume: one for one in volumes}
     results: dict[str, Result] = {}
     interrupted = False
+    bug: Exception | None = None
     while True:
         try:
             while unstarted and not interrupted:
@@ -53,6 +56,9 @@ def each(volumes: Sequence[Volume], work: Callable[[Volume], str], report: Repor
                     report(by_name[task.volume], task.result)
         except KeyboardInterrupt:
             interrupted = True
+        except Exception as error:
+            interrupt()
+            interrupted, bug = True, error
     if interrupted:
-        raise Interrupted
+        raise bug or Interrupted
     return not any(isinstance(result, CryptpilotError) for result in results.values())

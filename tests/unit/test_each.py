@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
 
@@ -14,6 +14,7 @@ from cryptpilot_boot import log, tasks
 from cryptpilot_boot.commands import each as module
 from cryptpilot_boot.config import Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.system import run
 
 if TYPE_CHECKING:
     from cryptpilot_boot.commands.each import Result
@@ -99,6 +100,27 @@ def test_what_has_begun_is_finished_where_the_start_of_another_is_interrupted(
     begun = NAMES[: which + (when != BEFORE)]
     assert sorted(finished) == list(begun)
     assert reported == {name: f"did {name}" for name in begun}
+
+
+def test_what_has_begun_is_finished_where_a_thread_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(crew: tasks.Crew[str], name: str, *rest: Any) -> None:
+        if name == "b":
+            raise RuntimeError("can't start new thread")
+        begin(crew, name, *rest)
+
+    def work(name: str) -> str:
+        time.sleep(0.5)
+        finished.append(name)
+        return f"did {name}"
+
+    finished: list[str] = []
+    begin = tasks.Crew.start
+    monkeypatch.setattr(run, "_interrupted", False)
+    monkeypatch.setattr(tasks.Crew, "start", start)
+    end, reported = each(work)
+    assert isinstance(end, RuntimeError)
+    assert (finished, reported) == (["a"], {"a": "did a"})
+    assert run._interrupted
 
 
 def test_who_only_asks_for_a_key_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
