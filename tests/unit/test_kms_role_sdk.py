@@ -66,7 +66,8 @@ class Place:
         (self.directory / "metadata_behaviour").write_text(metadata)
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.directory / f"{name}.jsonl").read_text().splitlines()]
+        record = self.directory / f"{name}.jsonl"  # it is made with the first request
+        return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
 
 
 @contextlib.contextmanager
