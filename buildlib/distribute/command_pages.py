@@ -68,9 +68,8 @@ def _page(program: Program, word: str, commands: Sequence[Command], version: str
     """Return the page of a command, or of those that have their first word in common."""
     name = f"{program.name}-{word}"
     is_group = word in program.groups
-    # the first sentence says it
-    about = program.groups[word].partition(". ")[0].rstrip(".\n") if is_group else commands[0].summary
-    lines = [title(name, 8, version, _VOLUME), ".SH NAME", f"{escaped(name)} \\- {escaped(_lowered(about))}"]
+    about = program.group_summary(word) if is_group else commands[0].summary
+    lines = [title(name, 8, version, _VOLUME), ".SH NAME", f"{escaped(name)} \\- {escaped(about)}"]
     lines.append(".SH SYNOPSIS")
     for number, command in enumerate(commands):
         lines += [".br"] if number else []
@@ -122,7 +121,3 @@ def _option(option: Option) -> list[str]:
 def _examples(examples: Sequence[Example]) -> list[str]:
     heading = [".SH EXAMPLES"] if examples else []
     return [*heading, *(line for example in examples for line in tagged(example.line, example.purpose))]
-
-
-def _lowered(text: str) -> str:
-    return f"{text[:1].lower()}{text[1:]}"

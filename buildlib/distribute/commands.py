@@ -72,6 +72,11 @@ class Program:
         """The commands that people type."""
         return (command for command in self.commands if not command.hidden)
 
+    def group_summary(self, word: str) -> str:
+        """Return the first sentence that is said of a group, as a line in a list."""
+        sentence = self.groups[word].partition(". ")[0].strip().rstrip(".")
+        return f"{sentence[:1].lower()}{sentence[1:]}"
+
 
 def read(parser: argparse.ArgumentParser) -> Program:
     """Return what a parser takes."""

@@ -55,7 +55,7 @@ _ACTIONS = {
 def zsh(program: Program) -> str:
     """Return the function that compinit loads."""
     directory = [option for option in program.options if "--config-dir" in option.names]
-    below = {name: _summary(text) for name, text in program.groups.items()}
+    below = {name: program.group_summary(name) for name in program.groups}
     summaries = {command.words[0]: below.get(command.words[0], command.summary) for command in program.shown}
     text = _HEAD + _chooser("", summaries, [command.words[0] for command in program.commands], program.options)
     for group in program.groups:
@@ -127,12 +127,6 @@ def _arguments(command: Command) -> Iterator[str]:
 
 def _action(option: Option) -> str:
     return f"({' '.join(option.choices)})" if option.choices else _ACTIONS.get(option.value, " ")
-
-
-def _summary(text: str) -> str:
-    """Return the first sentence of a description as a line in a list."""
-    sentence = text.partition(". ")[0].strip().rstrip(".")
-    return f"{sentence[:1].lower()}{sentence[1:]}"
 
 
 def _colons(text: str) -> str:

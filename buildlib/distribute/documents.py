@@ -60,7 +60,7 @@ def page(about: Document, markdown: str, version: str) -> str:
 
 
 def _document(markdown: str) -> Iterator[str]:
-    """Yield the lines of a document of ours; of Markdown it knows what these documents use."""
+    """Yield the lines of a document. This reads the Markdown that the two documents use and nothing else."""
     lines = [line for line in markdown.splitlines() if not _TRANSLATION.fullmatch(line)]
     while lines:
         line = lines.pop(0)
