@@ -31,6 +31,11 @@ def overwrite(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--overwrite", action="append", default=[], metavar="KIND", help=text)
 
 
+def recovery_key(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the option that asks for the recovery key. text: its help."""
+    parser.add_argument("--recovery-key", action="store_true", help=text)
+
+
 def signing(parser: argparse.ArgumentParser, key: str, certificate: str) -> None:
     """Add the options that have a unified kernel image signed, by these names."""
     parser.add_argument(key, type=Path, metavar="FILE", help="sign the unified kernel image with this key (PEM)")

@@ -31,9 +31,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="SOURCE", help='"encrypt", "fallback1", ..., or a key provider such as "exec"'
     )
-    parser.add_argument(
-        "--recovery-key", action="store_true", help="ask for the recovery key, and none of the other sources"
-    )
+    options.recovery_key(parser, "ask for the recovery key, and none of the other sources")
 
 
 def _run(config: Config, arguments: argparse.Namespace) -> bool:

@@ -30,11 +30,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     options.volume(parser)
     parser.add_argument("file", type=Path, metavar="FILE")
     options.yes(parser)
-    parser.add_argument(
-        "--recovery-key",
-        action="store_true",
-        help="ask for the recovery key, if it has to be opened, and no key provider",
-    )
+    options.recovery_key(parser, "ask for the recovery key, if it has to be opened, and no key provider")
     parser.add_argument(
         "--force", action="store_true", help="restore even if the file cannot be proven to belong to this device"
     )

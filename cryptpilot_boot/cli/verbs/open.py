@@ -30,10 +30,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="check the file system first, as makefs names it, and repair what needs no question",
     )
-    parser.add_argument(
-        "--recovery-key",
-        action="store_true",
-        help="ask for the recovery key of one volume, and no key provider; without a terminal it is the first line of"
+    options.recovery_key(
+        parser,
+        "ask for the recovery key of one volume, and no key provider; without a terminal it is the first line of"
         " standard input",
     )
     options.overwrite(
