@@ -70,6 +70,10 @@ class NoValue(KeyFetchError):
     """The secret is there, and has no value that can be used at the stage that was asked for."""
 
 
+class WrongSecret(CryptpilotError):
+    """No key slot of a volume takes a passphrase."""
+
+
 def printable(text: str) -> str:
     """Make a text from elsewhere safe for a console: one line, and nothing a terminal obeys."""
     return "".join(char if char.isprintable() else " " for char in text)

@@ -2,87 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import math
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot import keys, log, tasks, volume
-from cryptpilot_boot.boot.prompt import Typed
-from cryptpilot_boot.errors import DeviceError, KeyFetchError
-from cryptpilot_boot.keys.asking import Terms, previous_of, secret_of
-from cryptpilot_boot.keys.sources import alone, inside
-from cryptpilot_boot.system import block, network, process
-from cryptpilot_boot.system.wait import Deadline, device_changes, network_changes, wait_for
+from cryptpilot_boot import log, tasks, volume
+from cryptpilot_boot.errors import DeviceError
+from cryptpilot_boot.system import block, network
+from cryptpilot_boot.system.wait import device_changes, network_changes, wait_for
 
 if TYPE_CHECKING:
-    from cryptpilot_boot.boot.prompt import Person
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.errors import CryptpilotError
-    from cryptpilot_boot.keys.asking import Single
-    from cryptpilot_boot.keys.sources import Sources
+    from cryptpilot_boot.keys.secret import Sources
+    from cryptpilot_boot.system.wait import Deadline
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
-    """How a volume came to be open, and which of its sources gave the key: 0 for the first."""
-
-    how: volume.Opening
-    source: int = 0
-
-
-def bring_up(
-    one: Volume,
-    deadline: Deadline,
-    answers: keys.Answers,
-    person: Person | None = None,
-) -> Opened:
+def bring_up(one: Volume, deadline: Deadline, secret: Sources) -> volume.Opened:
     """Prepare, wait for the device, ask for the key, open; the work of a task, see `tasks`.
 
-    deadline: limits all waiting. person: the prompt for the key, if a user may be asked beside the providers.
+    deadline: limits the wait for the device.
     """
-
-    def key_deadline() -> Deadline:
-        # while the boot waits for a user, the provider is asked as long
-        return Deadline(math.inf) if person and person.endless else deadline
-
-    terms = Terms(answers, key_deadline, person.first_of if person else alone)
-    with person or contextlib.nullcontext(), secret_of(one, terms) as secret:
+    with secret:
         try:
             if volume.is_open(one):
-                return Opened(volume.Opening.WAS_OPEN)
-            _prepare(one, secret, person)
+                return volume.Opened(volume.Opening.WAS_OPEN)
+            with log.timed("prepare", one.volume):
+                secret.prepare()
         finally:
             tasks.prepared()
         _wait_for_device(one, deadline)
-        try:
-            how = volume.open_volume(one, secret, ask_previous=previous_of(one, terms))
-            return Opened(how, secret.opened_by or 0)
-        except (*volume.KEYLESS, Typed) as error:
-            if person is None:
-                raise
-            return Opened(_open_by_hand(one, deadline, person, None if isinstance(error, Typed) else error))
-
-
-def _prepare(one: Volume, secret: Single | Sources, person: Person | None) -> None:
-    with log.timed("prepare", one.volume):
-        process.lock_memory()
-        try:
-            secret.prepare()
-        except KeyFetchError:
-            # otherwise it is raised again by the question, and the user is asked then
-            if person is None:
-                raise
-
-
-def _open_by_hand(one: Volume, deadline: Deadline, person: Person, failed: CryptpilotError | None) -> volume.Opening:
-    """Open a volume by the key that a person types, or has typed. failed: see `prompt.Person.key`."""
-
-    def ask_key() -> keys.Passphrase:
-        return inside(tasks.asking(), lambda: person.key(failed, deadline), keys.Passphrase.wipe)
-
-    opened = volume.open_by_key(one, ask_key, check_fs=False)
-    return opened if opened is volume.Opening.WAS_OPEN else volume.Opening.TYPED
+        return volume.open_volume(one, secret)
 
 
 def _wait_for_device(one: Volume, deadline: Deadline) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot import keys, log, steps, volume
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.keys.sources import named
+from cryptpilot_boot.keys.names import named
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -69,8 +69,9 @@ class Outcome:
         return facts
 
 
-def opened(one: Volume, stage: str, deadline: Deadline, how: volume.Opening, source: int) -> Outcome:
-    """Return the outcome of a volume that is open. deadline: of the stage. source: see Outcome."""
+def opened(one: Volume, stage: str, deadline: Deadline, result: volume.Opened) -> Outcome:
+    """Return the outcome of a volume that is open. deadline: of the stage."""
+    how, source = result.how, result.source or 0
     return Outcome(
         one,
         stage,

@@ -7,19 +7,24 @@ half made is of no use.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import threading
 from typing import TYPE_CHECKING, Protocol
 
 from cryptpilot_boot import keys, log, steps
 from cryptpilot_boot.boot import outcome as outcomes
-from cryptpilot_boot.boot.bring_up import Opened, bring_up, watch_network
+from cryptpilot_boot.boot.bring_up import bring_up, watch_network
 from cryptpilot_boot.boot.outcome import Outcome as Outcome
-from cryptpilot_boot.boot.prompt import Person
+from cryptpilot_boot.boot.prompt import Prompt
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.keys.asking import Terms
+from cryptpilot_boot.keys.secret import Sources
 from cryptpilot_boot.system import process
 from cryptpilot_boot.system.run import interrupt
 from cryptpilot_boot.system.wait import Deadline
 from cryptpilot_boot.tasks import Crew, Phase
+from cryptpilot_boot.volume import Opened
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,9 +32,12 @@ if TYPE_CHECKING:
     from cryptpilot_boot.boot.plan import Plan
     from cryptpilot_boot.config import Volume
 
-# Seconds after the deadline in which a task may still end by its own timeout, or that of a program.
-_GRACE = 2.0
-_LOOK_AGAIN = 1.0
+GRACE = 2.0
+"""Seconds after the deadline in which a task may still end by its own timeout, or that of a program."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at what announces no change."""
+LOOK_FOR_PROMPTS = 0.5
+"""The same while users may have to be asked."""
 _TELL_EVERY = 5.0
 # Seconds that a step may be at work after the deadline. Two take the longer the larger the disk is, and a disk that
 # answers slowly is read in dozens of places. A program that is ended first writes what is left in memory to the disk.
@@ -117,38 +125,44 @@ class _Work:
         self._crew: Crew[Opened] = Crew("please report this")
         self._changed = self._crew.changed
         self._ready = not plan.volumes
-        self._persons: dict[str, Person] = {}
+        self._prompts: dict[str, Prompt] = {}
 
     def begin(self, one: Volume, answers: keys.Answers) -> None:
         """Start the task of a volume."""
-        person = self._person(one)
-        self._crew.start(one.volume, lambda: bring_up(one, self.deadline, answers, person))
+        asks_user = self._plan.ask and not one.temporary
+        # while the boot waits for a user, the provider is asked as long
+        endless = asks_user and one.identity is not None and self._stops_boot(one)
+        secret = Sources(one, Terms(answers, Deadline(math.inf) if endless else self.deadline))
+        if asks_user:
+            self._prompts[one.volume] = Prompt(one, secret.race)
+        self._crew.start(one.volume, functools.partial(bring_up, one, self.deadline, secret))
 
-    def _person(self, one: Volume) -> Person | None:
-        """Return the prompt for a volume's key, beside its provider; None if no user is asked for it."""
-        if not self._plan.ask or one.temporary:
-            return None
+    def _stops_boot(self, one: Volume) -> bool:
+        """Whether the boot does not go on without a volume, and waits for a user without a limit."""
+        return one.volume in self._needed() or (not self._plan.next_stage and one.required)
 
-        def wanted() -> bool:
+    def _ask_users(self) -> None:
+        """Show the prompts that are due. Withdraw at the deadline those that the boot does not wait for."""
+        for one in self._pending():
+            prompt = self._prompts.get(one.volume)
+            if prompt is None:
+                continue
+            if self.deadline.over and not self._stops_boot(one):
+                prompt.dismiss()
             # what can be deferred is asked for by the next stage
-            return not self._plan.next_stage or one.volume in self._not_deferrable()
-
-        def endless() -> bool:
-            return one.volume in self._needed() or (not self._plan.next_stage and one.required)
-
-        self._persons[one.volume] = Person(one, wanted, endless)
-        return self._persons[one.volume]
+            elif prompt.is_due() and (not self._plan.next_stage or one.volume in self._not_deferrable()):
+                prompt.begin()
 
     def dismiss(self) -> None:
         """Withdraw all prompts, and wait until they have disappeared."""
-        for person in self._persons.values():
-            person.dismiss()
-        for person in self._persons.values():
-            person.await_end()
+        for prompt in self._prompts.values():
+            prompt.dismiss()
+        for prompt in self._prompts.values():
+            prompt.await_end()
 
     def wait(self) -> None:
         """Wait until every volume has a result."""
-        grace = Deadline(self.deadline.left() + _GRACE)
+        grace = Deadline(self.deadline.left() + GRACE)
         with self._changed:
             self._take_results()
             while self._pending() and not grace.over:
@@ -156,13 +170,13 @@ class _Work:
                     self.end_deferral()
                 if self._cannot_go_on() or (self._deferral.over and self._pivot_is_ready()):
                     self._defer()
-                left = grace.left() if self._deferral.over else min(grace.left(), self._deferral.left())
-                self._look_again(left)
+                ahead = (one.left() for one in (grace, self._deferral, self.deadline) if not one.over)
+                self._look_again(min(ahead, default=0.0))
             while self._give_up():
                 if self._cannot_go_on() or self._pivot_is_ready():
                     self._end()
                     break
-                self._look_again(_LOOK_AGAIN)
+                self._look_again(LOOK_AGAIN)
 
     def end_deferral(self) -> None:
         """Have the stage act, once, on the end of the wait for volumes that can be deferred."""
@@ -220,13 +234,14 @@ class _Work:
         for one in self._pending():
             task = self._crew.tasks[one.volume]
             gone = task.phase is not Phase.CHANGING or task.overruns(_LONGEST, _LONGEST_OTHER)
-            if gone and not self._awaits_a_person(one):
+            if gone and not self._awaits_user(one):
                 self._fail(one, outcomes.stuck(self.deadline, one))
         return self._pending()
 
-    def _awaits_a_person(self, one: Volume) -> bool:
-        person = self._persons.get(one.volume)
-        return self._crew.tasks[one.volume].phase is Phase.ASKING and person is not None and person.endless
+    def _awaits_user(self, one: Volume) -> bool:
+        prompt = self._prompts.get(one.volume)
+        asking = self._crew.tasks[one.volume].phase is Phase.ASKING
+        return asking and prompt is not None and prompt.may_be_answered and self._stops_boot(one)
 
     def _defer(self) -> None:
         """Defer the volumes that still wait to the next stage."""
@@ -249,10 +264,11 @@ class _Work:
     def _look_again(self, seconds: float) -> None:
         self._sleep(seconds)
         self._take_results()
+        self._ask_users()
 
     def _sleep(self, seconds: float) -> None:
         """Sleep until a task changes, for so many seconds and for 1 at most; then report what takes long."""
-        self._changed.wait(min(seconds, _LOOK_AGAIN))
+        self._changed.wait(min(seconds, LOOK_FOR_PROMPTS if self._prompts else LOOK_AGAIN))
         pending = {one.volume for one in self._pending()}
         for step in steps.long(_TELL_EVERY):
             if step.volume in pending:
@@ -271,7 +287,7 @@ class _Work:
                 continue
             result = started[one.volume].result
             if isinstance(result, Opened):
-                self._settle(outcomes.opened(one, self._plan.stage, self.deadline, result.how, result.source))
+                self._settle(outcomes.opened(one, self._plan.stage, self.deadline, result))
             elif not isinstance(result, Interrupted):
                 self._fail(one, result)
 
@@ -281,8 +297,8 @@ class _Work:
 
     def _settle(self, outcome: Outcome) -> None:
         name = outcome.volume.volume
-        if name in self._persons:
-            self._persons[name].dismiss()
+        if name in self._prompts:
+            self._prompts[name].dismiss()
         self._report(dataclasses.replace(outcome, needed=name in self._needed()))
 
     def _report(self, outcome: Outcome) -> None:

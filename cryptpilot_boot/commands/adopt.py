@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot import keys
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import passphrase_of, previous_of
+from cryptpilot_boot.commands.key import terms_of
 from cryptpilot_boot.commands.select import select
+from cryptpilot_boot.keys.secret import Sources
 from cryptpilot_boot.volume.adopt import adopt as adopt_volume
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def adopt(config: Config, names: Sequence[str], report: Report, warn: Callable[[
     warnings: dict[str, list[str]] = {}
 
     def adopt_one(one: Volume) -> str:
-        current, previous = passphrase_of(one, config, answers), previous_of(one, config, answers)
-        done = adopt_volume(one, config.identity_file(one.volume), current, previous)
+        done = adopt_volume(one, config.identity_file(one.volume), Sources(one, terms))
         warnings[one.volume] = list(_warnings(one, done.inside, done.unbound.what if done.unbound else ""))
         how = "was a volume of cryptpilot already" if done.marked else "is adopted"
         held = f": it holds {done.inside}" if done.inside else ""
@@ -35,7 +34,7 @@ def adopt(config: Config, names: Sequence[str], report: Report, warn: Callable[[
         for warning in warnings.get(one.volume, []):
             warn(f"{one.volume}: {warning}")
 
-    with keys.Answers() as answers:
+    with terms_of(config) as terms:
         return each(select(config, names), adopt_one, report_one)
 
 

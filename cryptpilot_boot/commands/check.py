@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import keys, volume
 from cryptpilot_boot.boot.plan import initrd_volumes, pivot_volumes
 from cryptpilot_boot.commands import competing, select
-from cryptpilot_boot.commands.key import passphrase_from, previous_from
+from cryptpilot_boot.commands.key import terms_of
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, NoValue, describe_bug
-from cryptpilot_boot.keys.sources import named
+from cryptpilot_boot.keys.asking import question
+from cryptpilot_boot.keys.names import named
+from cryptpilot_boot.keys.secret import Sources
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import init
 from cryptpilot_boot.units import fstab, required
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cryptpilot_boot.config import Config, Encrypt, Volume
+    from cryptpilot_boot.keys.asking import Terms
 
 # How a volume may stand that is no error, and worth a look.
 _WARNINGS = {
@@ -40,12 +44,12 @@ def check(config: Config, *, keep_checking: bool, skip_passphrase: bool, say: Ca
     keep_checking: go on after a volume with an error. skip_passphrase: ask no key provider. True when there was no
     error; a warning is printed and is not an error.
     """
-    with keys.Answers() as answers:
-        return _check(config, answers, keep_checking=keep_checking, skip_passphrase=skip_passphrase, say=say)
+    with terms_of(config) as terms:
+        return _check(config, terms, keep_checking=keep_checking, skip_passphrase=skip_passphrase, say=say)
 
 
 def _check(
-    config: Config, answers: keys.Answers, *, keep_checking: bool, skip_passphrase: bool, say: Callable[[str], None]
+    config: Config, terms: Terms, *, keep_checking: bool, skip_passphrase: bool, say: Callable[[str], None]
 ) -> bool:
     good = True
     for note in select.notes(config):
@@ -57,7 +61,7 @@ def _check(
         said = False
         error: CryptpilotError | None = None
         try:
-            for warning in _warnings(one, config, answers, skip_passphrase=skip_passphrase):
+            for warning in _warnings(one, config, terms, skip_passphrase=skip_passphrase):
                 say(f"{one.volume}: warning: {warning}")
                 said = True
         except (Interrupted, OSError):  # OSError: the reader has gone
@@ -79,7 +83,7 @@ def _check(
     return good
 
 
-def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passphrase: bool) -> Iterator[str]:
+def _warnings(one: Volume, config: Config, terms: Terms, *, skip_passphrase: bool) -> Iterator[str]:
     """Yield what is worth a look. Raises CryptpilotError for what would keep the volume from being opened."""
     if one.volume in pivot_volumes(init.kernel_command_line()) and one not in initrd_volumes(config):
         yield (
@@ -101,14 +105,14 @@ def _warnings(one: Volume, config: Config, answers: keys.Answers, *, skip_passph
     if status.initialized and not (one.temporary or one.identity):
         yield from _unbound(one, config)
     if not one.fallbacks:
-        yield from _source_warnings(one, one.encrypt, status, config, answers, skip_passphrase=skip_passphrase)
+        yield from _source_warnings(one, one.encrypt, status, terms, skip_passphrase=skip_passphrase)
         return
     yield from _unreached(one, config)
     failures = []
     for number, source in enumerate(one.sources):
         name = named(one, number)
         try:
-            for warning in _source_warnings(one, source, status, config, answers, skip_passphrase=skip_passphrase):
+            for warning in _source_warnings(one, source, status, terms, skip_passphrase=skip_passphrase):
                 yield f"{name}: {warning}"
         except Interrupted:
             raise
@@ -139,8 +143,7 @@ def _source_warnings(
     one: Volume,
     source: Encrypt,
     status: volume.Status,
-    config: Config,
-    answers: keys.Answers,
+    terms: Terms,
     *,
     skip_passphrase: bool,
 ) -> Iterator[str]:
@@ -148,17 +151,17 @@ def _source_warnings(
     keys.require_usable(source)
     if one.temporary or skip_passphrase:
         return
-    current, previous = passphrase_from(one, source, config, answers), previous_from(one, source, config, answers)
     unusable: NoValue | None = None
     try:
-        with current() as passphrase:
+        with question(one, source, terms)() as passphrase:
             if not passphrase.strong:
                 yield _WEAK
     except NoValue as error:
         unusable = error
     if status.state in (State.READY_TO_OPEN, State.OPENED):
         # the current value has been fetched: it is not asked for again
-        if volume.verify(one, current, previous) is volume.Opening.PREVIOUS:
+        alone = dataclasses.replace(one, encrypt=source, fallbacks=())
+        if volume.verify(alone, Sources(alone, terms)).how is volume.Opening.PREVIOUS:
             todo = f"; {unusable.what}: {unusable.hint}" if unusable else f"; rotate it: cryptpilot rotate {one.volume}"
             yield f"it opens with the previous value of its secret only{todo}"
     elif unusable:

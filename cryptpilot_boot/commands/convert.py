@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import keys, log, paths
-from cryptpilot_boot.commands.key import asked_of
+from cryptpilot_boot import log, paths
+from cryptpilot_boot.commands.key import asked_of, terms_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.convert import build, look, packages, payload, plan, tools, unify
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, printable
@@ -150,8 +150,8 @@ def say_what_to_enroll(one: Volume, say: Callable[[str], None]) -> None:
 def asking(one: Volume, config: Config, options: Options) -> Iterator[Ask]:
     """Give what returns the passphrase; a file that holds it is read once, and first: it may be a pipe, or wrong."""
     if options.secret is None:
-        with keys.Answers() as answers:
-            yield asked_of(one, 0, config, answers)
+        with terms_of(config) as terms:
+            yield asked_of(one, 0, terms)
         return
     with given.from_file(one.encrypt, options.secret) as known:
         yield known.copy

@@ -15,6 +15,7 @@ from cryptpilot_boot.commands.convert import (
 )
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.convert import encrypt, in_place, packages, payload
+from cryptpilot_boot.keys.secret import Known
 from cryptpilot_boot.system import lock, luks_header, mapper, mounts, process
 from cryptpilot_boot.volume import recovery
 
@@ -83,4 +84,5 @@ def _enroll(volume: Volume, ask: Ask, say: Callable[[str], None], show: Callable
             f" cryptpilot recovery-key {volume.volume} --replace"
         )
         return
-    recovery.enroll_held(volume, ask, None, show, replace=False)
+    with ask() as passphrase:
+        recovery.enroll_held(volume, Known(passphrase), show, replace=False)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import keys
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import new_key_of, passphrase_of, previous_of
+from cryptpilot_boot.commands.key import new_key_of, terms_of
 from cryptpilot_boot.commands.select import select
-from cryptpilot_boot.errors import CryptpilotError, nearest, printable
-from cryptpilot_boot.keys.sources import named
+from cryptpilot_boot.errors import CryptpilotError, WrongSecret, nearest, printable
+from cryptpilot_boot.keys.names import named
+from cryptpilot_boot.keys.secret import Known, Sources
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import process
 from cryptpilot_boot.volume.enroll import enroll_source
 from cryptpilot_boot.volume.recovery import require_persistent, wrong_key
 from cryptpilot_boot.volume.sealing import seal
-from cryptpilot_boot.volume.secret import WrongSecret
 from cryptpilot_boot.volume.slots import UNKNOWN
 
 if TYPE_CHECKING:
     from cryptpilot_boot.commands.each import Report
     from cryptpilot_boot.config import Config, Volume
     from cryptpilot_boot.keys.race import Asked
-    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.keys.secret import Secret
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.volume.slots import Older
 
@@ -48,24 +47,22 @@ def enroll(
         known = ask_key(name)
 
     def enroll_one(_: Volume) -> str:
-        secret: Secret = known.copy if known else passphrase_of(one, config, answers)
-        previous = None if known else previous_of(one, config, answers)
-        make = new_key_of(one, number, config, answers)
+        secret = Known(known) if known else Sources(one, terms)
         try:
-            return enroll_by(secret, previous, make)
+            return enroll_by(secret, new_key_of(one, number, terms))
         except WrongSecret:
             if known is None:
                 raise
             raise wrong_key(one) from None
 
-    def enroll_by(secret: Secret, previous: Asked | None, make: Asked) -> str:
+    def enroll_by(secret: Secret, make: Asked) -> str:
         if table.is_on_device(one.sources[number]):
-            return _sealed(one, number, seal(one, secret, previous, make, first=number == 0))
-        new = enroll_source(one, make, secret, previous)
+            return _sealed(one, number, seal(one, secret, make, first=number == 0))
+        new = enroll_source(one, make, secret)
         return f"{named(one, number)} opens it{'' if new else ' already'}"
 
     try:
-        with keys.Answers() as answers:
+        with terms_of(config) as terms:
             return each([one], enroll_one, report)
     finally:
         if known:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot import keys, volume
+from cryptpilot_boot import volume
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import passphrase_of, previous_of
+from cryptpilot_boot.commands.key import terms_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.keys.secret import Known, Sources
 from cryptpilot_boot.system import process
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.commands.recovery_key import Ask
     from cryptpilot_boot.commands.volumes import Confirm
     from cryptpilot_boot.config import Config, Volume
-    from cryptpilot_boot.keys.sources import Secret
-    from cryptpilot_boot.passphrase import Passphrase
+    from cryptpilot_boot.keys.secret import Secret
 
 
 def backup(config: Config, name: str, path: Path, report: Report) -> bool:
@@ -64,24 +63,19 @@ def restore(
     if not confirm(f"{agreed.device} holds {replaced}. Put the header from {path} in its place?"):
         report(one, CryptpilotError("not restored: not confirmed", "nothing was changed"))
         return False
-    with keys.Answers() as answers:
-        ask: Secret | None = passphrase_of(one, config, answers)
-        previous = previous_of(one, config, answers)
+    with terms_of(config) as terms:
+        secret: Secret | None = Sources(one, terms)
         if force:
-            ask = None
+            secret = None
         elif ask_key:
             process.lock_memory()
-            ask, previous = functools.partial(_given, ask_key(name)), None
+            secret = Known(ask_key(name))
 
         def restore_one(_: Volume) -> str:
-            volume.restore(one, path, agreed, overwrite, ask, previous, by_recovery_key=ask_key is not None)
+            volume.restore(one, path, agreed, overwrite, secret, by_recovery_key=ask_key is not None)
             return (
                 "its header is put back, with the secrets and recovery keys of when it was saved; open it with:"
                 f" cryptpilot open {name}"
             )
 
         return each([one], restore_one, report)
-
-
-def _given(key: Passphrase) -> Passphrase:
-    return key

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import keys, volume
+from cryptpilot_boot import volume
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import passphrase_of, previous_of
+from cryptpilot_boot.commands.key import terms_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.keys import recovery
+from cryptpilot_boot.keys.secret import Sources
 from cryptpilot_boot.system import process, qrcode
 from cryptpilot_boot.volume.slots import UNKNOWN
 
@@ -26,9 +27,7 @@ def enroll(config: Config, name: str, report: Report, show: Show, *, replace: bo
     """Give a volume a recovery key, and show it; True when that went well. replace: older ones are removed."""
 
     def enroll_one(one: Volume) -> str:
-        older = volume.enroll(
-            one, passphrase_of(one, config, answers), previous_of(one, config, answers), show, replace=replace
-        )
+        older = volume.enroll(one, Sources(one, terms), show, replace=replace)
         removed = older.removed
         void = f"; {removed} older one{'s were' if removed > 1 else ' was'} revoked" if removed else ""
         said = f"its recovery key opens it from now on{void}"
@@ -36,7 +35,7 @@ def enroll(config: Config, name: str, report: Report, show: Show, *, replace: bo
         todo = f"if you have that key: cryptsetup luksRemoveKey {one.dev}; if not: {UNKNOWN}"
         return said + older.remark("recovery key", todo)
 
-    with keys.Answers() as answers:
+    with terms_of(config) as terms:
         return each(select(config, [name]), enroll_one, report)
 
 
@@ -65,8 +64,8 @@ def open_by_key(config: Config, name: str, report: Report, ask: Ask, *, check_fs
     process.lock_memory()
 
     def open_one(_: Volume) -> str:
-        opened = volume.open_by_key(one, lambda: key, check_fs=check_fs)
-        return f"{one.mapper_path} {'is open' if opened is not volume.Opening.WAS_OPEN else 'was open already'}"
+        opened = volume.open_by_key(one, key, check_fs=check_fs)
+        return f"{one.mapper_path} {'is open' if opened.how is not volume.Opening.WAS_OPEN else 'was open already'}"
 
     with ask(name) as key:
         return each([one], open_one, report)

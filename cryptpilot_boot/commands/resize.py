@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot import keys
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import passphrase_of, previous_of
+from cryptpilot_boot.commands.key import terms_of
 from cryptpilot_boot.commands.select import select
+from cryptpilot_boot.keys.secret import Sources
 from cryptpilot_boot.system.block import readable
 from cryptpilot_boot.volume.resize import resize as resize_volume
 
@@ -23,10 +23,10 @@ def resize(config: Config, names: Sequence[str], report: Report) -> bool:
     """Have open volumes fill their devices, and their file systems the volumes; True when all do."""
 
     def resize_one(one: Volume) -> str:
-        done = resize_volume(one, passphrase_of(one, config, answers), previous_of(one, config, answers))
+        done = resize_volume(one, Sources(one, terms))
         return _told(one, done)
 
-    with keys.Answers() as answers:
+    with terms_of(config) as terms:
         return each(select(config, names), resize_one, report)
 
 

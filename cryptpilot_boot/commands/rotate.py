@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot import keys
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import passphrase_from, previous_from
+from cryptpilot_boot.commands.key import terms_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
-from cryptpilot_boot.keys.sources import named
+from cryptpilot_boot.keys.asking import question
+from cryptpilot_boot.keys.names import named
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.volume.rotate import rotate as rotate_volume
 
@@ -45,17 +46,17 @@ def rotate(config: Config, names: Sequence[str], report: Report) -> bool:
 
     def rotate_source(one: Volume, number: int) -> str:
         source = one.sources[number]
-        previous = previous_from(one, source, config, answers)
+        previous = keys.previous(source)
         if previous is None:
             raise _nothing_to_rotate(one)
-        changed = rotate_volume(one, passphrase_from(one, source, config, answers), previous)
+        changed = rotate_volume(one, question(one, source, terms), question(one, previous, terms))
         if not changed:
             return (
                 f"{one.dev} has nothing to rotate: it takes the current value of its secret, and not the previous one"
             )
         return f"{one.dev} is rotated: only the current value of its secret opens it now"
 
-    with keys.Answers() as answers:
+    with terms_of(config) as terms:
         return each(select(config, names), rotate_one, report)
 
 

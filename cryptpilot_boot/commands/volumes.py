@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import keys, volume
+from cryptpilot_boot import volume
 from cryptpilot_boot.commands.each import each
-from cryptpilot_boot.commands.key import new_key_of, passphrase_of, previous_of
+from cryptpilot_boot.commands.key import new_key_of, terms_of
 from cryptpilot_boot.commands.select import select
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
-from cryptpilot_boot.keys.sources import Sources, named
+from cryptpilot_boot.keys.names import named
+from cryptpilot_boot.keys.secret import Sources
 from cryptpilot_boot.names import volume_unit
 from cryptpilot_boot.system.init import stop_unit
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.commands.each import Report, Result
     from cryptpilot_boot.config import Config, Volume
-    from cryptpilot_boot.keys.sources import Secret
 
 Confirm = Callable[[str], bool]
 
@@ -58,7 +58,7 @@ def init(
     warnings: dict[str, str] = {}
 
     def initialize(one: Volume) -> str:
-        first, *others = (new_key_of(one, number, config, answers) for number in range(len(one.sources)))
+        first, *others = (new_key_of(one, number, terms) for number in range(len(one.sources)))
         unbound = volume.initialize(one, targets[one.volume], force, first, config.identity_file(one.volume), others)
         if unbound:
             warnings[one.volume] = (
@@ -67,7 +67,7 @@ def init(
             )
         return f"{one.dev} is initialized; open it with: cryptpilot open {one.volume}"
 
-    with keys.Answers() as answers:
+    with terms_of(config) as terms:
         return each(agreed, initialize, _with_warnings(report, warnings, warn)) and good
 
 
@@ -96,25 +96,13 @@ def open_volumes(config: Config, names: Sequence[str], report: Report, *, check_
     """
 
     def open_one(one: Volume) -> str:
-        secret = passphrase_of(one, config, answers)
-        opened = volume.open_volume(
-            one,
-            secret,
-            ask_previous=previous_of(one, config, answers),
-            check_fs=check_fs,
-        )
+        opened = volume.open_volume(one, Sources(one, terms), check_fs=check_fs)
+        by = f" by {named(one, opened.source)}" if one.fallbacks and opened.source is not None else ""
         remains = f"; {volume.reencryption(one)}" if volume.examine(one).reencrypting else ""
-        return f"{one.mapper_path} {_OPENED[opened].format(name=one.volume, by=_by(one, secret))}{remains}"
+        return f"{one.mapper_path} {_OPENED[opened.how].format(name=one.volume, by=by)}{remains}"
 
-    with keys.Answers() as answers:
+    with terms_of(config) as terms:
         return each(select(config, names), open_one, report)
-
-
-def _by(one: Volume, secret: Secret) -> str:
-    """Say which of several sources opened a volume."""
-    if not isinstance(secret, Sources) or secret.opened_by is None:
-        return ""
-    return f" by {named(one, secret.opened_by)}"
 
 
 def close(config: Config, names: Sequence[str], report: Report, warn: Callable[[str], None]) -> bool:

@@ -12,6 +12,7 @@ from cryptpilot_boot import log, volume
 from cryptpilot_boot.convert import loading, mending, packages, payload, unify
 from cryptpilot_boot.convert.look import partition
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.keys.secret import Known
 from cryptpilot_boot.system import (
     block,
     clone,
@@ -228,7 +229,7 @@ def enroll(planned: Plan, draft: Draft, ask: Ask) -> Passphrase:
     This process's memory is locked. Raises CryptpilotError.
     """
     kept: list[Passphrase] = []
-    with attached(draft.descriptor, partitions=True) as disk:
-        volume.enroll(on_disk(planned, disk), ask, None, lambda key: kept.append(key.copy()), replace=False)
+    with attached(draft.descriptor, partitions=True) as disk, ask() as passphrase:
+        volume.enroll(on_disk(planned, disk), Known(passphrase), lambda key: kept.append(key.copy()), replace=False)
     os.fsync(draft.descriptor)
     return kept.pop()

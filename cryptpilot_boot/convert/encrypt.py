@@ -15,6 +15,7 @@ from cryptpilot_boot import log
 from cryptpilot_boot.convert import build, in_place
 from cryptpilot_boot.convert.facts import refused
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted
+from cryptpilot_boot.keys.secret import Known
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import (
     block,
@@ -29,6 +30,7 @@ from cryptpilot_boot.system import (
 )
 from cryptpilot_boot.system.luks_conversion import reader
 from cryptpilot_boot.volume import opening, recovery, state
+from cryptpilot_boot.volume.failure import telling_a_wrong_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,12 +139,11 @@ def _enroll(volume: Volume, size: int, header: Header, ask: Ask) -> list[Passphr
     final, _ = luks_header.copy_from(header.path, check=reader(size))
     with final:
         os.ftruncate(final.descriptor, size)
-        with loop.attached(final.descriptor) as device:
+        with loop.attached(final.descriptor) as device, ask() as passphrase:
             cryptsetup.set_subsystem(device, state.COMPLETE)
             recovery.enroll_held(
                 dataclasses.replace(volume, dev=device),
-                ask,
-                None,
+                Known(passphrase),
                 lambda key: keys.append(key.copy()),
                 replace=False,
             )
@@ -200,7 +201,7 @@ def _look_over(volume: Volume, device: block.Device, passphrase: Passphrase, hea
     """Require that the file system is whole, and leave nothing behind it that was not encrypted."""
     name = build.working_name(volume)
     mapper = f"/dev/mapper/{name}"
-    with opening.telling_a_wrong_secret(volume):
+    with telling_a_wrong_secret(volume):
         cryptsetup.luks_open(device.node, name, passphrase, header, journal=True)
     try:
         with log.timed("check-fs", volume.volume, device=mapper):

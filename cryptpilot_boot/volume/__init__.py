@@ -1,15 +1,16 @@
 """Volumes: their state on the device, and how they are initialized, opened and closed."""
 
+from cryptpilot_boot.errors import WrongSecret
 from cryptpilot_boot.volume.header import Restoration, backup, require_restorable, restore
 from cryptpilot_boot.volume.initialize import Force, Target, initialize, require_formattable
-from cryptpilot_boot.volume.opening import Opening, WrongSecret, close, open_volume, require_openable, verify
+from cryptpilot_boot.volume.opening import close, open_volume, require_openable, verify
 from cryptpilot_boot.volume.recovery import enroll, open_by_key, require_persistent
-from cryptpilot_boot.volume.secret import KEYLESS
+from cryptpilot_boot.volume.secret import Opened, Opening
 from cryptpilot_boot.volume.state import State, Status, describe, examine, is_open, reencryption
 
 __all__ = [
-    "KEYLESS",
     "Force",
+    "Opened",
     "Opening",
     "Restoration",
     "State",

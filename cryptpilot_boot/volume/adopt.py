@@ -9,20 +9,21 @@ adopting again completes the job. Only the mark is changed.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_header
 from cryptpilot_boot.volume import identity, mapping, opening, state, unmarked
-from cryptpilot_boot.volume.failure import telling
+from cryptpilot_boot.volume.failure import telling, telling_a_wrong_secret
 from cryptpilot_boot.volume.mapping import close_leftover
+from cryptpilot_boot.volume.secret import with_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptpilot_boot.config import Identity, Volume
-    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.keys.secret import Secret
     from cryptpilot_boot.passphrase import Passphrase
 
 
@@ -43,14 +44,12 @@ class Adopted:
 def adopt(
     volume: Volume,
     path: Path,
-    ask_passphrase: Secret,
-    ask_previous: Callable[[], Passphrase] | None,
+    secret: Secret,
 ) -> Adopted:
     """Mark what the device of a persistent volume holds as this volume, and bind the name to it.
 
-    The volume may be open. path: the file to write the binding to. ask_passphrase, ask_previous: as for `open_volume`.
-    One of the two values has to open the header, with the checks of every opening. Nothing is changed if a step before
-    the mark fails.
+    The volume may be open. path: the file to write the binding to. The secret has to open the header, with the checks
+    of every opening. Nothing is changed if a step before the mark fails.
     """
     _require_persistent(volume)
     with lock.held(volume.volume):
@@ -69,14 +68,12 @@ def adopt(
                 raise DeviceError(
                     f"{volume.dev} cannot be adopted yet: it has two volume keys", state.reencryption(volume)
                 )
-            inside = ""
 
-            def prove(passphrase: Passphrase) -> None:
-                nonlocal inside
+            def prove(passphrase: Passphrase) -> str:
                 opening.slot_in(unbound, device, header, passphrase)
-                inside = _look_inside(volume, device, passphrase, header)
+                return _look_inside(volume, device, passphrase, header)
 
-            opening.with_either_value(unbound, ask_passphrase, ask_previous, prove)
+            inside, _ = with_secret(secret, prove)
         bound = identity.of(facts, path)
         failed = _bind(volume, bound)
         marked = found is not None and found.subsystem == state.COMPLETE
@@ -150,7 +147,7 @@ def _look_inside(volume: Volume, device: block.Device, passphrase: Passphrase, h
     close_leftover(volume)
     if state.is_open(volume) or _in_use(device):
         return ""
-    with log.timed("open", volume.volume, device=volume.dev), opening.telling_a_wrong_secret(volume):
+    with log.timed("open", volume.volume, device=volume.dev), telling_a_wrong_secret(volume):
         opened = mapping.opened(volume, device, passphrase, header, readonly=True)
     with opened as path:
         try:

@@ -10,20 +10,20 @@ from cryptpilot_boot.system import block, cryptsetup, lock
 from cryptpilot_boot.volume import opening, slots, state
 from cryptpilot_boot.volume.failure import telling
 from cryptpilot_boot.volume.recovery import require_persistent
+from cryptpilot_boot.volume.secret import with_secret
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.keys.race import Asked
-    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.keys.secret import Secret
     from cryptpilot_boot.passphrase import Passphrase
 
 
-def enroll_source(volume: Volume, ask_new: Asked, secret: Secret, ask_previous: Asked | None) -> bool:
+def enroll_source(volume: Volume, ask_new: Asked, secret: Secret) -> bool:
     """Add a key slot for the secret of a source to a persistent volume, open or closed.
 
-    ask_new: asks that source. secret, ask_previous: what opens the volume, as for `open_volume`; no slot is added
-    without a key that opens one. No slot is removed. Returns False if a slot takes the secret already. After a power
-    cut the slot is there or not: run it again.
+    ask_new: asks that source. secret: gives a key that opens the volume; no slot is added without one. No slot is
+    removed. Returns False if a slot takes the secret already. After a power cut the slot is there or not: run it again.
     """
     require_persistent(volume)
     with lock.held(volume.volume):
@@ -45,7 +45,7 @@ def enroll_source(volume: Volume, ask_new: Asked, secret: Secret, ask_previous: 
                 ):
                     cryptsetup.add_key(device.node, passphrase, new)
 
-            opening.with_either_value(volume, secret, ask_previous, add)
+            with_secret(secret, add)
             # the checks of the next opening, on what the device holds now
             opening.find_slot(volume, device, new)
         return True

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError, ProgramError
+from cryptpilot_boot.keys.failures import wrong_secret
 from cryptpilot_boot.system import cryptsetup
-from cryptpilot_boot.volume.secret import wrong_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

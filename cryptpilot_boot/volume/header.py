@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, KeyFetchError, ProgramError
-from cryptpilot_boot.keys.sources import Sources
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError, WrongSecret
 from cryptpilot_boot.system import block, cryptsetup, header_file, lock, luks_header
 from cryptpilot_boot.volume import identity, mapping, opening, state
 from cryptpilot_boot.volume.found import changed
 from cryptpilot_boot.volume.mapping import close_leftover
 from cryptpilot_boot.volume.recovery import require_persistent
+from cryptpilot_boot.volume.secret import with_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.keys.secret import Secret
     from cryptpilot_boot.passphrase import Passphrase
+
+
+class WrongBackup(WrongSecret):
+    """No key slot of a backup takes a passphrase; the device was not tried."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,31 +75,25 @@ def restore(
     path: Path,
     agreed: Restoration,
     overwrite: frozenset[str],
-    ask_passphrase: Secret | None,
-    ask_previous: Callable[[], Passphrase] | None = None,
+    secret: Secret | None,
     *,
     by_recovery_key: bool = False,
 ) -> None:
     """Restore the header of a closed persistent volume.
 
-    agreed: what `require_restorable` returned. ask_passphrase, ask_previous: as for `open_volume`. A backup that none
-    of these values opens is not restored. If the present header does not prove that the backup belongs there, the
-    device is opened by the backup, and has to hold a file system. None skips these proofs. by_recovery_key: whether the
-    value is a recovery key. It can be run again after a power cut.
+    agreed: what `require_restorable` returned. secret: a backup that it does not open is not restored. If the present
+    header does not prove that the backup belongs there, the device is opened by the backup, and has to hold a file
+    system. None skips these proofs. by_recovery_key: whether the secret is a recovery key. It can be run again after a
+    power cut.
     """
     with lock.held(volume.volume), header_file.load(path) as saved:
         if _look(volume, saved, path, overwrite) != agreed:
             raise changed(volume.dev)
-        if ask_passphrase:
+        if secret:
             prove = _prove_key if agreed.proven else _prove
             try:
-                _by_either(
-                    volume,
-                    ask_passphrase,
-                    ask_previous,
-                    lambda passphrase: prove(volume, agreed.device, saved, path, passphrase),
-                )
-            except opening.WrongSecret:
+                with_secret(secret, lambda passphrase: prove(volume, agreed.device, saved, path, passphrase))
+            except WrongSecret:
                 if not by_recovery_key:
                     raise
                 raise CryptpilotError(
@@ -207,29 +205,6 @@ def _is_the_same(volume: Volume, device: block.Device, saved: luks_header.Facts,
     )
 
 
-def _by_either(
-    volume: Volume,
-    ask_passphrase: Secret,
-    ask_previous: Callable[[], Passphrase] | None,
-    prove: Callable[[Passphrase], None],
-) -> None:
-    """Prove something with the current value of a secret or, if that opens nothing, the previous one."""
-    if isinstance(ask_passphrase, Sources):
-        opening.with_any_source(volume, ask_passphrase, lambda ask, before: _by_either(volume, ask, before, prove))
-        return
-    try:
-        with ask_passphrase() as passphrase:
-            prove(passphrase)
-    except opening.WrongSecret as wrong:
-        if ask_previous is None:
-            raise
-        try:
-            with ask_previous() as passphrase:
-                prove(passphrase)
-        except (KeyFetchError, opening.WrongSecret):
-            raise wrong from None
-
-
 def _prove_key(
     volume: Volume, device: block.Device, saved: luks_header.Header, path: Path, passphrase: Passphrase
 ) -> None:
@@ -243,7 +218,7 @@ def _prove_key(
                 raise CryptpilotError(
                     f"{path} cannot be tried: {cryptsetup.said(error, str(path))}", error.hint
                 ) from None
-            raise opening.WrongSecret(
+            raise WrongBackup(
                 f"{path} is older than the secret: none of its key slots takes the secret, so {volume.dev} could"
                 " not be opened with it",
                 f"the header that is there is whole; is there a recovery key of then (--recovery-key)? {_ANYHOW}",
@@ -266,7 +241,7 @@ def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path
                     f"{path} does not prove to belong to {volume.dev}, which cannot be opened by it: {said}",
                     _ANYHOW,
                 ) from None
-            raise opening.WrongSecret(
+            raise WrongBackup(
                 f"{path} does not prove to belong to {volume.dev}: no key slot in it takes this secret",
                 f"it may be older than the secret: is there a recovery key (--recovery-key)? {_ANYHOW}",
             ) from None

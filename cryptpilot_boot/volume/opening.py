@@ -4,52 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import log
+from cryptpilot_boot import keys, log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
-from cryptpilot_boot.keys.sources import Sources
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_data, luks_header, mkfs, partition
 from cryptpilot_boot.volume import mapping, opened, pending, state, temporary, unmarked
-from cryptpilot_boot.volume.failure import telling_a_wrong_secret as telling_a_wrong_secret
+from cryptpilot_boot.volume.failure import telling_a_wrong_secret
 from cryptpilot_boot.volume.found import moved
 from cryptpilot_boot.volume.mapping import close_leftover
-from cryptpilot_boot.volume.secret import Opening as Opening
-from cryptpilot_boot.volume.secret import WrongSecret as WrongSecret
-from cryptpilot_boot.volume.secret import neither_opens as neither_opens
-from cryptpilot_boot.volume.secret import with_any_source as with_any_source
-from cryptpilot_boot.volume.secret import with_either_value as with_either_value
-from cryptpilot_boot.volume.secret import without_previous as without_previous
-from cryptpilot_boot.volume.secret import wrong_secret as wrong_secret
+from cryptpilot_boot.volume.secret import Opened, Opening, with_secret
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.keys.secret import Secret
     from cryptpilot_boot.passphrase import Passphrase
 
 
 def open_volume(
     volume: Volume,
-    ask_passphrase: Secret,
+    secret: Secret,
     *,
-    ask_previous: Callable[[], Passphrase] | None = None,
     check_fs: bool = False,
-) -> Opening:
-    """Open a volume.
+) -> Opened:
+    """Open a volume by the first answer of its secret that a key slot takes.
 
-    The device is checked before a key provider is asked. ask_previous: asks for the value that the secret had before
-    its rotation; None if the provider keeps none. It is called only if no key slot takes the current value; `Sources`
-    ask for it themselves. check_fs: check the file system before it can be mounted. Raises CryptpilotError.
+    The device is checked before a key provider is asked. check_fs: check the file system before it can be mounted.
+    Raises CryptpilotError.
     """
     with lock.held(volume.volume):
         if state.is_open(volume):
-            return Opening.WAS_OPEN
+            return Opened(Opening.WAS_OPEN)
         close_leftover(volume)
         unlock = temporary.prepared(volume) if volume.temporary else _prepared(volume, check_fs=check_fs)
-        how = with_either_value(volume, ask_passphrase, ask_previous, unlock)
-        by = ask_passphrase.opened_by if isinstance(ask_passphrase, Sources) else None
-        opened.note_source(volume.volume, "" if by is None else volume.source_name(by))
-        if ask_previous or (isinstance(ask_passphrase, Sources) and by is not None and ask_passphrase.previous(by)):
-            pending.note(volume.volume, pending=how is Opening.PREVIOUS)
-        return how
+        _, result = with_secret(secret, unlock)
+        by = result.source
+        opened.note_source(volume.volume, "" if by is None or not volume.fallbacks else volume.source_name(by))
+        if by is not None and keys.previous(volume.sources[by]):
+            pending.note(volume.volume, pending=result.how is Opening.PREVIOUS)
+        return result
 
 
 def require_openable(volume: Volume) -> block.Device:
@@ -172,17 +163,14 @@ def checked_header(volume: Volume, path: str, name: str) -> tuple[luks_header.He
 
 def verify(
     volume: Volume,
-    ask_passphrase: Secret,
-    ask_previous: Callable[[], Passphrase] | None = None,
-) -> Opening:
+    secret: Secret,
+) -> Opened:
     """Try the secret of a persistent volume as `open_volume` does, without opening the volume.
 
     Raises CryptpilotError if no key slot takes it.
     """
     device = block.look_up(volume.dev)
-    return with_either_value(
-        volume, ask_passphrase, ask_previous, lambda passphrase: find_slot(volume, device, passphrase)
-    )
+    return with_secret(secret, lambda passphrase: find_slot(volume, device, passphrase))[1]
 
 
 def find_slot(volume: Volume, device: block.Device, passphrase: Passphrase) -> int:

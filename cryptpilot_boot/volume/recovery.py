@@ -9,45 +9,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.errors import CryptpilotError, WrongSecret
 from cryptpilot_boot.keys import recovery
+from cryptpilot_boot.keys.secret import Known
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_metadata
 from cryptpilot_boot.volume import opening, proof, slots, tokens
 from cryptpilot_boot.volume.failure import telling
+from cryptpilot_boot.volume.secret import Opened, with_secret
 from cryptpilot_boot.volume.slots import Older
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.keys.secret import Secret
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.system.luks_header import Facts
-
-Ask = Callable[[], "Passphrase"]
 
 
 def enroll(
     volume: Volume,
-    ask_passphrase: Secret,
-    ask_previous: Ask | None,
+    secret: Secret,
     show: Callable[[Passphrase], None],
     *,
     replace: bool,
 ) -> Older:
     """Enroll a recovery key in a persistent volume, open or closed, and show it. Returns what became of older ones.
 
-    ask_previous: as for `open_volume`. show: is given the key once it was tried, and has its token. Older keys are
+    secret: gives a key that opens it. show: is given the new key once it was tried, and has its token. Older keys are
     removed only after that, and if `replace` says so. A power cut leaves the older keys, and at most one key that was
     not shown.
     """
     require_persistent(volume)
     with lock.held(volume.volume):
-        return enroll_held(volume, ask_passphrase, ask_previous, show, replace=replace)
+        return enroll_held(volume, secret, show, replace=replace)
 
 
 def enroll_held(
     volume: Volume,
-    ask_passphrase: Secret,
-    ask_previous: Ask | None,
+    secret: Secret,
     show: Callable[[Passphrase], None],
     *,
     replace: bool,
@@ -60,16 +58,13 @@ def enroll_held(
             "has a recovery key already",
             f"if it is lost: cryptpilot recovery-key {volume.volume} --replace makes another and revokes this one",
         )
-    older = Older()
 
-    def work(passphrase: Passphrase) -> None:
-        nonlocal older
+    def work(passphrase: Passphrase) -> Older:
         own = opening.find_slot(volume, device, passphrase)  # raises unless a slot takes it: nothing is changed then
         with recovery.generate() as key:
-            older = _enroll(volume, device, passphrase, own, key, before, show)
+            return _enroll(volume, device, passphrase, own, key, before, show)
 
-    opening.with_either_value(volume, ask_passphrase, ask_previous, work)
-    return older
+    return with_secret(secret, work)[0]
 
 
 def _enroll(
@@ -132,12 +127,12 @@ def _proven(passphrase: Passphrase, facts: Facts) -> set[int]:
     return proof.proven(proof.RECOVERY, facts.recovery, passphrase, facts)
 
 
-def open_by_key(volume: Volume, ask_key: Ask, *, check_fs: bool) -> opening.Opening:
+def open_by_key(volume: Volume, key: Passphrase, *, check_fs: bool) -> Opened:
     """Open a persistent volume with its recovery key. No key provider is asked."""
     require_persistent(volume)
     try:
-        return opening.open_volume(volume, ask_key, check_fs=check_fs)
-    except opening.WrongSecret:
+        return opening.open_volume(volume, Known(key), check_fs=check_fs)
+    except WrongSecret:
         raise wrong_key(volume) from None
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
+from cryptpilot_boot.keys.failures import wrong_secret
 from cryptpilot_boot.system import block, cryptsetup, growfs, lock, luks_data
 from cryptpilot_boot.volume import growth, opened, state
-from cryptpilot_boot.volume.opening import initialized_header, with_either_value, wrong_secret
+from cryptpilot_boot.volume.opening import initialized_header
+from cryptpilot_boot.volume.secret import with_secret
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.keys.secret import Secret
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.system.luks_header import Header
 
@@ -34,11 +36,11 @@ class Resized:
     free: int
 
 
-def resize(volume: Volume, ask_passphrase: Secret, ask_previous: Callable[[], Passphrase] | None) -> Resized:
+def resize(volume: Volume, secret: Secret) -> Resized:
     """Grow an open persistent volume to the size of its device, and then its file system.
 
-    ask_passphrase, ask_previous: as for `open_volume`; they are asked only if the volume has to grow. A step that has
-    begun is completed. This can be run again after a power cut, or if the file system could not grow.
+    secret: asked only if the volume has to grow. A step that has begun is completed. This can be run again after a
+    power cut, or if the file system could not grow.
     """
     if volume.temporary:
         raise CryptpilotError(
@@ -59,9 +61,7 @@ def resize(volume: Volume, ask_passphrase: Secret, ask_previous: Callable[[], Pa
                 raise DeviceError(growth.describe(volume, found), _NO_WAY[found.fixed])
             if found.unused:
                 wanted = before + found.unused
-                with_either_value(
-                    volume, ask_passphrase, ask_previous, lambda passphrase: _grow(volume, header, wanted, passphrase)
-                )
+                with_secret(secret, lambda passphrase: _grow(volume, header, wanted, passphrase))
         return Resized(before, _size(volume), _grow_fs(volume), 0 if found.fixed else found.unpartitioned)
 
 

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import KeyFetchError, NoValue
+from cryptpilot_boot.keys.failures import neither_opens, without_previous
 from cryptpilot_boot.system import block, cryptsetup, lock
 from cryptpilot_boot.volume import opening, pending, slots, state
 from cryptpilot_boot.volume.failure import telling
-from cryptpilot_boot.volume.opening import (
-    neither_opens,
-    require_initialized,
-    without_previous,
-)
+from cryptpilot_boot.volume.opening import require_initialized
 from cryptpilot_boot.volume.recovery import renew_proofs
 from cryptpilot_boot.volume.sealing import follow
 

@@ -10,29 +10,29 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
-from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
+from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.providers.provider import Made
 from cryptpilot_boot.system import block, cryptsetup, lock, tpm2_token
 from cryptpilot_boot.volume import opening, proof, slots, tokens
 from cryptpilot_boot.volume.failure import telling
 from cryptpilot_boot.volume.recovery import require_persistent
+from cryptpilot_boot.volume.secret import with_secret
 from cryptpilot_boot.volume.slots import Older
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.keys.race import Asked
-    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.keys.secret import Secret
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.system.luks_header import Facts
 
 
-def seal(volume: Volume, ask_way_in: Secret, ask_previous: Asked | None, make: Asked, *, first: bool) -> Older:
+def seal(volume: Volume, way_in: Secret, make: Asked, *, first: bool) -> Older:
     """Add a new key that is sealed to the TPM to a persistent volume, open or closed, and remove older ones.
 
-    ask_way_in: asks for any passphrase that opens the volume: of another source, the recovery key, or the older sealed
-    key. ask_previous: as for `open_volume`. make: makes the new key. first: whether it belongs to the first source of
-    the volume. Its token is proven by the new key then, otherwise by the way in, which is usually the key of the first
-    source.
+    way_in: gives any passphrase that opens the volume: of another source, the recovery key, or the older sealed key.
+    make: makes the new key. first: whether it belongs to the first source of the volume. Its token is proven by the new
+    key then, otherwise by the way in, which is usually the key of the first source.
 
     A key slot that is not proven to take an older sealed key is kept, and its token is removed.
     """
@@ -40,25 +40,19 @@ def seal(volume: Volume, ask_way_in: Secret, ask_previous: Asked | None, make: A
     with lock.held(volume.volume):
         device = block.look_up(volume.dev)
         before = slots.facts(volume, device)
-        result = Older()
 
-        def work(way_in: Passphrase) -> None:
-            nonlocal result
-            opening.find_slot(volume, device, way_in)  # raises unless a slot takes it: no key is made then
+        def work(passphrase: Passphrase) -> Older:
+            opening.find_slot(volume, device, passphrase)  # raises unless a slot takes it: no key is made then
             new = _made(make)
             with new:
-                result = _replace(volume, device, way_in, new, before, first=first)
+                return _replace(volume, device, passphrase, new, before, first=first)
 
-        opening.with_either_value(volume, ask_way_in, ask_previous, work)
-        return result
+        return with_secret(way_in, work)[0]
 
 
 def _made(make: Asked) -> Made:
-    """Return a new key. If it cannot be made, that is no failure of the way in, and no other way in is tried."""
-    try:
-        new = make()
-    except KeyFetchError as error:
-        raise CryptpilotError(error.what, error.hint) from None
+    """Return a new key."""
+    new = make()
     if isinstance(new, Made):
         return new
     new.wipe()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from cryptpilot_boot.errors import DeviceError, ProgramError
+from cryptpilot_boot.errors import DeviceError, ProgramError, WrongSecret
 from cryptpilot_boot.system import cryptsetup
 from cryptpilot_boot.volume import opening, tokens
 
@@ -53,7 +53,7 @@ def taking(volume: Volume, device: block.Device, passphrase: Passphrase) -> int 
     """Return the number of the first key slot that takes a passphrase, None if no slot does."""
     try:
         return opening.find_slot(volume, device, passphrase)
-    except opening.WrongSecret:
+    except WrongSecret:
         return None
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Callable
 import pytest
 
 from cryptpilot_boot.config import Exec, Otp, Volume
-from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError, WrongSecret
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import block, cryptsetup, files, lock, luks_header
 from cryptpilot_boot.volume import adopt as adopting
 from cryptpilot_boot.volume import identity, opening, state, takeover
 from cryptpilot_boot.volume.adopt import Adopted, adopt
 from tests.headers import Template
+from tests.unit.secrets import secret
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Identity
@@ -57,7 +58,7 @@ def passphrase(value: bytes = KEY) -> Callable[[], Passphrase]:
 
 
 def run(one: Volume, place: Path, value: bytes = KEY) -> Adopted:
-    return adopt(one, place, passphrase(value), None)
+    return adopt(one, place, secret(passphrase(value)))
 
 
 @pytest.mark.needs("cryptsetup")
@@ -126,7 +127,7 @@ def test_a_name_that_cannot_be_bound_is_said_and_the_volume_is_adopted(
 @pytest.mark.needs("cryptsetup")
 def test_nothing_is_written_that_the_secret_does_not_prove(disk: Path, tmp_path: Path) -> None:
     before = disk.read_bytes()
-    with pytest.raises(opening.WrongSecret):
+    with pytest.raises(WrongSecret):
         run(volume_on(disk), tmp_path / "identities/data1.toml", b"another")
     assert disk.read_bytes() == before
     assert not (tmp_path / "identities").exists()

@@ -109,7 +109,9 @@ def test_a_bad_file_stops_what_has_to_know_all_of_them(
 def test_a_bad_file_keeps_no_other_volume_from_being_opened_or_closed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, work: str
 ) -> None:
-    monkeypatch.setattr(volume, work, lambda *_, **__: volume.Opening.CURRENT if verb == "open" else True)
+    monkeypatch.setattr(
+        volume, work, lambda *_, **__: volume.Opened(volume.Opening.CURRENT) if verb == "open" else True
+    )
     said = broken(tmp_path, GUIDE_OTP)
     status, out, err = run(capsys, "-c", str(tmp_path), verb, "data0")
     assert (status, err) == (cli.EXIT_USAGE, said)
@@ -152,7 +154,7 @@ def boot(
     monkeypatch.setattr(log, "_sinks", [])
     monkeypatch.setattr(init, "kernel_command_line", lambda: f"root=/dev/mapper/data0 {words}")
     monkeypatch.setattr(bring_up, "_wait_for_device", lambda *_: None)
-    monkeypatch.setattr(volume, "open_volume", lambda *_, **__: volume.Opening.CURRENT)
+    monkeypatch.setattr(volume, "open_volume", lambda *_, **__: volume.Opened(volume.Opening.CURRENT))
     monkeypatch.setattr(process, "lock_memory", lambda: None)
     status, out, err = run(capsys, "-c", str(directory), "boot-service", "--stage", stage_name, *names)
     text = events.read_text() if events.is_file() else ""
@@ -254,7 +256,7 @@ def test_memory_is_locked_before_a_secret_is_asked_for(
 
     configure(tmp_path, GUIDE_OTP)
     monkeypatch.setattr(keys, "prepare", prepare)
-    monkeypatch.setattr(volume, "open_volume", lambda _, ask, **__: ask())
+    monkeypatch.setattr(volume, "open_volume", lambda _, secret, **__: secret.next())
     monkeypatch.setattr(process, "lock_memory", refuse)
     assert run(capsys, "-c", str(tmp_path), "open", "data0")[0] == cli.EXIT_FAILED
     (data0,) = load(tmp_path).volumes
@@ -427,7 +429,7 @@ def require(one, *_):
 
 def done(one, *_, **__):
     (directory / f"{one.volume}-done").touch()
-    return volume.Opening.CURRENT
+    return volume.Opened(volume.Opening.CURRENT)
 
 volume.require_formattable = require
 volume.initialize = volume.open_volume = volume.close = done

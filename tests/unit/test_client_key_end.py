@@ -22,6 +22,7 @@ from cryptpilot_boot.providers.expiry import Level
 from cryptpilot_boot.report import results
 from cryptpilot_boot.report.story import stories
 from cryptpilot_boot.system import block, clock, process
+from cryptpilot_boot.volume.secret import with_secret
 from tests.kms.pki import ClientKey, make_client_key, make_pki
 from tests.kms.server import KmsServer
 from tests.unit.stages import run as run_stage
@@ -30,6 +31,7 @@ from tests.unit.test_boot_report import line, made_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cryptpilot_boot.keys.secret import Secret
     from tests.kms.pki import Pki
 
 UTC = datetime.timezone.utc
@@ -146,9 +148,8 @@ def boots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block, "is_block_device", lambda _: True)
     monkeypatch.setattr(process, "lock_memory", lambda: None)
 
-    def open_volume(_: Volume, ask: Callable[[], keys.Passphrase], **__: object) -> volume.Opening:
-        ask().wipe()
-        return volume.Opening.CURRENT
+    def open_volume(_: Volume, secret: Secret, **__: object) -> volume.Opened:
+        return with_secret(secret, lambda _: None)[1]
 
     monkeypatch.setattr(volume, "open_volume", open_volume)
 

@@ -17,6 +17,7 @@ import pytest
 from cryptpilot_boot.config import Kms
 from cryptpilot_boot.config.model import Volume
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.keys.secret import Known
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import block, header_file, lock
 from cryptpilot_boot.volume import backup, header, require_restorable, restore, state
@@ -309,7 +310,7 @@ def test_a_key_that_a_backup_does_not_take_is_called_what_it_is(
             place,
             agreed,
             frozenset(),
-            lambda: Passphrase(b"another", strong=True),
+            Known(Passphrase(b"another", strong=True)),
             by_recovery_key=by_recovery_key,
         )
     said = f"{caught.value.what}; {caught.value.hint}"

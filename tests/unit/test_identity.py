@@ -14,7 +14,7 @@ import pytest
 from cryptpilot_boot.boot.plan import image_needs
 from cryptpilot_boot.commands import check, image_check, initrd, show
 from cryptpilot_boot.config import Config, Exec, Identity, Kms, KmsRole, Otp, Volume, load
-from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.errors import CryptpilotError, DeviceError, WrongSecret
 from cryptpilot_boot.images import record
 from cryptpilot_boot.keys import share
 from cryptpilot_boot.passphrase import Passphrase
@@ -22,6 +22,7 @@ from cryptpilot_boot.system import block, files, lock, luks_header
 from cryptpilot_boot.volume import State, examine, header, identity, opening, require_restorable, state
 from cryptpilot_boot.volume.bind import bind
 from tests.headers import Template, segment
+from tests.unit.secrets import secret
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, configure
 
 KEY = b"a key for a test"
@@ -321,15 +322,15 @@ def test_a_backup_of_another_volume_is_never_put_back(templates: tuple[Template,
 def test_a_volume_is_bound_to_what_its_secret_opens(templates: tuple[Template, Template], tmp_path: Path) -> None:
     place = tmp_path / "identities/data1.toml"
     one = volume_on(templates[0].image)
-    found = bind(one, place, passphrase(), None)
+    found = bind(one, place, secret(passphrase()))
     assert found == identity.of(facts_of(templates[0].image), place)
     assert f'uuid = "{found.uuid}"' in place.read_text()
     # a deliberate exchange: it was bound to another, and that does not keep it from being bound to this one
     moved = dataclasses.replace(one, dev=str(templates[1].image), identity=found)
     assert examine(moved).state is State.CHECK_FAILED
-    assert bind(moved, place, passphrase(), None).volume_keys != found.volume_keys
+    assert bind(moved, place, secret(passphrase())).volume_keys != found.volume_keys
     # with the previous value too
-    bind(one, place, passphrase(b"rotated"), passphrase())
+    bind(one, place, secret(passphrase(b"rotated"), passphrase()))
 
 
 @pytest.mark.needs("cryptsetup")
@@ -338,10 +339,10 @@ def test_a_volume_is_not_bound_to_what_its_secret_does_not_open(
 ) -> None:
     place = tmp_path / "identities/data1.toml"
     one = volume_on(templates[0].image)
-    with pytest.raises(opening.WrongSecret):
-        bind(one, place, passphrase(b"wrong"), None)
-    with pytest.raises(opening.WrongSecret):
-        bind(one, place, passphrase(b"wrong"), passphrase(b"wrong as well"))
+    with pytest.raises(WrongSecret):
+        bind(one, place, secret(passphrase(b"wrong")))
+    with pytest.raises(WrongSecret):
+        bind(one, place, secret(passphrase(b"wrong"), passphrase(b"wrong as well")))
     assert not place.exists()
 
 
@@ -356,14 +357,14 @@ def test_a_volume_is_not_bound_to_a_header_with_two_volume_keys(
     )
     disk = mine.put(mine.both(text), tmp_path / "disk.img")
     with pytest.raises(DeviceError, match="its key slots and data segments do not belong together"):
-        bind(volume_on(disk), tmp_path / "identities/data1.toml", passphrase(), None)
+        bind(volume_on(disk), tmp_path / "identities/data1.toml", secret(passphrase()))
     assert not (tmp_path / "identities").exists()
 
 
 def test_a_temporary_volume_is_not_bound(tmp_path: Path) -> None:
     scratch = Volume("scratch", "/dev/vdb", Otp(), Path("scratch.toml"))
     with pytest.raises(CryptpilotError, match="is temporary"):
-        bind(scratch, tmp_path / "identities/scratch.toml", passphrase(), None)
+        bind(scratch, tmp_path / "identities/scratch.toml", secret(passphrase()))
 
 
 # --- what is told

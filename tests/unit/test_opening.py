@@ -10,8 +10,7 @@ from cryptpilot_boot.config import Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import cryptsetup, luks_header
-from cryptpilot_boot.volume import opening
-from cryptpilot_boot.volume.failure import telling
+from cryptpilot_boot.volume.failure import telling, telling_a_wrong_secret
 
 
 @pytest.mark.needs("cryptsetup")
@@ -22,7 +21,7 @@ def test_a_header_that_cryptsetup_rejects_is_called_by_the_devices_name(tmp_path
     disk.write_bytes(bytes(1 << 20))
     one = Volume("data1", path, Otp(), Path("data1.toml"))
     said = []
-    for quoting in (opening.telling_a_wrong_secret(one), telling(one, "cannot be opened")):
+    for quoting in (telling_a_wrong_secret(one), telling(one, "cannot be opened")):
         passphrase = Passphrase(b"x", strong=True)
         with luks_header.Header() as header, pytest.raises(CryptpilotError) as caught, quoting:
             cryptsetup.verify(str(disk), passphrase, header)

@@ -13,16 +13,16 @@ import pytest
 from cryptpilot_boot import keys, log, steps, volume
 from cryptpilot_boot.boot import console, prompt, stage
 from cryptpilot_boot.boot.plan import Plan
-from cryptpilot_boot.boot.prompt import SILENCE, WITHOUT_NETWORK, Sources, due
+from cryptpilot_boot.boot.prompt import SILENCE, WITHOUT_NETWORK, Wait, due
 from cryptpilot_boot.config import Exec, Fallback, Identity, Kms, Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.keys import recovery
-from cryptpilot_boot.keys.race import Entrant, Race
+from cryptpilot_boot.keys.race import Answer, Entrant, Race, Turn
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import block, luks_header, network, person, pipes, process
 from cryptpilot_boot.system import run as programs
 from cryptpilot_boot.volume import identity
-from cryptpilot_boot.volume.secret import with_either_value
+from cryptpilot_boot.volume.secret import with_secret
 from tests.headers import Template
 from tests.unit.stages import run as run_stage
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cryptpilot_boot.config import Encrypt
-    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.keys.secret import Secret
 
 LONG = 30.0
 """Seconds: what ends within them did not end by itself, and what does not end within them hangs."""
@@ -42,22 +42,22 @@ RIGHT, WRONG = b"right horse", b"wrong horse"
 
 
 @pytest.mark.parametrize(
-    ("sources", "moment"),
+    ("wait", "moment"),
     [
-        (Sources(), None),
-        (Sources(online=3), None),
-        (Sources(asked=10), 10 + WITHOUT_NETWORK),
-        (Sources(asked=10, online=3), 10 + SILENCE),
+        (Wait(), None),
+        (Wait(online=3), None),
+        (Wait(asked=10), 10 + WITHOUT_NETWORK),
+        (Wait(asked=10, online=3), 10 + SILENCE),
         # a network that comes late: the key provider is given its time all the same
-        (Sources(asked=10, online=20), 20 + SILENCE),
-        (Sources(asked=10, failed=True), 10),
-        (Sources(asked=10, online=20, failed=True), 10),
+        (Wait(asked=10, online=20), 20 + SILENCE),
+        (Wait(asked=10, failed=True), 10),
+        (Wait(asked=10, online=20, failed=True), 10),
     ],
 )
 def test_a_person_is_asked_after_a_silence_and_at_once_when_nothing_else_is_asked(
-    sources: Sources, moment: float | None
+    wait: Wait, moment: float | None
 ) -> None:
-    assert due(sources) == moment
+    assert due(wait) == moment
 
 
 class Desk:
@@ -92,19 +92,16 @@ class Desk:
         self.dismissed.set()
         return None
 
-    def open_volume(self, _: Volume, ask: Callable[[], Passphrase], **__: object) -> volume.Opening:
-        with ask() as key:
-            self.opened_by.append(bytes(key.reveal()))
-            if bytes(key.reveal()) != RIGHT:
-                raise volume.WrongSecret("the secret does not open it")
-        return volume.Opening.CURRENT
+    def open_volume(self, _: Volume, secret: Secret, **__: object) -> volume.Opened:
+        return with_secret(secret, lambda key: self.attempt(key, self.opened_by))[1]
 
-    def verify(self, _: Volume, ask: Callable[[], Passphrase]) -> volume.Opening:
-        with ask() as key:
-            self.looked_at.append(bytes(key.reveal()))
-            if bytes(key.reveal()) != RIGHT:
-                raise volume.WrongSecret("no key slot takes it")
-        return volume.Opening.CURRENT
+    def verify(self, _: Volume, secret: Secret) -> volume.Opened:
+        return with_secret(secret, lambda key: self.attempt(key, self.looked_at))[1]
+
+    def attempt(self, key: Passphrase, tried: list[bytes]) -> None:
+        tried.append(bytes(key.reveal()))
+        if tried[-1] != RIGHT:
+            raise volume.WrongSecret("no key slot takes it")
 
 
 @pytest.fixture
@@ -117,7 +114,6 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setattr(process, "lock_memory", lambda: None)
     monkeypatch.setattr(network, "has_route", lambda: True)
     monkeypatch.setattr(volume, "open_volume", made.open_volume)
-    monkeypatch.setattr(volume, "open_by_key", lambda one, ask, **_: made.open_volume(one, ask))
     monkeypatch.setattr(volume, "verify", made.verify)
 
     def prepare(_: Encrypt) -> keys.Ask:
@@ -128,10 +124,10 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
 
     monkeypatch.setattr(keys, "prepare", prepare)
     monkeypatch.setattr(keys, "previous", previous)
-    monkeypatch.setattr(stage, "_GRACE", 0.3)
+    monkeypatch.setattr(stage, "GRACE", 0.3)
     monkeypatch.setattr(prompt, "SILENCE", 0.2)
-    monkeypatch.setattr(prompt, "_LOOK", 0.02)
-    monkeypatch.setattr(prompt.Person.__init__, "__kwdefaults__", {"clock": time.monotonic, "ask": made.ask})
+    monkeypatch.setattr(stage, "LOOK_FOR_PROMPTS", 0.02)
+    monkeypatch.setattr(person, "ask", made.ask)
     log.subscribe(console.brief(made.said.append))
     yield made
     made.comes_back.set()
@@ -185,7 +181,7 @@ def test_what_is_typed_wrong_is_said_and_asked_again_and_the_right_key_opens(des
 
 def test_a_console_that_types_without_end_is_not_asked_as_fast(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attack: the host holds down the enter key, while each question and answer is noted in memory."""
-    monkeypatch.setattr(prompt, "_AGAIN", 0.3, raising=False)
+    monkeypatch.setattr(prompt, "AGAIN", 0.3)
     desk.typed = [b""] * 10_000
     later(1, desk.comes_back.set)
     assert outcome_of(initrd(one(), timeout=60)).result == "opened"
@@ -199,12 +195,8 @@ def test_what_the_key_provider_says_too_late_is_wiped(desk: Desk) -> None:
         assert desk.comes_back.wait(LONG)
         return late
 
-    desk.typed = [RIGHT]
-    with (
-        prompt.Person(one(), lambda: True, lambda: True, ask=desk.ask) as somebody,
-        pytest.raises(prompt.Typed),
-    ):
-        somebody.first_of(answer, Passphrase.wipe)
+    desk.provider, desk.typed = answer, [RIGHT]
+    assert outcome_of(initrd(one(), timeout=60)).typed
     assert bytes(late.reveal()) == RIGHT
     desk.comes_back.set()
     started = time.monotonic()
@@ -247,11 +239,7 @@ def with_fallback(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> Volume:
     def prepare(source: Encrypt) -> keys.Ask:
         return lambda _: desk.refuse() if source == second else desk.provider()
 
-    def open_volume(one: Volume, secret: Secret, **_: object) -> volume.Opening:
-        return with_either_value(one, secret, None, lambda key: desk.open_volume(one, key.copy))
-
     monkeypatch.setattr(keys, "prepare", prepare)
-    monkeypatch.setattr(volume, "open_volume", open_volume)
     return dataclasses.replace(one(), fallbacks=(Fallback(second, 0),))
 
 
@@ -280,12 +268,15 @@ def test_once_a_key_was_typed_no_further_source_is_asked() -> None:
         time.sleep(LONG)
         return Passphrase(RIGHT, strong=True)
 
-    entrants = [Entrant(lambda: lambda: ask("first")), Entrant(lambda: lambda: ask("second"), after=0.5)]
-    with Race(entrants) as race:
-        waiting = threading.Thread(target=race.next, daemon=True)
-        waiting.start()
-    waiting.join(LONG)
-    assert not waiting.is_alive()
+    race = Race()
+    race.expect_key()
+    race.start([Entrant(lambda: lambda: ask("first")), Entrant(lambda: lambda: ask("second"), after=0.5)], ahead=True)
+    assert race.next() == Turn(0, {})
+    race.offer(Passphrase(RIGHT, strong=False))
+    found = race.next()
+    assert isinstance(found, Answer)
+    assert found.source is None
+    race.stop()
     time.sleep(1)
     assert asked in ([], ["first"])
 
@@ -303,10 +294,10 @@ def test_credentials_that_are_unusable_are_no_reason_to_give_up(desk: Desk, monk
 def test_what_the_boot_needs_is_waited_for_beyond_the_deadline_and_its_provider_asked_on(
     desk: Desk, plan: Plan
 ) -> None:
-    later(plan.timeout + stage._GRACE + 1.5, desk.comes_back.set)
+    later(plan.timeout + stage.GRACE + 1.5, desk.comes_back.set)
     outcome = outcome_of(plan)
     assert (outcome.result, outcome.typed) == ("opened", False)
-    assert outcome.seconds > plan.timeout + stage._GRACE
+    assert outcome.seconds > plan.timeout + stage.GRACE
     assert desk.dismissed.is_set()
 
 
@@ -332,7 +323,7 @@ def test_a_volume_that_is_given_up_has_its_question_taken_back_while_others_go_o
         gone.append(name)
         return answer
 
-    monkeypatch.setattr(prompt.Person.__init__, "__kwdefaults__", {"clock": time.monotonic, "ask": ask})
+    monkeypatch.setattr(person, "ask", ask)
     early: list[list[str]] = []
     later(4, lambda: early.append(list(gone)))
     later(4.5, desk.comes_back.set)
@@ -360,16 +351,17 @@ def test_a_key_that_is_typed_after_the_deadline_opens_though_the_disk_is_slow(
 ) -> None:
     """The device is read again then, before the key is taken."""
 
-    def open_by_key(one: Volume, ask: Callable[[], Passphrase], **_: object) -> volume.Opening:
-        time.sleep(2 * stage._LOOK_AGAIN)
-        return desk.open_volume(one, ask)
+    def attempt(key: Passphrase, tried: list[bytes]) -> None:
+        if tried is desk.opened_by:
+            time.sleep(2 * stage.LOOK_AGAIN)
+        Desk.attempt(desk, key, tried)
 
     def refuse_late() -> Passphrase:
         assert desk.standing.wait(LONG)
         time.sleep(1.5)
         return desk.refuse()
 
-    monkeypatch.setattr(volume, "open_by_key", open_by_key)
+    monkeypatch.setattr(desk, "attempt", attempt)
     if how == "refused":
         desk.provider = refuse_late
     later(2 if how == "typed" else 5, lambda: desk.typed.append(RIGHT))
@@ -404,7 +396,7 @@ def test_where_nobody_can_be_asked_the_deadline_holds_and_it_is_said(
     def ask(*_: object) -> Passphrase | None:
         raise person.NoWay("systemd-ask-password is not there", "make another image")
 
-    monkeypatch.setattr(prompt.Person.__init__, "__kwdefaults__", {"clock": time.monotonic, "ask": ask})
+    monkeypatch.setattr(person, "ask", ask)
     assert outcome_of(initrd(one())).result == "failed"
     assert (
         "root: its key cannot be asked for on the console: systemd-ask-password is not there; make another image"
@@ -413,7 +405,7 @@ def test_where_nobody_can_be_asked_the_deadline_holds_and_it_is_said(
 
 
 def test_a_bug_in_the_prompt_ends_no_boot_in_silence(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt.Person.__init__, "__kwdefaults__", {"clock": time.monotonic, "ask": lambda: None})
+    monkeypatch.setattr(person, "ask", lambda: None)
     assert outcome_of(initrd(one())).result == "failed"
     assert any("its key cannot be asked for on the console: internal error: TypeError" in line for line in desk.said)
 
@@ -428,19 +420,19 @@ def test_a_prompt_that_was_left_comes_back(desk: Desk, monkeypatch: pytest.Monke
         desk.typed = [RIGHT]
         return desk.ask(question, name, dismissal)
 
-    monkeypatch.setattr(prompt, "_PAUSE", 0.01)
-    monkeypatch.setattr(prompt.Person.__init__, "__kwdefaults__", {"clock": time.monotonic, "ask": ask})
+    monkeypatch.setattr(prompt, "PAUSE", 0.01)
+    monkeypatch.setattr(person, "ask", ask)
     assert outcome_of(initrd(one(), timeout=60)).typed
 
 
 def test_a_boot_that_cannot_go_on_for_another_reason_takes_the_question_back(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def open_volume(volume_: Volume, ask: Callable[[], Passphrase], **_: object) -> volume.Opening:
+    def open_volume(volume_: Volume, secret: Secret, **_: object) -> volume.Opened:
         if volume_.volume == "usr":
             assert desk.standing.wait(LONG)
             raise CryptpilotError("its header is damaged")
-        return desk.open_volume(volume_, ask)
+        return desk.open_volume(volume_, secret)
 
     monkeypatch.setattr(volume, "open_volume", open_volume)
     plan = dataclasses.replace(initrd(one(), one("usr"), timeout=60), needed=frozenset(["root", "usr"]))
@@ -513,8 +505,8 @@ def test_a_recovery_key_is_taken_however_it_is_written_and_a_slip_is_named(
     with recovery.generate() as made:
         right = bytes(made.reveal())
 
-    def verify(_: Volume, ask: Callable[[], Passphrase]) -> None:
-        with ask() as key:
+    def verify(_: Volume, secret: Secret) -> None:
+        with secret.next().passphrase as key:
             tried.append(bytes(key.reveal()))
             if tried[-1] != right:
                 raise volume.WrongSecret("no")

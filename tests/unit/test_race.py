@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import threading
 import time
 from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from cryptpilot_boot.errors import Interrupted, KeyFetchError, NoValue
-from cryptpilot_boot.keys.race import Entrant, Race, due
+from cryptpilot_boot.errors import Interrupted, KeyFetchError, NoValue, WrongSecret
+from cryptpilot_boot.keys.race import Answer, Entrant, Race, Turn, Value, due
 from cryptpilot_boot.passphrase import Passphrase
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from cryptpilot_boot.keys.race import Asked
 
 NOW = 0.0  # a turn that has come, whatever the clock says
@@ -65,15 +69,36 @@ class Sources:
 
         return lambda: ask
 
-    def entrants(self, *after: float, passes_on: bool = False) -> list[Entrant]:
-        return [Entrant(self.prepare(number), seconds, passes_on) for number, seconds in enumerate(after)]
+    def entrants(self, *after: float) -> list[Entrant]:
+        return [Entrant(self.prepare(number), seconds) for number, seconds in enumerate(after)]
 
 
-def taken(race: Race) -> tuple[int, bytes]:
-    found = race.next()
+@contextlib.contextmanager
+def racing(entrants: Sequence[Entrant], *, ahead: bool = True) -> Iterator[Race]:
+    race = Race()
+    race.start(entrants, ahead=ahead)
+    try:
+        yield race
+    finally:
+        race.stop()
+
+
+def answer_of(race: Race, turns: list[Turn] | None = None) -> Answer | None:
+    while isinstance(found := race.next(), Turn):
+        if turns is not None:
+            turns.append(found)
+    return found
+
+
+def taken(race: Race) -> tuple[int | None, bytes]:
+    found = answer_of(race)
     assert found is not None
-    with found[1]() as passphrase:
-        return found[0], bytes(passphrase.reveal())
+    with found.passphrase as passphrase:
+        return found.source, bytes(passphrase.reveal())
+
+
+def errors_of(race: Race) -> dict[int, str]:
+    return {number: failure.last.what for number, failure in race.failures.items()}
 
 
 def refuse(_: int) -> Passphrase:
@@ -83,7 +108,7 @@ def refuse(_: int) -> Passphrase:
 def test_the_first_that_is_well_is_asked_alone() -> None:
     sources = Sources(3)
     sources.let[0].set()
-    with Race(sources.entrants(0, 15, 15)) as race:
+    with racing(sources.entrants(0, 15, 15)) as race:
         assert taken(race) == (0, b"key 0")
     assert sources.asked == [0]
 
@@ -100,7 +125,7 @@ def test_one_that_has_no_turn_is_prepared_ahead_or_not_at_all() -> None:
             return lambda: Passphrase(b"", strong=True)
 
         entrants[1] = Entrant(prepare, 600)
-        with Race(entrants, ahead=ahead) as race:
+        with racing(entrants, ahead=ahead) as race:
             assert prepared.wait(20 if ahead else 0.2) == ahead
             assert taken(race) == (0, b"key 0")
         assert prepared.wait(0.2) == ahead
@@ -111,24 +136,32 @@ def test_the_next_is_asked_at_once_when_one_fails_for_good() -> None:
     sources.answers[0] = sources.answers[1] = refuse
     for event in sources.let:
         event.set()
-    told: list[tuple[int, dict[int, str]]] = []
+    turns: list[Turn] = []
     began = time.monotonic()
-    with Race(sources.entrants(0, 600, 600), lambda number, errors: told.append((number, errors))) as race:
-        assert taken(race) == (2, b"key 2")
+    with racing(sources.entrants(0, 600, 600)) as race:
+        found = answer_of(race, turns)
+        assert found is not None
+        assert (found.source, bytes(found.passphrase.reveal())) == (2, b"key 2")
     assert time.monotonic() - began < 10
     assert sources.asked == [0, 1, 2]
-    assert told == [(0, {}), (1, {0: "refused"}), (2, {0: "refused", 1: "refused"})]
+    assert [(turn.source, {number: one.last.what for number, one in turn.failures.items()}) for turn in turns] == [
+        (0, {}),
+        (1, {0: "refused"}),
+        (2, {0: "refused", 1: "refused"}),
+    ]
 
 
 def test_silence_has_the_next_asked_and_the_first_is_not_given_up() -> None:
     sources = Sources(2)
     sources.let[1].set()
-    with Race(sources.entrants(0, 0.2)) as race:
-        assert taken(race) == (1, b"key 1")
-        race.fail(1, KeyFetchError("opens nothing"))
+    with racing(sources.entrants(0, 0.2)) as race:
+        found = answer_of(race)
+        assert found is not None
+        assert found.source == 1
+        race.reject(found, WrongSecret("opens nothing"))
         sources.let[0].set()
         assert taken(race) == (0, b"key 0")
-        assert list(race.errors) == [1]
+        assert list(race.failures) == [1]
 
 
 def test_what_fails_while_it_is_prepared_is_passed_over() -> None:
@@ -139,12 +172,9 @@ def test_what_fails_while_it_is_prepared_is_passed_over() -> None:
     sources.let[2].set()
     entrants = sources.entrants(0, 600, 600)
     entrants[0] = entrants[1] = Entrant(fail, 600)
-    with Race(entrants) as race:
+    with racing(entrants) as race:
         assert taken(race) == (2, b"key 2")
-        assert {number: error.what for number, error in race.errors.items()} == {
-            0: "cannot be opened",
-            1: "cannot be opened",
-        }
+        assert errors_of(race) == {0: "cannot be opened", 1: "cannot be opened"}
 
 
 def stumble(_: int) -> Passphrase:
@@ -156,9 +186,9 @@ def test_a_bug_in_one_source_is_its_own() -> None:
     sources.answers[0] = stumble
     for event in sources.let:
         event.set()
-    with Race(sources.entrants(0, 600)) as race:
+    with racing(sources.entrants(0, 600)) as race:
         assert taken(race) == (1, b"key 1")
-        assert "ZeroDivisionError" in race.errors[0].what
+        assert "ZeroDivisionError" in errors_of(race)[0]
 
 
 def test_there_is_an_end_when_all_have_failed() -> None:
@@ -166,31 +196,111 @@ def test_there_is_an_end_when_all_have_failed() -> None:
     sources.answers = [refuse, refuse]
     for event in sources.let:
         event.set()
-    with Race(sources.entrants(0, 600)) as race:
-        assert race.next() is None
-        assert list(race.errors) == [0, 1]
+    with racing(sources.entrants(0, 600)) as race:
+        assert answer_of(race) is None
+        assert race.failed
+        assert list(race.failures) == [0, 1]
 
 
-def test_a_source_without_a_current_value_may_have_a_previous_one() -> None:
-    def none(_: int) -> Passphrase:
-        raise NoValue("it has no current value")
+def nothing(_: int = 0) -> Passphrase:
+    raise NoValue("it has no current value")
 
-    for passes_on in (True, False):
-        sources = Sources(1)
-        sources.answers[0] = none
-        sources.let[0].set()
-        with Race(sources.entrants(0, passes_on=passes_on)) as race:
-            found = race.next()
-            assert (found is not None) == passes_on
-            if found:
-                with pytest.raises(NoValue):
-                    found[1]()
+
+@pytest.mark.parametrize("current", ["wrong", "none", "refused"])
+def test_a_source_whose_current_value_opens_nothing_is_asked_for_the_previous_one(current: str) -> None:
+    """Before the next source has its turn; not where the value could not be had at all."""
+    sources = Sources(2)
+    answers: dict[str, Callable[[int], Passphrase]] = {"wrong": sources.give, "none": nothing, "refused": refuse}
+    sources.answers[0] = answers[current]
+    for event in sources.let:
+        event.set()
+    first, second = sources.entrants(0, 600)
+    entrants = [dataclasses.replace(first, previous=lambda: lambda: Passphrase(b"before", strong=True)), second]
+    with racing(entrants) as race:
+        if current == "wrong":
+            found = answer_of(race)
+            assert found is not None
+            assert (found.source, found.value) == (0, Value.CURRENT)
+            race.reject(found, WrongSecret("opens nothing"))
+        found = answer_of(race)
+        assert found is not None
+        assert (found.source, found.value) == ((1, Value.CURRENT) if current == "refused" else (0, Value.PREVIOUS))
+        assert bytes(found.passphrase.reveal()) == (b"key 1" if current == "refused" else b"before")
+
+
+@pytest.mark.parametrize("previous", ["wrong", "refused"])
+def test_a_source_has_failed_when_its_previous_value_does_not_help(previous: str) -> None:
+    sources = Sources(1)
+    sources.let[0].set()
+    (first,) = sources.entrants(0)
+    before = {"wrong": sources.give, "refused": refuse}[previous]
+    with racing([dataclasses.replace(first, previous=lambda: lambda: before(9))]) as race:
+        found = answer_of(race)
+        assert found is not None
+        race.reject(found, WrongSecret("opens nothing"))
+        assert not race.failed
+        found = answer_of(race)
+        assert (found is None) == (previous == "refused")
+        if found is not None:
+            race.reject(found, WrongSecret("nor does this"))
+        assert race.failed
+        failure = race.failures[0]
+        assert failure.current.what == "opens nothing"
+        assert failure.last.what == ("nor does this" if previous == "wrong" else "refused")
+
+
+def test_a_source_without_a_previous_value_has_failed_at_once() -> None:
+    sources = Sources(1)
+    sources.let[0].set()
+    with racing(sources.entrants(0)) as race:
+        found = answer_of(race)
+        assert found is not None
+        race.reject(found, WrongSecret("opens nothing"))
+        assert race.failed
+
+
+# --- a key that is typed
+
+
+def test_a_typed_key_is_one_more_answer() -> None:
+    with racing(Sources(1).entrants(0)) as race:
+        race.expect_key()
+        race.offer(Passphrase(b"typed", strong=False))
+        found = answer_of(race)
+        assert found is not None
+        assert (found.source, found.value, bytes(found.passphrase.reveal())) == (None, Value.TYPED, b"typed")
+        with pytest.raises(WrongSecret):
+            race.reject(found, WrongSecret("opens nothing"))
+
+
+def test_a_typed_key_is_waited_for_when_all_sources_have_failed() -> None:
+    sources = Sources(1)
+    sources.answers[0] = refuse
+    sources.let[0].set()
+    with racing(sources.entrants(0)) as race:
+        race.expect_key()
+        assert answer_of(race) is None
+        threading.Timer(0.2, race.offer, [Passphrase(b"typed", strong=False)]).start()
+        found = race.typed()
+        assert found is not None
+        assert found.value is Value.TYPED
+        threading.Timer(0.2, race.expect_no_key).start()
+        assert race.typed() is None
+
+
+def test_a_key_that_is_typed_too_late_is_wiped() -> None:
+    key, late = (Passphrase(b"typed", strong=False) for _ in range(2))
+    with racing(Sources(1).entrants(0)) as race:
+        race.offer(key)
+    race.offer(late)
+    assert not any(key.reveal())
+    assert not any(late.reveal())
 
 
 def test_what_nobody_takes_any_more_is_wiped() -> None:
     sources = Sources(2)
     sources.let[0].set()
-    with Race(sources.entrants(0, 0)) as race:
+    with racing(sources.entrants(0, 0)) as race:
         assert taken(race) == (0, b"key 0")
         wait_until(lambda: sources.asked == [0, 1] or sources.asked == [1, 0])
     sources.let[1].set()
@@ -215,6 +325,6 @@ def test_once_the_process_is_to_end_no_other_source_is_asked(while_asked: bool) 
     for let in sources.let:
         let.set()
     first, second = sources.entrants(0, 600)
-    with Race([first if while_asked else Entrant(end), second]) as race, pytest.raises(Interrupted):  # type: ignore[arg-type]
-        race.next()
+    with racing([first if while_asked else Entrant(end), second]) as race, pytest.raises(Interrupted):  # type: ignore[arg-type]
+        answer_of(race)
     assert 1 not in sources.asked

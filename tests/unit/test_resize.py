@@ -25,6 +25,7 @@ from cryptpilot_boot.system import (
 from cryptpilot_boot.volume import growth, opened, resize, state
 from cryptpilot_boot.volume.growth import Growth
 from tests.headers import Template
+from tests.unit.secrets import secret
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -200,24 +201,24 @@ def never() -> Passphrase:
 
 
 def test_the_volume_grows_and_then_its_file_system(machine: Machine) -> None:
-    done = resize.resize(ONE, asks(b"new"), None)
+    done = resize.resize(ONE, secret(asks(b"new")))
     assert done == resize.Resized(48 * MIB, 80 * MIB, "its ext4 fills it", 0)
     assert machine.done == [f"resize data1 {80 * MIB // 512}", f"grow ext4 {MAPPER} /mnt"]
 
 
 def test_the_previous_value_of_a_secret_does_too(machine: Machine) -> None:
     machine.secret = b"old"
-    assert resize.resize(ONE, asks(b"new"), asks(b"old")).after == 80 * MIB
+    assert resize.resize(ONE, secret(asks(b"new"), asks(b"old"))).after == 80 * MIB
     machine.secret = b"another's"
     machine.found = Growth(MIB, 0, fixed=False)
     with pytest.raises(CryptpilotError, match="the secret does not open /dev/vdb"):
-        resize.resize(ONE, asks(b"new"), asks(b"old"))
+        resize.resize(ONE, secret(asks(b"new"), asks(b"old")))
     assert machine.size == 80 * MIB
 
 
 def test_no_key_is_asked_for_when_there_is_nothing_to_take(machine: Machine) -> None:
     machine.found = Growth(0, GIB, fixed=False)
-    assert resize.resize(ONE, never, never) == resize.Resized(48 * MIB, 48 * MIB, "its ext4 fills it", GIB)
+    assert resize.resize(ONE, secret(never, never)) == resize.Resized(48 * MIB, 48 * MIB, "its ext4 fills it", GIB)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_no_key_is_asked_for_when_there_is_nothing_to_take(machine: Machine) -> 
 def test_what_cannot_grow_is_left_alone(machine: Machine, found: Growth, said: str) -> None:
     machine.found = found
     with pytest.raises(DeviceError, match=said) as caught:
-        resize.resize(ONE, never, never)
+        resize.resize(ONE, secret(never, never))
     assert caught.value.hint
     assert machine.done == []
 
@@ -238,20 +239,20 @@ def test_what_cannot_grow_is_left_alone(machine: Machine, found: Growth, said: s
 def test_only_what_is_open_and_persistent_is_resized(machine: Machine) -> None:
     machine.open = False
     with pytest.raises(CryptpilotError, match="is not open"):
-        resize.resize(ONE, never, never)
+        resize.resize(ONE, secret(never, never))
     with pytest.raises(CryptpilotError, match="is temporary"):
-        resize.resize(Volume("data1", "/dev/vdb", Otp(), ONE.source), never, never)
+        resize.resize(Volume("data1", "/dev/vdb", Otp(), ONE.source), secret(never, never))
     assert machine.done == []
 
 
 def test_no_other_volume_key_gets_to_an_open_volume(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.key = "the key of an older header"
     with pytest.raises(DeviceError, match="is not the one the volume was opened by"):
-        resize.resize(ONE, asks(b"new"), None)
+        resize.resize(ONE, secret(asks(b"new")))
     # another mapping of the same name: cryptsetup opened it by hand
     monkeypatch.setattr(mappings, "identity", lambda _: "254:9 99")
     with pytest.raises(CryptpilotError, match="was opened by another program, or an older version"):
-        resize.resize(ONE, asks(b"new"), None)
+        resize.resize(ONE, secret(asks(b"new")))
     assert machine.done == []
 
 
@@ -266,7 +267,7 @@ def test_no_other_volume_key_gets_to_an_open_volume(machine: Machine, monkeypatc
 )
 def test_what_does_not_grow_by_itself_is_left_to_a_person(machine: Machine, kind: str, remark: str) -> None:
     machine.holds = block.Signature(kind) if kind else None
-    assert resize.resize(ONE, asks(b"new"), None).remark == remark
+    assert resize.resize(ONE, secret(asks(b"new"))).remark == remark
     assert machine.size == 80 * MIB
 
 
@@ -274,7 +275,7 @@ def test_an_xfs_has_to_be_mounted(machine: Machine, monkeypatch: pytest.MonkeyPa
     machine.holds = block.Signature("xfs")
     monkeypatch.setattr(growfs, "mount_point", lambda _: "")
     with pytest.raises(CryptpilotError, match="its xfs grows only while it is mounted") as caught:
-        resize.resize(ONE, asks(b"new"), None)
+        resize.resize(ONE, secret(asks(b"new")))
     assert "mount /dev/mapper/data1, then again: cryptpilot resize data1" in caught.value.hint
     assert machine.size == 80 * MIB
 

@@ -15,11 +15,13 @@ from cryptpilot_boot import keys, volume
 from cryptpilot_boot.config import Exec, Kms, Otp, Volume
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError, NoValue, ProgramError
 from cryptpilot_boot.keys import Passphrase, ask_until
+from cryptpilot_boot.keys.failures import wrong_secret
 from cryptpilot_boot.providers.kms import PREVIOUS
 from cryptpilot_boot.system import block, cryptsetup, lock
 from cryptpilot_boot.system.wait import Deadline
 from cryptpilot_boot.volume import Opening, opening, pending, state
 from cryptpilot_boot.volume.rotate import rotate
+from tests.unit.secrets import secret
 
 KMS = Kms("kst-1", "disk", "{}", "password", "pem")
 ONE = Volume("data1", "/dev/vdb", KMS, Path("/etc/cryptpilot/volumes/data1.toml"))
@@ -37,7 +39,7 @@ class Header:
         value = bytes(passphrase.reveal())
         found = next((number for number, other in self.slots.items() if same_key(value, other)), None)
         if found is None:
-            raise opening.wrong_secret(ONE, "no key slot takes it")
+            raise wrong_secret(ONE, "no key slot takes it")
         return found
 
     def add(self, _: str, passphrase: Passphrase, new: Passphrase) -> None:
@@ -202,7 +204,7 @@ def test_the_previous_value_is_asked_for_only_when_the_current_one_opens_nothing
         return Passphrase(OLD, strong=True)
 
     given(monkeypatch, *slots)
-    assert volume.verify(ONE, asks(NEW), ask_previous) is opened
+    assert volume.verify(ONE, secret(asks(NEW), ask_previous, ONE)).how is opened
     assert asked == ([PREVIOUS] if opened is Opening.PREVIOUS else [])
 
 
@@ -218,10 +220,10 @@ def test_why_neither_value_opens_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         (UNREACHABLE, "the previous one cannot be had: no network", "plug it in"),
     ):
         with pytest.raises(CryptpilotError, match=what) as caught:
-            volume.verify(ONE, asks(NEW), asks(previous))
+            volume.verify(ONE, secret(asks(NEW), asks(previous), ONE))
         assert hint in caught.value.hint
     with pytest.raises(CryptpilotError, match=r"no key slot takes it$"):
-        volume.verify(ONE, asks(NEW))
+        volume.verify(ONE, secret(asks(NEW)))
 
 
 def test_only_kms_keeps_a_previous_value() -> None:
@@ -257,10 +259,10 @@ def test_a_current_value_that_cannot_be_used_does_not_lock_the_volume(monkeypatc
     """Somebody put text there that is no base64; the previous value is what it was."""
     unusable = NoValue('the value of secret "disk" is not base64', "store another")
     given(monkeypatch, OLD)
-    assert volume.verify(ONE, asks(unusable), asks(OLD)) is Opening.PREVIOUS
+    assert volume.verify(ONE, secret(asks(unusable), asks(OLD), ONE)).how is Opening.PREVIOUS
     for previous in (OTHER, NONE, UNREACHABLE):
         with pytest.raises(NoValue, match="is not base64") as caught:
-            volume.verify(ONE, asks(unusable), asks(previous))
+            volume.verify(ONE, secret(asks(unusable), asks(previous), ONE))
         assert caught.value.hint == "store another"
     with pytest.raises(NoValue, match="is not base64"):
         rotate(ONE, asks(unusable), asks(OLD))

@@ -12,10 +12,10 @@ import pytest
 
 from cryptpilot_boot import keys
 from cryptpilot_boot.commands.enroll import enroll
-from cryptpilot_boot.commands.key import new_key_of
+from cryptpilot_boot.commands.key import new_key_of, terms_of
 from cryptpilot_boot.config import Boot, Config, Volume
 from cryptpilot_boot.config.model import Fallback
-from cryptpilot_boot.errors import CryptpilotError, KeyFetchError, NoValue, ProgramError
+from cryptpilot_boot.errors import CryptpilotError, KeyFetchError, NoValue, ProgramError, WrongSecret
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.providers.execute import Exec
 from cryptpilot_boot.providers.together import Together
@@ -27,6 +27,7 @@ from cryptpilot_boot.volume.initialize import Force, Target, initialize
 from cryptpilot_boot.volume.rotate import rotate
 from tests.headers import Template
 from tests.lab.tpm import HostTpm
+from tests.unit.secrets import secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +74,7 @@ def seal(one: Volume, way_in: bytes = WAY_IN, ask: Any = None, *, first: bool = 
         assert made
         return made
 
-    return sealing.seal(one, given(way_in), None, make, first=first)
+    return sealing.seal(one, secret(given(way_in)), make, first=first)
 
 
 def asked(one: Volume) -> bytes:
@@ -85,7 +86,7 @@ def opens(one: Volume, value: bytes) -> bool:
     with Passphrase(value, strong=True) as passphrase:
         try:
             opening.find_slot(one, block.look_up(one.dev), passphrase)
-        except opening.WrongSecret:
+        except WrongSecret:
             return False
     return True
 
@@ -149,8 +150,8 @@ def test_a_token_that_the_host_wrote_removes_no_key_slot(one: Volume) -> None:
 
 
 def test_nothing_is_made_by_a_wrong_way_in(one: Volume) -> None:
-    with pytest.raises(opening.WrongSecret):
-        sealing.seal(one, given(OTHER), None, lambda: pytest.fail("a key was made"), first=True)
+    with pytest.raises(WrongSecret):
+        sealing.seal(one, secret(given(OTHER)), lambda: pytest.fail("a key was made"), first=True)
 
 
 def test_nothing_is_changed_when_the_tpm_refuses(one: Volume, machine: HostTpm) -> None:
@@ -171,7 +172,7 @@ def test_a_header_without_room_for_the_token_gets_no_key_slot(one: Volume, monke
         seal(one)
     assert metadata(one)["keyslots"] == before
     with pytest.raises(CryptpilotError, match="cannot be given a recovery key"):
-        recovery_keys.enroll(one, given(WAY_IN), None, lambda _: pytest.fail("a key was shown"), replace=True)
+        recovery_keys.enroll(one, secret(given(WAY_IN)), lambda _: pytest.fail("a key was shown"), replace=True)
     assert metadata(one)["keyslots"] == before
 
 
@@ -180,7 +181,7 @@ def test_a_temporary_volume_has_no_sealed_key(one: Volume) -> None:
 
     temporary = Volume("data", one.dev, Otp(), one.source)
     with pytest.raises(CryptpilotError, match="is temporary"):
-        sealing.seal(temporary, given(WAY_IN), None, lambda: pytest.fail("a key was made"), first=True)
+        sealing.seal(temporary, secret(given(WAY_IN)), lambda: pytest.fail("a key was made"), first=True)
 
 
 @pytest.mark.parametrize("from_the_start", [True, False], ids=["made so", "enrolled"])
@@ -328,8 +329,8 @@ def test_init_seals_and_keeps_what_it_sealed(
     monkeypatch.setattr(block, "writing", writing)
     monkeypatch.setattr(block, "require_same", lambda *_: None)
     config = Config(Path("/etc/cryptpilot"), Boot(), (volume,))
-    with keys.Answers() as answers:
-        first, *others = (new_key_of(volume, number, config, answers) for number in range(3))
+    with terms_of(config) as terms:
+        first, *others = (new_key_of(volume, number, terms) for number in range(3))
         unbound = initialize(volume, target, Force(), first, tmp_path / "identity.toml", others)
     assert unbound is None
     found = metadata(one)

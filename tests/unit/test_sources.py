@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Callable
 
 import pytest
 
-from cryptpilot_boot import keys, log, volume
+from cryptpilot_boot import keys, log, tasks, volume
 from cryptpilot_boot.boot import console, stage
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.commands import check, enroll, key, rotate, show
 from cryptpilot_boot.config import Boot, Config, Exec, Fallback, Volume
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted, KeyFetchError, NoValue
-from cryptpilot_boot.keys.sources import Sources
+from cryptpilot_boot.keys.asking import Terms, question
+from cryptpilot_boot.keys.failures import wrong_secret
+from cryptpilot_boot.keys.secret import Sources
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.providers.together import Together
@@ -27,7 +29,7 @@ from cryptpilot_boot.report import eventlog, report, story
 from cryptpilot_boot.system import block, process
 from cryptpilot_boot.system.wait import Deadline
 from cryptpilot_boot.volume import opened
-from cryptpilot_boot.volume.secret import with_either_value, wrong_secret
+from cryptpilot_boot.volume.secret import with_secret
 from tests.unit.stages import run as run_stage
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.config import Encrypt
     from cryptpilot_boot.keys.race import Asked
-    from cryptpilot_boot.keys.sources import Secret
+    from cryptpilot_boot.keys.secret import Secret
     from cryptpilot_boot.log import Event
     from cryptpilot_boot.providers.provider import Source
 
@@ -117,11 +119,9 @@ def attempt(one: Volume) -> Callable[[Passphrase], None]:
 
 
 def opened_by(one: Volume) -> tuple[int | None, volume.Opening]:
-    with keys.Answers() as answers:
-        secret = key.passphrase_of(one, config(one), answers)
-        assert isinstance(secret, Sources)
-        how = with_either_value(one, secret, key.previous_of(one, config(one), answers), attempt(one))
-        return secret.opened_by, how
+    with key.terms_of(config(one)) as terms:
+        _, result = with_secret(Sources(one, terms), attempt(one))
+        return result.source, result.how
 
 
 @pytest.mark.parametrize(
@@ -167,16 +167,16 @@ def test_trouble_with_the_disk_is_no_sources_failure() -> None:
     def fail(_: Passphrase) -> None:
         raise DeviceError("the disk is gone")
 
-    with keys.Answers() as answers, pytest.raises(DeviceError, match="the disk is gone"):
-        with_either_value(one, key.passphrase_of(one, config(one), answers), None, fail)
+    with key.terms_of(config(one)) as terms, pytest.raises(DeviceError, match="the disk is gone"):
+        with_secret(Sources(one, terms), fail)
     assert ASKED == ["good"]
 
 
 def boot(monkeypatch: pytest.MonkeyPatch, one: Volume, *, timeout: int = 20) -> tuple[stage.Outcome, list[Event]]:
     """Run a stage with this volume alone; return its outcome, and what the log has."""
 
-    def open_volume(one: Volume, secret: Secret, **_: object) -> volume.Opening:
-        return with_either_value(one, secret, None, attempt(one))
+    def open_volume(one: Volume, secret: Secret, **_: object) -> volume.Opened:
+        return with_secret(secret, attempt(one))[1]
 
     monkeypatch.setattr(volume, "open_volume", open_volume)
     events: list[Event] = []
@@ -208,29 +208,28 @@ def test_a_disk_that_is_not_there_leaves_no_source_behind(monkeypatch: pytest.Mo
         time.sleep(0.01)
 
 
-def test_a_key_that_comes_when_the_volume_was_given_up_is_wiped() -> None:
+def test_a_key_that_comes_when_the_volume_was_given_up_is_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
     one = with_sources("rotated", "good")
     made: list[Passphrase] = []
 
-    def prepare(_: Encrypt) -> Asked:
-        def ask() -> Passphrase:
-            made.append(Passphrase(GOOD, strong=True))
-            return made[-1]
+    class Made(Terms):
+        def prepared(self, volume: Volume, source: Encrypt) -> Asked:  # noqa: ARG002 - all are alike
+            def ask() -> Passphrase:
+                made.append(Passphrase(GOOD, strong=True))
+                return made[-1]
 
-        return ask
+            return ask
 
     @contextlib.contextmanager
-    def within() -> Iterator[None]:
+    def asking() -> Iterator[None]:
         yield
         raise Interrupted
 
-    asked = Sources(one, prepare, within)
-    previous = asked.previous(0)
-    assert previous
+    monkeypatch.setattr(tasks, "asking", asking)
+    with Sources(one, Made(keys.Answers(), 0)) as secret, pytest.raises(Interrupted):
+        secret.next()
     with pytest.raises(Interrupted):
-        previous()
-    with asked.race() as race, pytest.raises(Interrupted):
-        asked.wait(race)
+        question(one, one.encrypt, Made(keys.Answers(), 0))()
     assert [bytes(key.reveal()) for key in made] == [bytes(len(GOOD))] * 2
 
 
@@ -275,9 +274,7 @@ def test_show_says_what_opened_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def said_by_check(monkeypatch: pytest.MonkeyPatch, one: Volume, *, timeout: int = 90) -> tuple[bool, list[str]]:
     status = volume.Status(one, volume.State.OPENED)
     monkeypatch.setattr(volume, "examine", lambda _: status)
-    monkeypatch.setattr(
-        volume, "verify", lambda one, secret, previous: with_either_value(one, secret, previous, attempt(one))
-    )
+    monkeypatch.setattr(volume, "verify", lambda one, secret: with_secret(secret, attempt(one))[1])
     said: list[str] = []
     chosen = dataclasses.replace(config(one), boot=Boot(timeout=timeout))
     good = check.check(chosen, keep_checking=True, skip_passphrase=False, say=said.append)

@@ -20,7 +20,7 @@ from cryptpilot_boot import keys, log, tasks, volume
 from cryptpilot_boot.boot import console, stage
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.config import Encrypt, Kms, Otp, Volume
-from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.errors import CryptpilotError, WrongSecret
 from cryptpilot_boot.system import block, process
 from cryptpilot_boot.system import run as programs
 from tests.lab.run import started
@@ -28,6 +28,8 @@ from tests.unit.stages import run as run_stage
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from cryptpilot_boot.keys.secret import Secret
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 THERE = "/dev/there"
@@ -58,9 +60,9 @@ def initrd(*volumes: Volume, needed: set[str] | None = None, timeout: int = 2, l
     )
 
 
-def opens(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
-    ask()
-    return volume.Opening.CURRENT
+def opens(_: Volume, secret: Secret, **__: object) -> volume.Opened:
+    secret.next()
+    return volume.Opened(volume.Opening.CURRENT)
 
 
 def test_what_is_absent_and_not_needed_is_left_to_the_next_stage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,12 +107,12 @@ def test_what_is_being_opened_is_finished(monkeypatch: pytest.MonkeyPatch) -> No
     """It is left neither half open, nor to the next stage."""
     opening = threading.Event()
 
-    def open_slowly(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
-        ask()
+    def open_slowly(_: Volume, secret: Secret, **__: object) -> volume.Opened:
+        secret.next()
         with log.timed("open", "a"):
             opening.set()
             assert given_up.wait(20)
-        return volume.Opening.CURRENT
+        return volume.Opened(volume.Opening.CURRENT)
 
     given_up = threading.Event()
     monkeypatch.setattr(volume, "open_volume", open_slowly)
@@ -134,14 +136,14 @@ def test_nothing_is_done_to_a_device_once_its_volume_was_given_up(monkeypatch: p
     done = threading.Event()
     touched = []
 
-    def open_late(one: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
+    def open_late(one: Volume, secret: Secret, **__: object) -> volume.Opened:
         assert given_up.wait(20)
         try:
-            ask()
+            secret.next()
             touched.append(one.volume)
         finally:
             done.set()
-        return volume.Opening.CURRENT
+        return volume.Opened(volume.Opening.CURRENT)
 
     monkeypatch.setattr(volume, "open_volume", open_late)
     run_stage(initrd(one("a", THERE), timeout=600), lambda _: given_up.set(), tuple)
@@ -150,7 +152,7 @@ def test_nothing_is_done_to_a_device_once_its_volume_was_given_up(monkeypatch: p
 
 
 def test_a_boot_that_cannot_go_on_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> volume.Opening:
+    def fail(*_: object, **__: object) -> volume.Opened:
         raise CryptpilotError("no way")
 
     monkeypatch.setattr(volume, "open_volume", fail)
@@ -166,7 +168,7 @@ def test_that_the_pivot_needs_a_volume_may_turn_out_after_it_failed(monkeypatch:
     told: list[tuple[str, bool]] = []
     mounted = threading.Event()
 
-    def fail(*_: object, **__: object) -> volume.Opening:
+    def fail(*_: object, **__: object) -> volume.Opened:
         raise CryptpilotError("no way")
 
     def take(outcome: stage.Outcome) -> None:
@@ -181,10 +183,10 @@ def test_that_the_pivot_needs_a_volume_may_turn_out_after_it_failed(monkeypatch:
 
 
 def test_what_hangs_before_it_has_begun_is_told_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(*_: object, **__: object) -> volume.Opening:
+    def hang(*_: object, **__: object) -> volume.Opened:
         with log.timed("look", "a"):
             threading.Event().wait(LONG)
-        return volume.Opening.CURRENT
+        return volume.Opened(volume.Opening.CURRENT)
 
     monkeypatch.setattr(volume, "open_volume", hang)
     outcome = fates(initrd(one("a", THERE), needed={"a"}, timeout=1))["a"]
@@ -192,15 +194,15 @@ def test_what_hangs_before_it_has_begun_is_told_at_the_deadline(monkeypatch: pyt
     assert "[boot] timeout" in "\n".join(console.result(outcome))
 
 
-def makes(directory: Path, *, until: Callable[[], bool] | None = None) -> Callable[..., volume.Opening]:
+def makes(directory: Path, *, until: Callable[[], bool] | None = None) -> Callable[..., volume.Opened]:
     """Return an `open_volume` that has a program make a file system.
 
     That ends by itself when `until` holds, or is at work for longer than any test. `directory` shows of each volume
     whether it was begun, and whether what was open for the work was closed again.
     """
 
-    def make(one: Volume, ask: Callable[[], object], **_: object) -> volume.Opening:
-        ask()
+    def make(one: Volume, secret: Secret, **_: object) -> volume.Opened:
+        secret.next()
         with log.timed("makefs", one.volume):
             try:
                 end = f"[ -e {directory}/go-on ]" if until else "false"
@@ -208,7 +210,7 @@ def makes(directory: Path, *, until: Callable[[], bool] | None = None) -> Callab
                 programs.run(["timeout", str(LONG), "sh", "-c", run_until])
             finally:
                 programs.run(["touch", f"{directory}/{one.volume}-closed"], finish=True)
-        return volume.Opening.CURRENT
+        return volume.Opened(volume.Opening.CURRENT)
 
     if until:
 
@@ -280,8 +282,8 @@ def test_a_healthy_volume_that_the_pivot_needs_is_not_ended_with_another(
     said = waits(monkeypatch)
     needed, other = makes(tmp_path, until=lambda: bool(said)), makes(tmp_path)
 
-    def make(one: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
-        return (needed if one.volume == "a" else other)(one, ask)
+    def make(one: Volume, secret: Secret, **__: object) -> volume.Opened:
+        return (needed if one.volume == "a" else other)(one, secret)
 
     monkeypatch.setattr(volume, "open_volume", make)
     outcomes = fates(initrd(one("a", THERE), one("b", THERE), timeout=1), lambda: ("a",))
@@ -293,12 +295,12 @@ def test_a_healthy_volume_that_the_pivot_needs_is_not_ended_with_another(
 
 @pytest.mark.parametrize("step", ["makefs", "open"])
 def test_what_hangs_after_it_has_begun_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    def hang(one: Volume, ask: Callable[[], object], **_: object) -> volume.Opening:
-        ask()
+    def hang(one: Volume, secret: Secret, **_: object) -> volume.Opened:
+        secret.next()
         for short in ("format", step):
             with log.timed(short, one.volume):
                 threading.Event().wait(LONG if short == step else 1.5)
-        return volume.Opening.CURRENT
+        return volume.Opened(volume.Opening.CURRENT)
 
     monkeypatch.setattr(stage, "_LONGEST", {"format": LONG, "makefs": 1})
     monkeypatch.setattr(stage, "_LONGEST_OTHER", 1)
@@ -343,8 +345,8 @@ def prepare(encrypt):
         return keys.Passphrase(b"x", strong=True)
     return ask
 
-def make(one, ask, **_):
-    ask()
+def make(one, secret, **_):
+    secret.next()
     if one.volume == "late":
         (directory / "touched").touch()
     try:
@@ -400,16 +402,16 @@ from cryptpilot_boot.system import block, exitrd, init, process, run
 
 directory = Path(sys.argv[1])
 
-def open_volume(one, ask, **_):
+def open_volume(one, secret, **_):
     if one.volume == "silent":
         threading.Event().wait()
-    ask()
+    secret.next()
     with log.timed("format", one.volume):
         try:
             run.run(["sh", "-c", f"sleep 5; touch {directory}/done"])
         finally:
             run.run(["touch", f"{directory}/closed"], finish=True)
-    return volume.Opening.CURRENT
+    return volume.Opened(volume.Opening.CURRENT)
 
 def no_room(*_):
     raise OSError(28, "No space left on device")
@@ -541,10 +543,10 @@ def test_an_interruption_while_a_result_is_reported_loses_no_result(monkeypatch:
 def test_what_takes_long_is_told_and_named_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is: here, a disk that is there and answers slowly."""
 
-    def read(one: Volume, *_: object, **__: object) -> volume.Opening:
+    def read(one: Volume, *_: object, **__: object) -> volume.Opened:
         with log.timed("probe", one.volume, device=one.dev):
             threading.Event().wait(LONG)
-        return volume.Opening.CURRENT
+        return volume.Opened(volume.Opening.CURRENT)
 
     monkeypatch.setattr(stage, "_TELL_EVERY", 1)
     monkeypatch.setattr(volume, "open_volume", read)
@@ -559,11 +561,11 @@ def test_what_takes_long_is_told_and_named_in_the_end(monkeypatch: pytest.Monkey
 
 
 def test_times_are_not_cut_at_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    def open_slowly(_: Volume, ask: Callable[[], object], **__: object) -> volume.Opening:
-        ask()
+    def open_slowly(_: Volume, secret: Secret, **__: object) -> volume.Opened:
+        secret.next()
         with log.timed("open", "a"):
             time.sleep(3)
-        return volume.Opening.CURRENT
+        return volume.Opened(volume.Opening.CURRENT)
 
     monkeypatch.setattr(volume, "open_volume", open_slowly)
     outcome = fates(initrd(one("a", THERE), needed={"a"}, timeout=1))["a"]
@@ -571,7 +573,7 @@ def test_times_are_not_cut_at_the_timeout(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_failure_says_what_becomes_of_the_boot(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> volume.Opening:
+    def fail(*_: object, **__: object) -> volume.Opened:
         raise CryptpilotError("no way", "mend it")
 
     monkeypatch.setattr(volume, "open_volume", fail)
@@ -609,12 +611,10 @@ def test_a_volume_that_the_previous_value_opened_is_told_of(monkeypatch: pytest.
 
         return ask
 
-    def open_with_previous(
-        _: Volume, ask: Callable[[], object], *, ask_previous: Callable[[], object]
-    ) -> volume.Opening:
-        ask()
-        ask_previous()
-        return volume.Opening.PREVIOUS
+    def open_with_previous(_: Volume, secret: Secret) -> volume.Opened:
+        secret.reject(secret.next(), WrongSecret("no key slot takes it"))
+        secret.next()
+        return volume.Opened(volume.Opening.PREVIOUS)
 
     facts: list[dict[str, object]] = []
     log.subscribe(lambda event: facts.append(event.facts) if event.step == "outcome" else None)
@@ -645,16 +645,14 @@ def test_a_volume_may_be_given_up_while_it_asks_for_the_previous_value(monkeypat
 
         return ask
 
-    def open_with_previous(
-        one: Volume, ask: Callable[[], object], *, ask_previous: Callable[[], object]
-    ) -> volume.Opening:
-        ask()
+    def open_with_previous(one: Volume, secret: Secret) -> volume.Opened:
+        secret.reject(secret.next(), WrongSecret("no key slot takes it"))
         try:
-            ask_previous()
+            secret.next()
             touched.append(one.volume)
         finally:
             done.set()
-        return volume.Opening.PREVIOUS
+        return volume.Opened(volume.Opening.PREVIOUS)
 
     monkeypatch.setattr(keys, "prepare", prepare)
     monkeypatch.setattr(volume, "open_volume", open_with_previous)
