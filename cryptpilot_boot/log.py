@@ -58,14 +58,22 @@ def boot_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def subscribe(sink: Sink, on_failure: Callable[[Exception], object] = lambda _: None) -> None:
-    """Have `sink` called with every event from now on; calls never overlap.
+@contextmanager
+def subscribed(sink: Sink, on_failure: Callable[[Exception], object] = lambda _: None) -> Iterator[None]:
+    """Have `sink` called with every event while a `with` block runs; calls never overlap.
 
     One that fails, as on a disk that is full, is not called again, and `on_failure` is, once: no step fails because it
     cannot be told of. Nor may one wait: that would delay the step.
     """
+    subscription = sink, on_failure
     with _lock:
-        _sinks.append((sink, on_failure))
+        _sinks.append(subscription)
+    try:
+        yield
+    finally:
+        with _lock:
+            if subscription in _sinks:
+                _sinks.remove(subscription)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
 from cryptpilot_boot import log
@@ -13,7 +14,7 @@ from cryptpilot_boot.report import eventlog
 from cryptpilot_boot.system import init
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cryptpilot_boot.config import Config
 
@@ -38,28 +39,30 @@ def boot_service(
     for one in chosen:
         if one not in todo.volumes:
             raise plan.refusal(one, stage_name, command_line)
-    _listen(config, todo, say)
     current: Initrd | System
     if stage_name == "initrd":
         shell = parameters.asks_for_shell(command_line, default=config.boot.emergency_shell)
         current = Initrd(todo, command_line, say, settle, shell)
     else:
         current = System(todo, say, problems=bool(config.problems), whole=not only)
-    current.begin()
-    outcomes = stage.run(todo, current)
-    good = current.end(outcomes)
+    with _told(config, todo, say):
+        current.begin()
+        outcomes = stage.run(todo, current)
+        good = current.end(outcomes)
     return not any(outcome.error for outcome in outcomes) if only else good
 
 
-def _listen(config: Config, todo: plan.Plan, say: Callable[[str], None]) -> None:
+@contextmanager
+def _told(config: Config, todo: plan.Plan, say: Callable[[str], None]) -> Iterator[None]:
     """Send events to the event log and the console, and say what is wrong with configuration and command line."""
 
     def lose_log(error: Exception) -> None:
         say(f"the event log can no longer be written: {eventlog.PATH}: {log.reason(error)}")
 
-    log.subscribe(eventlog.writer(todo.stage), lose_log)
-    for problem in config.problems:  # the console has been told already, whether it is verbose or not
-        log.emit("config", "fail", facts={"error": problem.what})
-    for complaint in todo.complaints:
-        say(f"{complaint}; it is ignored")
-    log.subscribe(console.verbose(say) if todo.verbose else console.brief(say))
+    with log.subscribed(eventlog.writer(todo.stage), lose_log):
+        for problem in config.problems:  # the console has been told already, whether it is verbose or not
+            log.emit("config", "fail", facts={"error": problem.what})
+        for complaint in todo.complaints:
+            say(f"{complaint}; it is ignored")
+        with log.subscribed(console.verbose(say) if todo.verbose else console.brief(say)):
+            yield

@@ -67,9 +67,9 @@ def _ask(section: Encrypt, sink: int) -> None:
             told.append(os.write(sink, _NUMBER.pack(_AT_THE_GATE)))
 
     told: list[int] = []
-    log.subscribe(listen)
     try:
-        keys.ask_until(keys.prepare(section), Deadline(BUDGET), "v").wipe()
+        with log.subscribed(listen):
+            keys.ask_until(keys.prepare(section), Deadline(BUDGET), "v").wipe()
     except CryptpilotError as error:
         print(error.what, file=sys.stderr)
         asked = _FAILED

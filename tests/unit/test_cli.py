@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import cryptpilot_boot
-from cryptpilot_boot import keys, log, volume
+from cryptpilot_boot import keys, volume
 from cryptpilot_boot.boot import bring_up
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.cli import main as cli
@@ -151,7 +151,6 @@ def boot(
     events = directory / "events.jsonl"
     writer = eventlog.writer
     monkeypatch.setattr(eventlog, "writer", lambda name: writer(name, events))
-    monkeypatch.setattr(log, "_sinks", [])
     monkeypatch.setattr(init, "kernel_command_line", lambda: f"root=/dev/mapper/data0 {words}")
     monkeypatch.setattr(bring_up, "_wait_for_device", lambda *_: None)
     monkeypatch.setattr(volume, "open_volume", lambda *_, **__: volume.Opened(volume.Opening.CURRENT))

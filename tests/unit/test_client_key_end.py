@@ -157,9 +157,9 @@ def boots(monkeypatch: pytest.MonkeyPatch) -> None:
 def booted(one: Volume) -> tuple[list[str], dict[str, object]]:
     """Run a stage; return what the console says of the volume, and what the event log has of its outcome."""
     facts: list[dict[str, object]] = []
-    log.subscribe(lambda event: facts.append(event.facts) if event.step == "outcome" else None)
     plan = Plan("system", (one,), frozenset(), 5, verbose=False)
-    (outcome,) = run_stage(plan, lambda _: None)
+    with log.subscribed(lambda event: facts.append(event.facts) if event.step == "outcome" else None):
+        (outcome,) = run_stage(plan, lambda _: None)
     return console.result(outcome), facts[-1]
 
 

@@ -24,11 +24,6 @@ LONG = 30.0
 NAMES = "abc"
 
 
-@pytest.fixture(autouse=True)
-def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "_sinks", [])
-
-
 def each(work: Callable[[str], str]) -> tuple[object, dict[str, Result]]:
     """Do work to volumes; return how that ended, and what was reported. Fails when it does not end."""
     volumes = [Volume(name, f"/dev/{name}", Otp(), Path(f"{name}.toml")) for name in NAMES]

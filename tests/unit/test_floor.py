@@ -46,7 +46,7 @@ class Machine:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
     """An initrd whose image was made at MADE, as its record says; its file is from another time."""
     made = Machine()
     file = tmp_path / "image.json"
@@ -55,10 +55,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     monkeypatch.setattr(clock, "now", lambda: made.now)
     monkeypatch.setattr(clock, "set_to", made.set)
     monkeypatch.setattr(floor, "in_initrd", lambda: True)
-    monkeypatch.setattr(log, "_sinks", [])
-    log.subscribe(made.events.append)
-    log.subscribe(console.brief(made.said.append))
-    return made
+    with log.subscribed(made.events.append), log.subscribed(console.brief(made.said.append)):
+        yield made
 
 
 def prepared_by(monkeypatch: pytest.MonkeyPatch, encrypt: Encrypt, ask: Ask) -> None:

@@ -114,8 +114,11 @@ class Listener:
     def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
         self._capfd = capfd
         self._said: list[str] = []
-        log.subscribe(lambda event: self._said.append(json.dumps(dataclasses.asdict(event))))
-        log.subscribe(console.verbose(self._said.append))
+        self._console = console.verbose(self._said.append)
+
+    def hear(self, event: log.Event) -> None:
+        self._said.append(json.dumps(dataclasses.asdict(event)))
+        self._console(event)
 
     def ask(self, ask: keys.Ask, encrypt: Encrypt) -> str:
         """Ask once; return all that was told of it, "" if there was an answer."""
@@ -136,12 +139,13 @@ def _trace(error: Exception) -> list[str]:
 
 
 @pytest.fixture
-def listener(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Listener:
-    monkeypatch.setattr(log, "_sinks", [])
+def listener(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
     # what libraries log goes where it goes without pytest, which listens: urllib3 quotes headers that it cannot read
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [one for one in root.handlers if type(one) is logging.NullHandler])
-    return Listener(capfd)
+    made = Listener(capfd)
+    with log.subscribed(made.hear):
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -358,11 +358,10 @@ def waits(events: list[log.Event]) -> list[str]:
 
 
 @pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch) -> list[log.Event]:
+def events() -> Iterator[list[log.Event]]:
     seen: list[log.Event] = []
-    monkeypatch.setattr(log, "_sinks", [])
-    log.subscribe(seen.append)
-    return seen
+    with log.subscribed(seen.append):
+        yield seen
 
 
 def test_a_passing_trouble_is_waited_out(pki: Pki, kms: KmsServer, switch: Switch, events: list[log.Event]) -> None:

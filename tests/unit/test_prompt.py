@@ -108,7 +108,6 @@ class Desk:
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     made = Desk()
     monkeypatch.setattr(programs, "_interrupted", False)
-    monkeypatch.setattr(log, "_sinks", [])
     monkeypatch.setattr(volume, "is_open", lambda _: False)
     monkeypatch.setattr(block, "is_block_device", lambda _: True)
     monkeypatch.setattr(process, "lock_memory", lambda: None)
@@ -128,8 +127,8 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setattr(prompt, "SILENCE", 0.2)
     monkeypatch.setattr(stage, "LOOK_FOR_PROMPTS", 0.02)
     monkeypatch.setattr(person, "ask", made.ask)
-    log.subscribe(console.brief(made.said.append))
-    yield made
+    with log.subscribed(console.brief(made.said.append)):
+        yield made
     made.comes_back.set()
 
 

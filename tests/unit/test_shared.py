@@ -39,8 +39,12 @@ def ask_for(encrypts: dict[str, Encrypt], provider: Provider) -> dict[str, Passp
     """Ask for several volumes at once; the provider answers as soon as all have asked who will."""
     results: dict[str, Passphrase | CryptpilotError] = {}
     waiting = threading.Semaphore(0)
-    log.subscribe(lambda event: waiting.release() if event.phase == "wait" and event.volume in encrypts else None)
-    with Answers() as answers:
+
+    def listen(event: log.Event) -> None:
+        if event.phase == "wait" and event.volume in encrypts:
+            waiting.release()
+
+    with log.subscribed(listen), Answers() as answers:
 
         def ask(name: str) -> None:
             try:

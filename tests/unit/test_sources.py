@@ -180,10 +180,9 @@ def boot(monkeypatch: pytest.MonkeyPatch, one: Volume, *, timeout: int = 20) -> 
 
     monkeypatch.setattr(volume, "open_volume", open_volume)
     events: list[Event] = []
-    monkeypatch.setattr(log, "_sinks", [])
-    log.subscribe(events.append)
     plan = Plan("initrd", (one,), frozenset(), timeout, verbose=False, late_after=timeout, next_stage=True)
-    (outcome,) = run_stage(plan, lambda _: None, tuple)
+    with log.subscribed(events.append):
+        (outcome,) = run_stage(plan, lambda _: None, tuple)
     return outcome, events
 
 

@@ -27,7 +27,7 @@ from tests.lab.run import started
 from tests.unit.stages import run as run_stage
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from cryptpilot_boot.keys.secret import Secret
 
@@ -224,21 +224,21 @@ def makes(directory: Path, *, until: Callable[[], bool] | None = None) -> Callab
     return make
 
 
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return what is said of what is at work past the deadline, from now on; sooner than else."""
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What is said of what is at work past the deadline; sooner than else."""
     monkeypatch.setattr(stage, "_TELL_EVERY", 1.5)
-    said: list[str] = []
-    tell = console.brief(said.append)
-    log.subscribe(lambda event: tell(event) if event.step == "makefs" else None)
-    return said
+    lines: list[str] = []
+    tell = console.brief(lines.append)
+    with log.subscribed(lambda event: tell(event) if event.step == "makefs" else None):
+        yield lines
 
 
 @pytest.mark.parametrize("stage_name", ["system", "initrd"])
 def test_what_has_begun_goes_on_past_the_deadline(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage_name: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: list[str], stage_name: str
 ) -> None:
     """In the booted system; and in the initrd if the pivot needs it. Nobody else waits for that long."""
-    said = waits(monkeypatch)
     monkeypatch.setattr(volume, "open_volume", makes(tmp_path, until=lambda: bool(said)))
     plan = initrd(one("a", THERE), one("b"), needed={"a"}, timeout=1)
     if stage_name == "system":
@@ -251,10 +251,9 @@ def test_what_has_begun_goes_on_past_the_deadline(
 
 
 def test_what_the_pivot_turns_out_not_to_need_is_ended_after_the_deadline_and_left_closed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: list[str]
 ) -> None:
     """What it needs is finished first, whatever it is, and so is what it may need."""
-    said = waits(monkeypatch)
     begun = (tmp_path / "c-begun", tmp_path / "d-begun")
     monkeypatch.setattr(volume, "open_volume", makes(tmp_path))
     mounted = threading.Event()
@@ -277,9 +276,8 @@ def test_what_the_pivot_turns_out_not_to_need_is_ended_after_the_deadline_and_le
 
 
 def test_a_healthy_volume_that_the_pivot_needs_is_not_ended_with_another(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: list[str]
 ) -> None:
-    said = waits(monkeypatch)
     needed, other = makes(tmp_path, until=lambda: bool(said)), makes(tmp_path)
 
     def make(one: Volume, secret: Secret, **__: object) -> volume.Opened:
@@ -476,9 +474,9 @@ def test_an_outcome_that_cannot_be_told_keeps_no_volume(monkeypatch: pytest.Monk
         raise RuntimeError("a bug in what tells")
 
     untold: list[dict[str, object]] = []
-    log.subscribe(lambda event: untold.append(event.facts) if event.step == "untold" else None)
     monkeypatch.setattr(volume, "open_volume", opens)
-    outcomes = run_stage(initrd(one("a", THERE), one("b"), needed={"b"}, timeout=1), refuse)
+    with log.subscribed(lambda event: untold.append(event.facts) if event.step == "untold" else None):
+        outcomes = run_stage(initrd(one("a", THERE), one("b"), needed={"b"}, timeout=1), refuse)
     assert [outcome.result for outcome in outcomes] == ["opened", "failed"]
     assert [facts["what"] for facts in untold] == ["what became of a", "what became of b"]
     assert str(untold[0]["error"]).startswith("internal error: RuntimeError at ")
@@ -551,8 +549,8 @@ def test_what_takes_long_is_told_and_named_in_the_end(monkeypatch: pytest.Monkey
     monkeypatch.setattr(stage, "_TELL_EVERY", 1)
     monkeypatch.setattr(volume, "open_volume", read)
     said: list[str] = []
-    log.subscribe(console.brief(said.append))
-    outcome = fates(initrd(one("slow", THERE), needed={"slow"}, timeout=4))["slow"]
+    with log.subscribed(console.brief(said.append)):
+        outcome = fates(initrd(one("slow", THERE), needed={"slow"}, timeout=4))["slow"]
     told = [re.fullmatch(r"slow: still reading /dev/there: (\d) s", line) for line in said]
     seconds = [int(match[1]) for match in told if match]
     assert seconds == sorted(set(seconds))
@@ -617,10 +615,10 @@ def test_a_volume_that_the_previous_value_opened_is_told_of(monkeypatch: pytest.
         return volume.Opened(volume.Opening.PREVIOUS)
 
     facts: list[dict[str, object]] = []
-    log.subscribe(lambda event: facts.append(event.facts) if event.step == "outcome" else None)
     monkeypatch.setattr(keys, "prepare", prepare)
     monkeypatch.setattr(volume, "open_volume", open_with_previous)
-    outcome = fates(initrd(kms_volume("a")))["a"]
+    with log.subscribed(lambda event: facts.append(event.facts) if event.step == "outcome" else None):
+        outcome = fates(initrd(kms_volume("a")))["a"]
     assert (outcome.result, outcome.rotation_pending, asked) == ("opened", True, ["ACSCurrent", "ACSPrevious"])
     assert facts[-1]["rotation_pending"] is True
     opened, warning = console.result(outcome)

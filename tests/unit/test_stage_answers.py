@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cryptpilot_boot import log
 from cryptpilot_boot.boot import failures
 from cryptpilot_boot.boot.initrd import Initrd
 from cryptpilot_boot.boot.outcome import Outcome
@@ -28,7 +27,6 @@ def one(name: str) -> Volume:
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Be in an initrd with systemd whose root is not mounted; return what is done to the boot."""
     acts: list[str] = []
-    monkeypatch.setattr(log, "_sinks", [])
     monkeypatch.setattr(init, "in_initrd", lambda: True)
     monkeypatch.setattr(init, "runs_systemd", lambda: True)
     monkeypatch.setattr(init, "next_fstab", lambda: None)
