@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     process.keep_memory_private()
     process.keep_files_private()
+    run.clear_interruption()  # of an earlier command in this process
     for number in signals.SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) ignores SIGHUP, and that stays
             signal.signal(number, _interrupt)

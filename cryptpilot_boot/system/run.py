@@ -125,7 +125,7 @@ def give_up_questions() -> None:
 
 
 def interrupt() -> None:
-    """End all programs but those that are run with `finish`, and start no others. This cannot be undone.
+    """End all programs but those that are run with `finish`, and start no others until `clear_interruption`.
 
     The threads that wait for the programs send SIGTERM, and SIGKILL after 5 s; `run` then raises Interrupted there. May
     be called on any thread, and by a signal handler.
@@ -135,6 +135,12 @@ def interrupt() -> None:
         _interrupted = True
         for waker in _wakers:
             os.write(waker, _INTERRUPT)
+
+
+def clear_interruption() -> None:
+    """Let programs be run again after `interrupt`, for whatever this process does next."""
+    global _interrupted
+    _interrupted = False
 
 
 def raise_if_interrupted() -> None:

@@ -110,12 +110,12 @@ def test_what_has_begun_is_finished_where_a_thread_cannot_be_started(monkeypatch
 
     finished: list[str] = []
     begin = tasks.Crew.start
-    monkeypatch.setattr(run, "_interrupted", False)
     monkeypatch.setattr(tasks.Crew, "start", start)
     end, reported = each(work)
     assert isinstance(end, RuntimeError)
     assert (finished, reported) == (["a"], {"a": "did a"})
-    assert run._interrupted
+    with pytest.raises(Interrupted):
+        run.raise_if_interrupted()
 
 
 def test_who_only_asks_for_a_key_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from cryptpilot_boot.errors import ProgramError
 from cryptpilot_boot.system import init, person
-from cryptpilot_boot.system import run as programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,11 +21,6 @@ if TYPE_CHECKING:
     from cryptpilot_boot.passphrase import Passphrase
 
 LONG = 30.0
-
-
-@pytest.fixture(autouse=True)
-def at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "_interrupted", False)
 
 
 @pytest.fixture

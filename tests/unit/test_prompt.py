@@ -20,7 +20,6 @@ from cryptpilot_boot.keys import recovery
 from cryptpilot_boot.keys.race import Answer, Entrant, Race, Turn
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import block, luks_header, network, person, pipes, process
-from cryptpilot_boot.system import run as programs
 from cryptpilot_boot.volume import identity
 from cryptpilot_boot.volume.secret import with_secret
 from tests.headers import Template
@@ -107,7 +106,6 @@ class Desk:
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     made = Desk()
-    monkeypatch.setattr(programs, "_interrupted", False)
     monkeypatch.setattr(volume, "is_open", lambda _: False)
     monkeypatch.setattr(block, "is_block_device", lambda _: True)
     monkeypatch.setattr(process, "lock_memory", lambda: None)

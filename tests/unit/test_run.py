@@ -31,11 +31,6 @@ LONG = 30.0
 
 
 @pytest.fixture(autouse=True)
-def not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_interrupted", False)
-
-
-@pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """See that each test leaves neither processes, threads nor open files."""
     before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are all that is wanted
@@ -302,18 +297,19 @@ def test_a_signal_that_raises_is_an_interruption(
     assert {path.name for path in tmp_path.iterdir()} == left
 
 
-def test_a_program_that_is_still_asked_when_this_process_ends_ends_too() -> None:
+def test_a_program_that_is_still_asked_when_this_process_ends_ends_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So it is where another source was faster; what changes something goes on."""
     with ThreadPoolExecutor() as pool, SecretBuffer(100) as buffer:
-        asked = pool.submit(read_secret, ["sleep", "25"], buffer)
+        asked = pool.submit(read_secret, ["sh", "-c", f"touch {tmp_path}/begun; exec sleep 25"], buffer)
         changing = pool.submit(run, ["sleep", "0.5"])
-        deadline = time.monotonic() + LONG
-        while not module._asked and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until((tmp_path / "begun").exists)
         module.give_up_questions()
         assert asked.result(5).status == -signal.SIGTERM
         assert changing.result(LONG)[0] == 0
-    assert not module._asked
+    monkeypatch.setattr(os, "killpg", lambda *_: pytest.fail("there is none"))
+    module.give_up_questions()
 
 
 def test_the_command_ends_what_is_still_asked(tmp_path: Path) -> None:

@@ -39,8 +39,7 @@ LONG = 30.0
 
 @pytest.fixture(autouse=True)
 def devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One device is there, nothing is open, memory need not be locked, and nobody has interrupted anything."""
-    monkeypatch.setattr(programs, "_interrupted", False)
+    """One device is there, nothing is open, and memory need not be locked."""
     monkeypatch.setattr(volume, "is_open", lambda _: False)
     monkeypatch.setattr(block, "is_block_device", lambda path: path == THERE)
     monkeypatch.setattr(process, "lock_memory", lambda: None)
@@ -322,6 +321,7 @@ def test_a_boot_that_cannot_go_on_does_not_wait_for_what_has_begun_past_the_dead
 
 
 TOLD_TO_END = """
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -331,6 +331,7 @@ from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.commands import boot_service
 from cryptpilot_boot.config import Exec, Volume
+from cryptpilot_boot.errors import Interrupted
 from cryptpilot_boot.system import block, process, run
 from tests.unit.stages import run as run_stage
 
@@ -338,8 +339,10 @@ directory = Path(sys.argv[1])
 
 def prepare(encrypt):
     def ask(_):
-        while encrypt.command == "late" and not run._interrupted:
-            time.sleep(0.05)
+        with contextlib.suppress(Interrupted):
+            while encrypt.command == "late":
+                run.raise_if_interrupted()
+                time.sleep(0.05)
         return keys.Passphrase(b"x", strong=True)
     return ask
 
@@ -526,11 +529,12 @@ def test_an_interruption_while_a_result_is_reported_loses_no_result(monkeypatch:
     """The boot's console, and the unit of the volume, would not have it."""
     monkeypatch.setattr(volume, "open_volume", opens)
     told: list[str] = []
+    interruptions = [KeyboardInterrupt()]
 
     def report(outcome: stage.Outcome) -> None:
-        if not programs._interrupted:
+        if interruptions:
             programs.interrupt()
-            raise KeyboardInterrupt
+            raise interruptions.pop()
         told.append(outcome.result)
 
     with pytest.raises(KeyboardInterrupt):
