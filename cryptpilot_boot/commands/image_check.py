@@ -6,19 +6,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import log, paths
-from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
+from cryptpilot_boot import log
+from cryptpilot_boot.boot.plan import initrd_volumes
 from cryptpilot_boot.config.load import DEFAULT_DIRECTORY
-from cryptpilot_boot.config.model import IDENTITIES
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, Interrupted
 from cryptpilot_boot.images import device_names, findings, image, kernel_modules, record, remedy
 from cryptpilot_boot.images.remedy import REBUILD, Finding
-from cryptpilot_boot.system import block, dracut, drivers, init, kernel_parameters, luks_header, udev
+from cryptpilot_boot.system import dracut, init, kernel_parameters, luks_header, udev
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
-    from cryptpilot_boot.config import Config, Volume
+    from cryptpilot_boot.config import Config
     from cryptpilot_boot.images.image import UnpackedImage
     from cryptpilot_boot.images.record import Record
 
@@ -43,16 +42,11 @@ def check(config: Config, path: Path | None, kernel: str | None, say: Say, expla
             problems = [*problems_of(content, now, ours), *late(content, config)]
             well = _well(content)
         for problem in problems:
-            explain(CryptpilotError(problem.what, _next_step(problem.hint, one, release)), str(one))
+            explain(CryptpilotError(problem.what, image.next_step(problem.hint, one, release)), str(one))
         if not problems:
             say(f"{one}: {well}")
         good = good and not problems
     return good
-
-
-def _next_step(hint: str, path: Path, kernel: str) -> str:
-    """Say how the image is rebuilt where that is the last thing to be done."""
-    return f"{hint}: {image.remake_command(path, kernel)}" if hint.endswith(REBUILD) else hint
 
 
 def required(config: Config) -> Record:
@@ -100,24 +94,11 @@ def late(content: UnpackedImage, config: Config) -> Iterator[Finding]:
     """Yield which volumes an image would open late, not finding their devices or a network; hints as of findings."""
     if content.has_agent:
         volumes = initrd_volumes(config)
-        yield from kernel_modules.drivers_missing(content.tree, _driven(volumes))
+        yield from kernel_modules.drivers_missing(content.tree, kernel_modules.drivers_needed(volumes))
         opened = {one.volume for one in volumes}
         words = {*kernel_parameters.words(init.kernel_command_line()), *image.kernel_parameters(content.tree)}
         modules = image.dracut_modules(content.tree)
         yield from device_names.missing(device_names.known(volumes), content.tree, modules, opened, words)
-
-
-def _driven(volumes: Sequence[Volume]) -> dict[str, str]:
-    """Return by kernel module what it drives of this machine that these volumes need: disks, and the network's cards.
-
-    Empty where none of the disks is there: this is not the machine that the image is for.
-    """
-    disks = {one.volume: drivers.of_disk(one.dev) for one in volumes}
-    found = {module: f"the disk of {name}" for name, modules in disks.items() for module in modules}
-    if any(map(block.is_block_device, (one.dev for one in volumes))) and any(one.needs_network for one in volumes):
-        for card, modules in drivers.of_network_cards().items():
-            found = {**dict.fromkeys(modules, f"the network card {card}"), **found}
-    return found
 
 
 def late_warnings(config: Config) -> list[str]:
@@ -141,7 +122,7 @@ def late_warnings(config: Config) -> list[str]:
 def _late_warnings(config: Config, path: Path, kernel: str) -> list[str]:
     try:
         with image.unpacked(path, everything=True) as content:
-            return [f"{path}: {one.what}; {_next_step(one.hint, path, kernel)}" for one in late(content, config)]
+            return [f"{path}: {one.what}; {image.next_step(one.hint, path, kernel)}" for one in late(content, config)]
     except Interrupted:
         raise
     except CryptpilotError as error:
@@ -170,25 +151,9 @@ def stale(config: Config) -> list[str]:
     running = dracut.running_kernel()
     for path in dracut.all_images(running):
         with suppress(OSError):  # only root may look
-            if _newest(config) > path.stat().st_mtime:
+            if record.changed(config) > path.stat().st_mtime:
                 said += _outdated(config, path, running)
     return said
-
-
-def _newest(config: Config) -> float:
-    """Return when what an image is made from was last changed.
-
-    By the change time, which cannot be set back: package managers give files the time they were built at. A file that
-    was removed leaves its mark on its directory.
-    """
-    directories = [config.directory, config.directory / "volumes", config.directory / IDENTITIES]
-    files = [
-        *directories,
-        *image_needs(config).configuration,
-        *record.commands(config),
-        paths.MANIFEST,
-    ]
-    return max(path.stat().st_ctime for path in files if path.exists())
 
 
 def _outdated(config: Config, path: Path, kernel: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 from cryptpilot_boot import log, paths
 from cryptpilot_boot.commands.image_check import identities, late, problems_of, required
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
-from cryptpilot_boot.images import image, record
+from cryptpilot_boot.images import image, record, remedy
 from cryptpilot_boot.images.remedy import REBUILD
 from cryptpilot_boot.system import dracut, lock, workplace
 from cryptpilot_boot.system.block import readable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Config
     from cryptpilot_boot.images.image import UnpackedImage
     from cryptpilot_boot.images.record import Record
-    from cryptpilot_boot.images.remedy import Finding
 
 _MARGIN = 8 << 20  # bytes a file system keeps free beside a new image
 _SUFFIX = ".cryptpilot-new"
@@ -189,20 +188,13 @@ def _checked(new: Path, config: Config, now: Record, ours: Mapping[str, str]) ->
     with image.unpacked(new, everything=True) as content:
         problems = list(problems_of(content, now, ours))
         if problems:
-            raise CryptpilotError(f"in the new image {'; '.join(one.what for one in problems)}", _next(problems))
+            raise CryptpilotError(
+                f"in the new image {'; '.join(one.what for one in problems)}", remedy.of_new_image(problems)
+            )
         warnings = [
             f"warning: {one.what}; {one.hint.replace(REBUILD, 'run this again')}" for one in late(content, config)
         ]
         return _summarized(content, new), warnings
-
-
-def _next(problems: Sequence[Finding]) -> str:
-    """Say what to do about a new image that is not whole: made once more, it would be the same."""
-    other = next((problem.hint for problem in problems if problem.hint != REBUILD), "")
-    return (
-        other.replace(REBUILD, "run this again")
-        or "see how dracut was called: the options given here, /etc/dracut.conf and /etc/dracut.conf.d"
-    )
 
 
 @dataclasses.dataclass(frozen=True)

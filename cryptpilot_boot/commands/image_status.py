@@ -53,11 +53,11 @@ def status(config: Config, *, as_json: bool, say: Callable[[str], None]) -> bool
     known = {kernel for kernel, path in images if path}
     rows = [_status(kernel, path, now, sizes) for kernel, path in images if path or kernel not in known]
     if as_json:
-        say(json.dumps([_record(row) for row in rows], indent=2))
+        say(as_json_array(rows))
     elif not rows:
         say("No kernel is installed below /lib/modules.")
     else:
-        for line in _lines(rows, now):
+        for line in lines(rows, now):
             say(line)
     return all(row.good for row in rows)
 
@@ -97,7 +97,13 @@ def _status(kernel: str, path: Path | None, now: Record, sizes: dict[tuple[str, 
 _HEADER = ["Kernel", "Image", "In Image", "Configuration", "Agent", "Volumes", "Adds", "Compressed"]
 
 
-def _lines(rows: Sequence[ImageStatus], now: Record) -> Iterator[str]:
+def as_json_array(rows: Sequence[ImageStatus]) -> str:
+    """Return where images stand, for programs."""
+    return json.dumps([_record(row) for row in rows], indent=2)
+
+
+def lines(rows: Sequence[ImageStatus], now: Record) -> Iterator[str]:
+    """Yield a table of where images stand, and below it what is to be done. now: what they would be made from now."""
     yield from table([_HEADER, *(_row(row) for row in rows)])
     if any(row.running for row in rows):
         yield "* is the kernel that runs."

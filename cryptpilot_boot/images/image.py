@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot import paths
 from cryptpilot_boot.images import record
+from cryptpilot_boot.images.remedy import REBUILD
 from cryptpilot_boot.system import dracut, workplace
 
 if TYPE_CHECKING:
@@ -100,3 +101,8 @@ def remake_command(path: Path, kernel: str) -> str:
     if dracut.is_unified(path):
         return f"kernel-install add {kernel} {dracut.kernel_file(kernel)}"
     return rebuild_command(kernel)
+
+
+def next_step(hint: str, path: Path, kernel: str) -> str:
+    """Say how the image is rebuilt where that is the last thing to be done."""
+    return f"{hint}: {remake_command(path, kernel)}" if hint.endswith(REBUILD) else hint

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.images import remedy
 from cryptpilot_boot.images.remedy import REBUILD, Finding
-from cryptpilot_boot.system import dracut, kernel_parameters
+from cryptpilot_boot.system import block, dracut, drivers, kernel_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from cryptpilot_boot.config import Volume
 
 # Modules that every volume needs. Counted even if the list of the kernel's modules is not on this machine.
 _ESSENTIAL = ("dm_crypt", "dm_integrity")
@@ -37,10 +39,23 @@ def missing(tree: Path, modules: Sequence[str]) -> Iterator[Finding]:
             yield Finding(f"the kernel module {name} of {within.name} is missing", hint)
 
 
+def drivers_needed(volumes: Sequence[Volume]) -> dict[str, str]:
+    """Return by kernel module what it drives of this machine that these volumes need: disks, and the network's cards.
+
+    Empty where none of the disks is there: this is not the machine that the image is for.
+    """
+    disks = {one.volume: drivers.of_disk(one.dev) for one in volumes}
+    found = {module: f"the disk of {name}" for name, modules in disks.items() for module in modules}
+    if any(map(block.is_block_device, (one.dev for one in volumes))) and any(one.needs_network for one in volumes):
+        for card, modules in drivers.of_network_cards().items():
+            found = {**dict.fromkeys(modules, f"the network card {card}"), **found}
+    return found
+
+
 def drivers_missing(tree: Path, needed: Mapping[str, str]) -> Iterator[Finding]:
     """Find the drivers of this machine that an image lacks. A host-only image of another machine has that one's.
 
-    needed: what they drive, by module. Modules that the image's kernel does not know are passed over.
+    needed: as of `drivers_needed`. Modules that the image's kernel does not know are passed over.
     """
     for within in _kernels(tree):
         there, known = _there(within), _known(within)

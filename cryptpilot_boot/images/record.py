@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot import __version__, paths
 from cryptpilot_boot.boot.plan import image_needs, initrd_volumes
+from cryptpilot_boot.config.model import IDENTITIES
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.system import clock, unit_files
@@ -91,6 +92,22 @@ def commands(config: Config) -> tuple[Path, ...]:
     files = {path for one in needs for path in one.files}
     services = {path for one in needs for unit in one.units for path in unit_files.of(unit)}
     return tuple(Path(path) for path in sorted(programs | files | services) if path)
+
+
+def changed(config: Config) -> float:
+    """Return when what a record is made from was last changed, as seconds since the epoch.
+
+    By the change time, which cannot be set back: package managers give files the time they were built at. A file that
+    was removed leaves its mark on its directory.
+    """
+    directories = [config.directory, config.directory / "volumes", config.directory / IDENTITIES]
+    files = [
+        *directories,
+        *image_needs(config).configuration,
+        *commands(config),
+        paths.MANIFEST,
+    ]
+    return max(path.stat().st_ctime for path in files if path.exists())
 
 
 def parse(text: str) -> Record:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 REBUILD = "rebuild it"
 """The end of each hint by which the image has to be rebuilt. The command for that depends on the image."""
@@ -43,6 +43,15 @@ _PACKAGES = {
     "mkfs.xfs": "xfsprogs",
     "mkfs.vfat": "dosfstools",
 }
+
+
+def of_new_image(problems: Sequence[Finding]) -> str:
+    """Say what to do about a new image that is not whole: made once more, it would be the same."""
+    other = next((problem.hint for problem in problems if problem.hint != REBUILD), "")
+    return (
+        other.replace(REBUILD, "run this again")
+        or "see how dracut was called: the options given here, /etc/dracut.conf and /etc/dracut.conf.d"
+    )
 
 
 def agent_missing(root: Path = _ROOT) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cryptpilot_boot.commands import image_check
 from cryptpilot_boot.config import Kms, Otp, Volume
 from cryptpilot_boot.images import kernel_modules
 from cryptpilot_boot.system import block, dracut, drivers
@@ -99,4 +98,4 @@ def test_what_this_machine_needs_is_asked_only_if_the_image_is_for_it(
     monkeypatch.setattr(block, "is_block_device", lambda dev: Path(dev).name in there)
     source = Kms("kst-1", "secret", "{}", "password", "pem") if network else Otp()
     volume = Volume("root", "/dev/root", source, Path("/x/root.toml"), auto_open=True)
-    assert image_check._driven([volume]) == found
+    assert kernel_modules.drivers_needed([volume]) == found

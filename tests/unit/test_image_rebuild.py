@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,61 +12,87 @@ from cryptpilot_boot.commands import image_rebuild
 from cryptpilot_boot.commands.image_rebuild import Choice
 from cryptpilot_boot.config import Boot, Config
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.images import image
+from cryptpilot_boot.images.image import UnpackedImage
 from cryptpilot_boot.system import dracut, workplace
 from tests.unit.test_config import GUIDE_OTP, configure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-IMAGES = {"6.1": Path("/boot/initrd.img-6.1"), "6.2": Path("/boot/initrd.img-6.2"), "6.3": Path("/boot/initrd.img-6.3")}
+KERNELS = ("6.1", "6.2", "6.3")
 WITH_AGENT = ("6.1", "6.3")
 ALL_INCLUDED = Choice(every=True, included=True)
 
 
 @pytest.fixture
-def rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[bool, list[str], list[str]]]:
-    """Rebuilds images of three kernels, of which the last runs; those named in `full` do not fit."""
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Images of three kernels, of which the last runs."""
+    images = {kernel: tmp_path / f"initrd.img-{kernel}" for kernel in KERNELS}
+    for path in images.values():
+        path.write_bytes(b"old")
+
+    @contextlib.contextmanager
+    def unpacked(path: Path, **_: object) -> Iterator[UnpackedImage]:
+        has_agent = any(f"-{kernel}" in path.name for kernel in WITH_AGENT)
+        yield UnpackedImage(tmp_path / "tree", has_agent, record=None, size=0)
+
+    monkeypatch.setattr(image, "unpacked", unpacked)
+    monkeypatch.setattr(image_rebuild, "required", lambda _: None)
+    monkeypatch.setattr(image_rebuild, "identities", lambda _: {})
+    monkeypatch.setattr(image_rebuild, "problems_of", lambda *_: ())
+    monkeypatch.setattr(image_rebuild, "late", lambda *_: ())
+    monkeypatch.setattr(dracut, "kernels", lambda: list(images))
+    monkeypatch.setattr(dracut, "all_images", lambda kernel: [images[kernel]])
+    monkeypatch.setattr(dracut, "running_kernel", lambda: KERNELS[-1])
+    monkeypatch.setattr(workplace, "is_writable", lambda _: True)
+    monkeypatch.setattr(workplace, "room", lambda _: 1 << 40)
+    monkeypatch.setattr(workplace, "private_directory", lambda *_, **__: contextlib.nullcontext(tmp_path))
+    return images
+
+
+@pytest.fixture
+def rebuilt(
+    tmp_path: Path, images: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[bool, list[str], list[str]]]:
+    """Rebuilds these images, and tells of which kernels; those named in `full` do not fit."""
 
     def rebuilt(
         choice: Choice, full: tuple[str, ...] = (), *, volumes: bool = True
     ) -> tuple[bool, list[str], list[str]]:
-        config = configure(tmp_path, GUIDE_OTP) if volumes else Config(tmp_path, Boot(), ())
+        config = configure(tmp_path / "etc", GUIDE_OTP) if volumes else Config(tmp_path, Boot(), ())
         said: list[str] = []
         errors: list[str] = []
 
-        def one(_config: Config, _now: object, _ours: object, kernel: str, path: Path, _options: object) -> list[str]:
+        def make(new: Path, kernel: str, *_: object) -> None:
             if kernel in full:
-                raise CryptpilotError(f"{path} was not rebuilt: no room")
-            return ["rebuilt"]
+                raise CryptpilotError("no room")
+            new.write_bytes(b"new")
 
-        monkeypatch.setattr(image_rebuild, "_rebuild", one)
+        for path in images.values():
+            path.write_bytes(b"old")
+        monkeypatch.setattr(dracut, "make_image", make)
         good = image_rebuild.rebuild(config, choice, [], said.append, lambda error, _: errors.append(error.what))
-        return good, said, errors
+        kernels = [kernel for kernel in images for line in said if line.startswith(f"{images[kernel]}: rebuilt")]
+        assert kernels == [kernel for kernel in images if images[kernel].read_bytes() == b"new"]
+        assert len(said) == len(kernels)
+        return good, kernels, errors
 
-    monkeypatch.setattr(image_rebuild, "required", lambda _: None)
-    monkeypatch.setattr(image_rebuild, "identities", lambda _: {})
-    monkeypatch.setattr(image_rebuild, "_has_agent", lambda path: path.name.rpartition("-")[2] in WITH_AGENT)
-    monkeypatch.setattr(dracut, "kernels", lambda: list(IMAGES))
-    monkeypatch.setattr(dracut, "all_images", lambda kernel: [IMAGES[kernel]])
-    monkeypatch.setattr(dracut, "running_kernel", lambda: "6.3")
     return rebuilt
 
 
-def lines(*kernels: str) -> list[str]:
-    return [f"{IMAGES[kernel]}: rebuilt" for kernel in kernels]
-
-
 def test_all_images_or_those_alone_that_have_the_agent(rebuilt: Callable[..., Any]) -> None:
-    assert rebuilt(Choice()) == (True, lines("6.3"), [])
-    assert rebuilt(Choice(every=True)) == (True, lines(*IMAGES), [])
-    assert rebuilt(ALL_INCLUDED) == (True, lines(*WITH_AGENT), [])
+    assert rebuilt(Choice()) == (True, ["6.3"], [])
+    assert rebuilt(Choice(every=True)) == (True, list(KERNELS), [])
+    assert rebuilt(ALL_INCLUDED) == (True, list(WITH_AGENT), [])
     assert rebuilt(Choice("6.2", included=True)) == (True, [], [])
 
 
-def test_one_that_fails_costs_no_other(rebuilt: Callable[..., Any]) -> None:
-    failure = [f"{IMAGES['6.1']} was not rebuilt: no room"]
-    assert rebuilt(ALL_INCLUDED, ("6.1",)) == (False, lines("6.3"), failure)
-    assert rebuilt(Choice(every=True), ("6.1",)) == (False, lines("6.2", "6.3"), failure)
+def test_one_that_fails_costs_no_other(rebuilt: Callable[..., Any], images: dict[str, Path]) -> None:
+    failure = [f"{images['6.1']} was not rebuilt, and is as it was: no room"]
+    assert rebuilt(ALL_INCLUDED, ("6.1",)) == (False, ["6.3"], failure)
+    assert rebuilt(Choice(every=True), ("6.1",)) == (False, ["6.2", "6.3"], failure)
     with pytest.raises(CryptpilotError, match="no room"):
         rebuilt(Choice("6.1"), ("6.1",))
 
@@ -83,35 +109,26 @@ def test_a_package_has_nothing_rebuilt_where_there_is_nothing_to_rebuild(
 
 
 def test_what_a_killed_rebuild_left_does_not_take_the_room_of_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rebuilt: Callable[..., Any], images: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upgrade is interrupted, and the image was half made beside the old one on a small /boot."""
-    old = tmp_path / "initrd.img-6.1"
-    old.write_bytes(b"old")
-    left = tmp_path / "initrd.img-6.1.cryptpilot-new"
+    old = images["6.1"]
+    left = old.with_name(f"{old.name}.cryptpilot-new")
     left.write_bytes(b"half")
-    monkeypatch.setattr(image_rebuild, "_summary", lambda _: None)
-    monkeypatch.setattr(workplace, "is_writable", lambda _: True)
     monkeypatch.setattr(workplace, "room", lambda _: 1 << 40 if not left.exists() else 0)
-
-    def fail(*_: object) -> None:
-        raise CryptpilotError("dracut came to be asked")
-
-    monkeypatch.setattr(dracut, "make_image", fail)
-    config = configure(tmp_path / "etc", GUIDE_OTP)
-    with pytest.raises(CryptpilotError, match="dracut came to be asked"):
-        image_rebuild._rebuild(config, None, {}, "6.1", old, [])  # type: ignore[arg-type]
+    with pytest.raises(CryptpilotError, match="was not rebuilt, and is as it was: no room"):  # dracut came to be asked
+        rebuilt(Choice("6.1"), ("6.1",))
     assert (old.read_bytes(), left.exists()) == (b"old", False)
 
 
-def test_what_cannot_be_removed_is_named_and_the_old_image_stays(tmp_path: Path) -> None:
-    old = tmp_path / "initrd.img-6.1"
-    old.write_bytes(b"old")
-    left = tmp_path / "initrd.img-6.1.cryptpilot-new"
+def test_what_cannot_be_removed_is_named_and_the_old_image_stays(
+    rebuilt: Callable[..., Any], images: dict[str, Path]
+) -> None:
+    old = images["6.1"]
+    left = old.with_name(f"{old.name}.cryptpilot-new")
     left.mkdir()
-    config = configure(tmp_path / "etc", GUIDE_OTP)
     with pytest.raises(CryptpilotError, match=rf"{old} was not rebuilt: {left}, .* cannot be removed: Is a directory"):
-        image_rebuild._rebuild(config, None, {}, "6.1", old, [])  # type: ignore[arg-type]
+        rebuilt(Choice("6.1"))
     assert old.read_bytes() == b"old"
 
 

@@ -80,13 +80,13 @@ def test_a_record_names_the_program_that_gives_the_key(tmp_path: Path) -> None:
     assert made.commands == {str(program): hashlib.sha256(b"#!/bin/sh\n").hexdigest()}
     assert record.since(made, made).all == ()
     # a change of nothing else makes `show` look into images; the clock of a file system may be coarse
-    before = image_check._newest(config)
+    before = record.changed(config)
     for _ in range(500):
         program.write_text("#!/bin/sh\n:\n")
         if program.stat().st_ctime > before:
             break
         time.sleep(0.01)
-    assert image_check._newest(config) == program.stat().st_ctime
+    assert record.changed(config) == program.stat().st_ctime
     assert record.since(made, record.make(config)).configuration == (f"{program} has changed",)
 
 
@@ -266,11 +266,17 @@ def test_what_compressed_an_image_is_seen_behind_the_microcode(tmp_path: Path, c
     assert dracut.compressor(tmp_path / "image") == name
 
 
-def test_kernel_modules_are_known_by_name_however_their_file_is_called(tmp_path: Path) -> None:
+def test_kernel_modules_are_known_by_name_however_their_file_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "modules.dep").write_text(
         "kernel/drivers/md/dm-crypt.ko.xz: kernel/drivers/md/dm-mod.ko.xz\nkernel/drivers/md/dm-mod.ko.xz:\n"
     )
-    assert kernel_modules._dependencies(tmp_path) == {"dm_crypt": ["dm_mod"], "dm_mod": []}
+    (tmp_path / "image/lib/modules/6.1").mkdir(parents=True)
+    monkeypatch.setattr(dracut, "modules_directory", lambda _: tmp_path)
+    for module, names in (("dm_crypt", ["dm_crypt", "dm_mod"]), ("dm_mod", ["dm_mod"])):
+        found = kernel_modules.drivers_missing(tmp_path / "image", {module: "the disk of root"})
+        assert [one.what.split()[3] for one in found] == names
 
 
 def tree(directory: Path, **files: str) -> Path:
@@ -446,11 +452,11 @@ Kernel  Image                 In Image  Configuration  Agent    Volumes     Adds
 
 
 def test_the_table_says_where_each_image_stands_and_what_to_do() -> None:
-    assert "\n".join(image_status._lines(ROWS, RECORD)) == TABLE
+    assert "\n".join(image_status.lines(ROWS, RECORD)) == TABLE
 
 
 def test_the_json_of_an_image_can_be_told_by_programs() -> None:
-    rows = json.loads(json.dumps([image_status._record(row) for row in ROWS]))
+    rows = json.loads(image_status.as_json_array(ROWS))
     assert [row["good"] for row in rows] == [True, False, False, False, False]
     assert [row["configuration_current"] for row in rows] == [True, False, None, None, None]
     assert rows[1]["changes"] == [f"{ROOT} has changed"]

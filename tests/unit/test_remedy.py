@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
-from cryptpilot_boot.commands import image_check, image_rebuild
-from cryptpilot_boot.images import agent, image, kernel_modules, remedy
+from cryptpilot_boot.commands import image_check
+from cryptpilot_boot.images import agent, image, kernel_modules, record, remedy
 from cryptpilot_boot.images.remedy import Finding
 from cryptpilot_boot.system import dracut
+from tests.unit.test_config import GUIDE_OTP, configure
 from tests.unit.test_images import tree
 
 KERNEL = "usr/lib/modules/6.1"
@@ -141,17 +143,23 @@ def test_what_to_type_is_said_where_a_rebuild_is_the_last_step(monkeypatch: pyte
     monkeypatch.setattr(dracut, "running_kernel", lambda: "6.1")
     path = Path("/boot/initrd.img-6.1")
     step = "install e2fsprogs, then rebuild it"
-    assert image_check._next_step(step, path, "6.1") == f"{step}: cryptpilot initrd rebuild"
-    assert image_check._next_step("remove it and boot", path, "6.1") == "remove it and boot"
+    assert image.next_step(step, path, "6.1") == f"{step}: cryptpilot initrd rebuild"
+    assert image.next_step("remove it and boot", path, "6.1") == "remove it and boot"
 
 
 def test_a_rebuild_that_fails_does_not_say_to_rebuild() -> None:
     plain, other = Finding("a", "rebuild it"), Finding("b", "install e2fsprogs, then rebuild it")
-    assert "rebuild" not in image_rebuild._next([plain])
-    assert image_rebuild._next([plain, other]) == "install e2fsprogs, then run this again"
+    assert "rebuild" not in remedy.of_new_image([plain])
+    assert remedy.of_new_image([plain, other]) == "install e2fsprogs, then run this again"
 
 
-def test_a_crash_kernels_image_needs_no_agent(tmp_path: Path) -> None:
-    unpacked = tree(tmp_path, **{"usr/lib/dracut/modules.txt": "base\nkdumpbase\n"})
+def test_a_crash_kernels_image_needs_no_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked = tree(tmp_path, **{"usr/lib/dracut/modules.txt": "base\nkdumpbase\n", "initrd": ""})
     content = image.UnpackedImage(unpacked, has_agent=False, record=None, size=0)
-    assert "crash kernel" in image_check._well(content)
+    said: list[str] = []
+    monkeypatch.setattr(image_check, "required", record.make)
+    monkeypatch.setattr(image, "unpacked", lambda *_, **__: contextlib.nullcontext(content))
+    config = configure(tmp_path / "etc", GUIDE_OTP)
+    assert record.make(config).volumes
+    assert image_check.check(config, unpacked / "initrd", "6.1", said.append, lambda error, _: said.append(error.what))
+    assert "crash kernel" in said[0]
