@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from cryptpilot_boot import names
 from cryptpilot_boot.boot import plan
 from cryptpilot_boot.commands import competing
 from cryptpilot_boot.config import files
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from cryptpilot_boot.units.fstab import Entry
 
 _MOUNTS = (".mount", ".automount", ".swap")
-_REQUIRED = re.compile(r"""^[ \t]*["']?required["']?[ \t]*=[ \t]*true""", re.MULTILINE)
-_VOLUME = re.compile(r"""^[ \t]*["']?volume["']?[ \t]*=[ \t]*(["'])(.*?)\1""", re.MULTILINE)
 _SIMPLER = "these lines of fstab are mounted without a check of the file system, and without their x-systemd options"
 
 
@@ -42,7 +38,7 @@ def generate(config: Config, normal: Path, early: Path) -> None:
         init.fstab(),
         opened,
         todo.timeout,
-        _unusable(config),
+        files.unusable(config),
         competitors,
         ask=todo.ask,
         resolve=init.resolve,
@@ -102,28 +98,6 @@ def _make_remote(netdev: Mapping[str, Entry], early: Path) -> None:
         raise CryptpilotError(f"{early}: remote mounts cannot be made: {error.strerror}", _SIMPLER) from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
-
-
-def _unusable(config: Config) -> set[str]:
-    """Return what volumes may be called whose files cannot be used: as their files, or as the text seems to say.
-
-    Not those that may be required: their mounts stay with local-fs.target, whatever else is wrong with the file.
-    """
-    found = files.find(config.directory).volumes
-    used = {one.source.stem for one in config.volumes}
-    texts = {file.stem: _text(file) for file in found if file.stem not in used}
-    called = {stem: {stem, *(match[2] for match in _VOLUME.finditer(text))} for stem, text in texts.items()}
-    required = {stem for stem, text in texts.items() if _REQUIRED.search(text)}
-    named = {name for stem in called.keys() - required for name in called[stem]}
-    named -= {name for stem in required for name in called[stem]}
-    return {name for name in named if not names.volume(name)}
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _write(path: Path, text: str) -> None:

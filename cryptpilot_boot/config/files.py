@@ -7,10 +7,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptpilot_boot import names
 from cryptpilot_boot.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cryptpilot_boot.config.model import Config
 
 _SUFFIX = ".toml"
 _FDE_FILE = "fde.toml"
@@ -24,6 +27,9 @@ _LEFT_BEHIND = re.compile(
     re.IGNORECASE,
 )
 _LIKE_VOLUMES = re.compile(r"volumes?(\.d)?", re.IGNORECASE)
+# What a file that cannot be read as a whole seems to say.
+_REQUIRED = re.compile(r"""^[ \t]*["']?required["']?[ \t]*=[ \t]*true""", re.MULTILINE)
+_VOLUME = re.compile(r"""^[ \t]*["']?volume["']?[ \t]*=[ \t]*(["'])(.*?)\1""", re.MULTILINE)
 _DOCUMENTATION = re.compile(r"(README|COPYING|LICENSE|NOTES?)(\..*)?|.*\.(md|rst)", re.IGNORECASE)
 
 
@@ -54,6 +60,28 @@ def find(directory: Path) -> Found:
     volumes = tuple(path for path in entries if _is_configuration(path.name))
     others = [PassedOver(path, *_reason(path)) for path in entries if path not in volumes]
     return Found(volumes, (*_outside(directory), *others))
+
+
+def unusable(config: Config) -> set[str]:
+    """Return what volumes may be called whose files cannot be used: as their files, or as the text seems to say.
+
+    Not those that may be required: their mounts stay with local-fs.target, whatever else is wrong with the file.
+    """
+    found = find(config.directory).volumes
+    used = {one.source.stem for one in config.volumes}
+    texts = {file.stem: _text(file) for file in found if file.stem not in used}
+    called = {stem: {stem, *(match[2] for match in _VOLUME.finditer(text))} for stem, text in texts.items()}
+    required = {stem for stem, text in texts.items() if _REQUIRED.search(text)}
+    named = {name for stem in called.keys() - required for name in called[stem]}
+    named -= {name for stem in required for name in called[stem]}
+    return {name for name in named if not names.volume(name)}
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -10,8 +10,7 @@ import pytest
 from cryptpilot_boot.boot.console import result
 from cryptpilot_boot.boot.plan import before_network
 from cryptpilot_boot.boot.stage import Outcome
-from cryptpilot_boot.commands import generator
-from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume
+from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume, files
 from cryptpilot_boot.errors import DeviceError
 from cryptpilot_boot.units.fstab import parse
 from cryptpilot_boot.units.required import doubts
@@ -74,7 +73,7 @@ def test_a_file_that_cannot_be_used_and_may_say_so_leaves_its_mount_required(
 ) -> None:
     (tmp_path / "volumes").mkdir()
     (tmp_path / "volumes/data.toml").write_text(text)
-    names = generator._unusable(Config(tmp_path, Boot(), ()))
+    names = files.unusable(Config(tmp_path, Boot(), ()))
     assert names == ({"data"} if alone else set())
 
 
@@ -98,5 +97,5 @@ def test_a_file_that_cannot_be_used_makes_the_mount_of_its_volume_optional(
     (tmp_path / "volumes").mkdir()
     (tmp_path / "volumes/10-data.toml").write_text(text)
     (tmp_path / "volumes/20-needed.toml").write_text("volume = 'needed'\nrequired = true\n")
-    found = generator._unusable(Config(tmp_path, Boot(), ()))
+    found = files.unusable(Config(tmp_path, Boot(), ()))
     assert found == (set() if names is None else {"10-data", *names})
