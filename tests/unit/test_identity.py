@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import stat
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Callable
 import pytest
 
 from cryptpilot_boot.boot.plan import image_needs
-from cryptpilot_boot.commands import check, image_check, initrd, show
+from cryptpilot_boot.commands import check, initrd, show
 from cryptpilot_boot.config import Config, Exec, Identity, Kms, KmsRole, Otp, Volume, load
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, WrongSecret
 from cryptpilot_boot.images import record
@@ -374,7 +375,8 @@ def test_what_is_bound_is_in_the_json(tmp_path: Path) -> None:
     otp = GUIDE_OTP.replace('"data0"', '"data2"').replace("nvme1", "nvme3")
     other = GUIDE_KMS.replace('"data0"', '"data1"').replace("nvme1", "nvme2")
     config = bound(tmp_path, GOOD, GUIDE_KMS, other, otp)
-    statuses = [show._record(examine(one)) for one in config.volumes]
+    (text,) = show.show(config, [], as_json=True)
+    statuses = json.loads(text)
     assert [status["bound"] for status in statuses] == [True, False, None]
 
 
@@ -438,7 +440,7 @@ def test_an_image_has_what_its_volumes_are_bound_to_and_is_stale_without(tmp_pat
     assert record.since(made, record.make(load(tmp_path))).configuration == (f"{place} has changed",)
     # removed, too, it makes `show` look into images
     place.unlink()
-    newest = image_check._newest(load(tmp_path))
+    newest = record.changed(load(tmp_path))
     assert newest >= place.parent.stat().st_ctime
     assert record.since(made, record.make(load(tmp_path))).configuration == (f"{place} is gone",)
 

@@ -9,7 +9,7 @@ import pytest
 
 from cryptpilot_boot.commands import image_check, image_unify
 from cryptpilot_boot.config import Boot, Config
-from cryptpilot_boot.convert import requirements, unify
+from cryptpilot_boot.convert import requirements
 from cryptpilot_boot.convert.plan import Unified
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.measure import stub
@@ -86,7 +86,7 @@ def test_the_old_one_stays_until_the_new_one_is_whole(machine: Path, monkeypatch
 
 
 def test_what_one_that_was_killed_left_is_removed(machine: Path) -> None:
-    left = machine / f"{LOADER}{unify._NEW}"
+    left = machine / f"{LOADER}.cryptpilot-new"
     left.write_text("half")
     assert remake(machine)[0]
     assert not left.exists()

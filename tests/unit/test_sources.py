@@ -261,13 +261,14 @@ def test_the_report_of_a_boot_says_which_source_opened_it(monkeypatch: pytest.Mo
 def test_show_says_what_opened_it(monkeypatch: pytest.MonkeyPatch) -> None:
     one = with_sources("good", "wrong")
     status = volume.Status(one, volume.State.OPENED)
-    assert show._record(status)["opened_by"] is None
+    monkeypatch.setattr(show, "examine", lambda _: status)
+    assert json.loads(show.show(config(one), [], as_json=True)[0])[0]["opened_by"] is None
     opened.note_source("data0", "fallback1")
     monkeypatch.setattr(keys, "ends", lambda _: None)
-    assert show._record(status)["opened_by"] == "fallback1"
-    assert "exec, exec (opened by fallback1)" in show._row(status)
+    assert json.loads(show.show(config(one), [], as_json=True)[0])[0]["opened_by"] == "fallback1"
+    assert "  exec, exec (opened by fallback1)  " in show.show(config(one), [], as_json=False)[2]
     opened.note_source("data0", "")
-    assert "exec, exec" in show._row(status)
+    assert "  exec, exec  " in show.show(config(one), [], as_json=False)[2]
 
 
 def said_by_check(monkeypatch: pytest.MonkeyPatch, one: Volume, *, timeout: int = 90) -> tuple[bool, list[str]]:
