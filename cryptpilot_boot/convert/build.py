@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 Ask = Callable[[], "Passphrase"]
 
-_CHUNK = 1 << 20  # bytes
 _WRITABLE = ("nosuid", "nodev")
 _TICK = 1  # seconds by which the clock of a file system may be behind
 
@@ -93,7 +92,7 @@ def build(planned: Plan, source: Opened, config: Config, draft: Draft, ask: Ask,
     name = planned.volume.volume
     drafts.resize(draft, planned.size)
     partition_table.write(draft.reach, planned.table)
-    _copy_boot_areas(source.device, draft.descriptor, planned.boot_areas)
+    clone.copy_areas(source.device, draft.descriptor, planned.boot_areas)
     with attached(draft.descriptor, partitions=True) as disk:
         for number in planned.whole:
             with log.timed("copy", name, device=partition(disk, number)):
@@ -108,19 +107,6 @@ def on_disk(planned: Plan, disk: str) -> Volume:
     return dataclasses.replace(
         planned.volume, dev=partition(disk, planned.root), makefs=None, sector_size=planned.sector_size, discard=False
     )
-
-
-def _copy_boot_areas(source: str, target: int, areas: Sequence[tuple[int, int]]) -> None:
-    """Copy parts of a disk to a new file, but for what is zero. areas: where they begin, and their lengths in bytes."""
-    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        for start, length in areas:
-            for at in range(start, start + length, _CHUNK):
-                content = os.pread(descriptor, min(_CHUNK, start + length - at), at)
-                if content.count(0) < len(content):
-                    block.write(target, content, at)
-    finally:
-        os.close(descriptor)
 
 
 def _make_boot(planned: Plan, source: Opened, disk: str, work: Path) -> None:

@@ -7,7 +7,7 @@ import filecmp
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.convert import bls, bootloader, mending
-from cryptpilot_boot.convert.facts import Loader
+from cryptpilot_boot.convert.facts import Kernel, Loader
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import dracut, foreign_tools
 from cryptpilot_boot.system.foreign_root import data
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
     from cryptpilot_boot.convert.bootloader import Change
     from cryptpilot_boot.system.foreign_root import Root
+
+
+def kernels(root: Root) -> tuple[Kernel, ...]:
+    """Return the kernels that are installed in a root, with their initrds, oldest first."""
+    texts = [root.text(path) for path in (dracut.ENTRY_TOKEN, dracut.MACHINE_ID, dracut.OS_RELEASE)]
+    unified = [name for directory in dracut.UNIFIED_DIRECTORIES for name in root.names(directory, ".efi")]
+    return tuple(
+        Kernel(
+            release,
+            tuple(path.lstrip("/") for path in dracut.image_places(release, *texts) if root.is_file(path)),
+            unified=any(map(dracut.unified_name(release), unified)),
+        )
+        for release in dracut.kernels(root.place("/lib/modules"))
+    )
 
 
 def read(root: Root, releases: Sequence[str]) -> Loader:

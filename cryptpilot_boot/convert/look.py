@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.convert import facts, grub, labels, loading, logical, plan, requirements
 from cryptpilot_boot.errors import CryptpilotError, printable
-from cryptpilot_boot.system import block, clone, dracut, loop, lvm, partition_table, programs, workplace
+from cryptpilot_boot.system import block, clone, loop, lvm, partition_table, programs, workplace
 from cryptpilot_boot.system.foreign_root import Root
 from cryptpilot_boot.system.mounts import mounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cryptpilot_boot.convert.facts import Content, Kernel, Roles, Swap, System
+    from cryptpilot_boot.convert.facts import Content, Roles, Swap, System
     from cryptpilot_boot.system.disk_image import Facts
     from cryptpilot_boot.system.lvm import Logical
     from cryptpilot_boot.system.partition_table import Table
@@ -173,21 +173,12 @@ def _read(root: Root, bare: System) -> System:
         bare,
         name=printable(names.get("PRETTY_NAME", "").strip("\"'")) or "the system",
         present=frozenset(name for name in requirements.LOOKED_FOR if root.has(name)),
-        kernels=tuple(_kernel(root, release) for release in dracut.kernels(root.place("/lib/modules"))),
+        kernels=loading.kernels(root),
         loader_settings="\n".join(settings),
         selinux=selinux,
         contexts=contexts if contexts and root.is_file(contexts) else "",
         boot_used=sum(path.lstat().st_blocks * 512 for path in boot.rglob("*")) if boot.is_dir() else 0,
         boot_free=workplace.room(boot) if boot.is_dir() else 0,
-    )
-
-
-def _kernel(root: Root, release: str) -> Kernel:
-    texts = [root.text(path) for path in (dracut.ENTRY_TOKEN, dracut.MACHINE_ID, dracut.OS_RELEASE)]
-    images = [path for path in dracut.image_places(release, *texts) if root.is_file(path)]
-    unified = [name for directory in dracut.UNIFIED_DIRECTORIES for name in root.names(directory, ".efi")]
-    return facts.Kernel(
-        release, tuple(path.lstrip("/") for path in images), unified=any(map(dracut.unified_name(release), unified))
     )
 
 

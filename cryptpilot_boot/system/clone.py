@@ -6,6 +6,7 @@ Uses: dumpe2fs, e2fsck, e2image (e2fsprogs); xfs_logprint, xfs_repair, xfs_copy 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+_CHUNK = 1 << 20  # bytes
 _MOST_OUTPUT = 64 << 10  # bytes of what a check finds, which can be a line for each file
 
 
@@ -99,3 +101,16 @@ def copy(kind: str, source: str, target: str, work: Path) -> None:
 def copy_blocks(source: str, target: str) -> None:
     """Copy a device that is small and of no known kind, but for what is zero, to one that reads as zeros."""
     run([*MORTAL, "dd", f"if={source}", f"of={target}", "bs=1M", "conv=sparse,notrunc,fsync", "status=none"])
+
+
+def copy_areas(source: str, target: int, areas: Sequence[tuple[int, int]]) -> None:
+    """Copy parts of a disk to a new file, but for what is zero. areas: where they begin, and their lengths in bytes."""
+    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for start, length in areas:
+            for at in range(start, start + length, _CHUNK):
+                content = os.pread(descriptor, min(_CHUNK, start + length - at), at)
+                if content.count(0) < len(content):
+                    block.write(target, content, at)
+    finally:
+        os.close(descriptor)

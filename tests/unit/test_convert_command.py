@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Callable
 
 import pytest
@@ -15,8 +16,8 @@ import pytest
 from cryptpilot_boot import keys
 from cryptpilot_boot.commands import convert
 from cryptpilot_boot.config import Boot, Config
-from cryptpilot_boot.convert import build, payload, plan, tools
-from cryptpilot_boot.errors import CryptpilotError, Interrupted
+from cryptpilot_boot.convert import build, look, payload, plan, tools
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import disk_image, drafts, lock, mapper, mounts, process, workplace
 from tests.unit.test_convert_plan import FOUND, KMS
@@ -24,6 +25,7 @@ from tests.unit.test_convert_plan import FOUND, KMS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cryptpilot_boot.convert.facts import Found
     from cryptpilot_boot.system.drafts import Draft
 
 SECRET = os.urandom(256)
@@ -67,7 +69,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench(tmp_path)
     made.source.write_bytes(b"ordinary")
     (tmp_path / "secret").write_bytes(base64.b64encode(SECRET))
-    planned = plan.make(FOUND, KMS, plan.roles(FOUND.table, FOUND.contents))
+    opened = SimpleNamespace(roles=plan.roles(FOUND.table, FOUND.contents))
 
     @contextlib.contextmanager
     def within(name: str) -> Iterator[Path]:
@@ -77,9 +79,9 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         finally:
             made.events.append(f"end {name}")
 
-    def look(*_: object) -> tuple[None, plan.Plan]:
+    def found(*_: object) -> Found:
         made.events.append("look")
-        return None, planned
+        return FOUND
 
     def write(_: object, __: object, ___: object, draft: Draft, ask: Callable[[], Passphrase], ____: Path) -> None:
         with ask() as passphrase:
@@ -109,7 +111,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         (mounts, "keep_private", nothing),
         (lock, "held", lambda _: within("lock")),
         (convert, "directory_to_mount_in", lambda: within("workplace")),
-        (convert, "_planned", look),
+        (look, "opened", lambda *_: contextlib.nullcontext(opened)),
+        (look, "found", found),
         (build, "close_leftover", lambda _: made.events.append("sweep")),
         (build, "build", write),
         (build, "enroll", enroll),
@@ -224,23 +227,65 @@ def test_room_is_needed_twice_for_a_format_that_is_packed(
 
 
 @pytest.mark.needs("qemu-img")
-def test_an_image_that_is_unpacked_needs_room_for_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, raw = tmp_path / "in", tmp_path / "raw"
+def test_an_image_that_is_unpacked_needs_room_for_that(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = bench.directory / "raw"
     raw.write_bytes(os.urandom(4 << 20))
-    disk_image.convert(raw, "raw", source, "qcow2")
+    disk_image.convert(raw, "raw", bench.source, "qcow2")
     monkeypatch.setattr(workplace, "room", lambda _: 3 << 20)
     monkeypatch.setattr(drafts, "opened", lambda *_: pytest.fail("it was begun"))
-    with pytest.raises(CryptpilotError, match=r"has 3 MiB left, and .* are needed"), contextlib.ExitStack() as stack:
-        convert._planned(source, tmp_path / "out", KMS, tmp_path, stack, convert.Options("root"))
+    with pytest.raises(CryptpilotError, match=r"has 3 MiB left, and .* are needed"):
+        bench.run()
 
 
+@pytest.mark.needs("qemu-img")
 def test_a_refusal_is_not_taken_for_a_disk_that_is_full(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was written by then."""
 
     def refuse(*_: object) -> None:
         raise CryptpilotError("cannot be converted: it has no kernel")
 
-    monkeypatch.setattr(convert, "_planned", refuse)
+    monkeypatch.setattr(look, "found", refuse)
     monkeypatch.setattr(workplace, "room", lambda _: 4096)
     with pytest.raises(CryptpilotError, match=r"^cannot be converted: it has no kernel$"):
         bench.run()
+
+
+@pytest.mark.needs("qemu-img")
+def test_what_fills_a_disk_is_said_to_have_done_that(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(error: BaseException, room: int) -> None:
+        def at_work() -> None:
+            monkeypatch.setattr(workplace, "room", lambda _: room)
+            raise error
+
+        monkeypatch.setattr(workplace, "room", lambda _: 1 << 40)
+        bench.at_work = at_work
+        bench.run()
+
+    for error in (ProgramError("e2image: Input/output error"), OSError(errno.EIO, "Input/output error")):
+        # what failed stands there too
+        full = f"{bench.directory} ran full while the image was written: .*Input/output error"
+        with pytest.raises(CryptpilotError, match=full):
+            fail(error, 4096)
+        with pytest.raises(CryptpilotError, match=r"^(?!.*ran full).*Input/output error"):
+            fail(error, 1 << 30)
+    for other in (Interrupted(), BrokenPipeError(errno.EPIPE, "Broken pipe")):
+        with pytest.raises(type(other)):
+            fail(other, 4096)
+
+
+@pytest.mark.needs("qemu-img")
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [(errno.ENOSPC, "make room there"), (errno.EROFS, "write the image elsewhere"), (errno.EIO, "kernel's log")],
+)
+def test_what_the_kernel_refuses_is_said_with_what_to_do(bench: Bench, number: int, hint: str) -> None:
+    """A small /run fills up as well as the place of the image."""
+
+    def refuse() -> None:
+        raise OSError(number, os.strerror(number), "/run/cryptpilot/convert")
+
+    bench.at_work = refuse
+    with pytest.raises(CryptpilotError) as refusal:
+        bench.run()
+    assert refusal.value.what == f"/run/cryptpilot/convert: {os.strerror(number)}"
+    assert hint in refusal.value.hint

@@ -23,8 +23,10 @@ from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import (
     block,
     clone,
+    cryptsetup,
     encryption,
     ext4,
+    header_file,
     lock,
     luks_conversion,
     luks_header,
@@ -402,38 +404,59 @@ def test_what_has_begun_is_only_finished(order: Bench, tmp_path: Path) -> None:
     assert order.events == []
 
 
-def test_a_cryptsetup_that_is_too_old_is_refused_before_the_disk_is_changed() -> None:
+def test_a_cryptsetup_that_is_too_old_is_refused_before_the_disk_is_changed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its header proves nothing; here there is none at all."""
+    monkeypatch.setattr(encryption, "prepare", lambda *_, **__: luks_header.Header(1 << 20))
+    target, disk, config = bench.look_over(), bench.disk(), Config(tmp_path, Boot(), ())
     with (
-        luks_header.Header(1 << 20) as header,
+        Passphrase(b"x", strong=True) as passphrase,
         pytest.raises(CryptpilotError, match="prepares no encryption that its volume key proves") as caught,
     ):
-        encrypt._require_prepared(header, device("/dev/sdb1"))
+        encrypt.begin(target, disk, config, passphrase.copy, None, tmp_path)
     assert "install 2.3.7" in caught.value.hint
 
 
 def test_nothing_goes_on_where_the_step_that_was_cut_short_was_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """cryptsetup says that there is no reencryption then, and fails; so too where only its end is not noted."""
-    left = [False]
+    left: list[bool] = []
     done: list[str] = []
     monkeypatch.setattr(encryption, "mend", lambda *_: done.append("mend"))
     monkeypatch.setattr(encryption, "go_on", lambda *_: done.append("go on"))
     monkeypatch.setattr(
         luks_header,
         "copy_from",
-        lambda *_, **__: (luks_header.Header(1), dataclasses.replace(luks_facts(), reencrypting=left[0])),
+        lambda *_, **__: (luks_header.Header(1), dataclasses.replace(luks_facts(), reencrypting=left.pop(0))),
     )
     all_encrypted = [False]
     monkeypatch.setattr(encryption, "end", lambda *_: done.append("end"))
     monkeypatch.setattr(luks_conversion, "is_all_encrypted", lambda _: all_encrypted[0])
-    passphrase = Passphrase(b"x", strong=True)
-    encrypt._encrypt(device("/dev/sdb1"), passphrase)
+    for module, name, replacement in (
+        (block, "look_up", device),
+        (luks_header, "mark", lambda _: state.CONVERTING),
+        (opening, "slot_in", lambda *_: 0),
+        (opening, "checked_header", lambda *_: (luks_header.Header(1), luks_facts())),
+        (cryptsetup, "luks_open", lambda *_, **__: None),
+        (cryptsetup, "close", lambda _: None),
+        (cryptsetup, "set_subsystem", lambda *_: None),
+        (clone, "fault", lambda *_: ""),
+        (ext4, "size", lambda _: BLOCKS),
+        (block, "clear", lambda *_: None),
+    ):
+        monkeypatch.setattr(module, name, replacement)
+
+    def finish(*reencrypting: bool) -> None:
+        left[:] = reencrypting
+        encrypt.finish(dataclasses.replace(VOLUME, dev="/dev/sdb1"), lambda: Passphrase(b"x", strong=True))
+        assert left == []
+
+    finish(True, False)
     assert done == ["mend"]
-    left[0] = True
-    encrypt._encrypt(device("/dev/sdb1"), passphrase)
+    finish(True, True)
     assert done == ["mend", "mend", "go on"]
     all_encrypted[0] = True
-    encrypt._encrypt(device("/dev/sdb1"), passphrase)
+    finish(True, True)
     assert done == ["mend", "mend", "go on", "mend", "end"]
 
 
@@ -489,18 +512,19 @@ def test_neither_open_nor_init_nor_adopt_nor_a_backup_touches_it(half: Path, mon
     monkeypatch.setattr(initializing, "require_makable", lambda *_: None)
     monkeypatch.setattr(lock, "held", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(luks_header, "mark", lambda _: state.COMPLETE)
-    monkeypatch.setattr(headers, "_saved_facts", lambda *_: luks_facts())
-    with luks_header.Header(1 << 20) as saved:
-        for attempt in (
-            lambda: opening.require_openable(one),
-            lambda: require_formattable(one, Force(reinit=True, overwrite=frozenset({"crypto_LUKS"}))),
-            lambda: adopting._require_adoptable(one, CONVERTING),
-            lambda: headers._look(one, saved, Path("file"), frozenset({"crypto_LUKS"})),
-        ):
-            with pytest.raises(DeviceError) as caught:
-                attempt()
-            assert SAID in caught.value.what
-            assert TODO in caught.value.hint
+    monkeypatch.setattr(luks_header, "copy_from", lambda *_: (luks_header.Header(1), luks_facts()))
+    monkeypatch.setattr(state, "distrust", lambda *_: "")
+    monkeypatch.setattr(header_file, "load", lambda _: luks_header.Header(1))
+    for attempt in (
+        lambda: opening.require_openable(one),
+        lambda: require_formattable(one, Force(reinit=True, overwrite=frozenset({"crypto_LUKS"}))),
+        lambda: adopting.adopt(one, Path("identity"), lambda: pytest.fail("it is asked"), None),
+        lambda: headers.require_restorable(one, Path("file"), frozenset({"crypto_LUKS"})),
+    ):
+        with pytest.raises(DeviceError) as caught:
+            attempt()
+        assert SAID in caught.value.what
+        assert TODO in caught.value.hint
 
 
 def luks_facts() -> luks_header.Facts:

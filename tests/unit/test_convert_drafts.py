@@ -14,8 +14,8 @@ import pytest
 from cryptpilot_boot.commands import convert
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume
 from cryptpilot_boot.convert import build
-from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
-from cryptpilot_boot.system import cryptsetup, disk_image, drafts, mappings, partition_table, private, workplace
+from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system import cryptsetup, disk_image, drafts, mappings, partition_table, private
 from cryptpilot_boot.system.disk_image import Facts
 from cryptpilot_boot.system.partition_table import Partition, Table
 
@@ -193,47 +193,3 @@ def test_a_secret_in_a_pipe_is_read_once(tmp_path: Path) -> None:
         for _ in range(2):
             with ask() as passphrase:
                 assert (bytes(passphrase.reveal()), passphrase.strong) == (key, True)
-
-
-def test_what_fills_a_disk_is_said_to_have_done_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "out.img"
-    for error in (ProgramError("e2image: Input/output error"), OSError(errno.EIO, "Input/output error")):
-        monkeypatch.setattr(workplace, "room", lambda _: 4096)
-        # what failed stands there too
-        full = f"{tmp_path} ran full while the image was written: .*Input/output error"
-        with pytest.raises(CryptpilotError, match=full), convert._telling(target), convert._writing(target):
-            raise error
-        monkeypatch.setattr(workplace, "room", lambda _: 1 << 30)
-        with (
-            pytest.raises(CryptpilotError, match=r"^(?!.*ran full).*Input/output error"),
-            convert._telling(target),
-            convert._writing(target),
-        ):
-            raise error
-    monkeypatch.setattr(workplace, "room", lambda _: 4096)
-    for other in (Interrupted(), BrokenPipeError(errno.EPIPE, "Broken pipe")):
-        with pytest.raises(type(other)), convert._telling(target), convert._writing(target):
-            raise other
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "reason"),
-    [
-        (".out.image.cryptpilot-new", "out", "is named like a file that a conversion writes"),
-        (".out.source.cryptpilot-new.lock", "out", "is named like a file that a conversion writes"),
-        ("alias", "other", "is named like a file that a conversion writes"),
-        ("in", ".out.image.cryptpilot-new", "is named like a file that a conversion writes"),
-        ("nothing", "out", "cannot be read: No such file"),
-        (".", "out", "is not a regular file"),
-        ("in", "in", "is there already"),
-        ("in", "link", "is there already"),
-        ("in", "nowhere/out", "no such directory"),
-    ],
-)
-def test_paths_that_cannot_be_are_refused(tmp_path: Path, source: str, target: str, reason: str) -> None:
-    for name in ("in", ".out.image.cryptpilot-new", ".out.source.cryptpilot-new.lock"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "alias").symlink_to(".out.image.cryptpilot-new")
-    (tmp_path / "link").symlink_to("nowhere")
-    with pytest.raises(CryptpilotError, match=reason):
-        convert._require_paths(tmp_path / source, tmp_path / target)

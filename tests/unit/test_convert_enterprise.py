@@ -7,6 +7,7 @@ see `bls` and `bootloader`.
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -324,7 +325,7 @@ class Tools:
         name = argv[0].rpartition("/")[2]
         if name == "grub2-mkconfig":
             self.root.write(argv[2], configuration().replace(ROOT_UUID, "11111111-2222").encode(), 0o600)
-            spoiled = bls._OPTIONS.sub(r"\1root=/dev/loop0p1 ro", self.root.text(ENTRY))
+            spoiled = re.sub(r"(?m)^(options +).*$", r"\1root=/dev/loop0p1 ro", self.root.text(ENTRY))
             self.root.write(ENTRY, spoiled.encode(), 0o600)  # as releases before 9.3 do it, and write another file
             if not self.root.has(bls.COMMAND_LINES[0]):
                 self.root.write(bls.COMMAND_LINES[0], b"root=/dev/mapper/root ro\n", 0o644)

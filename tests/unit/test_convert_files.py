@@ -15,7 +15,7 @@ from buildlib import layout
 from cryptpilot_boot.cli.arguments import parse
 from cryptpilot_boot.commands import convert as command
 from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume
-from cryptpilot_boot.convert import look, payload
+from cryptpilot_boot.convert import loading, payload
 from cryptpilot_boot.convert.facts import Kernel
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.keys import given
@@ -120,15 +120,17 @@ def test_initrds_are_looked_for_in_the_image_alone(root: Root) -> None:
     (root.path / "etc/kernel").mkdir(parents=True)
     os.mkfifo(root.path / "etc/kernel/entry-token")
     (root.path / "etc/machine-id").symlink_to(outside / "secret")
-    assert look._kernel(root, "6.1") == Kernel("6.1", ())
+    (root.path / "lib/modules/6.1").mkdir(parents=True)
+    (root.path / "lib/modules/6.1/modules.dep").write_text("")
+    assert loading.kernels(root) == (Kernel("6.1", ()),)
     (root.path / "boot").unlink()
     (root.path / "boot/EFI/Linux").mkdir(parents=True)
     (root.path / "boot/images").mkdir()
     (root.path / "boot/images/first").write_text("")
     (root.path / "boot/initrd.img-6.1").symlink_to("/boot/images/first")
-    assert look._kernel(root, "6.1") == Kernel("6.1", ("boot/initrd.img-6.1",))
+    assert loading.kernels(root) == (Kernel("6.1", ("boot/initrd.img-6.1",)),)
     (root.path / "boot/EFI/Linux/debian-6.1.efi").write_text("")
-    assert look._kernel(root, "6.1") == Kernel("6.1", ("boot/initrd.img-6.1",), unified=True)
+    assert loading.kernels(root) == (Kernel("6.1", ("boot/initrd.img-6.1",), unified=True),)
 
 
 def test_what_is_no_file_or_too_long_is_not_read(root: Root) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import errno
+import dataclasses
 import os
 import re
 import resource
@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import pytest
 
 from cryptpilot_boot.commands import convert
-from cryptpilot_boot.convert import look, tools
+from cryptpilot_boot.config import Boot, Config
+from cryptpilot_boot.convert import look, payload, tools
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.system import (
     clone,
@@ -27,13 +28,14 @@ from cryptpilot_boot.system import (
     mapper,
     partition_table,
     programs,
-    workplace,
 )
 from cryptpilot_boot.system.run import MORTAL, run
+from tests.unit.test_convert_plan import KMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+Begin = Callable[[Path, Path], object]
 CHECKOUT = Path(__file__).resolve().parents[2]
 NAMES = [
     *(b"-rf", b"two words", b"new\nline", b"quo\"te'", b"back\\slash", b"50%,format=raw:x", b"json:{}", b"\xff\xfe"),
@@ -125,11 +127,47 @@ def test_an_image_is_read_whatever_its_name(named: Path, monkeypatch: pytest.Mon
     assert [one.number for one in tables[0].partitions] == [1]
 
 
-def test_a_link_to_itself_is_no_name_for_an_image(tmp_path: Path) -> None:
+@pytest.fixture
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
+    """Begin a conversion, whose paths are looked at first."""
+
+    def nothing_more() -> None:
+        raise CryptpilotError("far enough")
+
+    monkeypatch.setattr(payload, "require_installed", nothing_more)
+    config = Config(tmp_path, Boot(), (dataclasses.replace(KMS, auto_open=True),))
+    options = convert.Options("root")
+    return lambda source, target: convert.convert(config, source, target, options, lambda _: None, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "reason"),
+    [
+        (".out.image.cryptpilot-new", "out", "is named like a file that a conversion writes"),
+        (".out.source.cryptpilot-new.lock", "out", "is named like a file that a conversion writes"),
+        ("alias", "other", "is named like a file that a conversion writes"),
+        ("in", ".out.image.cryptpilot-new", "is named like a file that a conversion writes"),
+        ("nothing", "out", "cannot be read: No such file"),
+        (".", "out", "is not a regular file"),
+        ("in", "in", "is there already"),
+        ("in", "link", "is there already"),
+        ("in", "nowhere/out", "no such directory"),
+    ],
+)
+def test_paths_that_cannot_be_are_refused(tmp_path: Path, begin: Begin, source: str, target: str, reason: str) -> None:
+    for name in ("in", ".out.image.cryptpilot-new", ".out.source.cryptpilot-new.lock"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "alias").symlink_to(".out.image.cryptpilot-new")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(CryptpilotError, match=reason):
+        begin(tmp_path / source, tmp_path / target)
+
+
+def test_a_link_to_itself_is_no_name_for_an_image(tmp_path: Path, begin: Begin) -> None:
     (tmp_path / "in").write_bytes(b"")
     (tmp_path / "out").symlink_to("out")
     with pytest.raises(CryptpilotError, match="out is there already"):
-        convert._require_paths(tmp_path / "in", tmp_path / "out")
+        begin(tmp_path / "in", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +188,7 @@ def test_what_is_no_image_file_is_refused(tmp_path: Path, make: object, reason: 
         disk_image.require_file(tmp_path / "in")
 
 
-def test_a_name_that_is_too_long_is_refused_and_is_no_bug(tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_is_refused_and_is_no_bug(tmp_path: Path, begin: Begin) -> None:
     """Nor is one that is only too long while the image is written."""
     source = tmp_path / "in"
     source.write_bytes(b"")
@@ -158,13 +196,14 @@ def test_a_name_that_is_too_long_is_refused_and_is_no_bug(tmp_path: Path) -> Non
         disk_image.require_file(tmp_path / ("a" * 300))
     for length, excess in ((300, 73), (228, 1)):
         with pytest.raises(CryptpilotError, match=f"the name is {excess} bytes too long"):
-            convert._require_paths(source, tmp_path / ("a" * length))
-    convert._require_paths(source, tmp_path / ("a" * 227))
+            begin(source, tmp_path / ("a" * length))
+    with pytest.raises(CryptpilotError, match="far enough"):
+        begin(source, tmp_path / ("a" * 227))
     with drafts.opened(tmp_path / ("a" * 227), "source"):
         pass
 
 
-def test_what_was_left_beside_an_image_that_is_whole_is_removed(tmp_path: Path) -> None:
+def test_what_was_left_beside_an_image_that_is_whole_is_removed(tmp_path: Path, begin: Begin) -> None:
     """By a process that was killed between giving the image its name and taking the other one away."""
     source, target = tmp_path / "in", tmp_path / "out"
     source.write_bytes(b"")
@@ -172,7 +211,7 @@ def test_what_was_left_beside_an_image_that_is_whole_is_removed(tmp_path: Path) 
     target.write_text("whole")
     os.link(target, draft)
     with pytest.raises(CryptpilotError, match="out is there already"):
-        convert._require_paths(source, target)
+        begin(source, target)
     assert target.read_text() == "whole"
     assert not draft.exists()
 
@@ -213,21 +252,6 @@ def test_a_file_that_may_not_be_so_large_is_an_error_before_anything_is_copied(t
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{tmp_path}: no file of 1 GiB can be written there: File too large; raise the limit")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("number", "hint"),
-    [(errno.ENOSPC, "make room there"), (errno.EROFS, "write the image elsewhere"), (errno.EIO, "kernel's log")],
-)
-def test_what_the_kernel_refuses_is_said_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
-) -> None:
-    """A small /run fills up as well as the place of the image."""
-    monkeypatch.setattr(workplace, "room", lambda _: 1 << 30)
-    with pytest.raises(CryptpilotError) as refusal, convert._telling(tmp_path / "out"):
-        raise OSError(number, os.strerror(number), "/run/cryptpilot/convert")
-    assert refusal.value.what == f"/run/cryptpilot/convert: {os.strerror(number)}"
-    assert hint in refusal.value.hint
 
 
 @pytest.mark.needs("cryptsetup", "dmsetup", "qemu-img", "sfdisk")

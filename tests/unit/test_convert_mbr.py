@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cryptpilot_boot.config import Volume
-from cryptpilot_boot.convert import build, facts, layout, plan
+from cryptpilot_boot.convert import facts, layout, plan
 from cryptpilot_boot.convert.facts import Content, Found
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system import partition_table
+from cryptpilot_boot.system import clone, partition_table
 from cryptpilot_boot.system.disk_image import Facts
 from cryptpilot_boot.system.partition_table import SECTOR, Table
 from tests.unit.test_convert_plan import BOOT_UUID, ROOT_UUID, SYSTEM, VOLUME
@@ -105,7 +105,7 @@ def test_what_is_before_the_first_partition_is_the_boot_loaders(tmp_path: Path) 
     source.write_bytes(os.urandom(3 << 20))
     target.write_bytes(b"\xff" * (3 << 20))
     with target.open("r+b") as file:
-        build._copy_boot_areas(str(source), file.fileno(), ((0, 440), (512, (2 << 20) - 512)))
+        clone.copy_areas(str(source), file.fileno(), ((0, 440), (512, (2 << 20) - 512)))
     old, new = source.read_bytes(), target.read_bytes()
     # the identifier and the partitions are the table's
     assert (new[:440], new[440:512], new[512 : 2 << 20]) == (old[:440], b"\xff" * 72, old[512 : 2 << 20])
@@ -230,11 +230,9 @@ def test_a_disk_that_ends_where_an_mbr_does_is_converted() -> None:
 
 
 def test_all_four_numbers_may_be_in_use() -> None:
-    four = tuple(
-        dataclasses.replace(TABLE.partitions[0], number=number, start=number * 2048) for number in (1, 2, 3, 4)
-    )
+    others: list[dict[str, int | str]] = [{"number": one, "start": one * 128, "size": 128} for one in (2, 3, 4)]
     with pytest.raises(CryptpilotError, match="no number left"):
-        layout._free_number(dataclasses.replace(TABLE, partitions=four))
+        layout.lay_out(_partitions({}, *others)(FOUND), IN_MBR, None, facts.Roles((1,), gap=True))
 
 
 @pytest.mark.needs("sfdisk")
