@@ -63,10 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     process.keep_memory_private()
     process.keep_files_private()
-    run.clear_interruption()  # of an earlier command in this process
-    for number in signals.SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) ignores SIGHUP, and that stays
-            signal.signal(number, _interrupt)
+    heed_signals()
     try:
         # an initrd has one user; who may change its files was checked when it was made
         others = not init.in_initrd()
@@ -99,6 +96,14 @@ def _run(arguments: argparse.Namespace) -> int:
         terminal.explain(CryptpilotError(describe_bug(bug), "please report this, with the command you ran"))
         return EXIT_FAILED
     return EXIT_USAGE if config.problems and not arguments.boots else EXIT_OK
+
+
+def heed_signals() -> None:
+    """Let the signals by which a person or systemd ends this process interrupt what it does from now on."""
+    run.clear_interruption()  # of an earlier command in this process
+    for number in signals.SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) ignores SIGHUP, and that stays
+            signal.signal(number, _interrupt)
 
 
 def _unheard() -> int:

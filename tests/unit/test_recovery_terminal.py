@@ -23,10 +23,9 @@ from cryptpilot_boot.system import programs, qrcode
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ASK = """
-import signal
 from cryptpilot_boot.cli import keys, main
 from cryptpilot_boot.errors import CryptpilotError
-signal.signal(signal.SIGINT, main._interrupt)
+main.heed_signals()
 try:
     with keys.ask("a") as key:
         print("taken:", len(key), flush=True)
