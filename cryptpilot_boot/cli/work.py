@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 from cryptpilot_boot import steps
 from cryptpilot_boot.system import block
 
@@ -9,15 +11,19 @@ _SILENT_FOR = 1.0  # seconds that a step may take before it is shown
 
 
 class Work:
-    """The steps at work, with the bytes that the device of each had been written when it was first seen."""
+    """The steps at work, with the bytes that the device of each had been written when it was first seen.
 
-    def __init__(self) -> None:
+    innermost: returns the steps.
+    """
+
+    def __init__(self, innermost: Callable[[], list[steps.Step]] = steps.innermost) -> None:
+        self._innermost = innermost
         self._before: dict[steps.Step, int] = {}
         self._begun: set[tuple[steps.Step, str]] = set()
 
     def describe(self) -> str:
         """Return one line for all slow steps; "" without one."""
-        now = steps.innermost()
+        now = self._innermost()
         known = self._before
         self._before = {step: known[step] if step in known else block.bytes_written(step.device) for step in now}
         return "; ".join(
@@ -28,7 +34,7 @@ class Work:
 
     def begun(self) -> list[str]:
         """Return a line for each step that takes its time, and for each reason why it waits, once."""
-        now = [(step, step.waiting_for) for step in steps.innermost() if step.seconds >= _SILENT_FOR]
+        now = [(step, step.waiting_for) for step in self._innermost() if step.seconds >= _SILENT_FOR]
         new = [one for one in now if one not in self._begun]
         self._begun.update(new)
         return [_subject(step) + (f"waiting: {reason}" if reason else step.words) for step, reason in new]

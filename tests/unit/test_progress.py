@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -37,9 +38,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No step of another test's, whose thread was given up and is still at work."""
-    monkeypatch.setattr(steps, "_at_work", [])
+def innermost() -> Callable[[], list[steps.Step]]:
+    """The steps at work, but for those of another test's, whose thread was given up and is still at work."""
+    others = steps.innermost()
+    return lambda: [step for step in steps.innermost() if step not in others]
 
 
 def require_whole_way(seen: list[float]) -> None:
@@ -100,12 +102,11 @@ def test_no_more_is_kept_of_a_program_that_never_ends_its_line(seen: list[float]
     meter = Meter()
     for _ in range(10):
         meter.see(b"9" * 65536)
-    assert len(meter._last) <= 16
+    assert [len(kept) for kept in vars(meter).values()] == [16]
     assert seen == []
 
 
-@pytest.mark.usefixtures("alone")
-def test_it_is_the_step_of_the_thread_that_runs_the_program() -> None:
+def test_it_is_the_step_of_the_thread_that_runs_the_program(innermost: Callable[[], list[steps.Step]]) -> None:
     with log.timed("format", "first"):
         ready, done = threading.Event(), threading.Event()
 
@@ -118,20 +119,21 @@ def test_it_is_the_step_of_the_thread_that_runs_the_program() -> None:
         thread.start()
         assert ready.wait(60)
         steps.advance(0.5)
-        found = {step.volume: step.done for step in steps.innermost()}
+        found = {step.volume: step.done for step in innermost()}
         done.set()
         thread.join()
     assert found == {"first": 0.5, "second": None}
     steps.advance(1.0)  # of no step
 
 
-@pytest.mark.usefixtures("alone")
-def test_a_step_is_said_with_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_said_with_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, innermost: Callable[[], list[steps.Step]]
+) -> None:
     written = {"/dev/a": 0, "": 0}
     monkeypatch.setattr(block, "bytes_written", lambda device: written[device])
-    work = Work()
+    work = Work(innermost)
     with log.timed("format", "root", device="/dev/a"):
-        (step,) = steps.innermost()
+        (step,) = innermost()
         assert (work.describe(), work.begun()) == ("", [])
         step.since -= 90
         steps.expect(200 << 20)
@@ -140,19 +142,18 @@ def test_a_step_is_said_with_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> N
         written["/dev/a"] = 500 << 20
         assert "100 %" in work.describe()
         with log.timed("write-image"):
-            steps.innermost()[-1].since -= 5
+            innermost()[-1].since -= 5
             steps.advance(0.071)
             assert "; packing the image, 7 %, 5 s" in work.describe()
             assert work.begun() == ["root: formatting /dev/a", "packing the image"]
         assert work.begun() == []
 
 
-@pytest.mark.usefixtures("alone")
-def test_a_step_is_said_with_what_it_waits_for() -> None:
+def test_a_step_is_said_with_what_it_waits_for(innermost: Callable[[], list[steps.Step]]) -> None:
     """A source that may be asked again is asked until the deadline: a person sees why, and each reason once."""
-    work = Work()
+    work = Work(innermost)
     with log.timed(log.FETCH_KEY, "data"):
-        (step,) = steps.innermost()
+        (step,) = innermost()
         step.since -= 3
         assert work.describe() == "data: asking for the key, 3 s"
         assert work.begun() == ["data: asking for the key"]
