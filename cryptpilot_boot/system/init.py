@@ -83,10 +83,10 @@ def _others_need_network() -> bool:
     return any(_NEED_NETWORK in path.read_text(errors="replace") for path in (Path("/proc/cmdline"), *files))
 
 
-def kernel_log(text: str) -> None:
+def kernel_log(text: str, to: str = _KERNEL_LOG) -> None:
     """Say a line where the system's log has it: a generator has no other, see systemd.generator(7)."""
     with log.telling("a line for the kernel's log"):  # a container has none
-        descriptor = os.open(_KERNEL_LOG, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = os.open(to, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(
                 descriptor, f"{_WARNING}cryptpilot: {printable(text)[:_LONGEST_LINE]}\n".encode("utf-8", "replace")

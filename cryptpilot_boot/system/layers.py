@@ -70,10 +70,11 @@ def layers(path: str, block: Path = _BLOCK) -> list[Layer]:
         return []
     if not stat.S_ISBLK(status.st_mode):
         return []
-    return list(dict.fromkeys(_within((block / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}").resolve())))
+    return list(dict.fromkeys(of_node((block / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}").resolve())))
 
 
-def _within(node: Path) -> Iterator[Layer]:
+def of_node(node: Path) -> Iterator[Layer]:
+    """Yield a device's own layers and those below it, top first. node: its directory below /sys/devices."""
     uuid, name = (_line(node / "dm" / one) for one in ("uuid", "name"))
     kinds = [kind for start, kind in _MAPPINGS.items() if re.match(start, uuid)]
     kinds += [kind for expression, kind in _NODES.items() if re.fullmatch(expression, str(node))]
@@ -85,7 +86,7 @@ def _within(node: Path) -> Iterator[Layer]:
     if (node / "partition").exists():
         below.append(node.parent)
     for one in below:
-        yield from _within(one)
+        yield from of_node(one)
 
 
 def _line(path: Path) -> str:

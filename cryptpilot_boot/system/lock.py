@@ -26,12 +26,13 @@ _FLOCK = struct.Struct("@hhqqi4x")  # struct flock of <fcntl.h> with 64-bit offs
 
 
 @contextlib.contextmanager
-def held(volume: str, directory: Path = DIRECTORY) -> Iterator[None]:
+def held(volume: str, directory: Path = DIRECTORY, control: Path = _CONTROL) -> Iterator[None]:
     """Hold a volume's lock; it ends with the process at the latest. See flock(2).
 
+    control: the file of the device mapper, in which a lock needs no room.
     Raises CryptpilotError when another process holds it: who waits for a key may hold it for long.
     """
-    with _held(directory / volume, f"another cryptpilot process is working on volume {volume}"):
+    with _held(directory / volume, control, f"another cryptpilot process is working on volume {volume}"):
         yield
 
 
@@ -41,15 +42,15 @@ def of_device(number: str, path: str, directory: Path = DEVICES) -> Iterator[Non
 
     number: "major:minor"; path: what the person who reads of it calls it. Raises CryptpilotError when it is held.
     """
-    with _held(directory / number, f"{path} is being formatted as another volume"):
+    with _held(directory / number, _CONTROL, f"{path} is being formatted as another volume"):
         yield
 
 
 @contextlib.contextmanager
-def _held(path: Path, said: str) -> Iterator[None]:
+def _held(path: Path, control: Path, said: str) -> Iterator[None]:
     busy = CryptpilotError(said, f"wait until it is done; see which one it is: fuser --verbose {path}")
     with contextlib.ExitStack() as locks:
-        in_control = _take_place(path, busy, locks)
+        in_control = _take_place(path, control, busy, locks)
         try:
             private.directory(path.parent)
             descriptor = private.opened(path, os.O_RDWR | os.O_CREAT)
@@ -62,13 +63,13 @@ def _held(path: Path, said: str) -> Iterator[None]:
         yield
 
 
-def _take_place(path: Path, busy: CryptpilotError, locks: contextlib.ExitStack) -> bool:
+def _take_place(path: Path, control: Path, busy: CryptpilotError, locks: contextlib.ExitStack) -> bool:
     """Lock the byte that stands for a path in a file that needs no room; False where there is no device mapper.
 
     It is the device mapper's own, which only root opens; see fcntl(2), "Open file description locks".
     """
     try:
-        descriptor = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(control, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False  # nothing is opened or formatted without it, which says so itself
     locks.callback(os.close, descriptor)

@@ -78,17 +78,20 @@ def lies_on(top: str, below: str) -> bool:
     return bool(found and wanted and wanted.node.name in [node.name for node in _below(found.node)])
 
 
-def backing_files(of: Mapping) -> list[str]:
-    """Return the files of the loop devices that a mapping lies on, through any number of layers."""
-    return _files_below(of.node)
+def backing_files(of: Mapping, devices: Path = _CLASS) -> list[str]:
+    """Return the files of the loop devices that a mapping lies on, through any number of layers.
+
+    devices: where the kernel lists block devices.
+    """
+    return _files_below(of.node, devices)
 
 
-def _files_below(node: Path) -> list[str]:
+def _files_below(node: Path, devices: Path) -> list[str]:
     found = []
-    for below in _below(node):
+    for below in _below(node, devices):
         disk = below.resolve().parent if (below / "partition").exists() else below
         file = sysfs.attribute(disk / "loop/backing_file")
-        found += [file] if file else _files_below(below)
+        found += [file] if file else _files_below(below, devices)
     return found
 
 
@@ -96,9 +99,9 @@ def _reaches(node: Path, wanted: str) -> bool:
     return sysfs.attribute(node / "dev") == wanted or any(_reaches(below, wanted) for below in _below(node))
 
 
-def _below(node: Path) -> list[Path]:
+def _below(node: Path, devices: Path = _CLASS) -> list[Path]:
     """Return the devices that a device is made of; a partition has no such list."""
     try:
-        return [_CLASS / below.name for below in (node / "slaves").iterdir()]
+        return [devices / below.name for below in (node / "slaves").iterdir()]
     except OSError:
         return []

@@ -167,7 +167,7 @@ def test_a_mapping_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatc
     assert closed == []
 
 
-def test_a_mapping_is_traced_to_the_files_it_lies_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mapping_is_traced_to_the_files_it_lies_on(tmp_path: Path) -> None:
     """As sysfs has it: integrity below the encryption, on a partition of a loop device."""
     disk, devices = tmp_path / "virtual/loop7", tmp_path / "class"
     for path in (disk / "loop", disk / "loop7p1", devices, tmp_path / "dm-1/slaves", tmp_path / "dm-0/slaves"):
@@ -178,9 +178,8 @@ def test_a_mapping_is_traced_to_the_files_it_lies_on(tmp_path: Path, monkeypatch
     (devices / "dm-0").symlink_to(tmp_path / "dm-0")
     (tmp_path / "dm-1/slaves/dm-0").mkdir()
     (tmp_path / "dm-0/slaves/loop7p1").mkdir()
-    monkeypatch.setattr(mappings, "_CLASS", devices)
-    assert mappings.backing_files(mappings.Mapping("root", "CRYPT-", tmp_path / "dm-1")) == ["/images/out"]
-    assert mappings.backing_files(mappings.Mapping("root", "CRYPT-", tmp_path / "dm-2")) == []
+    assert mappings.backing_files(mappings.Mapping("root", "CRYPT-", tmp_path / "dm-1"), devices) == ["/images/out"]
+    assert mappings.backing_files(mappings.Mapping("root", "CRYPT-", tmp_path / "dm-2"), devices) == []
 
 
 def test_a_secret_in_a_pipe_is_read_once(tmp_path: Path) -> None:

@@ -180,10 +180,10 @@ def test_layers_are_found_down_to_a_mapping_that_is_opened_by_itself(tmp_path: P
             (block / name / "dm/name").write_text(f"{label}\n")
     (block / "sda/sda1").mkdir(parents=True)
     (block / "sda/sda1/partition").touch()
-    found = list(layers._within(block / "dm-5"))
+    found = list(layers.of_node(block / "dm-5"))
     assert found == [Layer(layers.LVM, "vg-data"), Layer(layers.RAID, ""), Layer(layers.MULTIPATH, "mpatha1")]
-    assert list(layers._within(block / "dm-7")) == [Layer(layers.LUKS, "other")]
-    assert list(layers._within(block / "sda/sda1")) == []
+    assert list(layers.of_node(block / "dm-7")) == [Layer(layers.LUKS, "other")]
+    assert list(layers.of_node(block / "sda/sda1")) == []
     assert layers.layers("/dev/null") == layers.layers(str(tmp_path / "absent")) == []
 
 
@@ -200,4 +200,4 @@ def test_layers_are_found_down_to_a_mapping_that_is_opened_by_itself(tmp_path: P
     ],
 )
 def test_devices_are_known_by_their_place_in_sys(path: str, kind: layers.LayerKind | None) -> None:
-    assert [one.kind for one in layers._within(Path(path))] == ([kind] if kind else [])
+    assert [one.kind for one in layers.of_node(Path(path))] == ([kind] if kind else [])

@@ -20,7 +20,7 @@ def test_a_boot_is_stopped_by_whoever_runs_it(
 ) -> None:
     ran: list[list[str]] = []
     monkeypatch.setattr(init, "run", lambda argv, **_: ran.append(argv))
-    monkeypatch.setattr(init, "_SYSTEMD", tmp_path if systemd else tmp_path / "absent")
+    monkeypatch.setattr(init, "runs_systemd", lambda: systemd)
     monkeypatch.setattr(paths, "STOP_BOOT", tmp_path / "stop-boot")
     monkeypatch.setattr(paths, "MAY_STOP_BOOT", tmp_path / "may-stop-boot")
     init.stop_boot()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cryptpilot_boot.errors import CryptpilotError
-from cryptpilot_boot.system import lock, private
+from cryptpilot_boot.system import private
 from cryptpilot_boot.system.lock import held
 
 if TYPE_CHECKING:
@@ -59,22 +59,22 @@ def test_a_lock_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, r
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    (tmp_path / "control").touch()
-    monkeypatch.setattr(lock, "_CONTROL", tmp_path / "control")
+    control = tmp_path / "control"
+    control.touch()
     with monkeypatch.context() as full:
         full.setattr(private, "directory", fail)
         locks = tmp_path / "locks"
-        with held("a", locks):
+        with held("a", locks, control):
             if room == "since then":
                 full.undo()
             with (
                 pytest.raises(CryptpilotError, match="another cryptpilot process is working on volume a"),
-                held("a", locks),
+                held("a", locks, control),
             ):
                 pytest.fail("it was held twice")
-            with held("b", locks):
+            with held("b", locks, control):
                 pass
-        with held("a", locks):
+        with held("a", locks, control):
             pass
         assert (locks / "a").exists() is (room == "since then")
 
@@ -85,7 +85,9 @@ def test_without_room_and_without_a_device_mapper_there_is_no_lock(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(lock, "_CONTROL", tmp_path / "absent")
     monkeypatch.setattr(private, "directory", fail)
-    with pytest.raises(CryptpilotError, match="cannot be locked: No space left on device"), held("a", tmp_path):
+    with (
+        pytest.raises(CryptpilotError, match="cannot be locked: No space left on device"),
+        held("a", tmp_path, tmp_path / "absent"),
+    ):
         pytest.fail("it was held")
