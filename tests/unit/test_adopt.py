@@ -31,6 +31,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
     return Template.made(tmp_path_factory.mktemp("header") / "one.img", KEY)
 
 
+def in_use(path: str) -> None:
+    raise DeviceError(f"{path} is in use")
+
+
 @pytest.fixture(autouse=True)
 def look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a file looked at as a disk is, that somebody uses: it is not opened to see what it holds."""
@@ -40,7 +44,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> None:
         block, "look_up", lambda path: block.Device(path, path, "1:1", "", Path(path).stat().st_size, "")
     )
     monkeypatch.setattr(block, "is_block_device", lambda path: Path(path).exists())
-    monkeypatch.setattr(adopting, "_in_use", lambda _: True)
+    monkeypatch.setattr(block, "require_unused", in_use)
 
 
 @pytest.fixture

@@ -172,14 +172,15 @@ def test_nothing_of_a_secret_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> 
     fill = SecretBuffer.fill
 
     def watch(buffer: SecretBuffer, source: int, most: int) -> int:
-        views.append(memoryview(buffer._buffer))
-        return fill(buffer, source, most)
+        count = fill(buffer, source, most)
+        views.append(buffer.reveal())
+        return count
 
     monkeypatch.setattr(SecretBuffer, "fill", watch)
     with ask(shell("printf hunter2")):
         pass
     failure(shell("printf hunter2; exit 1"))
-    assert views
+    assert any(map(len, views))
     assert not any(map(any, views))
 
 

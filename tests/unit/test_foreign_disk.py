@@ -108,7 +108,11 @@ def test_a_disk_that_cannot_be_read_is_taken_for_what_it_is_named(
 ) -> None:
     (tmp_path / "directory").mkdir()
     monkeypatch.setattr(block, "is_block_device", os.path.exists)
-    assert not competing._foreign(str(tmp_path / "directory"))
+    monkeypatch.setattr(init, "crypttab", lambda: f"home {tmp_path}/directory /etc/home.key luks\n")
+    monkeypatch.setattr(init, "kernel_command_line", lambda: "")
+    monkeypatch.setattr(init, "fstab", lambda: "")
+    one = Volume("data", str(tmp_path / "directory"), Exec("cat"), Path("/v/data.toml"), auto_open=True)
+    assert [found.mapping for found in competing.find([one])] == ["home"]
     assert script.ask("--foreign", str(tmp_path / "directory")) == 1
     assert script.ask("--foreign", str(tmp_path / "absent")) == 1
 

@@ -253,14 +253,14 @@ def test_any_file_may_be_named_and_is_told_for_what_it_is(tmp_path: Path) -> Non
     assert f"large: is not a backup of a header: it has 256 MiB; {HINT}" in loads(tmp_path / "large")
 
 
-def test_of_a_file_that_grows_no_more_is_read_than_there_was(tmp_path: Path) -> None:
+def test_of_a_file_that_grows_no_more_is_read_than_there_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "growing"
     path.write_bytes(os.urandom(3 << 20))
     size = (1 << 20) + 5
-    with path.open("rb") as source, header_file._read(source.fileno(), size) as read:
-        assert Path(read.path).read_bytes() == path.read_bytes()[:size]
-    with path.open("rb") as source, header_file._read(source.fileno(), 4 << 20) as read:
-        assert Path(read.path).read_bytes() == path.read_bytes()
+    for end in (size, 4 << 20):  # it may become shorter, too
+        monkeypatch.setattr(os, "lseek", lambda *_, end=end: end)
+        with header_file.load(path) as read:
+            assert Path(read.path).read_bytes() == path.read_bytes()[:end]
 
 
 NOTHING_CHANGED = "nothing was changed; put back another backup, if there is one"

@@ -17,7 +17,7 @@ from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.measure import gpt, look, registers, stub, unified
 from cryptpilot_boot.measure.registers import Event, of_bytes
 from cryptpilot_boot.system import portable_executable as pe
-from cryptpilot_boot.system.partition_table import ESP, Partition, Table
+from cryptpilot_boot.system.partition_table import ESP
 
 CALLING = b"Calling EFI Application from Boot Option"
 # events and registers of two boots: OVMF 2022.11, swtpm; systemd-stub 252 with Linux 6.1, and 257 with 6.12
@@ -326,11 +326,19 @@ def test_a_control_sequence_of_an_image_is_not_shown(tmp_path: Path, monkeypatch
     assert not {"\x1b", "\n"} & set("".join(lines))
 
 
-def test_an_image_without_a_way_to_boot_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     for path, reason in ((tmp_path, "not a regular file"), (tmp_path / "missing", "No such file")):
         with pytest.raises(CryptpilotError, match=reason):
             image_measure.measure(path, secure_boot=False, as_json=True, say=print)
-    one = Partition(1, 2048, 2048, ESP, "A")
-    for count in (0, 2):
-        with pytest.raises(CryptpilotError, match=f"has {count} EFI system partitions"):
-            look._esp(tmp_path, Table("gpt", "", 512, (one,) * count))
+
+
+@pytest.mark.needs("qemu-img", "sfdisk")
+def test_an_image_without_a_way_to_boot_is_refused(tmp_path: Path) -> None:
+    linux = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+    for kinds in ((linux,), (ESP, linux, ESP)):
+        with (tmp_path / "disk").open("wb") as file:
+            file.truncate(8 << 20)
+        script = "label: gpt\n" + "".join(f"size=2048, type={kind}\n" for kind in kinds)
+        subprocess.run(["sfdisk", "--quiet", tmp_path / "disk"], input=script, text=True, check=True)
+        with pytest.raises(CryptpilotError, match=f"has {kinds.count(ESP)} EFI system partitions"):
+            look.found(tmp_path / "disk")

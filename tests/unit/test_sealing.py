@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -21,7 +20,7 @@ from cryptpilot_boot.providers.execute import Exec
 from cryptpilot_boot.providers.together import Together
 from cryptpilot_boot.providers.tpm2 import Tpm2
 from cryptpilot_boot.system import block, cryptsetup, lock, tpm2
-from cryptpilot_boot.volume import opening, pending, sealing, slots
+from cryptpilot_boot.volume import opening, pending, sealing, slots, state
 from cryptpilot_boot.volume import recovery as recovery_keys
 from cryptpilot_boot.volume.initialize import Force, Target, initialize
 from cryptpilot_boot.volume.rotate import rotate
@@ -323,13 +322,13 @@ def test_init_seals_and_keeps_what_it_sealed(
     both = Together((stranger, Tpm2(one.dev, together=True)))
     volume = Volume("data", one.dev, one.encrypt, one.source, fallbacks=(Fallback(both, 0), Fallback(stranger, 0)))
     target = Target(block.look_up(one.dev), None)
-    module = sys.modules[initialize.__module__]
-    monkeypatch.setattr(module, "_require_formattable", lambda *_: target)
+    monkeypatch.setattr(block, "require_unused", lambda _: None)
     monkeypatch.setattr(lock, "of_device", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(block, "writing", writing)
     monkeypatch.setattr(block, "require_same", lambda *_: None)
     config = Config(Path("/etc/cryptpilot"), Boot(), (volume,))
-    with terms_of(config) as terms:
+    with terms_of(config) as terms, monkeypatch.context() as empty:
+        empty.setattr(state, "look", lambda _: None)
         first, *others = (new_key_of(volume, number, terms) for number in range(3))
         unbound = initialize(volume, target, Force(), first, tmp_path / "identity.toml", others)
     assert unbound is None
