@@ -37,7 +37,7 @@ class Copied:
     configuration: bool = False
 
 
-_COPIED = (
+COPIED = (
     Copied("dracut/95cryptpilot/*", _DRACUT_MODULE),
     Copied("initrd_hooks/*", _DRACUT_MODULE),
     Copied("dracut/dracut.conf.d/*.conf", "lib/dracut/dracut.conf.d"),
@@ -58,6 +58,7 @@ _COPIED = (
     Copied("examples/*.toml", f"{_DOCUMENTATION}/examples"),
     Copied("etc/cryptpilot/*.toml", _CONFIGURATION, configuration=True),
 )
+"""All that is installed beside the bundle; docs/packaging.md has it too."""
 
 # Volumes' files hold client keys.
 _PRIVATE_DIRECTORIES = (_CONFIGURATION, f"{_CONFIGURATION}/volumes")
@@ -90,7 +91,7 @@ def _install(bundle: Path, root: Path, usr: Path, checkout: Path) -> list[Path]:
     _make_directory((usr / _BUNDLE).parent)
     lay_out(bundle, usr / _BUNDLE)
     written = [usr / _BUNDLE]
-    for row in _COPIED:
+    for row in COPIED:
         directory = (root if row.configuration else usr) / row.directory
         for source in sorted(path for path in checkout.glob(row.source) if path.is_file()):
             target = directory / source.name

@@ -74,7 +74,7 @@ def write(place: Path, bundle: Path, work: Path, installed: Path, elves: Sequenc
     """
     table = manifest.load(bundle)
     origins = _origins(bundle, work)
-    owners = _Owners(_hashes(installed))
+    owners = Owners(_hashes(installed), importlib.metadata.distributions())
     application = Component(_APPLICATION, _application_table(table["version"]))
     components: dict[str, Component] = {}
     for location, source in origins.items():
@@ -143,15 +143,15 @@ def _source(module: str, places: Iterable[Path]) -> Path:
     raise BuildError(f"it cannot be told where the module {module} in the bundle comes from", "see buildlib/sbom.py")
 
 
-class _Owners:
-    """Finds the component that a file belongs to."""
+class Owners:
+    """Finds the component that a file belongs to. hashes: of archives, by the names of packages."""
 
-    def __init__(self, hashes: Mapping[str, str]) -> None:
+    def __init__(self, hashes: Mapping[str, str], distributions: Iterable[importlib.metadata.Distribution]) -> None:
         self._hashes = hashes
         self._standard = Path(sysconfig.get_path("stdlib"))
         self._distributions = {
             Path(str(distribution.locate_file(file))): distribution
-            for distribution in importlib.metadata.distributions()
+            for distribution in distributions
             for file in distribution.files or ()
         }
 

@@ -83,7 +83,8 @@ def apt(kept: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for line in settings.splitlines():
             assert not line.startswith("Dir::") or str(kept) in line or line.endswith('"-";')
         listed = (Path(env["APT_CONFIG"]).parent / "sources.list").read_text()
-        assert listed == (f"deb-src [signed-by={sources._KEYRING}] http://mirror.invalid/debian trixie main\n")
+        keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+        assert listed == f"deb-src [signed-by={keyring}] http://mirror.invalid/debian trixie main\n"
         if argv[0] == "apt-cache":
             return f"Version: 1-1\n {SOURCE.sha256} 1 x.tar.gz\n"
         if argv[1] == "source":
@@ -122,16 +123,17 @@ def test_an_archive_that_debian_has_no_more_is_an_error_with_a_next_step(
 
 
 @pytest.fixture
-def made(kept: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Stand in for the compiler; the list holds the directories in which something was made."""
+def source(kept: Path, monkeypatch: pytest.MonkeyPatch) -> sources.Source:
+    """An archive that is there; what is compiled of it needs no compiler."""
     with tarfile.open(kept / "x.tar.gz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("x/README"))
-    monkeypatch.setattr(sources, "_is_whole", lambda *_: True)
     monkeypatch.setattr(compiler, "environment", lambda _: {})
-    return []
+    return dataclasses.replace(SOURCE, sha256=hashlib.sha256((kept / "x.tar.gz").read_bytes()).hexdigest())
 
 
-def test_what_was_compiled_is_kept(kept: Path, made: list[Path]) -> None:
+def test_what_was_compiled_is_kept(kept: Path, source: sources.Source) -> None:
+    made: list[Path] = []
+
     def make(work: Path, _: object) -> Path:
         assert (work / "x/README").is_file()
         made.append(work)
@@ -139,7 +141,7 @@ def test_what_was_compiled_is_kept(kept: Path, made: list[Path]) -> None:
         return work / "out"
 
     def place(key: str) -> Path:
-        return compiler.compiled("thing", key * 16, [SOURCE], make)
+        return compiler.compiled("thing", key * 16, [source], make)
 
     places = [place("a"), place("a"), place("b"), place("c")]
     assert places[0] == places[1]
@@ -149,7 +151,9 @@ def test_what_was_compiled_is_kept(kept: Path, made: list[Path]) -> None:
     assert places[2].parent == kept.parent
 
 
-def test_what_was_cut_short_is_not_kept(kept: Path, made: list[Path]) -> None:
+def test_what_was_cut_short_is_not_kept(kept: Path, source: sources.Source) -> None:
+    made: list[Path] = []
+
     def fail(work: Path, _: object) -> Path:
         made.append(work)
         raise BuildError("the compiler failed")
@@ -157,7 +161,7 @@ def test_what_was_cut_short_is_not_kept(kept: Path, made: list[Path]) -> None:
     leftover = kept.parent / "compiling-thing-0"
     leftover.mkdir()
     with pytest.raises(BuildError, match="the compiler failed"):
-        compiler.compiled("thing", "a" * 16, [SOURCE], fail)
+        compiler.compiled("thing", "a" * 16, [source], fail)
     assert not list(kept.parent.glob("thing-*/"))
     assert not leftover.exists()
     assert not made[0].exists()

@@ -222,5 +222,5 @@ def test_what_is_installed_is_what_the_guide_for_packagers_lists(bundle: Path, t
     documents = {name for name in documents if not name.startswith("dev/")}  # for contributors, who have a checkout
     installed = tmp_path / "root/usr/share/doc/cryptpilot"
     assert {str(path.relative_to(installed)) for path in written if path.suffix == ".md"} == documents
-    for row in layout._COPIED:
+    for row in layout.COPIED:
         assert f"`{row.source}`" in guide

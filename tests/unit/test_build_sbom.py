@@ -133,9 +133,9 @@ def test_nothing_is_compiled_but_here(table: Table, tmp_path: Path) -> None:
     """What a package's makers linked into it cannot be known."""
     compiled = {one["name"] for one in below(table) if any(".so" in location for location in locations(one))}
     assert compiled == {"CPython", "OpenSSL", "libffi"}
-    owners = sbom._Owners({})
-    (package,) = importlib.metadata.distributions(name="cryptography")
-    owners._distributions = {tmp_path / "_rust.abi3.so": package}
+    (tmp_path / "x.dist-info").mkdir()
+    (tmp_path / "x.dist-info/RECORD").write_text("_rust.abi3.so,,\n")
+    owners = sbom.Owners({}, importlib.metadata.distributions(path=[str(tmp_path)]))
     with pytest.raises(BuildError, match=r"_internal/_rust\.abi3\.so is compiled code of a package"):
         owners.place({}, "_internal/_rust.abi3.so", tmp_path / "_rust.abi3.so", tmp_path)
 

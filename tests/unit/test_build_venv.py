@@ -44,11 +44,14 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Stand in for the making of an environment; the list holds what was made."""
     made: list[Path] = []
 
-    def make(place: Path, *_: object) -> None:
-        place.mkdir()
-        made.append(place)
+    def run(command: list[object], **_: object) -> None:
+        if command[1:3] == ["-m", "venv"]:
+            (place,) = command[3:]
+            assert isinstance(place, Path)
+            place.mkdir()
+            made.append(place)
 
-    monkeypatch.setattr(venv, "_make", make)
+    monkeypatch.setattr(venv, "run", run)
     return made
 
 
@@ -69,13 +72,14 @@ def test_an_environment_is_made_once(cache: Path, made: list[Path]) -> None:
 def test_half_an_environment_is_not_taken_for_whole(
     cache: Path, made: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(place: Path, *_: object) -> None:
+    def die(command: list[object], **_: object) -> None:
+        place = Path(str(command[3]))
         place.mkdir()
         (place / "half").touch()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(venv, "_make", die)
+        patch.setattr(venv, "run", die)
         with pytest.raises(KeyboardInterrupt):
             venv.environment("build", PYTHON)
     (half,) = cache.glob("venv-build-*")
