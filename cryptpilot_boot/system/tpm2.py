@@ -65,9 +65,13 @@ class _Refused(Exception):
 class Tpm:
     """One conversation with a TPM; what it loads it has forgotten when a method returns."""
 
-    def __init__(self, descriptor: int) -> None:
-        """descriptor: takes commands and gives answers, each as a whole; it stays the caller's."""
+    def __init__(self, descriptor: int, *, answers: float = _ANSWERS, busy: float = _BUSY) -> None:
+        """descriptor: takes commands and gives answers, each as a whole; it stays the caller's.
+
+        answers: seconds to wait for one. busy: seconds in which a command is tried that the TPM is too busy for.
+        """
         self._descriptor = descriptor
+        self._answers, self._busy = answers, busy
 
     def state(self, pcrs: Sequence[int]) -> State:
         """Read registers. Raises Tpm2Error, also when the TPM has no SHA-256 bank of them."""
@@ -150,7 +154,7 @@ class Tpm:
     @contextlib.contextmanager
     def _ask(self, command: bytes | bytearray) -> Iterator[memoryview]:
         """Give a command, and the answer for as long as it is looked at: what a key may be in is overwritten."""
-        limit = Deadline(_BUSY)
+        limit = Deadline(self._busy)
         buffer = bytearray(wire.LONGEST)
         try:
             while True:
@@ -169,7 +173,7 @@ class Tpm:
         """Write a command and read its answer into `buffer`; return the answer's length."""
         if os.write(self._descriptor, command) != len(command):
             raise wire.Garbled
-        if not select.select([self._descriptor], [], [], _ANSWERS)[0]:
+        if not select.select([self._descriptor], [], [], self._answers)[0]:
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         return os.readv(self._descriptor, [buffer])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -174,9 +175,8 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=range(len(ANSWERS)))
-def test_a_tpm_that_talks_nonsense_is_an_error_and_no_more(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tpm_that_talks_nonsense_is_an_error_and_no_more(answer: bytes) -> None:
     """The host makes a virtual machine's TPM. After the answer it is silent, and not waited for any longer."""
-    monkeypatch.setattr(tpm2, "_ANSWERS", 0.1)
     sealed, state = tpm2.Sealed(b"private", b"public"), tpm2.State({4: bytes(32)})
     works: tuple[Callable[[tpm2.Tpm], object], ...] = (
         lambda tpm: tpm.state(PCRS),
@@ -190,7 +190,7 @@ def test_a_tpm_that_talks_nonsense_is_an_error_and_no_more(answer: bytes, monkey
             if not answer:
                 theirs.close()
             with pytest.raises(tpm2.Tpm2Error, match=r"not one that a TPM gives|Broken pipe|timed out"):
-                work(tpm2.Tpm(ours.fileno()))
+                work(tpm2.Tpm(ours.fileno(), answers=0.1))
 
 
 def flipped(content: bytes, place: int) -> bytes:
@@ -199,56 +199,46 @@ def flipped(content: bytes, place: int) -> bytes:
     return bytes(changed)
 
 
-class Recorder(tpm2.Tpm):
-    """A conversation that keeps the answers."""
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(descriptor)
-        self.answers: list[bytes] = []
-
-    def _converse(self, command: bytes | bytearray, buffer: bytearray) -> int:
-        length = super()._converse(command, buffer)
-        self.answers.append(bytes(buffer[:length]))
-        return length
-
-
-class Replay(tpm2.Tpm):
-    """A TPM that gives answers in their order, whatever it is asked."""
-
-    def __init__(self, answers: list[bytes]) -> None:
-        super().__init__(-1)
-        self.answers = answers[::-1]
-
-    def _converse(self, _: bytes | bytearray, buffer: bytearray) -> int:
-        answer = self.answers.pop() if self.answers else b""
-        buffer[: len(answer)] = answer
-        return len(answer)
+@contextlib.contextmanager
+def replaying(answers: list[bytes]) -> Iterator[tpm2.Tpm]:
+    """Give a TPM that gives answers in their order, whatever it is asked, and then none."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        for answer in answers:
+            theirs.send(answer)
+        theirs.shutdown(socket.SHUT_WR)
+        yield tpm2.Tpm(ours.fileno(), busy=0)
 
 
 def test_answers_that_are_nearly_right_are_errors_or_harmless(
     machine: HostTpm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes of every answer changed, and every answer cut: no exception but the one that has a sentence."""
-    with machine.connected() as tpm:
-        recorder = Recorder(tpm._descriptor)
-        state = recorder.state(PCRS)
-        with Passphrase(KEY, strong=True) as key:
-            sealed = recorder.seal(key, state)
-        recorder.unseal(sealed, state).wipe()
-    answers = recorder.answers
-    monkeypatch.setattr(tpm2, "_BUSY", 0)
+    answers: list[bytes] = []
+    read = os.readv
+
+    def record(descriptor: int, buffers: list[bytearray]) -> int:
+        length = read(descriptor, buffers)
+        answers.append(bytes(buffers[0][:length]))
+        return length
+
+    with machine.connected() as tpm, Passphrase(KEY, strong=True) as key, monkeypatch.context() as recorded:
+        recorded.setattr(os, "readv", record)
+        state = tpm.state(PCRS)
+        sealed = tpm.seal(key, state)
+        tpm.unseal(sealed, state).wipe()
     assert len(answers) >= 10
     tried, said = 0, set()
     for number, answer in enumerate(answers):
         for place in (*range(min(40, len(answer))), *range(40, len(answer), 16)):
             for changed in (flipped(answer, place), answer[:place]):
-                play = Replay([*answers[:number], changed, *answers[number + 1 :]])
-                try:
-                    found = play.state(PCRS)
-                    play.seal(Passphrase(KEY, strong=True), found)
-                    play.unseal(sealed, found).wipe()
-                except tpm2.Tpm2Error as error:
-                    said.add(error.what)
+                with replaying([*answers[:number], changed, *answers[number + 1 :]]) as play:
+                    try:
+                        found = play.state(PCRS)
+                        play.seal(Passphrase(KEY, strong=True), found)
+                        play.unseal(sealed, found).wipe()
+                    except tpm2.Tpm2Error as error:
+                        said.add(error.what)
                 tried += 1
     assert tried > 500
     assert len(said) > 3

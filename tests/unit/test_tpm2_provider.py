@@ -213,9 +213,8 @@ def asked_after_enrolling(disk: Path, source: Tpm2) -> bool:
 
 def test_a_machine_without_a_tpm_says_so(disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enroll(disk, Tpm2(str(disk)))
-    monkeypatch.setattr(tpm2, "connected", CONNECTED)
+    monkeypatch.setattr(tpm2, "connected", lambda _: CONNECTED(0.1))
     monkeypatch.setattr(tpm2, "DEVICE", str(tmp_path / "none"))
-    monkeypatch.setattr(tpm2, "_APPEARS", 0.1)
     error = refused(Tpm2(str(disk)))
     assert error.what.startswith("this machine has no TPM 2.0")
     assert not error.retryable
