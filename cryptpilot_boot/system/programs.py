@@ -69,11 +69,12 @@ def find(program: str) -> str:
     raise fault(program) or ProgramError(f"{program}: program not found", f"install {program}")
 
 
-def fault(program: str) -> ProgramError | None:
+def fault(program: str, formats: Path = _BINARY_FORMATS) -> ProgramError | None:
     """Find out why a program cannot be run; None when nothing speaks against it.
 
-    program: as `find` takes it. The kernel's own answer names the file that was to be run even where it is another that
-    is missing: the interpreter in its first line, or the loader of an ELF file.
+    program: as `find` takes it. formats: where the kernel lists what else it runs. The kernel's own answer names the
+    file that was to be run even where it is another that is missing: the interpreter in its first line, or the loader
+    of an ELF file.
     """
     there = [path for path in _paths(program) if os.path.lexists(path)]
     if not there:
@@ -94,7 +95,7 @@ def fault(program: str) -> ProgramError | None:
         if not os.access(path, os.X_OK):
             return ProgramError(f"{path} must not be executed by this user", "run this as root")
         with Path(path).open("rb") as file:
-            return _fault_within(path, file.read(_FIRST))
+            return _fault_within(path, file.read(_FIRST), formats)
     except PermissionError:
         return None  # who may run it need not be allowed to read it
     except OSError as error:
@@ -122,7 +123,7 @@ def _missing(program: str) -> ProgramError:
     return ProgramError(f"{program}: program not found{where}", f"install {program}")
 
 
-def _fault_within(path: str, first: bytes) -> ProgramError | None:
+def _fault_within(path: str, first: bytes, formats: Path) -> ProgramError | None:
     """Find out why the kernel cannot run a file that is executable. first: the bytes that it begins with."""
     if first.startswith(_ELF):
         loader = _loader(first)
@@ -141,7 +142,7 @@ def _fault_within(path: str, first: bytes) -> ProgramError | None:
         )
     if first.startswith((b"\xff\xfe", b"\xfe\xff")):
         return ProgramError(f"{path} is UTF-16 text, which no interpreter reads", "save it as UTF-8")
-    if _knows_other_formats():
+    if _are_other_formats(formats):
         return None
     what = "is empty" if not first else "is neither an ELF file nor a script that begins with #!"
     return ProgramError(f"{path} {what}", "begin it with the line #!/bin/sh, or name the program that runs it")
@@ -201,9 +202,9 @@ def _loader(first: bytes) -> str:
     return ""
 
 
-def _knows_other_formats() -> bool:
-    """Tell whether this kernel was taught other formats, such as those of another processor; see binfmt_misc."""
+def _are_other_formats(directory: Path) -> bool:
+    """Tell whether a kernel was taught other formats, such as those of another processor; see binfmt_misc."""
     try:
-        return any(path.name not in ("register", "status") for path in _BINARY_FORMATS.iterdir())
+        return any(path.name not in ("register", "status") for path in directory.iterdir())
     except OSError:
         return False
