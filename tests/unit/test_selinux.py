@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ class Policy:
 
     domain: str = "program"
     access: dict[str, int] = field(default_factory=lambda: {FILE: READ | WRITE, "file-of-its-own": ALL | MAP})
+    labels: dict[str, str] = field(default_factory=lambda: LABELS)
+    asked: list[str] = field(default_factory=list)
     labelled: list[tuple[int | Path, str, bytes]] = field(default_factory=list)
 
     def ask(self, question: str, source: str, target: str, kind: str) -> str:
@@ -40,18 +43,32 @@ class Policy:
 
 @pytest.fixture
 def policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Policy:
-    """A kernel with SELinux, as far as is looked at."""
+    """A kernel with SELinux, as far as is looked at: what is written to one of its files is answered there."""
     policy = Policy()
-    (tmp_path / "create").touch()
-    perms = tmp_path / "class/file/perms"
-    perms.mkdir(parents=True)
+    kinds = ("process", "file", "dir", "lnk_file")
+    for number, kind in enumerate(kinds):
+        (tmp_path / "class" / kind).mkdir(parents=True)
+        (tmp_path / "class" / kind / "index").write_text(str(number))
+    (tmp_path / "class/file/perms").mkdir()
     for number, name in enumerate(("read", "write", "getattr", "lock", "open", "map"), 1):
-        (perms / name).write_text(str(number))
+        (tmp_path / "class/file/perms" / name).write_text(str(number))
+    for question in ("create", "access"):
+        os.mkfifo(tmp_path / question)
     (tmp_path / "own").write_text("agent\0")
+    write = os.write
+
+    def answer(descriptor: int, data: bytes) -> int:
+        question = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if question.parent != tmp_path:
+            return write(descriptor, data)
+        source, target, number = data.decode().split()
+        policy.asked.append(question.name)
+        return write(descriptor, policy.ask(question.name, source, target, kinds[int(number)]).encode() + b"\0")
+
     monkeypatch.setattr(selinux, "POLICY", tmp_path)
     monkeypatch.setattr(selinux, "OWN", tmp_path / "own")
-    monkeypatch.setattr(selinux, "_ask", policy.ask)
-    monkeypatch.setattr(selinux, "_label", lambda file: LABELS.get(str(file), FILE))
+    monkeypatch.setattr(os, "write", answer)
+    monkeypatch.setattr(os, "getxattr", lambda file, _: policy.labels.get(str(file), FILE).encode() + b"\0")
     monkeypatch.setattr(os, "setxattr", lambda *call: policy.labelled.append(call))
     return policy
 
@@ -84,16 +101,16 @@ def test_a_process_that_may_not_ask_goes_on(policy: Policy, monkeypatch: pytest.
     def refuse(*_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(selinux, "_ask", refuse)
+    monkeypatch.setattr(policy, "ask", refuse)
     selinux.share(PROGRAM, 7)
+    assert policy.asked == ["create"]
     assert policy.labelled == []
 
 
-def test_without_selinux_nothing_is_asked(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_selinux_nothing_is_asked(policy: Policy, tmp_path: Path) -> None:
     (tmp_path / "create").unlink()
-    monkeypatch.setattr(selinux, "_ask", None)
     selinux.share(PROGRAM, 7)
-    assert policy.labelled == []
+    assert (policy.asked, policy.labelled) == ([], [])
 
 
 WORK, MODEL = Path("/work"), Path("/model")
@@ -119,8 +136,8 @@ class Places:
 def shared(policy: Policy, monkeypatch: pytest.MonkeyPatch, access: dict[tuple[str, str], int]) -> list[bytes]:
     """Share WORK, whose label is "work", as MODEL, whose label is "model"; return the labels it got."""
     places = Places(access)
-    monkeypatch.setattr(selinux, "_ask", places.ask)
-    monkeypatch.setattr(selinux, "_label", {PROGRAM: "program_exec", WORK: "work", MODEL: "model"}.__getitem__)
+    monkeypatch.setattr(policy, "ask", places.ask)
+    policy.labels = {PROGRAM: "program_exec", str(WORK): "work", str(MODEL): "model"}
     selinux.share_directory(PROGRAM, WORK, MODEL)
     assert all(call[:2] == (WORK, "security.selinux") for call in policy.labelled)
     return [call[2] for call in policy.labelled]
@@ -145,12 +162,16 @@ def test_a_directory_in_which_a_program_may_work_stays_as_it_is(
 def test_a_directory_stays_as_it_is_where_nothing_can_be_asked(
     policy: Policy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(selinux, "_label", lambda _: os.getxattr(tmp_path, "security.selinux"))  # there is none
+    def none(*_: object) -> bytes:
+        read.append("a label")
+        raise OSError(errno.ENODATA, "No data available")
+
+    read: list[str] = []
+    monkeypatch.setattr(os, "getxattr", none)
     selinux.share_directory("", WORK, MODEL)
     (tmp_path / "create").unlink()
-    monkeypatch.setattr(selinux, "_label", None)
     selinux.share_directory(PROGRAM, WORK, MODEL)
-    assert policy.labelled == []
+    assert (read, policy.asked, policy.labelled) == (["a label"], [], [])
 
 
 def test_each_descriptor_that_a_program_inherits_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
 from cryptpilot_boot.convert import plan, requirements, unify
 from cryptpilot_boot.convert.plan import Unified
 from cryptpilot_boot.errors import CryptpilotError
+from cryptpilot_boot.system import portable_executable as pe
 from cryptpilot_boot.system import programs, workplace
+from cryptpilot_boot.system.foreign_root import Root
 from tests.unit.test_convert_plan import FOUND, VOLUME
 
+RELEASE = "6.1.0-56-cloud-amd64"
 GRUB = """
 menuentry 'Debian GNU/Linux' {
 \tlinux\t/vmlinuz-6.1.0-56-cloud-amd64 root=/dev/mapper/root ro console=ttyS0,115200 panic=-1
@@ -74,29 +79,44 @@ def test_what_is_missing_here_is_said_before_anything_is_done(tmp_path: Path, mo
     unify.require_programs(Unified(key, certificate))
 
 
-def test_a_loader_that_is_there_is_replaced_in_whichever_case_it_is_written(tmp_path: Path) -> None:
-    program, esp = tmp_path / "program", tmp_path / "esp"
-    program.write_bytes(b"unified")
-    old = esp / "efi/Boot/bootx64.efi"
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+    """Puts a unified kernel image, made without its programs, into a partition, and returns where that is."""
+    root, esp, work = (tmp_path / name for name in ("root", "esp", "work"))
+    for name in (f"boot/vmlinuz-{RELEASE}", f"boot/initrd.img-{RELEASE}"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    work.mkdir()
+    esp.mkdir()
+    monkeypatch.setattr(pe, "add_sections", lambda _, __, target: target.write_bytes(b"unified"))
+    monkeypatch.setattr(workplace, "private_directory", lambda *_, **__: contextlib.nullcontext(work))
+
+    def install() -> Path:
+        unify.install(Root(root), GRUB, esp, Unified())
+        return esp
+
+    return install
+
+
+def test_a_loader_that_is_there_is_replaced_in_whichever_case_it_is_written(
+    tmp_path: Path, install: Callable[[], Path]
+) -> None:
+    old = tmp_path / "esp/efi/Boot/bootx64.efi"
     old.parent.mkdir(parents=True)
     old.write_bytes(b"a boot loader")
-    unify._replace(program, unify.place(esp), esp)
+    esp = install()
     assert [path.relative_to(esp) for path in esp.rglob("*") if path.is_file()] == [Path("efi/Boot/bootx64.efi")]
     assert old.read_bytes() == b"unified"
 
 
-def test_directories_for_it_are_made(tmp_path: Path) -> None:
-    program, esp = tmp_path / "program", tmp_path / "esp"
-    program.write_bytes(b"unified")
-    esp.mkdir()
-    unify._replace(program, unify.place(esp), esp)
-    assert (esp / "EFI/BOOT/BOOTX64.EFI").read_bytes() == b"unified"
+def test_directories_for_it_are_made(install: Callable[[], Path]) -> None:
+    assert (install() / "EFI/BOOT/BOOTX64.EFI").read_bytes() == b"unified"
 
 
-def test_a_partition_without_room_for_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "program"
-    program.write_bytes(b"unified")
+def test_a_partition_without_room_for_it_is_refused(
+    install: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(workplace, "room", lambda _: 1 << 20)
     with pytest.raises(CryptpilotError, match="EFI system partition has 1 MiB left") as raised:
-        unify._replace(program, unify.place(tmp_path), tmp_path)
+        install()
     assert "enlarge" in raised.value.hint
