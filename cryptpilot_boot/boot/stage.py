@@ -38,12 +38,17 @@ LOOK_AGAIN = 1.0
 """Seconds between two looks at what announces no change."""
 LOOK_FOR_PROMPTS = 0.5
 """The same while users may have to be asked."""
-_TELL_EVERY = 5.0
-# Seconds that a step may be at work after the deadline. Two take the longer the larger the disk is, and a disk that
-# answers slowly is read in dozens of places. A program that is ended first writes what is left in memory to the disk.
-_LONGEST = {"format": 24 * 3600.0, "makefs": 24 * 3600.0, "probe": 600.0}
-_LONGEST_OTHER = 60.0
-_LONGEST_END = 600.0
+TELL_EVERY = 5.0
+"""Seconds between two reports of a step that takes long."""
+LONGEST = {"format": 24 * 3600.0, "makefs": 24 * 3600.0, "probe": 600.0}
+"""Seconds that a step may be at work after the deadline, by its name.
+
+Two take the longer the larger the disk is, and a disk that answers slowly is read in dozens of places.
+"""
+LONGEST_OTHER = 60.0
+"""The same for all other steps."""
+LONGEST_END = 600.0
+"""Seconds after an interruption: a program that is ended first writes what is left in memory to the disk."""
 
 
 class Stage(Protocol):
@@ -187,7 +192,7 @@ class _Work:
 
     def finish(self, *, report: bool = True) -> None:
         """After an interruption, wait for what has to be finished. report: whether the results are reported."""
-        limit = Deadline(_LONGEST_END)
+        limit = Deadline(LONGEST_END)
         with self._changed:
             self._crew.end()
             while self._crew.has_to_finish and not limit.over:
@@ -233,7 +238,7 @@ class _Work:
         """After the deadline, give up all volumes that wait, or that hang; return those that are at work."""
         for one in self._pending():
             task = self._crew.tasks[one.volume]
-            gone = task.phase is not Phase.CHANGING or task.overruns(_LONGEST, _LONGEST_OTHER)
+            gone = task.phase is not Phase.CHANGING or task.overruns(LONGEST, LONGEST_OTHER)
             if gone and not self._awaits_user(one):
                 self._fail(one, outcomes.stuck(self.deadline, one))
         return self._pending()
@@ -270,7 +275,7 @@ class _Work:
         """Sleep until a task changes, for so many seconds and for 1 at most; then report what takes long."""
         self._changed.wait(min(seconds, LOOK_FOR_PROMPTS if self._prompts else LOOK_AGAIN))
         pending = {one.volume for one in self._pending()}
-        for step in steps.long(_TELL_EVERY):
+        for step in steps.long(TELL_EVERY):
             if step.volume in pending:
                 late = "; it had begun, and goes on past [boot] timeout" if self.deadline.over else ""
                 doing = f"{step.words}: {step.seconds:.0f} s{late}"

@@ -16,7 +16,6 @@ import pytest
 
 import cryptpilot_boot
 from cryptpilot_boot import keys, volume
-from cryptpilot_boot.boot import bring_up
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.cli import main as cli
 from cryptpilot_boot.commands import initrd, volumes
@@ -152,7 +151,7 @@ def boot(
     writer = eventlog.writer
     monkeypatch.setattr(eventlog, "writer", lambda name: writer(name, events))
     monkeypatch.setattr(init, "kernel_command_line", lambda: f"root=/dev/mapper/data0 {words}")
-    monkeypatch.setattr(bring_up, "_wait_for_device", lambda *_: None)
+    monkeypatch.setattr(block, "is_block_device", lambda _: True)
     monkeypatch.setattr(volume, "open_volume", lambda *_, **__: volume.Opened(volume.Opening.CURRENT))
     monkeypatch.setattr(process, "lock_memory", lambda: None)
     status, out, err = run(capsys, "-c", str(directory), "boot-service", "--stage", stage_name, *names)

@@ -42,6 +42,7 @@ from cryptpilot_boot.system.luks_conversion import TAKEN
 from cryptpilot_boot.volume import Force, State, examine, opening, require_formattable, state
 from cryptpilot_boot.volume import adopt as adopting
 from cryptpilot_boot.volume import header as headers
+from tests.unit.secrets import secret
 from tests.unit.test_convert_plan import FOUND, FSTAB, KMS, ROOT_UUID, VOLUME, without_boot
 
 if TYPE_CHECKING:
@@ -518,7 +519,7 @@ def test_neither_open_nor_init_nor_adopt_nor_a_backup_touches_it(half: Path, mon
     for attempt in (
         lambda: opening.require_openable(one),
         lambda: require_formattable(one, Force(reinit=True, overwrite=frozenset({"crypto_LUKS"}))),
-        lambda: adopting.adopt(one, Path("identity"), lambda: pytest.fail("it is asked"), None),
+        lambda: adopting.adopt(one, Path("identity"), secret(lambda: pytest.fail("it is asked"))),
         lambda: headers.require_restorable(one, Path("file"), frozenset({"crypto_LUKS"})),
     ):
         with pytest.raises(DeviceError) as caught:

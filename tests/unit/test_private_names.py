@@ -14,13 +14,6 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).resolve().parents[1]
 PRODUCT = ("cryptpilot_boot", "buildlib")
-LEFT = {
-    "unit/test_cli.py": {"_wait_for_device"},
-    "unit/test_prompt.py": {"_AGAIN", "_GRACE", "_LOOK", "_LOOK_AGAIN", "_PAUSE"},
-    "unit/test_stage.py": {"_LONGEST", "_LONGEST_OTHER", "_TELL_EVERY"},
-}
-"""Names of boot/bring_up.py, boot/prompt.py, boot/stage.py and commands/each.py that tests still use."""
-
 PRIVATE = re.compile(r"(?<!\w)_[A-Za-z]\w*")
 # Where a line begins with it, or an object keeps it.
 DEFINED = re.compile(r"^[ \t]*(?:(?:def|class) |self\.)?(_[A-Za-z]\w*(?:, _[A-Za-z]\w*)*)", re.MULTILINE)
@@ -92,7 +85,7 @@ def test_no_private_name_of_the_product_is_used() -> None:
     assert len(files) > 200
     assert len(private) > 1000
     found = {name: used(text, private, tests_own) for name, text in files.items()}
-    assert {name: names for name, names in found.items() if names} == LEFT
+    assert {name: names for name, names in found.items() if names} == {}
 
 
 PLANTED = """

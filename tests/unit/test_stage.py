@@ -226,7 +226,7 @@ def makes(directory: Path, *, until: Callable[[], bool] | None = None) -> Callab
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What is said of what is at work past the deadline; sooner than else."""
-    monkeypatch.setattr(stage, "_TELL_EVERY", 1.5)
+    monkeypatch.setattr(stage, "TELL_EVERY", 1.5)
     lines: list[str] = []
     tell = console.brief(lines.append)
     with log.subscribed(lambda event: tell(event) if event.step == "makefs" else None):
@@ -299,8 +299,8 @@ def test_what_hangs_after_it_has_begun_is_given_up_in_the_end(monkeypatch: pytes
                 threading.Event().wait(LONG if short == step else 1.5)
         return volume.Opened(volume.Opening.CURRENT)
 
-    monkeypatch.setattr(stage, "_LONGEST", {"format": LONG, "makefs": 1})
-    monkeypatch.setattr(stage, "_LONGEST_OTHER", 1)
+    monkeypatch.setattr(stage, "LONGEST", {"format": LONG, "makefs": 1})
+    monkeypatch.setattr(stage, "LONGEST_OTHER", 1)
     monkeypatch.setattr(volume, "open_volume", hang)
     plan = initrd(one(f"hangs-{step}", THERE), needed={f"hangs-{step}"}, timeout=1)
     outcome = fates(plan)[f"hangs-{step}"]
@@ -550,7 +550,7 @@ def test_what_takes_long_is_told_and_named_in_the_end(monkeypatch: pytest.Monkey
             threading.Event().wait(LONG)
         return volume.Opened(volume.Opening.CURRENT)
 
-    monkeypatch.setattr(stage, "_TELL_EVERY", 1)
+    monkeypatch.setattr(stage, "TELL_EVERY", 1)
     monkeypatch.setattr(volume, "open_volume", read)
     said: list[str] = []
     with log.subscribed(console.brief(said.append)):
