@@ -120,7 +120,7 @@ def _planned(
     work: Path,
     stack: contextlib.ExitStack,
     options: Options,
-) -> tuple[look.Opened, plan.Plan]:
+) -> tuple[look.OpenImage, plan.Conversion]:
     """Look into an image, which stays open, and decide what becomes of it."""
     image = disk_image.facts(source)
     plan.require_readable(image, str(source))

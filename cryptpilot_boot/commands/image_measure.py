@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cryptpilot_boot.measure.unified import Expected, Found
+    from cryptpilot_boot.measure.unified import Expected, MeasuredDisk
 
 _PARTS = (
     ("stub", stub.MAGIC),
@@ -41,7 +41,7 @@ def measure(source: Path, *, secure_boot: bool, as_json: bool, say: Callable[[st
     return not expected.refused
 
 
-def _as_table(found: Found, expected: Expected) -> Iterator[str]:
+def _as_table(found: MeasuredDisk, expected: Expected) -> Iterator[str]:
     bank, *_ = registers.BANKS
     rows = [["Digest", bank, "Of"]]
     rows.append(["boot loader", found.authenticode[bank], f"{unified.LOADER}, by Authenticode"])
@@ -65,7 +65,7 @@ def _as_table(found: Found, expected: Expected) -> Iterator[str]:
         yield f"RTMR: not computed: {printable(obstacle)}"
 
 
-def _described(section: str, found: Found) -> str:
+def _described(section: str, found: MeasuredDisk) -> str:
     content = found.sections[section]
     if section == stub.CMDLINE:
         return printable(content.rstrip(b"\0").decode("utf-8", "replace"))
@@ -76,7 +76,7 @@ def _described(section: str, found: Found) -> str:
     return f"{len(content)} bytes"
 
 
-def _as_json(found: Found, expected: Expected, secure_boot: bool) -> str:
+def _as_json(found: MeasuredDisk, expected: Expected, secure_boot: bool) -> str:
     rtmrs, obstacle = expected.rtmrs()
     parts = {name.replace(" ", "_"): found.sections[at] for name, at in _PARTS if at in found.sections}
     digests = {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.convert.facts import Found, Roles, System
+    from cryptpilot_boot.convert.facts import InstalledDisk, InstalledSystem, Roles
 
 ESP_CONFIGURATIONS = "/boot/efi/EFI"
 """Where a distribution has a directory of its own, with grub.cfg and perhaps grubenv in it."""
@@ -114,7 +114,7 @@ class Change:
         return any(map(bls.are_read, self.old.configurations.values()))
 
 
-def chosen(system: System) -> Grub:
+def chosen(system: InstalledSystem) -> Grub:
     """Return the GRUB that a system has. Raises CryptpilotError for none that is known."""
     for one in GRUBS:
         if one.directory in system.present:
@@ -123,7 +123,7 @@ def chosen(system: System) -> Grub:
     raise refused(f"{system.name} in it has neither {known}", "only GRUB is supported")
 
 
-def change(found: Found, loaders: Roles, volume: Volume, *, moved: bool) -> Change:
+def change(found: InstalledDisk, loaders: Roles, volume: Volume, *, moved: bool) -> Change:
     """Decide what is done. moved: whether /boot leaves the root. Raises CryptpilotError when that is not known."""
     system, loader = found.system, found.system.loader
     one = chosen(system)
@@ -207,13 +207,13 @@ def faults(loader: Loader, volume: Volume, paths: Sequence[str], generated: Sequ
     return said
 
 
-def _install(one: Grub, system: System, loaders: Roles) -> tuple[tuple[str, ...], ...]:
+def _install(one: Grub, system: InstalledSystem, loaders: Roles) -> tuple[tuple[str, ...], ...]:
     """Return the commands that install GRUB; what is signed is left alone, and finds /boot by its grub.cfg."""
     places = dataclasses.replace(loaders, esp=None) if one.signed else loaders
     return grub.install_commands(system, places, one.install)
 
 
-def _require_tools(made: Change, system: System) -> None:
+def _require_tools(made: Change, system: InstalledSystem) -> None:
     one = made.grub
     needed = [one.mkconfig, SETTINGS] if made.generated else []
     needed += [one.editenv] if made.reads_entries and any(made.old.environments.values()) else []
@@ -222,7 +222,7 @@ def _require_tools(made: Change, system: System) -> None:
             raise refused(f"{system.name} in it has no {path}", "only GRUB as distributions install it is supported")
 
 
-def _require_movable(made: Change, system: System, loaders: Roles) -> None:
+def _require_movable(made: Change, system: InstalledSystem, loaders: Roles) -> None:
     """Raise CryptpilotError where GRUB would look for a /boot that has moved in its old place."""
     old = made.old
     if any(bls.PLACE in bls.environment(block) for block in old.environments.values()):
@@ -242,7 +242,7 @@ def _require_movable(made: Change, system: System, loaders: Roles) -> None:
             )
 
 
-def _copies(system: System) -> dict[str, str]:
+def _copies(system: InstalledSystem) -> dict[str, str]:
     """Return the images that take the place of others: a rescue entry has a copy of a kernel, and an image of it.
 
     Source: 51-dracut-rescue.install of dracut; that image is made without cryptpilot, for any machine, as ours are.

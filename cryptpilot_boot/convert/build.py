@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptpilot_boot.config import Config, Volume
-    from cryptpilot_boot.convert.look import Opened
-    from cryptpilot_boot.convert.plan import Plan
+    from cryptpilot_boot.convert.look import OpenImage
+    from cryptpilot_boot.convert.plan import Conversion
     from cryptpilot_boot.passphrase import Passphrase
     from cryptpilot_boot.system.drafts import Draft
 
@@ -84,7 +84,7 @@ def is_of_conversion(uuid: str, files: Sequence[str]) -> bool:
     return uuid.startswith("CRYPT-") and bool(names) and all(name.endswith(drafts.SUFFIX) for name in names)
 
 
-def build(planned: Plan, source: Opened, config: Config, draft: Draft, ask: Ask, work: Path) -> None:
+def build(planned: Conversion, source: OpenImage, config: Config, draft: Draft, ask: Ask, work: Path) -> None:
     """Write a raw image into an empty file. work: as of `look.found`.
 
     The volume in it is complete in the end, and closed. Raises CryptpilotError; what the file holds then is of no use.
@@ -102,14 +102,14 @@ def build(planned: Plan, source: Opened, config: Config, draft: Draft, ask: Ask,
     os.fsync(draft.descriptor)
 
 
-def on_disk(planned: Plan, disk: str) -> Volume:
+def on_disk(planned: Conversion, disk: str) -> Volume:
     """Return the volume as it is on a partition of a loop device, where its file system is copied and none is made."""
     return dataclasses.replace(
         planned.volume, dev=partition(disk, planned.root), makefs=None, sector_size=planned.sector_size, discard=False
     )
 
 
-def _make_boot(planned: Plan, source: Opened, disk: str, work: Path) -> None:
+def _make_boot(planned: Conversion, source: OpenImage, disk: str, work: Path) -> None:
     device = partition(disk, planned.boot)
     with log.timed("copy-fs", planned.volume.volume, device=device):
         if planned.new_boot:
@@ -118,7 +118,7 @@ def _make_boot(planned: Plan, source: Opened, disk: str, work: Path) -> None:
             clone.copy(planned.boot_kind, source.partition(planned.boot), device, work)
 
 
-def _make_root(planned: Plan, source: Opened, config: Config, disk: str, ask: Ask, work: Path) -> None:
+def _make_root(planned: Conversion, source: OpenImage, config: Config, disk: str, ask: Ask, work: Path) -> None:
     one = on_disk(planned, disk)
     device = block.look_up(one.dev)
     name = working_name(one)
@@ -148,7 +148,7 @@ def _make_root(planned: Plan, source: Opened, config: Config, disk: str, ask: As
 
 
 @contextlib.contextmanager
-def system_mounted(planned: Plan, disk: str, mapper: str, work: Path) -> Iterator[Root]:
+def system_mounted(planned: Conversion, disk: str, mapper: str, work: Path) -> Iterator[Root]:
     """Mount the new system, /boot and the EFI system partition included; a new /boot gets what is in the old one."""
     kind = planned.kinds[planned.root]
     boot = partition(disk, planned.boot)
@@ -168,7 +168,9 @@ def system_mounted(planned: Plan, disk: str, mapper: str, work: Path) -> Iterato
         yield root
 
 
-def mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_header.Header, mapping: str = "") -> None:
+def mend(
+    planned: Conversion, config: Config, disk: str, root: Root, header: luks_header.Header, mapping: str = ""
+) -> None:
     """Put cryptpilot into the new system, have its own programs make initrds and boot loader, and check them.
 
     mapping: what its root is open as; "" where that is the partition itself. What has it boot otherwise comes last.
@@ -209,7 +211,7 @@ def mend(planned: Plan, config: Config, disk: str, root: Root, header: luks_head
         foreign_tools.flush(root.place(path))
 
 
-def enroll(planned: Plan, draft: Draft, ask: Ask) -> Passphrase:
+def enroll(planned: Conversion, draft: Draft, ask: Ask) -> Passphrase:
     """Give the volume of a new image a recovery key and return it; the caller shows it and wipes it.
 
     This process's memory is locked. Raises CryptpilotError.

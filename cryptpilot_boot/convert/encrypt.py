@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.config import Config, Volume
     from cryptpilot_boot.convert.build import Ask
-    from cryptpilot_boot.convert.in_place import Disk, Target
+    from cryptpilot_boot.convert.in_place import Disk, RootToEncrypt
     from cryptpilot_boot.system.luks_header import Header
 
 _CHUNK = 1 << 20
 Show = Callable[[Passphrase], None]
 
 
-def begin(target: Target, disk: Disk, config: Config, ask: Ask, show: Show | None, work: Path) -> None:
+def begin(target: RootToEncrypt, disk: Disk, config: Config, ask: Ask, show: Show | None, work: Path) -> None:
     """Mend the system, and put the header of the volume before its data, which are not encrypted yet.
 
     show: shows the recovery key that the volume is given; None for none. It is shown once it is on the disk. work: as

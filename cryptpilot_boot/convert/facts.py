@@ -13,7 +13,7 @@ from cryptpilot_boot.units import fstab
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cryptpilot_boot.system.disk_image import Facts
+    from cryptpilot_boot.system.disk_image import ImageFile
     from cryptpilot_boot.system.lvm import Logical
     from cryptpilot_boot.system.partition_table import Partition, Table
     from cryptpilot_boot.units.fstab import Entry
@@ -78,7 +78,7 @@ class Loader:
 
 
 @dataclasses.dataclass(frozen=True)
-class System:
+class InstalledSystem:
     """The system whose root was found.
 
     root: the number of its partition. name: what it calls itself. present: those of `requirements.LOOKED_FOR` that are
@@ -129,16 +129,17 @@ class Roles:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """An image. contents: of its partitions, by number. faults: what is wrong with file systems, by number.
+class InstalledDisk:
+    """A disk, or an image of one, with a system on it.
 
-    swaps: the swap space in it, which is no part of the table and the contents.
+    contents: of its partitions, by number. faults: what is wrong with file systems, by number. swaps: the swap space in
+    it, which is no part of the table and the contents.
     """
 
-    image: Facts
+    image: ImageFile
     table: Table
     contents: Mapping[int, Content]
-    system: System
+    system: InstalledSystem
     faults: Mapping[int, str]
     swaps: tuple[Swap, ...] = ()
 

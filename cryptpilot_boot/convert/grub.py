@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.convert.facts import Roles, System
+    from cryptpilot_boot.convert.facts import InstalledSystem, Roles
 
 INSTALL = "/usr/sbin/grub-install"
 BIOS, EFI = PLATFORMS = ("i386-pc", "x86_64-efi")
@@ -109,7 +109,7 @@ def places(loaders: Roles) -> dict[str, str]:
     return {platform: place for platform, place in found.items() if place}
 
 
-def install_commands(system: System, loaders: Roles, program: str = INSTALL) -> tuple[tuple[str, ...], ...]:
+def install_commands(system: InstalledSystem, loaders: Roles, program: str = INSTALL) -> tuple[tuple[str, ...], ...]:
     """Return the commands that have GRUB find a /boot that has moved. program: that installs it."""
     if program not in system.present:
         raise refused(f"/boot is to move, and {system.name} in it has no {program}")
@@ -124,7 +124,7 @@ def install_commands(system: System, loaders: Roles, program: str = INSTALL) -> 
     return tuple(commands)
 
 
-def _commands(platform: str, system: System, program: str) -> Sequence[tuple[str, ...]]:
+def _commands(platform: str, system: InstalledSystem, program: str) -> Sequence[tuple[str, ...]]:
     install = (program, f"--target={platform}")
     if platform == BIOS:
         return [(*install, "{disk}")]

@@ -26,7 +26,7 @@ from cryptpilot_boot.system import (
     partition_table,
 )
 from cryptpilot_boot.system.block import readable
-from cryptpilot_boot.system.disk_image import RAW, Facts
+from cryptpilot_boot.system.disk_image import RAW, ImageFile
 from cryptpilot_boot.system.luks_conversion import TAKEN, reader
 from cryptpilot_boot.system.mapper import remove_empty
 from cryptpilot_boot.system.programs import is_there
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.convert.facts import Content, Found
-    from cryptpilot_boot.convert.plan import Plan
+    from cryptpilot_boot.convert.facts import Content, InstalledDisk
+    from cryptpilot_boot.convert.plan import Conversion
     from cryptpilot_boot.system.partition_table import Partition, Table
 
 _PROGRAMS = ("cryptsetup", "sfdisk", "dumpe2fs", "e2fsck", "resize2fs", "tune2fs")
@@ -57,10 +57,10 @@ class Disk:
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
+class RootToEncrypt:
     """A root that is to be encrypted in its place. blocks: what its file system shrinks to, None where it has room."""
 
-    plan: Plan
+    plan: Conversion
     device: block.Device
     blocks: int | None
 
@@ -184,7 +184,7 @@ def saved(device: block.Device) -> luks_header.Header | None:
     return None
 
 
-def look_over(disk: Disk, volume: Volume, work: Path, packages: Mapping[Path, int], *, mend: bool) -> Target:
+def look_over(disk: Disk, volume: Volume, work: Path, packages: Mapping[Path, int], *, mend: bool) -> RootToEncrypt:
     """Decide what becomes of a disk that holds an ordinary system. Raises CryptpilotError for what is not known.
 
     packages: as of `plan.make`. mend: have file systems that were not unmounted, as after a power cut, brought in order
@@ -196,8 +196,8 @@ def look_over(disk: Disk, volume: Volume, work: Path, packages: Mapping[Path, in
             if disk.contents[number].kind == "ext4":
                 _bring_in_order(number, disk.partition(number))
     devices = {one.number: disk.partition(one.number) for one in disk.table.partitions}
-    source = look.Opened(disk.device.node, devices, disk.table, disk.contents, roles)
-    found = _unmended(look.found(Facts(RAW, disk.device.size), source, work), volume)
+    source = look.OpenImage(disk.device.node, devices, disk.table, disk.contents, roles)
+    found = _unmended(look.found(ImageFile(RAW, disk.device.size), source, work), volume)
     kind = found.contents[found.system.root].kind
     if kind != "ext4":
         raise refused(f"the root is {kind}, which cannot be made smaller", "convert an image of the disk instead")
@@ -217,7 +217,7 @@ def look_over(disk: Disk, volume: Volume, work: Path, packages: Mapping[Path, in
         )
     if device.size % planned.sector_size:
         planned = dataclasses.replace(planned, sector_size=512)
-    return Target(planned, device, blocks if shrinks else None)
+    return RootToEncrypt(planned, device, blocks if shrinks else None)
 
 
 def _bring_in_order(number: int, device: str) -> None:
@@ -238,7 +238,7 @@ def _require_shrinkable(device: block.Device, blocks: int, now: ext4.Size) -> No
         )
 
 
-def _with_room(found: Found) -> Found:
+def _with_room(found: InstalledDisk) -> InstalledDisk:
     """Return what was found with the room that cryptpilot needs, where it is in the system already.
 
     A run that was cut short took it. Should there be none in truth, that is found out before the old system is gone.
@@ -251,7 +251,7 @@ def _with_room(found: Found) -> Found:
     return dataclasses.replace(found, system=system)
 
 
-def _unmended(found: Found, volume: Volume) -> Found:
+def _unmended(found: InstalledDisk, volume: Volume) -> InstalledDisk:
     """Return what was found as it was before a run was cut short that had mended /etc/fstab already."""
     system = found.system
     root = system.mounts.get("/")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cryptpilot_boot.convert.facts import refused
 
 if TYPE_CHECKING:
-    from cryptpilot_boot.convert.facts import System
+    from cryptpilot_boot.convert.facts import InstalledSystem
 
 CONFIGURATION = "/etc/selinux/config"
 SETFILES = "/usr/sbin/setfiles"
@@ -32,7 +32,7 @@ def contexts(configuration: str) -> str:
     return f"/etc/selinux/{name}/contexts/files/file_contexts"
 
 
-def require(system: System) -> None:
+def require(system: InstalledSystem) -> None:
     """Raise CryptpilotError where there is SELinux, and nothing to label files with."""
     wanted = contexts(system.selinux)
     missing = [path for path in (SETFILES, wanted) if path not in {*system.present, system.contexts}]

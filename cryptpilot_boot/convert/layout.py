@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.convert.facts import Content, Found, Roles
+    from cryptpilot_boot.convert.facts import Content, InstalledDisk, Roles
 
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
 """The type of a partition for GRUB in a GPT; the manual of GRUB, "BIOS installation"."""
@@ -40,7 +40,7 @@ class Layout:
     sector_size: int
 
 
-def lay_out(found: Found, volume: Volume, boot: int | None, loaders: Roles) -> Layout:
+def lay_out(found: InstalledDisk, volume: Volume, boot: int | None, loaders: Roles) -> Layout:
     """Say where everything goes. boot: the partition of /boot, None for a new one. Raises CryptpilotError."""
     table, number = found.table, found.system.root
     old = table.partition(number)
@@ -143,7 +143,7 @@ def _sector_size(volume: Volume, root: Content) -> int:
     return volume.sector_size or least
 
 
-def written(found: Found, laid: Layout, loaders: Roles, volume: Volume) -> int:
+def written(found: InstalledDisk, laid: Layout, loaders: Roles, volume: Volume) -> int:
     """Return how many bytes are written at most."""
     system, sizes = found.system, {one.number: one.size * SECTOR for one in laid.table.partitions}
     # with tags, all of a volume is written once: what was not cannot be read

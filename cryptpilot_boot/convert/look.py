@@ -17,8 +17,8 @@ from cryptpilot_boot.system.mounts import mounted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cryptpilot_boot.convert.facts import Content, Roles, Swap, System
-    from cryptpilot_boot.system.disk_image import Facts
+    from cryptpilot_boot.convert.facts import Content, InstalledSystem, Roles, Swap
+    from cryptpilot_boot.system.disk_image import ImageFile
     from cryptpilot_boot.system.lvm import Logical
     from cryptpilot_boot.system.partition_table import Table
 
@@ -27,7 +27,7 @@ READ_ONLY = ("ro", "nosuid", "nodev", "noexec")
 
 
 @dataclasses.dataclass(frozen=True)
-class Opened:
+class OpenImage:
     """A raw image that is open for reading: as a loop device, with its partitions. roles: what they are for.
 
     devices: what has the content of each partition, by number: itself, or what maps the logical volume in it.
@@ -52,7 +52,7 @@ def partition(disk: str, number: int) -> str:
 
 
 @contextlib.contextmanager
-def opened(raw: Path, name: str, mapping: str) -> Iterator[Opened]:
+def opened(raw: Path, name: str, mapping: str) -> Iterator[OpenImage]:
     """Open a raw image. name: what a person knows it by. mapping: the name of one for a logical volume in it.
 
     Raises CryptpilotError for what cannot be converted.
@@ -77,7 +77,7 @@ def opened(raw: Path, name: str, mapping: str) -> Iterator[Opened]:
                 contents[number] = held[root]
                 devices[number] = stack.enter_context(lvm.mapped(devices[number], root, mapping))
             code = os.pread(descriptor, grub.BOOT_CODE, 0)
-            yield Opened(device, devices, table, contents, plan.roles(table, contents, code), tuple(swaps))
+            yield OpenImage(device, devices, table, contents, plan.roles(table, contents, code), tuple(swaps))
     finally:
         os.close(descriptor)
 
@@ -95,7 +95,7 @@ def _content_of(device: str, inside: Logical, mapping: str) -> Content:
         return dataclasses.replace(content(node), logical=inside)
 
 
-def found(image: Facts, source: Opened, work: Path) -> facts.Found:
+def found(image: ImageFile, source: OpenImage, work: Path) -> facts.InstalledDisk:
     """Look into an open image. work: a directory to mount in, with the directories "root" and "esp"."""
     clones = {number: source.contents[number].kind for number in source.roles.candidates}
     missing = clone.missing(sorted(set(clones.values())))
@@ -110,7 +110,7 @@ def found(image: Facts, source: Opened, work: Path) -> facts.Found:
         for number, fault in faults.items():
             plan.require_sound(number, fault)
         raise CryptpilotError("cannot be converted: no file system in it is the root of a system")
-    return facts.Found(
+    return facts.InstalledDisk(
         image,
         source.table,
         source.contents,
@@ -120,7 +120,7 @@ def found(image: Facts, source: Opened, work: Path) -> facts.Found:
     )
 
 
-def _system(source: Opened, kinds: Mapping[int, str], work: Path) -> System | None:
+def _system(source: OpenImage, kinds: Mapping[int, str], work: Path) -> InstalledSystem | None:
     """Find the system whose root is in one of these partitions; None without one."""
     systems = []
     for number, kind in kinds.items():
@@ -130,7 +130,7 @@ def _system(source: Opened, kinds: Mapping[int, str], work: Path) -> System | No
                 continue
             requirements.require_machine(_machine(root, requirements.SYSTEMCTL), programs.machine(_ITSELF))
             text = root.text("/etc/fstab")
-            bare = facts.System(number, name="", fstab=text)
+            bare = facts.InstalledSystem(number, name="", fstab=text)
             boot = bare.mounts.get("/boot")
             where = facts.named(boot.source, source.table, source.contents) if boot else None
             with contextlib.ExitStack() as stack:
@@ -163,7 +163,7 @@ def _efi_directories(device: str, target: Path, stack: contextlib.ExitStack) -> 
     return tuple(sorted(one.name for directory in directories for one in directory.iterdir()))
 
 
-def _read(root: Root, bare: System) -> System:
+def _read(root: Root, bare: InstalledSystem) -> InstalledSystem:
     names = dict(line.partition("=")[::2] for line in root.text("/etc/os-release").splitlines())
     settings = [root.text(path) for path in loading.settings_files(root)]
     boot = root.place("/boot")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.convert.facts import Content, Found
-    from cryptpilot_boot.system.disk_image import Facts
+    from cryptpilot_boot.convert.facts import Content, InstalledDisk
+    from cryptpilot_boot.system.disk_image import ImageFile
     from cryptpilot_boot.system.lvm import Logical
     from cryptpilot_boot.system.partition_table import Partition
 
@@ -52,7 +52,7 @@ class Unified:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Conversion:
     """What an image becomes.
 
     table, size: of the new one, size in bytes. root, boot, bios, esp: numbers of partitions. new_boot: whether /boot
@@ -119,7 +119,7 @@ class Plan:
         ]
 
 
-def require_readable(image: Facts, name: str) -> None:
+def require_readable(image: ImageFile, name: str) -> None:
     """Raise CryptpilotError for an image of a format that is not known, or that is not all there is."""
     if image.format not in disk_image.FORMATS:
         raise refused(f"{name} is {image.format}", f"{disk_image.ARE_READ}; see qemu-img convert")
@@ -220,12 +220,12 @@ def roles(table: Table, contents: Mapping[int, Content], boot_code: bytes = b"")
 
 
 def make(
-    found: Found,
+    found: InstalledDisk,
     volume: Volume,
     loaders: Roles,
     unified: Unified | None = None,
     packages: Mapping[Path, int] = MappingProxyType({}),
-) -> Plan:
+) -> Conversion:
     """Decide what an image becomes. Raises CryptpilotError when that is not known.
 
     packages: bytes of those that are installed in it, by their paths.
@@ -243,7 +243,7 @@ def make(
     if boot is not None:
         requirements.require_boot_room(found, len(loader.copies))
     laid = layout.lay_out(found, volume, boot, loaders)
-    return Plan(
+    return Conversion(
         table=laid.table,
         size=laid.size,
         root=system.root,
@@ -269,7 +269,7 @@ def make(
     )
 
 
-def _boot(found: Found, loaders: Roles, volume: Volume) -> int | None:
+def _boot(found: InstalledDisk, loaders: Roles, volume: Volume) -> int | None:
     """Return the partition of /boot, None where it is a directory of the root."""
     mounts = found.system.mounts
     mended = mending.fstab(found.system.fstab, volume, "", found.swapped_to)

@@ -18,7 +18,7 @@ from cryptpilot_boot.system.partition_table import GPT
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
-    from cryptpilot_boot.convert.facts import Found, Roles, System
+    from cryptpilot_boot.convert.facts import InstalledDisk, InstalledSystem, Roles
 
 DRACUT = "/usr/bin/dracut"
 CRYPTSETUP = "/usr/sbin/cryptsetup"
@@ -68,7 +68,7 @@ def require_machine(there: str | None, here: str) -> None:
         )
 
 
-def require_system(system: System, volume: Volume, *, packages: bool) -> None:
+def require_system(system: InstalledSystem, volume: Volume, *, packages: bool) -> None:
     """Raise CryptpilotError for a system whose boot is not known. packages: whether some are installed in it first."""
     for path, hint in {**_NEEDED, **({} if packages else packaged(volume))}.items():
         if path not in system.present:
@@ -94,7 +94,7 @@ def require_system(system: System, volume: Volume, *, packages: bool) -> None:
         raise refused("/etc/default/grub in it sets root= for the kernel by itself", "remove that first")
 
 
-def require_unified(found: Found, loaders: Roles) -> None:
+def require_unified(found: InstalledDisk, loaders: Roles) -> None:
     """Raise CryptpilotError where a unified kernel image cannot be made, started or measured."""
     system = found.system
     if found.table.label != GPT:
@@ -107,7 +107,7 @@ def require_unified(found: Found, loaders: Roles) -> None:
         raise refused(f"{system.name} in it has no {STUB}", "install systemd-boot-efi in it")
 
 
-def require_volume(volume: Volume, found: Found) -> None:
+def require_volume(volume: Volume, found: InstalledDisk) -> None:
     """Raise CryptpilotError for a volume that cannot hold the root of what was found."""
     kind = found.contents[found.system.root].kind
     if volume.temporary:
@@ -135,7 +135,7 @@ def require_volume(volume: Volume, found: Found) -> None:
         )
 
 
-def require_root_room(found: Found, *, moved: bool, packages: int) -> None:
+def require_root_room(found: InstalledDisk, *, moved: bool, packages: int) -> None:
     """Raise CryptpilotError where the root has no room.
 
     moved: whether what is in /boot leaves it. packages: bytes of those that are installed in it first.
@@ -150,7 +150,7 @@ def require_root_room(found: Found, *, moved: bool, packages: int) -> None:
         )
 
 
-def require_boot_room(found: Found, more: int) -> None:
+def require_boot_room(found: InstalledDisk, more: int) -> None:
     """Raise CryptpilotError where /boot has no room for its initrds. more: how many beside those of the kernels."""
     system, needed = found.system, BOOT_ROOM * (len(found.system.kernels) + more)
     if system.boot_free < needed:

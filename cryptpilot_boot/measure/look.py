@@ -20,7 +20,7 @@ _HEAD = 1 << 20  # bytes: more than any table takes
 _IN_MEMORY = Path("/run")
 
 
-def found(source: Path) -> unified.Found:
+def found(source: Path) -> unified.MeasuredDisk:
     """Read an image. Raises CryptpilotError for one that has no EFI system partition with a UEFI program."""
     image = disk_image.facts(source)
     if image.format not in disk_image.FORMATS or image.parts:
@@ -46,7 +46,7 @@ def found(source: Path) -> unified.Found:
         return _program(work, tuple(files), gpt.measured(head, len(table.partitions)))
 
 
-def _table(source: Path, image: disk_image.Facts, work: Path) -> tuple[bytes, Table]:
+def _table(source: Path, image: disk_image.ImageFile, work: Path) -> tuple[bytes, Table]:
     path = work / "head"
     disk_image.extract(source, image.format, 0, min(_HEAD, image.size), path)
     head = path.read_bytes()
@@ -71,7 +71,7 @@ def _esp(source: Path, table: Table) -> partition_table.Partition:
     return esps[0]
 
 
-def _program(work: Path, files: tuple[str, ...], table: bytes) -> unified.Found:
+def _program(work: Path, files: tuple[str, ...], table: bytes) -> unified.MeasuredDisk:
     path = work / "program"
     sections = pe.sections(path)
     if sections is None:
@@ -86,7 +86,7 @@ def _program(work: Path, files: tuple[str, ...], table: bytes) -> unified.Found:
             if name != stub.LINUX:
                 target.unlink()
     kernel = pe.authenticode(work / stub.LINUX) if contents.get(stub.LINUX) else {}
-    return unified.Found(pe.authenticode(path), names, contents, kernel, files, table)
+    return unified.MeasuredDisk(pe.authenticode(path), names, contents, kernel, files, table)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ _RTMRS = {**dict.fromkeys((1, 7), 0), **dict.fromkeys(range(2, 7), 1), **dict.fr
 
 
 @dataclasses.dataclass(frozen=True)
-class Event:
+class Measurement:
     """Something that is measured. pcr: into which; what: for people; digests: in hexadecimal, one for each of `BANKS`.
 
     confidential: whether what measures it also does so where there are TDX's registers and no TPM; None where that is
@@ -35,18 +35,18 @@ class Event:
     confidential: bool | None = True
 
 
-def of_bytes(pcr: int, what: str, data: bytes, *, confidential: bool | None = True) -> Event:
+def of_bytes(pcr: int, what: str, data: bytes, *, confidential: bool | None = True) -> Measurement:
     """Return the event that measures bytes as they are."""
     digests = {bank: hashlib.new(bank, data).hexdigest() for bank in BANKS}
-    return Event(pcr, what, digests, confidential)
+    return Measurement(pcr, what, digests, confidential)
 
 
-def replay(events: Iterable[Event], bank: str) -> dict[int, str]:
+def replay(events: Iterable[Measurement], bank: str) -> dict[int, str]:
     """Return the values of the PCRs that events extend, by number, as if each was zero before."""
     return _extended(((one.pcr, one.digests[bank]) for one in events), bank)
 
 
-def rtmrs(events: Iterable[Event]) -> dict[int, str]:
+def rtmrs(events: Iterable[Measurement]) -> dict[int, str]:
     """Return the values of TDX's RTMRs that events extend, in the order of all of them.
 
     Raises CryptpilotError for an event of a PCR that has none, or of which it is not known whether it is measured.

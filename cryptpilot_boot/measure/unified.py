@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.measure import registers, stub
-from cryptpilot_boot.measure.registers import Event, of_bytes
+from cryptpilot_boot.measure.registers import Measurement, of_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ _READ_DIRECTORY = "/efi/"  # what is elsewhere on the partition may be read by t
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class MeasuredDisk:
     """What is on a disk. authenticode: digests of the program that firmware starts, by bank.
 
     names: of its sections, in its order, () for anything else. sections: those that are needed here, with what is in
@@ -50,7 +50,7 @@ class Found:
 class Expected:
     """What has to be expected. events: in their order. refused: why a PCR was not computed, by number."""
 
-    events: tuple[Event, ...] = ()
+    events: tuple[Measurement, ...] = ()
     refused: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def pcrs(self, bank: str) -> dict[int, str]:
@@ -74,7 +74,7 @@ def sections_to_read(names: Sequence[str]) -> list[str]:
     return [name for name in names if name in _KNOWN - stub.CODE]
 
 
-def expected(found: Found, *, secure_boot: bool = False) -> Expected:
+def expected(found: MeasuredDisk, *, secure_boot: bool = False) -> Expected:
     """Compute what registers become. secure_boot: whether firmware has it on."""
     fault = _fault(found)
     version = stub.version(found.sections.get(stub.MAGIC, b""))
@@ -88,12 +88,12 @@ def expected(found: Found, *, secure_boot: bool = False) -> Expected:
     refused = _refused(found, release)
     options = () if KERNEL_OPTIONS in refused else tuple(_kernel_events(found, release))
     # with Secure Boot the stub has firmware take the kernel unchecked, and firmware does not measure it then
-    kernel = () if secure_boot else (Event(LOADED, f"kernel in {LOADER}", found.kernel),)
+    kernel = () if secure_boot else (Measurement(LOADED, f"kernel in {LOADER}", found.kernel),)
     before = (*_firmware_events(found), *_stub_events(found, release), *kernel)
     return Expected((*before, *options, *_end_events()), refused)
 
 
-def _fault(found: Found) -> str:
+def _fault(found: MeasuredDisk) -> str:
     """Say why nothing can be computed, "" when it can."""
     if stub.LINUX not in found.names:
         return f"{LOADER} is not a unified kernel image: what a boot loader measures depends on what it finds at boot"
@@ -106,7 +106,7 @@ def _fault(found: Found) -> str:
     return ""
 
 
-def _refused(found: Found, release: stub.Stub) -> dict[int, str]:
+def _refused(found: MeasuredDisk, release: stub.Stub) -> dict[int, str]:
     kernel = stub.kernel_release(found.sections[stub.LINUX])
     refused = {}
     beside = [path for path in found.files if _may_be_read(path)]
@@ -128,16 +128,16 @@ def _may_be_read(path: str) -> bool:
     return not name.startswith(_READ_DIRECTORY) or name.startswith(f"{LOADER.lower()}.")
 
 
-def _firmware_events(found: Found) -> Iterable[Event]:
+def _firmware_events(found: MeasuredDisk) -> Iterable[Measurement]:
     yield of_bytes(LOADED, "Calling EFI Application from Boot Option", b"Calling EFI Application from Boot Option")
     yield of_bytes(LOADED, "separator", bytes(4))
     # TDX's registers have one for all that is in RTMR[1]
     yield of_bytes(TABLE, "separator", bytes(4), confidential=False)
     yield of_bytes(TABLE, "partition table", found.table)
-    yield Event(LOADED, LOADER, found.authenticode)
+    yield Measurement(LOADED, LOADER, found.authenticode)
 
 
-def _stub_events(found: Found, release: stub.Stub) -> Iterable[Event]:
+def _stub_events(found: MeasuredDisk, release: stub.Stub) -> Iterable[Measurement]:
     for name in release.measured:
         if name in found.sections:
             label = f"{name}\0".encode()
@@ -145,13 +145,13 @@ def _stub_events(found: Found, release: stub.Stub) -> Iterable[Event]:
             yield of_bytes(UNIFIED, name, found.sections[name], confidential=release.confidential)
 
 
-def _kernel_events(found: Found, release: stub.Stub) -> Iterable[Event]:
+def _kernel_events(found: MeasuredDisk, release: stub.Stub) -> Iterable[Measurement]:
     confidential = stub.KERNELS[stub.series(stub.kernel_release(found.sections[stub.LINUX]))]
     options = stub.load_options(found.sections[stub.CMDLINE], release)
     yield of_bytes(KERNEL_OPTIONS, "command line", options or b"", confidential=confidential)
     yield of_bytes(KERNEL_OPTIONS, "initrd", stub.initrd(found.sections, release), confidential=confidential)
 
 
-def _end_events() -> Iterable[Event]:
+def _end_events() -> Iterable[Measurement]:
     for text in ("Exit Boot Services Invocation", "Exit Boot Services Returned with Success"):
         yield of_bytes(TABLE, text, text.encode())

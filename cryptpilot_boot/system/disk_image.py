@@ -40,7 +40,7 @@ _FIXED, _DYNAMIC = 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class ImageFile:
     """What an image is. format: as qemu-img calls it; size: of the disk, in bytes; parts: what it needs of others."""
 
     format: str
@@ -60,7 +60,7 @@ def require_file(path: Path) -> None:
         )
 
 
-def facts(path: Path) -> Facts:
+def facts(path: Path) -> ImageFile:
     """Look at an image. Raises CryptpilotError when it cannot be read, or is in use by a virtual machine."""
     first, last = _ends(path)
     try:
@@ -76,7 +76,7 @@ def facts(path: Path) -> Facts:
     return found
 
 
-def _facts(path: Path, form: str = "") -> Facts:
+def _facts(path: Path, form: str = "") -> ImageFile:
     return parse(run(["qemu-img", "info", *(["-f", form] if form else []), "--output=json", _named(path)])[1])
 
 
@@ -112,7 +112,7 @@ def require_size(form: str, size: int) -> None:
         )
 
 
-def parse(text: str) -> Facts:
+def parse(text: str) -> ImageFile:
     """Read what `qemu-img info --output=json` says."""
     said: dict[str, Any] = json.loads(text)
     own: dict[str, Any] = said.get("format-specific", {}).get("data", {})
@@ -123,7 +123,7 @@ def parse(text: str) -> Facts:
         "repair": own.get("corrupt"),
     }
     parts = tuple(what for what, there in needs.items() if there)
-    return Facts(str(said["format"]), int(said["virtual-size"]), parts)
+    return ImageFile(str(said["format"]), int(said["virtual-size"]), parts)
 
 
 def convert(source: Path, source_format: str, target: Path, target_format: str) -> None:

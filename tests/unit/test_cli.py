@@ -22,7 +22,7 @@ from cryptpilot_boot.commands import initrd, volumes
 from cryptpilot_boot.config import load
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
 from cryptpilot_boot.report import eventlog
-from cryptpilot_boot.system import init, process
+from cryptpilot_boot.system import block, init, process
 from cryptpilot_boot.system.signals import SIGNALS
 from tests.unit.stages import run as run_stage
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, ROLE, configure
@@ -151,7 +151,7 @@ def boot(
     writer = eventlog.writer
     monkeypatch.setattr(eventlog, "writer", lambda name: writer(name, events))
     monkeypatch.setattr(init, "kernel_command_line", lambda: f"root=/dev/mapper/data0 {words}")
-    monkeypatch.setattr(block, "is_block_device", lambda _: True)
+    monkeypatch.setattr(block, "is_block_device", lambda path: not path.startswith("/dev/mapper/"))
     monkeypatch.setattr(volume, "open_volume", lambda *_, **__: volume.Opened(volume.Opening.CURRENT))
     monkeypatch.setattr(process, "lock_memory", lambda: None)
     status, out, err = run(capsys, "-c", str(directory), "boot-service", "--stage", stage_name, *names)

@@ -25,7 +25,7 @@ from tests.unit.test_convert_plan import FOUND, KMS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cryptpilot_boot.convert.facts import Found
+    from cryptpilot_boot.convert.facts import InstalledDisk
     from cryptpilot_boot.system.drafts import Draft
 
 SECRET = os.urandom(256)
@@ -79,7 +79,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         finally:
             made.events.append(f"end {name}")
 
-    def found(*_: object) -> Found:
+    def found(*_: object) -> InstalledDisk:
         made.events.append("look")
         return FOUND
 

@@ -17,7 +17,7 @@ from cryptpilot_boot.cli import arguments
 from cryptpilot_boot.commands import check, convert, convert_device
 from cryptpilot_boot.config import Boot, Config, Identity
 from cryptpilot_boot.convert import build, encrypt, in_place, look, payload, plan, requirements
-from cryptpilot_boot.convert.facts import Content, Found, System
+from cryptpilot_boot.convert.facts import Content, InstalledDisk, InstalledSystem
 from cryptpilot_boot.errors import CryptpilotError, DeviceError
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import (
@@ -61,7 +61,7 @@ def device(path: str, size: int = SIZE) -> block.Device:
 class Bench:
     """A disk with a stock system, without what needs root. found: what is in it; marks: of headers, by partition."""
 
-    found: Found = FOUND
+    found: InstalledDisk = FOUND
     marks: dict[str, str] = dataclasses.field(default_factory=dict)
     size: int = SIZE
     now: ext4.Size = BLOCKS
@@ -74,7 +74,7 @@ class Bench:
     def disk(self) -> in_place.Disk:
         return in_place.Disk(device("/dev/sdb", FOUND.image.size), self.found.table, self.found.contents)
 
-    def look_over(self, *, mend: bool = True) -> in_place.Target:
+    def look_over(self, *, mend: bool = True) -> in_place.RootToEncrypt:
         return in_place.look_over(self.disk(), KMS, Path("/work"), {}, mend=mend)
 
 
@@ -106,7 +106,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return made
 
 
-def table_with(found: Found, number: int, **changes: object) -> Found:
+def table_with(found: InstalledDisk, number: int, **changes: object) -> InstalledDisk:
     """Return what was found with something else said of a partition."""
     partitions = tuple(
         dataclasses.replace(one, **changes) if one.number == number else one  # type: ignore[arg-type]
@@ -200,7 +200,7 @@ def test_what_a_run_that_was_cut_short_took_is_no_lack_of_room(bench: Bench) -> 
         bench.look_over()
 
 
-def without_cryptpilot(system: System) -> System:
+def without_cryptpilot(system: InstalledSystem) -> InstalledSystem:
     return dataclasses.replace(system, present=system.present - {requirements.CRYPTPILOT})
 
 

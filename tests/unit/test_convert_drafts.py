@@ -16,7 +16,7 @@ from cryptpilot_boot.config import Boot, Config, Exec, Kms, Volume
 from cryptpilot_boot.convert import build
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import cryptsetup, disk_image, drafts, mappings, partition_table, private
-from cryptpilot_boot.system.disk_image import Facts
+from cryptpilot_boot.system.disk_image import ImageFile
 from cryptpilot_boot.system.partition_table import Partition, Table
 
 KMS = Kms("kst-x", "disk", "", "", "")
@@ -137,7 +137,7 @@ def test_an_image_that_is_written_is_reached_by_programs_too(tmp_path: Path) -> 
         disk_image.convert(raw.reach, "raw", done.reach, "qcow2")
         drafts.finish(done, target)
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    assert disk_image.facts(target) == Facts("qcow2", 40 << 20)
+    assert disk_image.facts(target) == ImageFile("qcow2", 40 << 20)
     with drafts.opened(target, "source") as source:
         disk_image.convert(target, "qcow2", source.reach, "raw")
         assert os.pread(source.descriptor, 4, 2048 * 512) == b"data"

@@ -22,7 +22,7 @@ from tests.unit.test_convert_plan import FOUND, ROOT_UUID, VOLUME, without_boot
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cryptpilot_boot.convert.facts import Found
+    from cryptpilot_boot.convert.facts import InstalledDisk
 
 RELEASE = "4.18.0-553.el8.x86_64"
 MACHINE = "a0284538aa5b498cb38b8e530b2a6be4"
@@ -111,7 +111,7 @@ PRESENT = frozenset(requirements.LOOKED_FOR) - {
 }
 
 
-def image(loader: Loader, *, inside: bool = False, uefi: bool = True, **changes: Any) -> Found:
+def image(loader: Loader, *, inside: bool = False, uefi: bool = True, **changes: Any) -> InstalledDisk:
     """Return an image of Enterprise Linux. inside: whether /boot is a directory of its root."""
     found = without_boot() if inside else FOUND
     kernels = (Kernel(RELEASE, (IMAGE[1:],)),)
@@ -128,7 +128,7 @@ def image(loader: Loader, *, inside: bool = False, uefi: bool = True, **changes:
     return dataclasses.replace(found, system=system, table=table)
 
 
-def changed(found: Found) -> bootloader.Change:
+def changed(found: InstalledDisk) -> bootloader.Change:
     return plan.make(found, VOLUME, plan.roles(found.table, found.contents)).loader
 
 
@@ -212,7 +212,7 @@ def test_a_configuration_without_entries_is_generated() -> None:
     assert (made.generated, made.reads_entries) == ((CONFIGURATION,), False)
 
 
-REFUSED: dict[str, tuple[Found, str]] = {
+REFUSED: dict[str, tuple[InstalledDisk, str]] = {
     "no entries": (image(dataclasses.replace(EL8, entries={})), "boots no Linux"),
     "no root": (image(dataclasses.replace(EL9, entries={ENTRY: entry("ro quiet")})), "take nothing for its root"),
     "quoted root": (image(dataclasses.replace(EL9, entries={ENTRY: entry(f'"{OLD}" ro')})), f"take UUID={ROOT_UUID}"),

@@ -12,7 +12,7 @@ import pytest
 from cryptpilot_boot import names
 from cryptpilot_boot.config import Exec, Volume
 from cryptpilot_boot.convert import bootloader, build, facts, layout, logical, mending, plan
-from cryptpilot_boot.convert.facts import Content, Found, Loader
+from cryptpilot_boot.convert.facts import Content, InstalledDisk, Loader
 from cryptpilot_boot.errors import CryptpilotError, DeviceError, ProgramError
 from cryptpilot_boot.system import block, lvm, mappings, partition_table, programs
 from cryptpilot_boot.system.lvm import Logical, Segment
@@ -70,7 +70,7 @@ TABLE = dataclasses.replace(
     ),
 )
 SYSTEM = dataclasses.replace(FOUND.system, fstab=FSTAB.replace(f"UUID={ROOT_UUID}", "/dev/mapper/my--vg-root"))
-IN_LVM = Found(
+IN_LVM = InstalledDisk(
     FOUND.image,
     TABLE,
     {**CONTENTS, 1: dataclasses.replace(CONTENTS[1], logical=LOGICAL)},

@@ -12,10 +12,10 @@ import pytest
 
 from cryptpilot_boot.config import Volume
 from cryptpilot_boot.convert import facts, layout, plan
-from cryptpilot_boot.convert.facts import Content, Found
+from cryptpilot_boot.convert.facts import Content, InstalledDisk
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import clone, partition_table
-from cryptpilot_boot.system.disk_image import Facts
+from cryptpilot_boot.system.disk_image import ImageFile
 from cryptpilot_boot.system.partition_table import SECTOR, Table
 from tests.unit.test_convert_plan import BOOT_UUID, ROOT_UUID, SYSTEM, VOLUME
 
@@ -41,8 +41,8 @@ GRUB = b"\xeb\x63\x90" + bytes(380) + b"GRUB \0Geom\0Hard Disk\0Read\0 Error\r\n
 IN_MBR = dataclasses.replace(VOLUME, dev="/dev/disk/by-partuuid/1234abcd-01")
 INSIDE = f"UUID={ROOT_UUID} / ext4 defaults 0 1\n"
 TABLE = partition_table.parse(SAID)
-FOUND = Found(
-    Facts("raw", 4 << 30),
+FOUND = InstalledDisk(
+    ImageFile("raw", 4 << 30),
     TABLE,
     {1: Content("ext4", ROOT_UUID, "", 4096)},
     dataclasses.replace(SYSTEM, fstab=INSIDE),
@@ -60,15 +60,17 @@ def made(path: Path, text: str, size: int = 2 << 30) -> Table:
     return plan.require_table(table, "in.img")
 
 
-def apart(path: Path, fstab: str = "") -> Found:
+def apart(path: Path, fstab: str = "") -> InstalledDisk:
     """Return an image with a /boot of its own, and an EFI system partition."""
     contents = {1: Content("ext4", BOOT_UUID), 2: Content("vfat", "ABCD-1234"), 3: FOUND.contents[1]}
     text = f"{INSIDE}UUID={BOOT_UUID} /boot ext4 defaults 0 2\nUUID=ABCD-1234 /boot/efi vfat defaults 0 0\n{fstab}"
     system = dataclasses.replace(SYSTEM, root=3, fstab=text)
-    return Found(Facts("raw", 2 << 30), made(path, APART), contents, system, {})
+    return InstalledDisk(ImageFile("raw", 2 << 30), made(path, APART), contents, system, {})
 
 
-def planned(found: Found = FOUND, volume: Volume = IN_MBR, code: bytes = GRUB, *, uki: bool = False) -> plan.Plan:
+def planned(
+    found: InstalledDisk = FOUND, volume: Volume = IN_MBR, code: bytes = GRUB, *, uki: bool = False
+) -> plan.Conversion:
     roles = plan.roles(found.table, found.contents, code)
     return plan.make(found, volume, roles, plan.Unified() if uki else None)
 
@@ -191,8 +193,8 @@ def test_a_name_that_no_partition_of_it_can_have_is_refused_and_one_is_said(dev:
     assert "by-partuuid/XXXXXXXX-01" in refusal.value.hint
 
 
-def _partitions(*changes: dict[str, int | str]) -> Callable[[Found], Found]:
-    def changed(found: Found) -> Found:
+def _partitions(*changes: dict[str, int | str]) -> Callable[[InstalledDisk], InstalledDisk]:
+    def changed(found: InstalledDisk) -> InstalledDisk:
         partitions = tuple(dataclasses.replace(TABLE.partitions[0], **one) for one in changes)  # type: ignore[arg-type]
         contents = {one.number: found.contents.get(one.number, Content("vfat")) for one in partitions}
         return dataclasses.replace(
@@ -202,7 +204,7 @@ def _partitions(*changes: dict[str, int | str]) -> Callable[[Found], Found]:
     return changed
 
 
-REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
+REFUSED: dict[str, tuple[Callable[[InstalledDisk], InstalledDisk], str]] = {
     "at sector 63": (
         _partitions({"number": 2, "type": "EF", "start": 63, "size": 1000}, {}),
         "begins at sector 63",
@@ -212,7 +214,10 @@ REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
         _partitions({"number": 2, "type": "EF", "start": 63, "size": 1000}, {"number": 3, "type": "EF"}, {}),
         "there are 2 EFI system partitions",
     ),
-    "large": (lambda found: dataclasses.replace(found, image=Facts("raw", 2 << 40)), "for which an MBR has no numbers"),
+    "large": (
+        lambda found: dataclasses.replace(found, image=ImageFile("raw", 2 << 40)),
+        "for which an MBR has no numbers",
+    ),
 }
 
 
@@ -225,7 +230,7 @@ def test_what_an_mbr_cannot_be_is_refused_with_its_reason(name: str) -> None:
 
 
 def test_a_disk_that_ends_where_an_mbr_does_is_converted() -> None:
-    found = dataclasses.replace(FOUND, image=Facts("raw", (2 << 40) - (1 << 20)))
+    found = dataclasses.replace(FOUND, image=ImageFile("raw", (2 << 40) - (1 << 20)))
     assert planned(found).size == (2 << 40) - (1 << 20)
 
 

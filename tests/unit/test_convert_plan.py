@@ -12,12 +12,12 @@ import pytest
 
 from cryptpilot_boot.config import Exec, Identity, Kms, Otp, Volume
 from cryptpilot_boot.convert import bootloader, facts, grub, labels, layout, mending, plan, requirements
-from cryptpilot_boot.convert.facts import Content, Found, Kernel, Loader, System
+from cryptpilot_boot.convert.facts import Content, InstalledDisk, InstalledSystem, Kernel, Loader
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.providers.together import Together
 from cryptpilot_boot.providers.tpm2 import Tpm2
 from cryptpilot_boot.system import block, disk_image, partition_table
-from cryptpilot_boot.system.disk_image import Facts
+from cryptpilot_boot.system.disk_image import ImageFile
 from cryptpilot_boot.system.partition_table import SECTOR
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ CONFIGURATION = "/boot/grub/grub.cfg"
 LOADER = f"\tlinux\t/vmlinuz-6.1 root=UUID={ROOT_UUID} ro console=ttyS0 \n\tinitrd\t/initrd.img-6.1\n"
 VOLUME = Volume("root", "/dev/disk/by-partlabel/root", Exec("cat"), Path("/v/root.toml"), auto_open=True)
 KMS = dataclasses.replace(VOLUME, encrypt=Kms("kst-x", "secret", "", "", ""))
-SYSTEM = System(
+SYSTEM = InstalledSystem(
     root=1,
     name="Debian GNU/Linux 12 (bookworm)",
     fstab=FSTAB,
@@ -81,10 +81,10 @@ CONTENTS = {
     14: Content(),
     15: Content("vfat", "ABCD-1234", "", 512),
 }
-FOUND = Found(Facts("raw", 1679360 * SECTOR), partition_table.parse(TABLE), CONTENTS, SYSTEM, {})
+FOUND = InstalledDisk(ImageFile("raw", 1679360 * SECTOR), partition_table.parse(TABLE), CONTENTS, SYSTEM, {})
 
 
-def without_boot(found: Found = FOUND) -> Found:
+def without_boot(found: InstalledDisk = FOUND) -> InstalledDisk:
     """Return the image with its /boot inside the root."""
     partitions = tuple(one for one in found.table.partitions if one.number != 2)
     contents = {number: one for number, one in found.contents.items() if number != 2}
@@ -93,7 +93,7 @@ def without_boot(found: Found = FOUND) -> Found:
     return dataclasses.replace(found, table=table, contents=contents, system=system)
 
 
-def planned(found: Found = FOUND, volume: Volume = VOLUME) -> plan.Plan:
+def planned(found: InstalledDisk = FOUND, volume: Volume = VOLUME) -> plan.Conversion:
     return plan.make(found, volume, plan.roles(found.table, found.contents))
 
 
@@ -202,32 +202,34 @@ def test_sectors_are_no_larger_than_what_the_file_system_writes() -> None:
         planned(found, dataclasses.replace(VOLUME, sector_size=4096))
 
 
-def _system(**changes: Any) -> Callable[[Found], Found]:
+def _system(**changes: Any) -> Callable[[InstalledDisk], InstalledDisk]:
     return lambda found: dataclasses.replace(found, system=dataclasses.replace(found.system, **changes))
 
 
-def _content(number: int, content: Content) -> Callable[[Found], Found]:
+def _content(number: int, content: Content) -> Callable[[InstalledDisk], InstalledDisk]:
     return lambda found: dataclasses.replace(found, contents={**found.contents, number: content})
 
 
-def _table(change: Callable[[partition_table.Partition], partition_table.Partition]) -> Callable[[Found], Found]:
-    def changed(found: Found) -> Found:
+def _table(
+    change: Callable[[partition_table.Partition], partition_table.Partition],
+) -> Callable[[InstalledDisk], InstalledDisk]:
+    def changed(found: InstalledDisk) -> InstalledDisk:
         partitions = tuple(map(change, found.table.partitions))
         return dataclasses.replace(found, table=dataclasses.replace(found.table, partitions=partitions))
 
     return changed
 
 
-def _lacking(path: str) -> Callable[[Found], Found]:
+def _lacking(path: str) -> Callable[[InstalledDisk], InstalledDisk]:
     return _system(present=SYSTEM.present - {path})
 
 
-def _of(number: int, **changes: Any) -> Callable[[Found], Found]:
+def _of(number: int, **changes: Any) -> Callable[[InstalledDisk], InstalledDisk]:
     return _table(lambda one: dataclasses.replace(one, **changes) if one.number == number else one)
 
 
 CONTEXTS = "/etc/selinux/targeted/contexts/files/file_contexts"
-REFUSED: dict[str, tuple[Callable[[Found], Found], str]] = {
+REFUSED: dict[str, tuple[Callable[[InstalledDisk], InstalledDisk], str]] = {
     "encrypted": (_content(1, Content("crypto_LUKS")), "partition 1 holds LUKS: the image is encrypted already"),
     "btrfs": (_content(1, Content("btrfs")), "partition 1 holds btrfs, which is not supported: a disk of the host"),
     "swap": (_content(2, Content("swap")), "partition 2 is swap space"),
@@ -413,7 +415,7 @@ def test_partitions_may_be_where_older_tools_put_them(tmp_path: Path) -> None:
 
 def test_an_image_that_ends_anywhere_gets_a_whole_number_of_mib() -> None:
     for more in (1, 512, SECTOR * 2048 - 1):
-        made = planned(dataclasses.replace(FOUND, image=Facts("raw", FOUND.image.size + more)))
+        made = planned(dataclasses.replace(FOUND, image=ImageFile("raw", FOUND.image.size + more)))
         assert made.size % (1 << 20) == 0
         assert made.size >= FOUND.image.size + more
 
@@ -444,8 +446,11 @@ def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_not_whole_is_refused() -> None:
-    plan.require_readable(Facts("qcow2", 1), "in.img")
-    for wrong, reason in ((Facts("vmdk", 1), "is vmdk"), (Facts("qcow2", 1, ("a backing file",)), "a backing file")):
+    plan.require_readable(ImageFile("qcow2", 1), "in.img")
+    for wrong, reason in (
+        (ImageFile("vmdk", 1), "is vmdk"),
+        (ImageFile("qcow2", 1, ("a backing file",)), "a backing file"),
+    ):
         with pytest.raises(CryptpilotError, match=reason):
             plan.require_readable(wrong, "in.img")
 

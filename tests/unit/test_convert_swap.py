@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cryptpilot_boot.convert import bls, bootloader, facts, logical, mending, plan
-from cryptpilot_boot.convert.facts import Content, Found, Loader, Swap
+from cryptpilot_boot.convert.facts import Content, InstalledDisk, Loader, Swap
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.system import lvm, partition_table
 from cryptpilot_boot.system.lvm import Logical, Segment
@@ -47,7 +47,7 @@ KEPT = ["/swapfile", "/dev/zram0", "/dev/vdb7", "/dev/mapper/other-swap", "UUID=
 """What fstab swaps to that has nothing to do with the image's partitions, or is a file in the root."""
 
 
-def swapping(kind: str, names: list[str]) -> Found:
+def swapping(kind: str, names: list[str]) -> InstalledDisk:
     """Return an image that has swap space of a kind, with lines for it in its fstab."""
     table = dataclasses.replace(FOUND.table, partitions=(*FOUND.table.partitions, PARTITION))
     lines = "".join(f"{name} none swap sw 0 0\n" for name in names)

@@ -12,7 +12,7 @@ from cryptpilot_boot.convert import plan
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.measure import look
 from cryptpilot_boot.system import disk_image
-from cryptpilot_boot.system.disk_image import Facts
+from cryptpilot_boot.system.disk_image import ImageFile
 from cryptpilot_boot.system.run import run
 
 SIZE = 37 << 20  # no whole number of a VHD's cylinders
@@ -55,7 +55,7 @@ def test_a_vhd_of_either_kind_is_read_to_its_last_byte(raw: Path, subformat: str
     """One of a fixed size begins as a raw image does, and only its end tells."""
     image, again, part = vhd(raw, subformat), raw.with_name("again"), raw.with_name("part")
     found = disk_image.facts(image)
-    assert found == Facts("vpc", SIZE)
+    assert found == ImageFile("vpc", SIZE)
     plan.require_readable(found, "in")
     disk_image.convert(image, found.format, again, disk_image.RAW)
     assert again.read_bytes() == raw.read_bytes()
@@ -113,7 +113,7 @@ def test_a_vhd_that_is_written_is_dynamic_and_has_the_size_of_the_disk(raw: Path
     disk_image.convert(raw, "raw", image, disk_image.format_of(image))
     assert image.read_bytes()[60:64] == b"\0\0\0\x03"
     assert image.stat().st_size < 10 << 20
-    assert disk_image.facts(image) == Facts("vpc", SIZE)
+    assert disk_image.facts(image) == ImageFile("vpc", SIZE)
     disk_image.convert(image, "vpc", again, "raw")
     assert again.read_bytes() == raw.read_bytes()
 

@@ -15,7 +15,7 @@ import pytest
 from cryptpilot_boot.commands import image_measure
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.measure import gpt, look, registers, stub, unified
-from cryptpilot_boot.measure.registers import Event, of_bytes
+from cryptpilot_boot.measure.registers import Measurement, of_bytes
 from cryptpilot_boot.system import portable_executable as pe
 from cryptpilot_boot.system.partition_table import ESP
 
@@ -49,7 +49,7 @@ def linux(release: str) -> bytes:
     return bytes(0x202) + b"HdrS" + bytes(8) + struct.pack("<H", 0x100) + bytes(0x300 - 0x210) + text
 
 
-def found(version: str = "257.13-1", release: str = "6.12.1-lab", **changes: Any) -> unified.Found:
+def found(version: str = "257.13-1", release: str = "6.12.1-lab", **changes: Any) -> unified.MeasuredDisk:
     sections = {
         ".sbat": b"sbat,1",
         ".sdmagic": f"#### LoaderInfo: systemd-stub {version} ####".encode(),
@@ -62,11 +62,11 @@ def found(version: str = "257.13-1", release: str = "6.12.1-lab", **changes: Any
     digests = {bank: hashlib.new(bank, b"program").hexdigest() for bank in registers.BANKS}
     kernel = {bank: hashlib.new(bank, b"kernel").hexdigest() for bank in registers.BANKS}
     names = (".text", ".reloc", *sections)
-    whole = unified.Found(digests, names, sections, kernel, (unified.LOADER,), b"table")
+    whole = unified.MeasuredDisk(digests, names, sections, kernel, (unified.LOADER,), b"table")
     return replace(whole, **changes)
 
 
-def changed(section: str, content: bytes) -> unified.Found:
+def changed(section: str, content: bytes) -> unified.MeasuredDisk:
     usual = found()
     return replace(usual, sections={**usual.sections, section: content})
 
@@ -74,7 +74,7 @@ def changed(section: str, content: bytes) -> unified.Found:
 @pytest.mark.parametrize("pcr", REAL)
 def test_events_of_a_real_boot_give_its_registers(pcr: int) -> None:
     digests, value = REAL[pcr]
-    events = [Event(pcr, "", {"sha256": digest}) for digest in digests]
+    events = [Measurement(pcr, "", {"sha256": digest}) for digest in digests]
     assert registers.replay(events, "sha256") == {pcr: value}
 
 
@@ -160,7 +160,7 @@ def test_with_secure_boot_firmware_does_not_measure_the_kernel() -> None:
     """Seen in real boots: the stub has firmware load it without its checks."""
     usual, secure = unified.expected(found()), unified.expected(found(), secure_boot=True)
     assert [one for one in usual.events if one not in secure.events] == [
-        Event(4, f"kernel in {unified.LOADER}", found().kernel)
+        Measurement(4, f"kernel in {unified.LOADER}", found().kernel)
     ]
     assert usual.rtmrs()[0][2] == secure.rtmrs()[0][2]
     values = [one.pcrs("sha256") for one in (usual, secure)]

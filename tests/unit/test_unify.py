@@ -47,7 +47,7 @@ def test_an_entry_of_another_kind_is_refused(text: str) -> None:
         unify.entry(text)
 
 
-def unified(**changes: object) -> plan.Plan:
+def unified(**changes: object) -> plan.Conversion:
     system = dataclasses.replace(FOUND.system, **changes)  # type: ignore[arg-type]
     found = dataclasses.replace(FOUND, system=system)
     return plan.make(found, VOLUME, plan.roles(found.table, found.contents), Unified())
