@@ -46,20 +46,20 @@ class PassedOver:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class VolumeFiles:
     """The files of volumes, in order, and the files that are ignored."""
 
     volumes: tuple[Path, ...]
     passed_over: tuple[PassedOver, ...]
 
 
-def find(directory: Path) -> Found:
+def find(directory: Path) -> VolumeFiles:
     """List the files of a configuration directory. Raises ConfigError if a directory cannot be read."""
     inside = directory / "volumes"
     entries = _entries(inside)
     volumes = tuple(path for path in entries if _is_configuration(path.name))
     others = [PassedOver(path, *_reason(path)) for path in entries if path not in volumes]
-    return Found(volumes, (*_outside(directory), *others))
+    return VolumeFiles(volumes, (*_outside(directory), *others))
 
 
 def unusable(config: Config) -> set[str]:

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
-    """The keys that a table may have. what: the owner of the keys, in words."""
+class KnownTable:
+    """A table, and the keys that it may have. what: the owner of the keys, in words."""
 
     what: str
     keys: Collection[str]
 
 
-def require_in_place(document: Document, here: Mapping[str, Section], elsewhere: Mapping[str, Section]) -> None:
+def require_in_place(document: Document, here: Mapping[str, KnownTable], elsewhere: Mapping[str, KnownTable]) -> None:
     """Raise ConfigError for a key that belongs in another table of the file, or in another file.
 
     here, elsewhere: the keys that may be in this file and in the other one, by table. Unknown keys, and keys of unknown
@@ -35,13 +35,13 @@ def require_in_place(document: Document, here: Mapping[str, Section], elsewhere:
         where = f"{document.path}{line_of(document.text, table, name)}"
         # several tables may have the key: prefer one that is in the file
         own = sorted(here.items(), key=lambda place: _table(document, place[0]) is None)
-        places = [*own, *((None, section) for section in elsewhere.values())]
-        exact = [(home, section, name) for home, section in places if name in section.keys]
-        near = [(home, section, _near(name, section.keys, here[table].keys)) for home, section in places]
-        for home, section, word in [*exact, *near]:
+        places = [*own, *((None, known) for known in elsewhere.values())]
+        exact = [(home, known, name) for home, known in places if name in known.keys]
+        near = [(home, known, _near(name, known.keys, here[table].keys)) for home, known in places]
+        for home, known, word in [*exact, *near]:
             if word:
                 raise ConfigError(
-                    f'{where}: unknown {kind} "{full}": {word} is a {kind} of {section.what}',
+                    f'{where}: unknown {kind} "{full}": {word} is a {kind} of {known.what}',
                     _OTHER_FILE if home is None else _move(document, here, home, table, word, kind),
                 )
 
@@ -60,16 +60,16 @@ _HEADER = re.compile(r"\s*\[{1,2}\s*([A-Za-z0-9_.]+)\s*\]")
 _OTHER_FILE = "settings go in global.toml, and each volume in a file of its own in volumes/"
 
 
-def _keys(data: Mapping[str, Any], sections: Mapping[str, Section], table: str = "") -> Iterator[tuple[str, str, Any]]:
+def _keys(data: Mapping[str, Any], tables: Mapping[str, KnownTable], table: str = "") -> Iterator[tuple[str, str, Any]]:
     """Yield the keys of known tables: the table, the name and the value of each."""
     for name, value in data.items():
         yield table, name, value
         inner = f"{table}.{name}" if table else name
-        if isinstance(value, dict) and inner in sections:
-            yield from _keys(value, sections, inner)
+        if isinstance(value, dict) and inner in tables:
+            yield from _keys(value, tables, inner)
 
 
-def _move(document: Document, here: Mapping[str, Section], home: str, table: str, name: str, kind: str) -> str:
+def _move(document: Document, here: Mapping[str, KnownTable], home: str, table: str, name: str, kind: str) -> str:
     """Return how to move a key from one table of a file to another."""
     if kind == "table":
         return f"write [{home}.{name}]" if home else f"write [{name}]"
@@ -93,7 +93,7 @@ def _line(table: str) -> str:
     return f"[[{table}]]" if table == "fallback" else f"[{table}]"
 
 
-def _first_table(document: Document, here: Mapping[str, Section], table: str) -> str:
+def _first_table(document: Document, here: Mapping[str, KnownTable], table: str) -> str:
     """Return the name of the first table in the file: the keys above its line belong to no table."""
     headers = (_HEADER.match(line) for line in (document.whole or document.text).split("\n"))
     names = (header[1] for header in headers if header)

@@ -8,7 +8,7 @@ import re
 from cryptpilot_boot import names
 from cryptpilot_boot.config import checked, fallbacks, source
 from cryptpilot_boot.config.document import Document, line_of
-from cryptpilot_boot.config.misplaced import Section, require_in_place
+from cryptpilot_boot.config.misplaced import KnownTable, require_in_place
 from cryptpilot_boot.config.model import (
     FALLBACK_AFTER,
     FILE_SYSTEMS,
@@ -79,22 +79,22 @@ _IDENTITY = {
 
 _AFTER = {"after": Key(NUMBER, between(0, 3600))}
 # The place of each key, to say where a misplaced one belongs. Keys: the name of the table, "" above the first.
-_VOLUME_FILE: dict[str, Section] = {
-    "": Section("the volume", _VOLUME),
-    "encrypt": Section("[encrypt]", source.ALL),
-    **source.sections("encrypt"),
-    "[fallback]": Section("[[fallback]]", _AFTER),  # in brackets, which no table name has
+_VOLUME_FILE: dict[str, KnownTable] = {
+    "": KnownTable("the volume", _VOLUME),
+    "encrypt": KnownTable("[encrypt]", source.ALL),
+    **source.known_tables("encrypt"),
+    "[fallback]": KnownTable("[[fallback]]", _AFTER),  # in brackets, which no table name has
 }
 # The keys of a single `[[fallback]]`.
 _FALLBACK = {**_AFTER, **source.POSSIBLE[source.FALLBACK]}
-_FALLBACK_FILE: dict[str, Section] = {
-    "": Section("the volume", _VOLUME),
-    "fallback": Section("[[fallback]]", {**_AFTER, **source.ALL}),
-    **source.sections("fallback"),
+_FALLBACK_FILE: dict[str, KnownTable] = {
+    "": KnownTable("the volume", _VOLUME),
+    "fallback": KnownTable("[[fallback]]", {**_AFTER, **source.ALL}),
+    **source.known_tables("fallback"),
 }
-_GLOBAL_FILE: dict[str, Section] = {
-    "": Section("global.toml", _GLOBAL),
-    "boot": Section("[boot] of global.toml", _BOOT),
+_GLOBAL_FILE: dict[str, KnownTable] = {
+    "": KnownTable("global.toml", _GLOBAL),
+    "boot": KnownTable("[boot] of global.toml", _BOOT),
 }
 
 

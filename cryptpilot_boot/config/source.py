@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.config import checked
 from cryptpilot_boot.config.document import Document, line_of
-from cryptpilot_boot.config.misplaced import Section
+from cryptpilot_boot.config.misplaced import KnownTable
 from cryptpilot_boot.errors import ConfigError
 from cryptpilot_boot.providers import table, together
-from cryptpilot_boot.providers.fields import STRING, TABLE, Key, Kind, one_of
+from cryptpilot_boot.providers.fields import STRING, TABLE, Key, TomlType, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,23 +50,23 @@ POSSIBLE = {
     place: {name: Key(TABLE) for name in KEYS if not _refusal(name, place)} for place in (ENCRYPT, FALLBACK, TOGETHER)
 }
 """The tables that each of the three tables may hold."""
-KIND = Kind(f"one of the tables {', '.join(f'[{ENCRYPT}.{name}]' for name in KEYS)}", TABLE.holds)
+KIND = TomlType(f"one of the tables {', '.join(f'[{ENCRYPT}.{name}]' for name in KEYS)}", TABLE.holds)
 """What `encrypt` is in a volume's file."""
 
 
-def sections(name: str) -> dict[str, Section]:
+def known_tables(name: str) -> dict[str, KnownTable]:
     """Return the keys of all tables below `[encrypt]` or a `[[fallback]]`. name: ENCRYPT or FALLBACK."""
     combined = f"{name}.{TOGETHER}"
     tables = {f"{name}.{one}": keys for one, keys in KEYS.items()}
     tables |= {combined: ALL, **{f"{combined}.{part}": KEYS[part] for part in POSSIBLE[TOGETHER]}}
-    return {place: section for one, keys in tables.items() for place, section in _sections(one, keys).items()}
+    return {place: known for one, keys in tables.items() for place, known in _known_tables(one, keys).items()}
 
 
-def _sections(name: str, keys: Mapping[str, Key]) -> dict[str, Section]:
+def _known_tables(name: str, keys: Mapping[str, Key]) -> dict[str, KnownTable]:
     """Return the keys of a table, and of those below it."""
     below = {f"{name}.{key}": one.keys for key, one in keys.items() if one.keys}
-    inner = {place: section for table_name, of in below.items() for place, section in _sections(table_name, of).items()}
-    return {name: Section(f"[{name}]", keys), **inner}
+    inner = {place: known for table_name, of in below.items() for place, known in _known_tables(table_name, of).items()}
+    return {name: KnownTable(f"[{name}]", keys), **inner}
 
 
 def require_possible(document: Document, section: str, data: Mapping[str, Any]) -> None:

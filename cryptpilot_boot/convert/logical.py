@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot.convert.facts import SUSPENDED, SWAP, refused
 from cryptpilot_boot.errors import printable
-from cryptpilot_boot.system.lvm import Logical, Run, Segment
+from cryptpilot_boot.system.lvm import Extents, Logical, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,18 +31,18 @@ _MEANINGS = {
 }
 
 
-def volumes(number: int, runs: Sequence[Run]) -> list[Logical]:
-    """Return the logical volumes of a partition. runs: what LVM says of that; number: of the partition.
+def volumes(number: int, extents: Sequence[Extents]) -> list[Logical]:
+    """Return the logical volumes of a partition. extents: what LVM says of that; number: of the partition.
 
     Raises CryptpilotError unless its volume group has these and nothing else, and all of them are linear.
     """
-    group = next((one.group for one in runs), "")
+    group = next((one.group for one in extents), "")
     if not group:
         raise refused(f"partition {number} is part of LVM, and of no volume group")
     named = f"volume group {printable(group)} of partition {number}"
-    if any(one.devices != 1 for one in runs):
+    if any(one.devices != 1 for one in extents):
         raise refused(f"{named} has other disks or partitions as well", "only one of a single partition is known")
-    used = [one for one in runs if one.volume]
+    used = [one for one in extents if one.volume]
     for one in used:
         _require_linear(one, named)
     names = sorted({one.volume for one in used})
@@ -51,10 +51,10 @@ def volumes(number: int, runs: Sequence[Run]) -> list[Logical]:
     return [_volume(group, name, [one for one in used if one.volume == name], named) for name in names]
 
 
-def _volume(group: str, name: str, runs: Sequence[Run], named: str) -> Logical:
-    segments = tuple(Segment(one.at, one.length, one.start) for one in sorted(runs, key=lambda one: one.at))
-    _require_whole(segments, runs[0].size, f"logical volume {printable(name)} in {named}")
-    return Logical(group, name, runs[0].size, segments, runs[0].identity)
+def _volume(group: str, name: str, extents: Sequence[Extents], named: str) -> Logical:
+    segments = tuple(Segment(one.at, one.length, one.start) for one in sorted(extents, key=lambda one: one.at))
+    _require_whole(segments, extents[0].size, f"logical volume {printable(name)} in {named}")
+    return Logical(group, name, extents[0].size, segments, extents[0].identity)
 
 
 def root_among(number: int, held: Mapping[Logical, Content]) -> Logical:
@@ -81,7 +81,7 @@ def root_among(number: int, held: Mapping[Logical, Content]) -> Logical:
     return others[0]
 
 
-def _require_linear(one: Run, named: str) -> None:
+def _require_linear(one: Extents, named: str) -> None:
     if (one.layout, one.roles, one.kind) == ("linear", "public", "linear"):
         return
     words = [*one.layout.split(","), *one.roles.split(","), one.kind]

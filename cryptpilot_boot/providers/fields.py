@@ -44,7 +44,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class TomlType:
     """A type of TOML values: its name in errors, a test of a value, and what a value becomes."""
 
     words: str
@@ -52,17 +52,17 @@ class Kind:
     make: Callable[[Any], object] = lambda value: value
 
 
-STRING = Kind("a string", lambda value: isinstance(value, str))
-STRINGS = Kind(
+STRING = TomlType("a string", lambda value: isinstance(value, str))
+STRINGS = TomlType(
     "a list of strings",
     lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
     tuple,
 )
-BOOL = Kind("true or false", lambda value: isinstance(value, bool))
+BOOL = TomlType("true or false", lambda value: isinstance(value, bool))
 # bool is a subclass of int, and is refused
-NUMBER = Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
-TABLE = Kind("a table", lambda value: isinstance(value, dict))
-FALLBACKS = Kind(
+NUMBER = TomlType("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+TABLE = TomlType("a table", lambda value: isinstance(value, dict))
+FALLBACKS = TomlType(
     "a list of tables: write [[fallback]], and below it a table such as [fallback.exec]",
     lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
 )
@@ -72,7 +72,7 @@ FALLBACKS = Kind(
 class Key:
     """One key: its type, its check, and whether it is required. keys: the keys of a table."""
 
-    kind: Kind
+    kind: TomlType
     check: Check = anything
     required: bool = False
     keys: Mapping[str, Key] | None = None

@@ -10,7 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.providers import kbs_text, pem
-from cryptpilot_boot.providers.fields import STRING, Key, Kind
+from cryptpilot_boot.providers.fields import STRING, Key, TomlType
 from cryptpilot_boot.providers.provider import Needs, Provider, Source
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _caution(kbs: Kbs) -> str:
     )
 
 
-_PEM = Kind("a string", STRING.holds, pem.canonical)
+_PEM = TomlType("a string", STRING.holds, pem.canonical)
 _KEY_URI = Key(STRING, kbs_text.uri, required=True)
 
 ONE_SHOT = Provider(

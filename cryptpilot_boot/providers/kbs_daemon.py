@@ -34,7 +34,7 @@ _URI, _RESOURCE = 1, 1  # fields of GetResourceRequest and GetResourceResponse
 
 def prepare(kbs: KbsDaemon) -> Ask:
     """Return what asks the daemon for the resource."""
-    source = kbs_errors.Source(kbs.key_uri, "its KBS")
+    resource = kbs_errors.Resource(kbs.key_uri, "its KBS")
     path = kbs.socket_path
 
     def ask(timeout: float) -> Passphrase:
@@ -45,11 +45,11 @@ def prepare(kbs: KbsDaemon) -> Ask:
                 answer = ttrpc.call(
                     connection, _SERVICE, _METHOD, ttrpc.text(_URI, kbs.key_uri.encode()), buffer, deadline
                 )
-                return kbs_value.passphrase(ttrpc.held(answer, _RESOURCE), source)
+                return kbs_value.passphrase(ttrpc.held(answer, _RESOURCE), resource)
             except ttrpc.Refused as error:
-                raise kbs_errors.refused(error, source, path) from None
+                raise kbs_errors.refused(error, resource, path) from None
             except ttrpc.TooLong:
-                raise kbs_value.too_long(source) from None
+                raise kbs_value.too_long(resource) from None
             except ttrpc.Broken:
                 raise KeyFetchError(
                     f"what listens at {path} does not speak ttrpc",

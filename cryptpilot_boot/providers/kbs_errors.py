@@ -18,7 +18,7 @@ from cryptpilot_boot.providers.kbs import AGENT_UNIT, DAEMON_UNIT
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Resource:
     """The resource and the service that was asked. kbs: "the KBS at ...", as it is in a sentence."""
 
     key_uri: str
@@ -120,18 +120,18 @@ _UNKNOWN = _Cause(
 )
 
 
-def explain(said: str, source: Source) -> KeyFetchError:
+def explain(said: str, resource: Resource) -> KeyFetchError:
     """Return why a resource was not given. said: what the program wrote."""
     cause = next((cause for cause in _CAUSES if any(word in said for word in cause.words)), _UNKNOWN)
     return KeyFetchError(
-        cause.what.format(uri=source.key_uri, kbs=source.kbs),
+        cause.what.format(uri=resource.key_uri, kbs=resource.kbs),
         cause.hint,
         retryable=cause.retryable,
         unreachable=cause.unreachable,
     )
 
 
-def refused(error: ttrpc.Refused, source: Source, path: str) -> KeyFetchError:
+def refused(error: ttrpc.Refused, resource: Resource, path: str) -> KeyFetchError:
     """Return the error for a status of the daemon. It answers with a code only; the reason is in its log."""
     if error.code == ttrpc.UNIMPLEMENTED:
         return KeyFetchError(
@@ -139,7 +139,7 @@ def refused(error: ttrpc.Refused, source: Source, path: str) -> KeyFetchError:
             "cdh_socket must be that of the confidential data hub, not of the attestation agent",
         )
     return KeyFetchError(
-        f"the confidential data hub got no {source.key_uri} from its KBS (status {error.code})",
+        f"the confidential data hub got no {resource.key_uri} from its KBS (status {error.code})",
         f"the reason is in its log: journalctl -u {DAEMON_UNIT}; {_SEE}",
         retryable=True,
         unreachable=True,  # the code does not tell: without a network, that is the cause

@@ -46,7 +46,7 @@ def require_usable() -> None:
 
 def prepare(kbs: Kbs) -> Ask:
     """Return what runs the program to get the resource."""
-    source = kbs_errors.Source(kbs.key_uri, f"the KBS at {kbs.kbs_url}")
+    resource = kbs_errors.Resource(kbs.key_uri, f"the KBS at {kbs.kbs_url}")
 
     def ask(timeout: float) -> Passphrase:
         seconds = min(timeout, kbs_value.LONGEST_TRY)
@@ -63,8 +63,8 @@ def prepare(kbs: Kbs) -> Ask:
                     f"{PROGRAM} cannot be given its configuration: {error.strerror} ({error.filename})",
                     f"see what is wrong with {paths.RUN}",
                 ) from None
-            _require_success(ended, buffer, source, seconds)
-            return _decoded(buffer.reveal(), source)
+            _require_success(ended, buffer, resource, seconds)
+            return _decoded(buffer.reveal(), resource)
 
     return ask
 
@@ -87,22 +87,22 @@ def _configuration(kbs: Kbs) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _require_success(ended: Ended, buffer: SecretBuffer, source: kbs_errors.Source, seconds: float) -> None:
+def _require_success(ended: Ended, buffer: SecretBuffer, resource: kbs_errors.Resource, seconds: float) -> None:
     """Raise KeyFetchError unless the program succeeded and wrote no more than a resource."""
     if buffer.full:
-        raise kbs_value.too_long(source)
+        raise kbs_value.too_long(resource)
     if ended.in_time and ended.status == _USAGE and "Usage" in ended.errors:
         raise KeyFetchError(f"{PROGRAM} does not know the option --resource-uri or its command get-resource", _ONE_SHOT)
     if ended.in_time and ended.status > 0:
-        raise kbs_errors.explain(ended.errors, source)
+        raise kbs_errors.explain(ended.errors, resource)
     if why := program.failure(PROGRAM, ended, seconds):
         raise KeyFetchError(why, program.BY_HAND if ended.in_time else _SLOW, retryable=True)
 
 
-def _decoded(text: memoryview, source: kbs_errors.Source) -> Passphrase:
+def _decoded(text: memoryview, resource: kbs_errors.Resource) -> Passphrase:
     """Return the passphrase that the program wrote, as base64 on one line."""
     try:
         secret = base64.b64decode(bytes(text).strip(), validate=True)
     except (binascii.Error, ValueError):
         raise KeyFetchError(f"{PROGRAM} wrote something else than one line of base64", _ONE_SHOT) from None
-    return kbs_value.passphrase(secret, source)
+    return kbs_value.passphrase(secret, resource)

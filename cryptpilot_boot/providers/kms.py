@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cryptpilot_boot import names
 from cryptpilot_boot.errors import KeyFetchError
 from cryptpilot_boot.providers import client_key_text, kms_text, pem
-from cryptpilot_boot.providers.fields import STRING, Key, Kind
+from cryptpilot_boot.providers.fields import STRING, Key, TomlType
 from cryptpilot_boot.providers.kms_text import SECRET_ARN
 from cryptpilot_boot.providers.provider import Complaint, Needs, Provider, Source
 
@@ -168,9 +168,9 @@ def _one_region(values: Mapping[str, Any]) -> Complaint | None:
     return None
 
 
-_PEM = Kind("a string", STRING.holds, pem.canonical)
-_CLIENT_KEY = Kind("a string", STRING.holds, client_key_text.canonical)
-_PASSWORD = Kind("a string", STRING.holds, client_key_text.canonical_password)
+_PEM = TomlType("a string", STRING.holds, pem.canonical)
+_CLIENT_KEY = TomlType("a string", STRING.holds, client_key_text.canonical)
+_PASSWORD = TomlType("a string", STRING.holds, client_key_text.canonical_password)
 
 CLIENT_KEY = Provider(
     make=Kms,

@@ -35,7 +35,7 @@ _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRN
 _CLOSED = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
 
 
-class TooLong(Exception):
+class AnswerTooLong(Exception):
     """An answer was longer than LONGEST_ANSWER."""
 
 
@@ -182,7 +182,7 @@ def no_answer(gateway: Gateway) -> KeyFetchError:
 _Say = Callable[[Any, "Gateway"], Optional[KeyFetchError]]
 
 _EXPLANATIONS: tuple[tuple[type[BaseException], _Say], ...] = (
-    (TooLong, _too_long),
+    (AnswerTooLong, _too_long),
     (BrokenOff, _broken_off),
     (Redirected, _redirected),
     (Throttled, _throttled),

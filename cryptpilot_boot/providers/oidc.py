@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot import names
 from cryptpilot_boot.providers import kms_text
-from cryptpilot_boot.providers.fields import STRING, STRINGS, TABLE, TIMEOUT, Key, Kind, one_of
+from cryptpilot_boot.providers.fields import STRING, STRINGS, TABLE, TIMEOUT, Key, TomlType, one_of
 from cryptpilot_boot.providers.kms import CURRENT, PREVIOUS
 from cryptpilot_boot.providers.kms_text import SECRET_ARN
 from cryptpilot_boot.providers.provider import Needs, Provider, Source
@@ -129,7 +129,7 @@ PROVIDER = Provider(
         "args": Key(STRINGS, names.arguments),
         "timeout": TIMEOUT,
         "key_id": Key(STRING, kms_text.secret_name_or_arn, required=True),
-        "kms": Key(Kind(TABLE.words, TABLE.holds, _made), required=True, keys=_KMS),
+        "kms": Key(TomlType(TABLE.words, TABLE.holds, _made), required=True, keys=_KMS),
     },
     prepare=_prepare,
     describe=_describe,

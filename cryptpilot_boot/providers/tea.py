@@ -27,11 +27,11 @@ from urllib3.exceptions import ProtocolError, ReadTimeoutError  # noqa: E402
 
 from cryptpilot_boot.providers.kms_transport import (  # noqa: E402
     LONGEST_ANSWER,
+    AnswerTooLong,
     BrokenOff,
     NotAnAnswer,
     Redirected,
     Throttled,
-    TooLong,
 )
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class _Bounded:
             while piece := self._raw.read1(min(amount, room + 1), decode_content=decode_content):
                 room -= len(piece)
                 if room < 0:
-                    raise TooLong
+                    raise AnswerTooLong
                 if time.monotonic() > self._moment:
                     raise BrokenOff
                 yield piece

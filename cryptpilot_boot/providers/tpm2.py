@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.providers import limit
-from cryptpilot_boot.providers.fields import Key, Kind
+from cryptpilot_boot.providers.fields import Key, TomlType
 from cryptpilot_boot.providers.provider import Made, Needs, Provider, Source
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.providers.provider import Ask
     from cryptpilot_boot.system.tpm2 import Tpm
     from cryptpilot_boot.system.tpm2_token import Token
-    from cryptpilot_boot.system.tpm2_wire import State
+    from cryptpilot_boot.system.tpm2_wire import Registers
 
 MEANINGS = {
     0: "the firmware",
@@ -121,14 +121,14 @@ def _unsealed(tpm: Tpm, tokens: Sequence[Token]) -> Passphrase:
     from cryptpilot_boot.system import tpm2
 
     refusal: CryptpilotError | None = None
-    now = tpm.state(sorted({pcr for token in tokens for pcr in token.pcrs}))
+    now = tpm.registers(sorted({pcr for token in tokens for pcr in token.pcrs}))
     for token in tokens:
-        state = tpm2.State({pcr: now.values[pcr] for pcr in token.pcrs})
-        if state.policy != token.policy:
-            refusal = refusal or _changed(token, state)
+        registers = tpm2.Registers({pcr: now.values[pcr] for pcr in token.pcrs})
+        if registers.policy != token.policy:
+            refusal = refusal or _changed(token, registers)
             continue
         try:
-            return tpm.unseal(token.sealed, state)
+            return tpm.unseal(token.sealed, registers)
         except tpm2.WrongTpm as error:
             refusal = KeyFetchError(error.what, f"{error.hint}: {_enroll(token)}")
     raise refusal or KeyFetchError("the header holds no key that is sealed to a TPM")
@@ -139,7 +139,7 @@ def _enroll(sealed: Tpm2 | Token) -> str:
     return f"cryptpilot enroll VOLUME {'together' if sealed.together else Tpm2.provider}"
 
 
-def _changed(token: Token, now: State) -> KeyFetchError:
+def _changed(token: Token, now: Registers) -> KeyFetchError:
     """Return an error that names the registers that changed since a key was sealed, and what to do."""
     from cryptpilot_boot.system.tpm2_wire import name
 
@@ -178,10 +178,10 @@ def seal(source: Tpm2) -> Made:
     key = Passphrase(os.urandom(tpm2.KEY), strong=True)
     try:
         with tpm2.connected(0) as tpm:
-            state = tpm.state(source.pcrs)
-            sealed = tpm.seal(key, state)
+            registers = tpm.registers(source.pcrs)
+            sealed = tpm.seal(key, registers)
             # try to unseal it
-            with tpm.unseal(sealed, state) as again:
+            with tpm.unseal(sealed, registers) as again:
                 if again.reveal() != key.reveal():
                     raise KeyFetchError("the TPM gives back another key than it sealed", "do not rely on this TPM")
     except tpm2.Tpm2Error as error:
@@ -194,8 +194,8 @@ def seal(source: Tpm2) -> Made:
                 together=source.together,
                 sealed=sealed,
                 pcrs=source.pcrs,
-                policy=state.policy,
-                values=state.values,
+                policy=registers.policy,
+                values=registers.values,
                 mac=mac,
             )
         )
@@ -212,7 +212,7 @@ def _pcrs(numbers: Sequence[int]) -> str:
     return ""
 
 
-_NUMBERS = Kind(
+_NUMBERS = TomlType(
     "a list of whole numbers",
     lambda value: isinstance(value, list) and all(type(item) is int for item in value),
     lambda value: tuple(sorted(value)),

@@ -25,7 +25,7 @@ _MOST_OUTPUT = 64 << 10  # bytes of what a check finds, which can be a line for 
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class CloneMethod:
     """A kind of file system.
 
     copy: copies it from the device that comes next to the one after that, UUID and label included, and says how far
@@ -44,14 +44,14 @@ class Kind:
 
 
 KINDS = {
-    "ext4": Kind(
+    "ext4": CloneMethod(
         copy=["e2image", "-ra", "-p"],
         check=["e2fsck", "-f", "-n"],
         log=["dumpe2fs", "-h"],
         unclean=re.compile(r"needs_recovery|^Filesystem state:(?!\s+clean$)", re.MULTILINE),
         readonly=["noload"],
     ),
-    "xfs": Kind(
+    "xfs": CloneMethod(
         copy=["xfs_copy", "-d", "-L", "{log}"],  # by default it leaves one in /var/tmp
         check=["xfs_repair", "-n"],
         log=["xfs_logprint", "-t"],

@@ -42,8 +42,8 @@ _UUID = "CRYPTPILOT-SOURCE-{}"
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """A run of extents of the device. start, length: in bytes.
+class Extents:
+    """Extents that follow each other on the device. start, length: in bytes.
 
     group: the volume group's name, "" for none; devices: how many it has. volume: the logical volume that has them, ""
     for none; size: of that, in bytes; layout, roles: how LVM describes it. kind: of the volume's segment that has them;
@@ -106,7 +106,7 @@ def require_programs() -> None:
             raise DeviceError(f"the image holds a logical volume, and {program} is missing here", f"install {package}")
 
 
-def read(device: str) -> tuple[Run, ...]:
+def read(device: str) -> tuple[Extents, ...]:
     """Return what extents a device has that is part of LVM, and what they are for. Raises ProgramError."""
     configuration = _CONFIGURATION.format(device=re.escape(device))
     _, text = run(
@@ -123,15 +123,15 @@ def read(device: str) -> tuple[Run, ...]:
         raise ProgramError("lvm: what it reports cannot be read", "releases 2.02.158 and later are known") from None
 
 
-def parse(text: str) -> tuple[Run, ...]:
+def parse(text: str) -> tuple[Extents, ...]:
     """Read what `lvm pvs --segments --reportformat=json` says. Raises KeyError, TypeError and ValueError."""
     rows: list[dict[str, Any]] = [row for report in json.loads(text)["report"] for row in report["pvseg"]]
-    return tuple(_run(row) for row in rows)
+    return tuple(_extents(row) for row in rows)
 
 
-def _run(row: dict[str, Any]) -> Run:
+def _extents(row: dict[str, Any]) -> Extents:
     extent = int(row["vg_extent_size"])
-    return Run(
+    return Extents(
         group=row["vg_name"],
         devices=int(row["pv_count"]),
         start=int(row["pe_start"]) + extent * int(row["pvseg_start"]),

@@ -18,8 +18,8 @@ from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import tpm2_wire as wire
+from cryptpilot_boot.system.tpm2_wire import Registers as Registers
 from cryptpilot_boot.system.tpm2_wire import Sealed as Sealed
-from cryptpilot_boot.system.tpm2_wire import State as State
 from cryptpilot_boot.system.wait import Deadline, device_changes, wait_for
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Tpm:
         self._descriptor = descriptor
         self._answers, self._busy = answers, busy
 
-    def state(self, pcrs: Sequence[int]) -> State:
+    def registers(self, pcrs: Sequence[int]) -> Registers:
         """Read registers. Raises Tpm2Error, also when the TPM has no SHA-256 bank of them."""
         wanted, found = sorted(pcrs), {}
         with _telling("cannot be read"):
@@ -87,12 +87,12 @@ class Tpm:
                 f"the TPM has no SHA-256 value of {wire.name(missing)}",
                 "switch its SHA-256 bank on, in the firmware's setup or where the machine is configured",
             )
-        return State(found)
+        return Registers(found)
 
-    def seal(self, key: Passphrase, state: State) -> Sealed:
+    def seal(self, key: Passphrase, registers: Registers) -> Sealed:
         """Seal a key of KEY bytes to what registers hold. Raises Tpm2Error."""
         with _telling("cannot seal a key"), self._primary() as primary:
-            command = wire.create(primary, key.reveal(), state.policy)
+            command = wire.create(primary, key.reveal(), registers.policy)
             try:
                 with self._ask(command) as answer:
                     private, rest = wire.sized(wire.parameters(wire.body(answer)))
@@ -100,14 +100,14 @@ class Tpm:
                     sealed = Sealed(bytes(private), bytes(public))
             finally:
                 command[:] = bytes(len(command))
-        if not wire.is_ours(sealed, state.policy):
+        if not wire.is_ours(sealed, registers.policy):
             raise Tpm2Error("the TPM sealed a key in another way than it was asked to", "nothing was changed")
         return sealed
 
-    def unseal(self, sealed: Sealed, state: State) -> Passphrase:
+    def unseal(self, sealed: Sealed, registers: Registers) -> Passphrase:
         """Return a key that is sealed to what registers hold now; its owner wipes it.
 
-        state: their values. Raises Tpm2Error: WrongTpm, WrongState when they change meanwhile, and others.
+        registers: their values. Raises Tpm2Error: WrongTpm, WrongState when they change meanwhile, and others.
         """
         with (
             _telling("cannot unseal the key"),
@@ -115,7 +115,7 @@ class Tpm:
             self._loaded(wire.load(primary, sealed)) as item,
             self._session() as session,
         ):
-            with self._ask(wire.policy_pcr(session, state.values)):
+            with self._ask(wire.policy_pcr(session, registers.values)):
                 pass
             with self._ask(wire.unseal(item, session)) as answer:
                 key, _ = wire.sized(wire.parameters(wire.body(answer)))

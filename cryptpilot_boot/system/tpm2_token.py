@@ -48,7 +48,7 @@ class Token:
     mac: str = ""
     number: int = -1
 
-    def changed(self, now: wire.State) -> list[int]:
+    def changed(self, now: wire.Registers) -> list[int]:
         """Return which registers hold something else now; none where that is not known. now: at least its own."""
         return [pcr for pcr in self.pcrs if pcr in self.values and self.values[pcr] != now.values[pcr]]
 

@@ -57,7 +57,7 @@ class Sealed:
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class Registers:
     """What registers of the SHA-256 bank hold, by their numbers."""
 
     values: Mapping[int, bytes]

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,27 +20,30 @@ ROOMS = [
     *("cli", "commands", "convert", "measure", "report", "images", "boot", "units"),
     *("volume", "keys", "config", "providers", "system"),
 ]
+NAMED_TWICE = {"Sources", "_Answer"}
+"""Classes whose name another module has as well."""
 BASE = {"errors", "passphrase", "log", "steps", "tasks", "names", "paths", "text"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
 @dataclass(frozen=True)
 class Uses:
-    """What a module uses, wherever in it.
+    """What a module uses and defines, wherever in it.
 
     imports: the full names of modules and of names in them. names: of variables and functions. attributes: those of a
-    name, as "sys.exit".
+    name, as "sys.exit". classes: names of those that it defines.
     """
 
     imports: frozenset[str]
     names: frozenset[str]
     attributes: frozenset[str]
+    classes: frozenset[str]
 
 
 @cache
 def uses(module: Path) -> Uses:
     """Read a module, once for all tests."""
-    imports, names, attributes = set(), set(), set()
+    imports, names, attributes, classes = set(), set(), set(), set()
     for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             imports |= {alias.name for alias in node.names}
@@ -49,7 +53,9 @@ def uses(module: Path) -> Uses:
             names.add(node.id)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             attributes.add(f"{node.value.id}.{node.attr}")
-    return Uses(frozenset(imports), frozenset(names), frozenset(attributes))
+        elif isinstance(node, ast.ClassDef):
+            classes.add(node.name)
+    return Uses(frozenset(imports), frozenset(names), frozenset(attributes), frozenset(classes))
 
 
 def room(name: str) -> str:
@@ -76,6 +82,12 @@ def test_only_the_command_line_prints_and_exits(module: Path) -> None:
     found = uses(module)
     talk = {"print", "input"} & found.names | {"sys.exit", "sys.stdout", "sys.stderr", "os._exit"} & found.attributes
     assert not talk or module.parts[0] in ("cli", "__main__.py")
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """So that a reader knows what it is without the imports, and a search finds nothing else."""
+    defined = Counter(name for module in MODULES for name in uses(module).classes)
+    assert {name for name, modules in defined.items() if modules > 1} - NAMED_TWICE == set()
 
 
 def test_no_command_loads_tls_before_it_asks_for_a_key() -> None:

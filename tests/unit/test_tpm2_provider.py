@@ -245,7 +245,7 @@ def test_both_values_are_needed(machine: HostTpm, disk: Path, key: Path) -> None
     # neither by itself, nor what systemd would make of the token
     header, facts = luks_header.copy_from(str(disk))
     sealed = facts.tpm2[0]
-    with machine.connected() as tpm, tpm.unseal(sealed.sealed, tpm.state(sealed.pcrs)) as alone:
+    with machine.connected() as tpm, tpm.unseal(sealed.sealed, tpm.registers(sealed.pcrs)) as alone:
         for value in (KEY, bytes(alone.reveal()), base64.b64encode(alone.reveal()), KEY + bytes(alone.reveal())):
             with Passphrase(value, strong=True) as passphrase, pytest.raises(ProgramError) as wrong:
                 cryptsetup.verify(str(disk), passphrase, header)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 VALUES = {4: b"\x04" * 32, 7: b"\x07" * 32}
-STATE = wire.State(VALUES)
+STATE = wire.Registers(VALUES)
 PUBLIC = bytes.fromhex("0008000b00000412" + "0020") + STATE.policy + bytes.fromhex("0010" + "0020") + b"u" * 32
 TOKEN = tpm2_token.Token(
     slots=frozenset({1}),
@@ -63,7 +63,7 @@ def test_it_has_the_form_of_systemds() -> None:
 
 def test_what_changed_is_known_if_what_was_is_what_the_policy_says() -> None:
     (found,) = read(WRITTEN)
-    now = wire.State({**VALUES, 7: bytes(32)})
+    now = wire.Registers({**VALUES, 7: bytes(32)})
     assert found.changed(now) == [7]
     lie = {**WRITTEN, "cryptpilot_pcrs": {"4": "00" * 32, "7": "00" * 32}}
     (found,) = read(lie)
