@@ -17,7 +17,7 @@ from cryptpilot_boot.report.picture import draw
 from cryptpilot_boot.report.report import periods, report
 from cryptpilot_boot.report.runs import Mark
 from cryptpilot_boot.report.spans import ENDED, FAILED, UNFINISHED, Span
-from cryptpilot_boot.report.story import short_name, stories
+from cryptpilot_boot.report.summary import short_name, summary
 from cryptpilot_boot.system import init
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def as_table(whole: Report, width: int) -> list[str]:
     lines: list[str] = []
     for period in periods(whole):
         lines += [*_timeline(period, width), ""]
-    return [*lines, LEGEND, "", *stories(whole)]
+    return [*lines, LEGEND, "", *summary(whole)]
 
 
 def _timeline(period: Period, width: int) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable, TypeVar
 
 from cryptpilot_boot.report.report import periods
 from cryptpilot_boot.report.spans import ENDED, FAILED, UNFINISHED
-from cryptpilot_boot.report.story import full_name, short_name, stories
+from cryptpilot_boot.report.summary import full_name, short_name, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +41,7 @@ text {{ font: {_SMALL}px sans-serif; fill: #1c2126 }}
 .stage {{ font-weight: bold }}
 .volume {{ text-anchor: end }}
 .tick {{ text-anchor: middle; fill: #5a6470 }}
-.story {{ font-family: monospace }}
+.summary {{ font-family: monospace }}
 .grid {{ stroke: #dde1e6 }}
 .rule {{ stroke: #9aa3ad }}
 .band {{ fill: #eef1f5 }}
@@ -74,12 +74,12 @@ def draw(whole: Report) -> list[str]:
         lines, y = _panel(period, y)
         body += lines
         y += _ROW
-    for line in stories(whole):
+    for line in summary(whole):
         room = int((_WIDTH - 2 * _MARGIN) / _FIXED_LETTER)
         indent = " " * (len(line) - len(line.lstrip()) + 10)
         for part in textwrap.wrap(line, room, subsequent_indent=indent, drop_whitespace=False) or [line]:
             pad = len(part) - len(part.lstrip())
-            body.append(_text(_MARGIN + pad * _FIXED_LETTER, y, part.strip(), "story"))
+            body.append(_text(_MARGIN + pad * _FIXED_LETTER, y, part.strip(), "summary"))
             y += _LINE
     height = math.ceil(y + _MARGIN / 2)
     return [

@@ -24,7 +24,7 @@ from cryptpilot_boot.report.picture import draw
 from cryptpilot_boot.report.report import Report, periods, report
 from cryptpilot_boot.report.results import VolumeResult
 from cryptpilot_boot.report.spans import Span, Wait
-from cryptpilot_boot.report.story import stories
+from cryptpilot_boot.report.summary import summary
 from cryptpilot_boot.system import init
 from tests.unit.test_cli import run
 
@@ -337,7 +337,7 @@ def test_a_volume_the_initrd_left_was_opened_later() -> None:
     assert (found.result, found.stage, found.at) == (results.OPENED, "system", 21.0)
     (before,) = found.before
     assert (before.result, before.stage, before.error) == (results.LEFT, "initrd", "no key slot")
-    assert stories(made_of(LEFT, late)) == [
+    assert summary(made_of(LEFT, late)) == [
         "data: opened by the system stage at 21.000 s",
         "  before:   not opened by the initrd stage, given up at 5.000 s and left to the system stage",
         "    failed:   no key slot",
@@ -350,7 +350,7 @@ def test_a_volume_that_the_previous_value_of_its_secret_opened_is_to_be_rotated(
     assert result_of(typed) == dataclasses.replace(result_of(OPENED), typed=True)
     previous = {**OPENED, "facts": {**OPENED["facts"], "rotation_pending": True}}
     assert result_of(previous) == dataclasses.replace(result_of(OPENED), rotation_pending=True)
-    assert stories(made_of(previous)) == [
+    assert summary(made_of(previous)) == [
         "data: opened by the initrd stage at 4.000 s",
         "  warning:  the previous value of its secret opened it",
         "  to do:    cryptpilot rotate data",
@@ -358,7 +358,7 @@ def test_a_volume_that_the_previous_value_of_its_secret_opened_is_to_be_rotated(
 
 
 def test_a_volume_that_failed_is_told_with_what_to_do() -> None:
-    assert stories(made_of(FAILED)) == [
+    assert summary(made_of(FAILED)) == [
         "data: could not be opened by the initrd stage, given up at 5.000 s; the boot cannot go on without it",
         "  device:   /dev/vdb",
         "  provider: KMS instance kst-1",

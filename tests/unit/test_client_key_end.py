@@ -20,7 +20,7 @@ from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
 from cryptpilot_boot.providers import expiry
 from cryptpilot_boot.providers.expiry import Level
 from cryptpilot_boot.report import results
-from cryptpilot_boot.report.story import stories
+from cryptpilot_boot.report.summary import summary
 from cryptpilot_boot.system import block, clock, process
 from cryptpilot_boot.volume.secret import with_secret
 from tests.kms.pki import ClientKey, make_client_key, make_pki
@@ -202,8 +202,8 @@ def test_a_certificate_that_cannot_be_read_opens_no_volume_less(
 def test_the_report_of_the_boot_has_it() -> None:
     outcome = line(4.0, "outcome", "end", "data", seconds=1.0, result="opened", ending="URGENT: its client key ends")
     whole = made_of(line(0.5, "start"), outcome)
-    assert "  key:      URGENT: its client key ends" in stories(whole)
-    assert next(fate for fate in whole.volumes if fate.result == results.OPENED).ending == "URGENT: its client key ends"
+    assert "  key:      URGENT: its client key ends" in summary(whole)
+    assert next(one for one in whole.volumes if one.result == results.OPENED).ending == "URGENT: its client key ends"
 
 
 def test_a_key_that_kms_does_not_know_any_more_is_said_to_have_ended(pki: Pki, kms: KmsServer) -> None:

@@ -25,7 +25,7 @@ from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.providers import table
 from cryptpilot_boot.providers.together import Together
 from cryptpilot_boot.providers.tpm2 import Tpm2
-from cryptpilot_boot.report import eventlog, report, story
+from cryptpilot_boot.report import eventlog, report, summary
 from cryptpilot_boot.system import block, process
 from cryptpilot_boot.system.wait import Deadline
 from cryptpilot_boot.volume import opened
@@ -253,9 +253,9 @@ def test_the_report_of_a_boot_says_which_source_opened_it(monkeypatch: pytest.Mo
     records, damaged = eventlog.parse("\n".join(lines).encode())
     assert not damaged
     whole = report.report(records)
-    (fate,) = whole.volumes
-    assert (fate.source, fate.provider) == ("fallback1", "command good")
-    assert any("opened by:" in line and "fallback1 (command good)" in line for line in story.stories(whole))
+    (result,) = whole.volumes
+    assert (result.source, result.provider) == ("fallback1", "command good")
+    assert any("opened by:" in line and "fallback1 (command good)" in line for line in summary.summary(whole))
 
 
 def test_show_says_what_opened_it(monkeypatch: pytest.MonkeyPatch) -> None:

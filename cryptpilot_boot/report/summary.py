@@ -37,7 +37,7 @@ def full_name(stage: str, run: int) -> str:
     return f"{stage} stage (run {run})" if run > 1 else f"{stage} stage"
 
 
-def stories(whole: Report) -> list[str]:
+def summary(whole: Report) -> list[str]:
     """Return lines about the result of each volume, and about what is wrong with the log or the configuration."""
     lines = []
     for result in whole.volumes:
