@@ -4,20 +4,21 @@ The disk is the host's to write. So a header is taken only if everything in it t
 writes, or what a program wrote that works on our volumes: another version of cryptpilot, cryptsetup's luksAddKey and
 reencrypt, systemd-cryptenroll. Its values are checked, and the JSON is written again from them: what is not on the list
 reaches no other reader. system.luks_objects checks each object by itself, and this that they fit together.
+Tokens are read by modules of their own, and are not written again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.system import luks_objects as objects
-from cryptpilot_boot.system import tpm2_token
+from cryptpilot_boot.system import recovery_tokens, tpm2_token
+from cryptpilot_boot.system.recovery_tokens import recovery_token as recovery_token
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
     from cryptpilot_boot.system.luks_objects import Objects
 
@@ -27,8 +28,6 @@ _SLOTS = 128 << 20  # bytes: the most that all key slots may take
 _FURTHEST = 1 << 30  # bytes: no data begin beyond; cryptsetup leaves 16 MiB
 _REENCRYPTION = "online-reencrypt-v2"
 """The requirement by which cryptsetup (2.3.7, 2.4.3 and newer) proves with the volume keys what a header says of it."""
-_RECOVERY = "systemd-recovery"  # the token by which systemd-cryptenroll too knows the slots of recovery keys
-_MAC = "cryptpilot_mac"
 # Flags that a volume may have been opened with for good; see cryptsetup(8), --persistent.
 _FLAGS = (
     *("allow-discards", "same-cpu-crypt", "submit-from-crypt-cpus", "no-journal"),
@@ -46,18 +45,6 @@ class Area:
 
     offset: int
     size: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Recovery:
-    """A token that says that key slots take recovery keys: only the disk says so, unless `mac` proves it.
-
-    slots: the numbers of those that there are. mac: in hexadecimal, "" for none; see volume.recovery.
-    """
-
-    number: int
-    slots: frozenset[int]
-    mac: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +72,7 @@ class Facts:
     reencrypting: bool
     ignored: tuple[str, ...]
     passed_over: tuple[tuple[int, str], ...]
-    recovery: tuple[Recovery, ...]
+    recovery: tuple[recovery_tokens.Recovery, ...]
     tpm2: tuple[tpm2_token.Token, ...]
     tpm2_unusable: tuple[str, ...]
 
@@ -155,7 +142,7 @@ def check(found: Mapping[str, Any], size: int, uuid: str) -> Facts:
         reencrypting=reencrypting,
         ignored=tuple(flag for flag in _FLAGS if flag in objects.listed(config.get("flags", []))),
         passed_over=tuple((int(name), reason) for name, reason in passed_over.items()),
-        recovery=tuple(_recovery(tokens, salts)),
+        recovery=tuple(recovery_tokens.found(tokens, salts)),
         tpm2=tuple(one for one in sealed if isinstance(one, tpm2_token.Token)),
         tpm2_unusable=tuple(one for one in sealed if isinstance(one, str)),
     )
@@ -194,11 +181,6 @@ def _of_the_data(slots: Objects, digests: Objects, passed_over: Collection[str])
             stray.update(own)
     used = {slot for one in kept.values() for slot in one["keyslots"]}
     return {name: slot for name, slot in slots.items() if name not in stray - used}, kept
-
-
-def recovery_token(slot: int, mac: str) -> dict[str, object]:
-    """Return the token that says that a key slot takes a recovery key. mac: what proves it, "" for nothing."""
-    return {"type": _RECOVERY, "keyslots": [str(slot)], **({_MAC: mac} if mac else {})}
 
 
 def _requirements(config: Mapping[str, Any]) -> list[str]:
@@ -287,21 +269,6 @@ def _link(digests: Objects, slots: Objects, segments: Objects, *, reencrypting: 
         name for name, one in segments.items() for _ in range(2 if objects.flag(one) == objects.AT_WORK else 1)
     )
     objects.require(named == expected, wrong)
-
-
-def _recovery(tokens: object, slots: Collection[int]) -> Iterable[Recovery]:
-    """Yield the tokens of recovery keys that make sense. cryptsetup is given none: the others matter to no reader."""
-    for number, token in tokens.items() if isinstance(tokens, dict) else ():
-        if not isinstance(token, dict) or token.get("type") != _RECOVERY:
-            continue
-        try:
-            named = {int(name) for name in objects.names(token.get("keyslots"))}
-            place = objects.number(number)
-        except (TypeError, ValueError):
-            continue
-        mac = token.get(_MAC)
-        proof = mac if isinstance(mac, str) and re.fullmatch("[0-9a-f]{64}", mac) else ""
-        yield Recovery(place, frozenset(named & set(slots)), proof)
 
 
 def _require_numbers(names: Collection[str], most: int, what: str) -> None:

@@ -36,7 +36,7 @@ class Token:
 
     number: of the token, -1 for one that is not in a header yet. slots: key slots that it is for. together: whether it
     opens them with another source's value alone. policy: the digest that releases it. values: what the registers held
-    when it was sealed, by their numbers, of those of which that is known. mac: as of luks_metadata.Recovery.
+    when it was sealed, by their numbers, of those of which that is known. mac: as of recovery_tokens.Recovery.
     """
 
     slots: frozenset[int]

@@ -19,7 +19,7 @@ from cryptpilot_boot.config import Kms
 from cryptpilot_boot.config.model import Volume
 from cryptpilot_boot.errors import DeviceError
 from cryptpilot_boot.passphrase import Passphrase
-from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, luks_metadata
+from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, recovery_tokens
 from cryptpilot_boot.volume import State, examine, header, proof, recovery, require_restorable, state, tokens
 from tests import headers
 from tests.headers import BINARY, DATA, SECOND, SLOTS, Template
@@ -563,8 +563,8 @@ def test_a_recovery_key_stays_proven_when_the_secret_is_rotated(template: Templa
     def proven(passphrase: Passphrase) -> set[int]:
         return proof.proven(proof.RECOVERY, facts().recovery, passphrase, facts())
 
-    cryptsetup.add_token(str(path), luks_metadata.recovery_token(0, "0" * 64))
-    tokens.write(device, 1, luks_metadata.recovery_token, kind=proof.RECOVERY, witness=old, facts=facts())
+    cryptsetup.add_token(str(path), recovery_tokens.recovery_token(0, "0" * 64))
+    tokens.write(device, 1, recovery_tokens.recovery_token, kind=proof.RECOVERY, witness=old, facts=facts())
     assert proven(old) == {1}
     assert proven(new) == set()
     recovery.renew_proofs(one, device, old, new)
