@@ -32,13 +32,14 @@ def private_directory(needed: int, *, in_memory: bool) -> Iterator[Path]:
     """
     on_disk = Path(os.environ.get("TMPDIR") or _ON_DISK).absolute()
     places = [Path(_IN_MEMORY), on_disk] if in_memory else [on_disk]
-    obstacles = [obstacle(place, needed) for place in places]
-    if "" not in obstacles:
+    obstacles = [_obstacle(place, needed) for place in places]
+    if None not in obstacles:
+        found = [one for one in obstacles if one]
         raise CryptpilotError(
-            f"no place to work in: {'; '.join(obstacles)}",
-            f"{remedy(on_disk, needed)}, or name another: TMPDIR=DIRECTORY",
+            f"no place to work in: {'; '.join(what for what, _ in found)}",
+            f"{found[-1][1]}, or name another: TMPDIR=DIRECTORY",
         )
-    directory = places[obstacles.index("")] / f"cryptpilot-{os.urandom(8).hex()}"
+    directory = places[obstacles.index(None)] / f"cryptpilot-{os.urandom(8).hex()}"
     directory.mkdir(mode=0o700)
     try:
         yield directory
@@ -46,29 +47,28 @@ def private_directory(needed: int, *, in_memory: bool) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def obstacle(place: Path, needed: int) -> str:
-    """Say why `needed` bytes of programs cannot be put into a directory and run there; "" when they can."""
+def _obstacle(place: Path, needed: int) -> tuple[str, str] | None:
+    """Return why `needed` bytes of programs cannot be put into a directory and run there, and the remedy, or None."""
+    make = f"make it: mkdir --mode=1777 {place}"
+    if not place.exists():
+        return f"{place} does not exist", make
     if not place.is_dir():
-        return f"{place} {'is not a directory' if place.exists() else 'does not exist'}"
+        return f"{place} is not a directory", f"move it away and {make}"
     flags = os.statvfs(place).f_flag
     if flags & os.ST_RDONLY:
-        return f"{place} is mounted read-only"
+        return f"{place} is mounted read-only", f"mount -o remount,rw {mount_point(place)}"
     if flags & os.ST_NOEXEC:
-        return f"{place} is mounted noexec, so nothing can be run there"
+        return (
+            f"{place} is mounted noexec, so nothing can be run there",
+            f"for as long as this takes: mount -o remount,exec {mount_point(place)}",
+        )
     left = room(place)
-    return "" if left >= needed else f"{place} has {readable(left)} left, and {readable(needed)} are needed"
-
-
-def remedy(place: Path, needed: int) -> str:
-    """Say what to do about an obstacle."""
-    if not place.is_dir():
-        return f"{'move it away and ' if place.exists() else ''}make it: mkdir --mode=1777 {place}"
-    flags = os.statvfs(place).f_flag
-    if flags & os.ST_RDONLY:
-        return f"mount -o remount,rw {mount_point(place)}"
-    if flags & os.ST_NOEXEC:
-        return f"for as long as this takes: mount -o remount,exec {mount_point(place)}"
-    return f"make room: {readable(max(needed - room(place), 0))} more on {mount_point(place)}"
+    if left < needed:
+        return (
+            f"{place} has {readable(left)} left, and {readable(needed)} are needed",
+            f"make room: {readable(needed - left)} more on {mount_point(place)}",
+        )
+    return None
 
 
 def mount_point(path: Path) -> Path:
