@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import DeviceError, ProgramError
-from cryptpilot_boot.system import sysfs
+from cryptpilot_boot.system import files, sysfs
 from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
@@ -257,16 +257,9 @@ def writing(path: str) -> Iterator[int]:
 
 
 def flush(path: str) -> None:
-    """Wait until all data that was written to a device is on the disk. Raises DeviceError when that fails.
-
-    A program that only closes its descriptor does not notice such a failure; see fsync(2).
-    """
+    """Wait until all data that was written to a device is on the disk. Raises DeviceError when that fails."""
     try:
-        target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(target)
-        finally:
-            os.close(target)
+        files.sync(path)
     except OSError as error:
         raise DeviceError(f"{path}: not all could be written: {error.strerror}") from None
 

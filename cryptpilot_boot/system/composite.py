@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log
 from cryptpilot_boot.errors import DeviceError, ProgramError
-from cryptpilot_boot.system import block, loop, mappings
+from cryptpilot_boot.system import block, files, loop, mappings
 from cryptpilot_boot.system.run import run
 
 if TYPE_CHECKING:
@@ -159,11 +159,7 @@ def _flush(name: str) -> None:
     if mapping is None:
         raise ProgramError(f"cryptsetup: made no mapping {name}")
     try:
-        descriptor = os.open(f"/dev/{mapping.node.name}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        files.sync(f"/dev/{mapping.node.name}")
     except OSError as error:
         raise ProgramError(f"/dev/mapper/{name}: cannot be written: {error.strerror}") from None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Callable
 
 from cryptpilot_boot.errors import CryptpilotError, ProgramError, nearest
-from cryptpilot_boot.system import selinux, workplace
+from cryptpilot_boot.system import files, selinux, workplace
 from cryptpilot_boot.system.programs import is_there, located
 from cryptpilot_boot.system.run import run
 
@@ -287,14 +287,6 @@ def compressed_size(tree: Path, by: str) -> int | None:
 
 def replace(old: Path, new: Path) -> None:
     """Put a complete file into the place of another: after a power cut the one or the other is there, whole."""
-    _write_out(new)
+    files.sync(new)
     new.replace(old)
-    _write_out(old.parent)
-
-
-def _write_out(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files.sync(old.parent)

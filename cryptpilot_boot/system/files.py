@@ -25,7 +25,7 @@ def replace(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def require_replaceable(path: Path) -> None:
@@ -40,7 +40,7 @@ def _draft(path: Path) -> Iterator[tuple[Path, int]]:
     new = not os.path.lexists(path.parent)
     private.directory(path.parent)
     if new:
-        _sync(path.parent.parent)
+        sync(path.parent.parent)
     draft = path.parent / f".{os.urandom(8).hex()}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, private.PRIVATE_FILE)
     try:
@@ -50,8 +50,12 @@ def _draft(path: Path) -> Iterator[tuple[Path, int]]:
         draft.unlink(missing_ok=True)
 
 
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+def sync(path: str | Path) -> None:
+    """Wait until a file, a directory or a device is on the disk. Raises OSError.
+
+    A program that only closes its descriptor does not notice a failure; see fsync(2).
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

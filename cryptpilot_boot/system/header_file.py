@@ -11,6 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.errors import CryptpilotError, DeviceError
+from cryptpilot_boot.system import files
 from cryptpilot_boot.system.block import readable, write
 from cryptpilot_boot.system.luks_header import Header
 from cryptpilot_boot.system.run import raise_if_interrupted, run
@@ -41,13 +42,13 @@ def saving(device: str, path: Path, size: int) -> Iterator[str]:
         try:
             # not by cryptsetup: SELinux may keep it from writing to a directory of the administrator's
             _copy(device, draft, size)
-            _sync(draft)
+            files.sync(draft)
             yield str(draft)
             _name(draft, path)
         finally:
             with contextlib.suppress(OSError):  # it has its name by now, or never was there
                 draft.unlink()
-        _sync(path.parent)
+        files.sync(path.parent)
     except FileExistsError:
         raise _is_there(path) from None
     except OSError as error:
@@ -95,15 +96,6 @@ def _name(draft: Path, path: Path) -> None:
         except BaseException:
             path.unlink()
             raise
-
-
-def _sync(path: Path) -> None:
-    """Have a file or directory written to the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load(path: Path) -> Header:
