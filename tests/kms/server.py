@@ -43,13 +43,33 @@ class Request:
     host: str = ""  # as the client calls it
 
 
-class KmsServer(Server):
+class Recording(Server):
+    """Keeps a record of each request.
+
+    `on_request` is called with each record, from many threads, before the answer is sent.
+    """
+
+    def __init__(self, listener: Listener, on_request: Callable[[Request], None] | None) -> None:
+        self.requests: list[Request] = []
+        self._on_request = on_request
+        super().__init__(listener)
+
+    def _note_failed_handshake(self, remote: str, reason: str) -> None:
+        self._record(Request(time.time(), remote, "", "", "", 0, f"tls: {reason}"))
+
+    def _record(self, request: Request) -> None:
+        self.requests.append(request)
+        if self._on_request:
+            self._on_request(request)
+
+
+class KmsServer(Recording):
     """A gateway with secrets, to be used as a context manager.
 
     `certificate` replaces the server certificate made for localhost, `switch` says where the behaviour
-    comes from, `on_request` is called with each record, from many threads, before the answer is sent. `look_up` says
-    what secrets there are at each request, in place of `secrets`. `by_role` answers requests that are signed with a
-    role's credentials, which a gateway of an instance takes on the wire of the shared one.
+    comes from, `on_request` is that of `Recording`. `look_up` says what secrets there are at each request, in place of
+    `secrets`. `by_role` answers requests that are signed with a role's credentials, which a gateway of an instance
+    takes on the wire of the shared one.
     """
 
     def __init__(
@@ -67,11 +87,9 @@ class KmsServer(Server):
     ) -> None:
         self._by_role = by_role
         self.secrets = {name: _as_secret(value) for name, value in secrets.items()}
-        self.requests: list[Request] = []
         self._client_keys = {pki.client_key.key_id: pki.client_key.private_key().public_key()}
         self._switch = switch or Switch()
         self._max_skew = max_skew
-        self._on_request = on_request
         self._look_up = look_up or (lambda: self.secrets)
         super().__init__(
             Listener(
@@ -79,7 +97,8 @@ class KmsServer(Server):
                 certificate or make_server_certificate(pki.authority),
                 answer=self._answer,
                 note_failed_handshake=self._note_failed_handshake,
-            )
+            ),
+            on_request,
         )
 
     def behave(
@@ -133,14 +152,6 @@ class KmsServer(Server):
             return error_reply(refused.reply)
         version_id = secrets[call.secret_name].version_id(call.stage)
         return Reply(outcome="ok", body=protocol.write_response(call, value, version_id=version_id))
-
-    def _note_failed_handshake(self, remote: str, reason: str) -> None:
-        self._record(Request(time.time(), remote, "", "", "", 0, f"tls: {reason}"))
-
-    def _record(self, request: Request) -> None:
-        self.requests.append(request)
-        if self._on_request:
-            self._on_request(request)
 
 
 def _as_secret(value: str | Secret) -> Secret:

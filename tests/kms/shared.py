@@ -26,11 +26,11 @@ from tests.kms.behaviours import HUGE, Behaviour, Reply, Switch
 from tests.kms.errors import ErrorReply, Refused
 from tests.kms.pki import ServerCertificate
 from tests.kms.protocol import Call, Secret
-from tests.kms.server import Request
-from tests.kms.transport import HttpRequest, Listener, Server
+from tests.kms.server import Recording, Request
+from tests.kms.transport import HttpRequest, Listener
 
 
-class SharedGateway(Server):
+class SharedGateway(Recording):
     """A shared gateway, to be used as a context manager.
 
     secrets: those of the account that grants are of by default. others: those of acs3.OTHER_ACCOUNT. grants: the
@@ -53,17 +53,16 @@ class SharedGateway(Server):
         region: str = "cn-hangzhou",
     ) -> None:
         self.secrets = dict(secrets)
-        self.requests: list[Request] = []
         self._grants = grants
         self._nonces: set[str] = set()
         self._switch = switch or Switch()
         self._max_skew = max_skew
-        self._on_request = on_request
         self._look_up = look_up or (lambda: self.secrets)
         self._others = others or {}
         self._region = region
         super().__init__(
-            Listener(address, certificate, answer=self.answer, note_failed_handshake=self._note_failed_handshake)
+            Listener(address, certificate, answer=self.answer, note_failed_handshake=self._note_failed_handshake),
+            on_request,
         )
 
     def behave(self, name: str, *, times: int | None = None, seconds: float | None = None) -> None:
@@ -120,14 +119,6 @@ class SharedGateway(Server):
         value = protocol.find_value(call, secrets)
         version_id = secrets[name].version_id(call.stage)
         return _reply("ok", acs3.write_response(call, value, version_id=version_id))
-
-    def _note_failed_handshake(self, remote: str, reason: str) -> None:
-        self._record(Request(time.time(), remote, "", "", "", 0, f"tls: {reason}"))
-
-    def _record(self, request: Request) -> None:
-        self.requests.append(request)
-        if self._on_request:
-            self._on_request(request)
 
 
 def _reply(outcome: str, body: bytes, status: int = 200) -> Reply:
