@@ -54,7 +54,7 @@ def root_disk(boot_tree: Path, site: machines.Site, tmp_path_factory: pytest.Tem
     for path in ("usr/lib/modules", "etc/cryptpilot"):  # two trees may have two kernels
         shutil.rmtree(copy / path)
         clone(boot_tree / path, copy / path)
-    machines.configure(copy, {"scratch": SCRATCH})
+    machines.configure(copy, {"scratch": machines.scratch_file()})
     in_chroot(copy, ["systemctl", "enable", "cryptpilot.service"])
     system = prune(copy, work / "pruned")
     clone(copy / "usr/lib/dracut", system / "usr/lib/dracut")
@@ -191,13 +191,6 @@ def bench(site: machines.Site, network: Namespace, tmp_path: Path) -> Bench:
     return Bench(site, network, tmp_path)
 
 
-SCRATCH = """\
-volume = "scratch"
-dev = "/dev/disk/by-id/virtio-scratch"
-auto_open = true
-makefs = "ext4"
-[encrypt.otp]
-"""
 RECOVERY_KEY = "recovery-key"
 IDENTITIES = "identities"
 SPY = machines.CHECKOUT / "tests/boot/96lab-spy"

@@ -35,7 +35,7 @@ def test_temporary_volumes_alone_bring_along_what_runs_their_hooks(
     """What else would depend on dracut's module for its main loop is left out here."""
     tree = clone(release.tree, bench.work / "tree")
     (tree / "etc/cryptpilot/volumes/root.toml").unlink()
-    machines.configure(tree, {"scratch": SCRATCH})
+    machines.configure(tree, {"scratch": machines.scratch_file()})
     omitted = {"crypt", "lvm", "mdraid", "btrfs", "resume", *([] if systemd else SYSTEMD)}
     image = machines.make_image(tree, bench.work / "initrd.img", "--omit", " ".join(sorted(omitted)))
     listing = in_chroot(tree, ["lsinitrd", "--mod", f"{SHARE}/{image.path.name}"], share=bench.work)
@@ -51,12 +51,3 @@ def test_temporary_volumes_alone_bring_along_what_runs_their_hooks(
     events = machines.events(machines.read_report(report))
     outcomes = {event["volume"]: event["stage"] for event in events if event["step"] == "outcome"}
     assert outcomes["scratch"] == "initrd"
-
-
-SCRATCH = """\
-volume = "scratch"
-dev = "/dev/disk/by-id/virtio-scratch"
-auto_open = true
-makefs = "ext4"
-[encrypt.otp]
-"""

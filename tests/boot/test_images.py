@@ -25,21 +25,13 @@ omit_dracutmodules+=" ifcfg "
 compress="gzip -1"
 do_strip=no
 """
-SCRATCH = """\
-volume = "scratch"
-dev = "/dev/disk/by-id/virtio-scratch"
-auto_open = true
-makefs = "ext4"
-integrity = true
-[encrypt.otp]
-"""
 
 
 @pytest.fixture(scope="module")
 def made(tree: Path, site: machines.Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tree with two volumes for the initrd, and an image that opens them; not to be changed."""
     copy = clone(tree, tmp_path_factory.mktemp("images") / "tree")
-    machines.configure(copy, {"root": machines.volume_file(site), "scratch": SCRATCH})
+    machines.configure(copy, {"root": machines.volume_file(site), "scratch": machines.scratch_file(integrity=True)})
     (copy / "etc/dracut.conf.d/99-lab.conf").write_text(DRACUT)
     in_chroot(copy, ["dracut", str(image_of(copy, inside=True)), kernel_release(copy)])
     return copy

@@ -13,6 +13,7 @@ from tests.machines.files import (
     exec_file,
     exec_volume,
     role_file,
+    scratch_file,
     settings,
     volume_file,
 )
@@ -95,6 +96,7 @@ __all__ = (
     "role_file",
     "run_with_kms",
     "running_kms",
+    "scratch_file",
     "settings",
     "volume_file",
 )

@@ -84,6 +84,18 @@ def exec_volume(volume: str, dev: str, *, integrity: bool = False) -> str:
     return f"umask 077\ncat > /etc/cryptpilot/volumes/{volume}.toml << 'END OF FILE'\n{text}END OF FILE\n"
 
 
+def scratch_file(*, integrity: bool = False) -> str:
+    """Write the configuration of a temporary volume, which is opened at boot."""
+    return f"""\
+volume = "scratch"
+dev = "/dev/disk/by-id/virtio-scratch"
+auto_open = true
+makefs = "ext4"
+integrity = {str(integrity).lower()}
+[encrypt.otp]
+"""
+
+
 def settings(*, verbose: bool = False, timeout: int = 60, emergency_shell: bool = False, ask: bool = False) -> str:
     """Write a global.toml."""
     lines = {"verbose": verbose, "timeout": timeout, "emergency_shell": emergency_shell, "ask": ask}

@@ -83,13 +83,6 @@ service cryptpilot generator /run/systemd/normal /run/systemd/early /run/systemd
 cat /run/systemd/early/srv.mount
 dmesg >&2
 """
-SCRATCH = """\
-volume = "scratch"
-dev = "/dev/disk/by-id/virtio-scratch"
-auto_open = true
-makefs = "ext4"
-[encrypt.otp]
-"""
 
 
 @pytest.fixture
@@ -97,7 +90,7 @@ def system(lab: None, tmp_path: Path) -> Disk:  # noqa: ARG001
     """A disk with the product installed and all labels."""
     tree = machines.installed_tree(tmp_path / "tree", selinux.PACKAGES)
     sealed = machines.exec_file("sealed", "/dev/disk/by-id/virtio-sealed", key="/etc/lab-key", integrity=True)
-    machines.configure(tree, {"scratch": SCRATCH, "sealed": sealed})
+    machines.configure(tree, {"scratch": machines.scratch_file(), "sealed": sealed})
     (tree / "etc/lab-key").write_bytes(machines.EXEC_KEY)
     root = prune(tree, tmp_path / "pruned")
     run(["cp", "-a", tree / "usr/lib/dracut", root / "usr/lib"])
