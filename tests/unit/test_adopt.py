@@ -18,6 +18,7 @@ from cryptpilot_boot.volume import adopt as adopting
 from cryptpilot_boot.volume import identity, opening, state, takeover
 from cryptpilot_boot.volume.adopt import Adopted, adopt
 from tests.headers import Template
+from tests.unit.disks import look_up_files
 from tests.unit.secrets import secret
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a file looked at as a disk is, that somebody uses: it is not opened to see what it holds."""
     for room, name in ((lock, "held"), (adopting, "close_leftover"), (takeover, "close_leftover")):
         monkeypatch.setattr(room, name, lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(
-        block, "look_up", lambda path: block.Device(path, path, "1:1", "", Path(path).stat().st_size, "")
-    )
+    look_up_files(monkeypatch)
     monkeypatch.setattr(block, "is_block_device", lambda path: Path(path).exists())
     monkeypatch.setattr(block, "require_unused", in_use)
 

@@ -10,7 +10,7 @@ import pytest
 from buildlib.base import ROOT
 from cryptpilot_boot.cli import table
 from tests.unit import zsh
-from tests.unit.test_pages import LEAVES, complete
+from tests.unit.test_pages import LEAVES, complete, with_volumes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,13 +48,7 @@ def test_the_function_has_each_command_with_each_of_its_options(words: tuple[str
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("zsh")
-    (place / "conf/volumes").mkdir(parents=True)
-    (place / "conf/volumes/a.toml").write_text('volume = "data0" # x\ndev = "/dev/x"\n')
-    (place / "conf/volumes/b.toml").write_text('dev = "/dev/y"\nvolume="data1"\n')
-    (place / "conf/volumes/c.toml").write_text(f'volume = "$(touch {place}/made)"\n')
-    (place / "image.img").touch()
-    return place
+    return with_volumes(tmp_path_factory.mktemp("zsh"))
 
 
 @pytest.fixture(scope="module")

@@ -64,11 +64,7 @@ def test_what_was_cut_short_is_known_and_mended(image: Path, tmp_path: Path) -> 
     shared = f"set_inode_field /2 block[0] {block_of(image, '/1')}"
     subprocess.run(["debugfs", "-w", "-R", shared, image], check=True, capture_output=True)
     before = content(image, tmp_path / "out")
-    assert mkfs.check("ext4", str(image))
-    assert ext4.is_of_a_power_cut(str(image))
-    ext4.mend(str(image))
-    assert mkfs.check("ext4", str(image)) == ""
-    assert content(image, tmp_path / "out") == before
+    require_mended(image, before, tmp_path)
 
 
 @pytest.mark.needs("mkfs.ext4")
@@ -78,11 +74,7 @@ def test_a_superblock_of_which_half_was_written_is_mended(image: Path, tmp_path:
     with image.open("r+b") as file:
         file.seek(1024 + 0x88)
         file.write(b"/elsewhere")
-    assert mkfs.check("ext4", str(image))
-    assert ext4.is_of_a_power_cut(str(image))
-    ext4.mend(str(image))
-    assert mkfs.check("ext4", str(image)) == ""
-    assert content(image, tmp_path / "out") == before
+    require_mended(image, before, tmp_path)
 
 
 @pytest.mark.needs("mkfs.ext4")
@@ -91,6 +83,15 @@ def test_a_file_system_that_is_damaged_is_none_of_a_power_cut(image: Path) -> No
     subprocess.run(["debugfs", "-w", "-R", shared, image], check=True, capture_output=True)
     assert mkfs.check("ext4", str(image))
     assert not ext4.is_of_a_power_cut(str(image))
+
+
+def require_mended(image: Path, before: dict[str, bytes], work: Path) -> None:
+    """Require that it is damaged as by a power cut, and whole again, with its files, once it was mended."""
+    assert mkfs.check("ext4", str(image))
+    assert ext4.is_of_a_power_cut(str(image))
+    ext4.mend(str(image))
+    assert mkfs.check("ext4", str(image)) == ""
+    assert content(image, work / "out") == before
 
 
 def block_of(image: Path, path: str) -> str:

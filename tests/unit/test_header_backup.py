@@ -22,6 +22,7 @@ from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import block, header_file, lock
 from cryptpilot_boot.volume import backup, header, require_restorable, restore, state
 from tests.headers import DATA, SECOND, Template
+from tests.unit.disks import look_up_files
 
 KEY = b"a key for a test"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -39,9 +40,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a file looked at as a disk is."""
     for room, name in ((block, "require_unused"), (lock, "held"), (header, "close_leftover")):
         monkeypatch.setattr(room, name, lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(
-        block, "look_up", lambda path: block.Device(path, path, "1:1", "", Path(path).stat().st_size, "")
-    )
+    look_up_files(monkeypatch)
     monkeypatch.setattr(state, "look", lambda _: block.Signature("crypto_LUKS", "2", state.COMPLETE))
 
 

@@ -23,6 +23,7 @@ from cryptpilot_boot.system import block, files, lock, luks_header
 from cryptpilot_boot.volume import State, examine, header, identity, opening, require_restorable, state
 from cryptpilot_boot.volume.bind import bind
 from tests.headers import Template, segment
+from tests.unit.disks import look_up_files
 from tests.unit.secrets import secret
 from tests.unit.test_config import GUIDE_KMS, GUIDE_OTP, configure
 
@@ -186,9 +187,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a file looked at as a disk is."""
     for room, name in ((block, "require_unused"), (lock, "held"), (header, "close_leftover")):
         monkeypatch.setattr(room, name, lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(
-        block, "look_up", lambda path: block.Device(path, path, "1:1", "", Path(path).stat().st_size, "")
-    )
+    look_up_files(monkeypatch)
     monkeypatch.setattr(block, "is_block_device", lambda path: Path(path).exists())
     monkeypatch.setattr(state, "look", lambda _: block.Signature("crypto_LUKS", "2", state.COMPLETE))
 

@@ -33,6 +33,7 @@ from tests.kms.protocol import Secret
 from tests.kms.server import KmsServer
 from tests.kms.shared import SharedGateway
 from tests.lab.net import namespace
+from tests.unit import standin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -311,25 +312,16 @@ def test_no_network_at_all_may_be_a_matter_of_time(role: KmsRole) -> None:
 @pytest.mark.root
 def test_role_and_region_are_found_at_the_services_own_addresses(authority: Authority, tmp_path: Path) -> None:
     """Nothing but the secret's name is configured, and the CA."""
-    ready = tmp_path / "ready"
     with namespace(names={ENDPOINT: "127.0.0.1"}, addresses=[f"{metadata.ADDRESS}/32"]) as network:
-        command = [
-            *[sys.executable, "-m", "tests.kms", "--dir", str(tmp_path), "--listen", "127.0.0.1:0", "--name", ENDPOINT],
-            *["--shared", "127.0.0.1:443", "--metadata", f"{metadata.ADDRESS}:80", "--secret", f"disk={VALUE}"],
-            *["--ready-file", str(ready)],
+        within = network.command([])
+        arguments = [
+            *("--listen", "127.0.0.1:0", "--name", ENDPOINT, "--shared", "127.0.0.1:443"),
+            *("--metadata", f"{metadata.ADDRESS}:80", "--secret", f"disk={VALUE}"),
         ]
-        with subprocess.Popen(network.command(command)) as process:
-            try:
-                deadline = Deadline(20)
-                while not ready.exists() and process.poll() is None and not deadline.over:
-                    threading.Event().wait(0.02)
-                said = ask_elsewhere(
-                    network.command([]), KmsRole("disk", kms_cert_pem=(tmp_path / "ca.pem").read_text())
-                )
-                stranger = ask_elsewhere(network.command([]), KmsRole("disk", kms_cert_pem=authority.pem))
-                assert ENDPOINT in network.queries()
-            finally:
-                process.terminate()
+        with standin.running(tmp_path, *arguments, ready=tmp_path / "ready", within=within):
+            said = ask_elsewhere(within, KmsRole("disk", kms_cert_pem=(tmp_path / "ca.pem").read_text()))
+            stranger = ask_elsewhere(within, KmsRole("disk", kms_cert_pem=authority.pem))
+            assert ENDPOINT in network.queries()
     assert said == ["256 bytes", "[]"]
     assert f"the certificate of {ENDPOINT} is refused" in stranger[0]
 

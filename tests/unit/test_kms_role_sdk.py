@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +15,13 @@ import pytest
 from tests.kms.acs3 import ACCOUNT, OTHER_ACCOUNT
 from tests.kms.metadata import ADDRESS, ROLES
 from tests.lab.net import namespace
-from tests.unit import sdk
+from tests.unit import sdk, standin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.unit.sdk import Sdk
 
-TOP = Path(__file__).parents[2]
 REGION = "cn-hangzhou"
 ENDPOINT = f"kms-vpc.{REGION}.aliyuncs.com"
 INSTANCE = "kst-1.cryptoservice.kms.aliyuncs.com"
@@ -72,38 +68,19 @@ class Place:
 
 @contextlib.contextmanager
 def place(directory: Path, *options: str) -> Iterator[Place]:
-    ready = directory / "ready"
     with namespace(names={ENDPOINT: "127.0.0.1", INSTANCE: "127.0.0.2"}, addresses=[f"{ADDRESS}/32"]) as network:
-        command = [
-            *[sys.executable, "-m", "tests.kms", "--dir", str(directory), "--listen", "127.0.0.2:443"],
-            *[
-                "--name",
-                ENDPOINT,
-                "--name",
-                INSTANCE,
-                "--shared",
-                "127.0.0.1:443",
-                "--metadata",
-                f"{ADDRESS}:80",
-                "--region",
-                REGION,
-            ],
-            *["--secret", f"disk={NEW_VALUE}", "--previous", f"disk={VALUE}", "--ready-file", str(ready), *options],
-            *["--other-secret", f"disk={FOREIGN_VALUE}"],
+        arguments = [
+            *("--listen", "127.0.0.2:443", "--name", ENDPOINT, "--name", INSTANCE, "--region", REGION),
+            *("--shared", "127.0.0.1:443", "--metadata", f"{ADDRESS}:80"),
+            *("--secret", f"disk={NEW_VALUE}", "--previous", f"disk={VALUE}"),
+            *("--other-secret", f"disk={FOREIGN_VALUE}", *options),
         ]
-        with subprocess.Popen(network.command(command), cwd=TOP) as process:
-            try:
-                deadline = time.monotonic() + 20
-                while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                with sdk.running("sdk_role_client.py", network.command([])) as client:
-                    yield Place(client, directory)
-            finally:
-                process.terminate()
-                try:
-                    process.wait(5)
-                finally:
-                    process.kill()
+        within = network.command([])
+        with (
+            standin.running(directory, *arguments, ready=directory / "ready", within=within),
+            sdk.running("sdk_role_client.py", within) as client,
+        ):
+            yield Place(client, directory)
 
 
 @pytest.fixture(scope="module")

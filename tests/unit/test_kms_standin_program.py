@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ import pytest
 from tests.kms import client
 from tests.kms.behaviours import Behaviour, parse
 from tests.kms.directory import open_directory
+from tests.unit import standin
 
-TOP = Path(__file__).parents[2]
 NAME = "kst-test.cryptoservice.kms.aliyuncs.com"
 
 
@@ -25,23 +24,9 @@ NAME = "kst-test.cryptoservice.kms.aliyuncs.com"
 def program(directory: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run it, yield it with its endpoint, and end it."""
     ready = directory.with_name(directory.name + ".ready")
-    ready.unlink(missing_ok=True)
-    command = [
-        *[sys.executable, "-m", "tests.kms", "--dir", str(directory), "--listen", "127.0.0.1:0"],
-        *["--name", NAME, "--ip", "127.0.0.1", "--ready-file", str(ready), *arguments],
-    ]
-    with subprocess.Popen(command, cwd=TOP, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            deadline = time.monotonic() + 10
-            while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.02)
-            yield process, ready.read_text().strip()
-        finally:
-            process.terminate()
-            try:
-                process.wait(5)
-            finally:
-                process.kill()
+    always = ["--listen", "127.0.0.1:0", "--name", NAME, "--ip", "127.0.0.1"]
+    with standin.running(directory, *always, *arguments, ready=ready, stderr=subprocess.PIPE) as process:
+        yield process, ready.read_text().strip()
 
 
 def fetch(endpoint: str, directory: Path, secret: str, stage: str = "") -> str:

@@ -17,15 +17,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def require_held_alone(*where: Path) -> None:
+    """Require that volume a, which is held, is refused, and another is not. where: as `held` takes it."""
+    with (
+        pytest.raises(CryptpilotError, match="another cryptpilot process is working on volume a"),
+        held("a", *where),
+    ):
+        pytest.fail("it was held twice")
+    with held("b", *where):
+        pass
+
+
 def test_a_volume_that_is_held_is_refused_and_another_is_not(tmp_path: Path) -> None:
     with held("a", tmp_path):
-        with (
-            pytest.raises(CryptpilotError, match="another cryptpilot process is working on volume a"),
-            held("a", tmp_path),
-        ):
-            pytest.fail("it was held twice")
-        with held("b", tmp_path):
-            pass
+        require_held_alone(tmp_path)
     with held("a", tmp_path):
         pass
 
@@ -67,13 +72,7 @@ def test_a_lock_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, r
         with held("a", locks, control):
             if room == "since then":
                 full.undo()
-            with (
-                pytest.raises(CryptpilotError, match="another cryptpilot process is working on volume a"),
-                held("a", locks, control),
-            ):
-                pytest.fail("it was held twice")
-            with held("b", locks, control):
-                pass
+            require_held_alone(locks, control)
         with held("a", locks, control):
             pass
         assert (locks / "a").exists() is (room == "since then")

@@ -169,14 +169,19 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     return set(done.stdout.split())
 
 
+def with_volumes(place: Path) -> Path:
+    """Fill a directory with what completion may offer: volumes, one of them malicious, and an image."""
+    (place / "conf/volumes").mkdir(parents=True)
+    (place / "conf/volumes/a.toml").write_text('volume = "data0" # x\ndev = "/dev/x"\n')
+    (place / "conf/volumes/b.toml").write_text('dev = "/dev/y"\nvolume="data1"\n')
+    (place / "conf/volumes/c.toml").write_text(f'volume = "$(touch {place}/made)"\n')
+    (place / "image.img").touch()
+    return place
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    (tmp_path / "conf/volumes").mkdir(parents=True)
-    (tmp_path / "conf/volumes/a.toml").write_text('volume = "data0" # x\ndev = "/dev/x"\n')
-    (tmp_path / "conf/volumes/b.toml").write_text('dev = "/dev/y"\nvolume="data1"\n')
-    (tmp_path / "conf/volumes/c.toml").write_text(f'volume = "$(touch {tmp_path}/made)"\n')
-    (tmp_path / "image.img").touch()
-    return tmp_path
+    return with_volumes(tmp_path)
 
 
 @pytest.mark.parametrize("words", LEAVES, ids=" ".join)

@@ -23,6 +23,7 @@ from cryptpilot_boot.system import block, luks_header, network, person, pipes, p
 from cryptpilot_boot.volume import identity
 from cryptpilot_boot.volume.secret import with_secret
 from tests.headers import Template
+from tests.unit.disks import look_up_files
 from tests.unit.stages import run as run_stage
 
 if TYPE_CHECKING:
@@ -471,9 +472,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Template, Templ
 @pytest.fixture
 def disk(templates: tuple[Template, Template], monkeypatch: pytest.MonkeyPatch) -> Volume:
     """A volume, bound to its disk, which is an ordinary file here."""
-    monkeypatch.setattr(
-        block, "look_up", lambda path: block.Device(path, path, "1:1", "", Path(path).stat().st_size, "")
-    )
+    look_up_files(monkeypatch)
     own = dataclasses.replace(one(encrypt=Exec("true")), dev=str(templates[0].image), identity=None)
     header, facts = luks_header.copy_from(own.dev)
     header.close()
