@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from buildlib.distribute import roff
 from buildlib.distribute.roff import escaped, references, title
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _CODE = re.compile(r"`([^`]+)`")
 _BOLD = re.compile(r"\*\*([^*]+)\*\*")
@@ -65,30 +65,35 @@ def _document(markdown: str) -> Iterator[str]:
     while lines:
         line = lines.pop(0)
         if line.startswith("```"):
-            end = next(number for number, one in enumerate(lines) if one.startswith("```"))
-            yield from [".PP", ".nf", ".RS", *map(escaped, lines[:end]), ".RE", ".fi"]
-            del lines[: end + 1]
+            yield from _verbatim(_taken(lines, lambda one: not one.startswith("```")))
+            lines.pop(0)
         elif line.startswith("    "):
-            end = next((number for number, one in enumerate(lines) if not one.startswith("    ")), len(lines))
-            yield from [".PP", ".nf", ".RS", *(escaped(one[4:]) for one in [line, *lines[:end]]), ".RE", ".fi"]
-            del lines[:end]
+            yield from _verbatim(one[4:] for one in [line, *_taken(lines, lambda one: one.startswith("    "))])
         elif line.startswith("|"):
-            end = next((number for number, one in enumerate(lines) if not one.startswith("|")), len(lines))
-            yield from _table([line, *lines[:end]])
-            del lines[:end]
+            yield from _table([line, *_taken(lines, lambda one: one.startswith("|"))])
         elif line.startswith("#"):
             marks, _, text = line.partition(" ")
             if len(marks) > 1:
                 yield f'{".SH" if len(marks) == 2 else ".SS"} "{_inline(text)}"'
         elif lines and lines[0].startswith(_MEANING):
-            end = next((number for number, one in enumerate(lines) if not one.strip()), len(lines))
-            yield from [".TP", _tag(line), _inline(" ".join(" ".join(lines[:end]).split()[1:]))]
-            del lines[:end]
+            meaning = " ".join(_taken(lines, lambda one: bool(one.strip())))
+            yield from [".TP", _tag(line), _inline(" ".join(meaning.split()[1:]))]
         elif line.strip():
-            end = next((number for number, one in enumerate(lines) if _ends_a_paragraph(one)), len(lines))
-            text = " ".join(part.strip() for part in [line, *lines[:end]])
+            rest = _taken(lines, lambda one: not _ends_a_paragraph(one))
+            text = " ".join(part.strip() for part in [line, *rest])
             yield from [".IP \\(bu 2", _inline(_ITEM.sub("", text, 1))] if _ITEM.match(line) else [".PP", _inline(text)]
-            del lines[:end]
+
+
+def _taken(lines: list[str], belongs: Callable[[str], bool]) -> list[str]:
+    """Remove the first lines, as far as they belong to what has begun, and return them."""
+    end = next((number for number, one in enumerate(lines) if not belongs(one)), len(lines))
+    taken = lines[:end]
+    del lines[:end]
+    return taken
+
+
+def _verbatim(lines: Iterable[str]) -> list[str]:
+    return [".PP", ".nf", ".RS", *map(escaped, lines), ".RE", ".fi"]
 
 
 def _ends_a_paragraph(line: str) -> bool:
