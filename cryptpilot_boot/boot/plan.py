@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 from cryptpilot_boot.boot import parameters
 from cryptpilot_boot.errors import CryptpilotError
@@ -13,9 +13,11 @@ from cryptpilot_boot.system import kernel_parameters, mkfs
 from cryptpilot_boot.units import fstab
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from cryptpilot_boot.config import Config, Volume
+
+T = TypeVar("T")
 
 STAGES = ("initrd", "system")
 
@@ -65,7 +67,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class ImageNeeds:
-    """What an initrd must carry to open its volumes.
+    """What an initrd must carry to open its volumes; by default, one that opens none.
 
     programs: by name, or by path for a command that is configured so. files: paths of what else its sources of keys
     are asked with. drivers: modules that go in if there are such. units: services that start with the agent.
@@ -73,16 +75,16 @@ class ImageNeeds:
     ask: whether it is to ask a person on the console.
     """
 
-    configuration: tuple[Path, ...]
-    programs: tuple[str, ...]
-    files: tuple[str, ...]
-    modules: tuple[str, ...]
-    drivers: tuple[str, ...]
-    units: tuple[str, ...]
-    network: bool
-    authorities: bool
-    shell: bool
-    ask: bool
+    shell: bool = True
+    configuration: tuple[Path, ...] = ()
+    programs: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    drivers: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    network: bool = False
+    authorities: bool = False
+    ask: bool = False
 
 
 def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[str] = ()) -> Plan:
@@ -94,16 +96,16 @@ def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[st
     only = only or [name for name in said.volumes if name not in unknown]
     volumes = tuple(volume for volume in mine if not only or volume.volume in only) if said.on else ()
     names = {volume.volume for volume in volumes}
-    late_after = config.boot.late_after if said.late_after is None else said.late_after
+    boot = config.boot
     return Plan(
         stage=stage,
         volumes=volumes,
         needed=frozenset(pivot_volumes(kernel_command_line) & names if stage == "initrd" else ()),
-        timeout=config.boot.timeout if said.timeout is None else said.timeout,
-        verbose=config.boot.verbose if said.verbose is None else said.verbose,
-        late_after=late_after if stage == "initrd" else None,
+        timeout=_either(said.timeout, boot.timeout),
+        verbose=_either(said.verbose, boot.verbose),
+        late_after=_either(said.late_after, boot.late_after) if stage == "initrd" else None,
         next_stage=stage == "initrd",
-        ask=config.boot.ask if said.ask is None else said.ask,
+        ask=_either(said.ask, boot.ask),
         complaints=parameters.bounded(
             (
                 *said.complaints,
@@ -111,6 +113,11 @@ def plan(config: Config, stage: str, kernel_command_line: str, only: Sequence[st
             )
         ),
     )
+
+
+def _either(said: T | None, configured: T) -> T:
+    """Return what the kernel command line says, else what the configuration does."""
+    return configured if said is None else said
 
 
 def refusal(one: Volume, stage: str, kernel_command_line: str) -> CryptpilotError:
@@ -170,27 +177,30 @@ def before_network(text: str, volumes: Sequence[Volume], resolve: Callable[[str]
 def image_needs(config: Config) -> ImageNeeds:
     """Decide what goes into the initrd: for the volumes it opens, and for no others."""
     volumes = initrd_volumes(config)
-    global_file = config.directory / "global.toml"
+    if not volumes:
+        return ImageNeeds()
     identities = (volume.identity.source for volume in volumes if volume.identity)
-    files = (*(volume.source for volume in volumes), *identities)
     makers = sorted({mkfs.KINDS[v.makefs].command[0] for v in volumes if v.temporary and v.makefs})
     sources = [table.of(one).needs(one) for v in volumes for one in v.sources]
     further = tuple(dict.fromkeys(name for one in sources for name in one.modules))
-    commands = sorted({name for one in sources for name in one.programs})
     integrity = any(v.integrity for v in volumes)
-    modules = _MODULES + (_INTEGRITY_MODULES if integrity else ()) + further
     programs = _PROGRAMS + (_INTEGRITY_PROGRAMS if integrity else ())
     return ImageNeeds(
-        configuration=(global_file, *files) if volumes else (),
-        programs=(*programs, *makers, *commands) if volumes else (),
-        files=tuple(sorted({path for one in sources for path in one.files})),
-        modules=modules if volumes else (),
-        drivers=tuple(sorted({name for one in sources for name in one.drivers})),
-        units=tuple(sorted({name for one in sources for name in one.units})),
+        # Whether it carries credentials or not: in a shell anyone has what a provider gives this machine.
+        shell=config.boot.emergency_shell,
+        configuration=(config.directory / "global.toml", *(volume.source for volume in volumes), *identities),
+        programs=(*programs, *makers, *_all(one.programs for one in sources)),
+        files=_all(one.files for one in sources),
+        modules=_MODULES + (_INTEGRITY_MODULES if integrity else ()) + further,
+        drivers=_all(one.drivers for one in sources),
+        units=_all(one.units for one in sources),
         network=any(one.network for one in sources),
         authorities=any(one.authorities for one in sources),
-        # Whether it carries credentials or not: in a shell anyone has what a provider gives this machine.
-        shell=config.boot.emergency_shell or not volumes,
         # what a one-time password protects has no key that a person could know
         ask=config.boot.ask and not all(volume.temporary for volume in volumes),
     )
+
+
+def _all(names: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Return the names of all groups, sorted, each once."""
+    return tuple(sorted({name for group in names for name in group}))
