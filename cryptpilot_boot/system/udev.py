@@ -103,19 +103,18 @@ def parse(line: str, source: Path) -> Rule | None:
     if line.lstrip().startswith("#"):
         return None
     tokens = _TOKEN.findall(line)
-    if any(
-        key == "SUBSYSTEM" and operator == "==" and "block" not in value.split("|")
-        for key, _, operator, value in tokens
-    ):
+
+    def values(key: str, *operators: str) -> tuple[str, ...]:
+        return tuple(value for name, _, operator, value in tokens if name == key and operator in operators)
+
+    if any("block" not in value.split("|") for value in values("SUBSYSTEM", "==")):
         return None
-    links = [link for key, _, operator, value in tokens if key == "SYMLINK" and operator in ("+=", "=", ":=")
-             for link in value.split()]  # fmt: skip
-    programs = [value.split()[0] for key, kind, _, value in tokens
-                if value.split() and (key == "PROGRAM" or (key == "IMPORT" and kind == "program"))]  # fmt: skip
+    links = " ".join(values("SYMLINK", "+=", "=", ":=")).split()
+    commands = [value for name, kind, _, value in tokens if name == "PROGRAM" or (name, kind) == ("IMPORT", "program")]
+    programs = [command.split()[0] for command in commands if command.strip()]
     if not links and not programs:
         return None
-    kernels = [value for key, _, operator, value in tokens if key == "KERNEL" and operator == "=="]
-    return Rule(source, tuple(kernels), tuple(links), tuple(programs))
+    return Rule(source, values("KERNEL", "=="), tuple(links), tuple(programs))
 
 
 def makers(link: str, of: Node, known: Sequence[Rule]) -> list[Maker]:

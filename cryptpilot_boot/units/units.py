@@ -103,14 +103,11 @@ def units(
         made.files.update(_ENDS_WITH_THE_SYSTEM)
     made.instead.update(passing_over.replacements(competitors))
     made.files.update(passing_over.short_waits(competitors, names))
+    entries = [entry for entry in lines if fstab.is_required(entry)]
     may_fail = {one.volume for one in volumes if not one.required}
     by_other_names = {one.line for one in competitors if one.line and one.volume in may_fail}
-    entries = [entry for entry in lines if fstab.is_required(entry)]
-    optional = [
-        entry
-        for entry in entries
-        if (entry.mapper_name in names or entry.number in by_other_names) and entry not in required
-    ]
+    of_volumes = [entry for entry in entries if entry.mapper_name in names or entry.number in by_other_names]
+    optional = [entry for entry in of_volumes if entry not in required]
     netdev = [entry for entry in optional if entry.mapper_name in remote and entry not in early]
     _add_optional(made, fstab.with_dependents(entries, optional), fstab.with_dependents(entries, netdev))
     _add_required(made, required)
