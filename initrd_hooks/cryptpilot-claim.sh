@@ -23,8 +23,7 @@ if [ -e "$rules" ]; then
     } > "$rules.new" && mv "$rules.new" "$rules"
 fi
 if [ -e "$finished" ] && [ -s "$claim/uuids" ]; then
-    # no line is left where all that is waited for is ours
-    grep -v -F -f "$claim/uuids" "$finished" > "$finished.new"
-    mv "$finished.new" "$finished"
+    # 1: no line is left, since all that is waited for is ours
+    { grep -v -F -f "$claim/uuids" "$finished" > "$finished.new" || [ $? -eq 1 ]; } && mv "$finished.new" "$finished"
 fi
 unset claim rules finished name

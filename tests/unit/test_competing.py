@@ -325,6 +325,21 @@ def test_the_initrd_keeps_dracut_off_the_disks_of_volumes(tmp_path: Path, uuids:
     assert finished.read_text() == (WAITS_FOR_OTHERS if uuids else WAITS_FOR_OTHERS + WAITS)
 
 
+@pytest.mark.parametrize(("status", "left"), [(0, "others"), (1, ""), (2, WAITS)])
+def test_what_dracut_waits_for_stays_where_it_cannot_be_sorted_out(tmp_path: Path, status: int, left: str) -> None:
+    """grep ends with 2 where there is no room for what it says."""
+    for name in ("claim", "initqueue/finished"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "claim/uuids").write_text(UUID)
+    finished = tmp_path / "initqueue/finished/90-crypt.sh"
+    finished.write_text(WAITS)
+    said = "printf others" if status == 0 else ":"
+    text = HOOK.read_text().replace("/usr/libexec/cryptpilot/", f"{tmp_path}/").replace("/etc/udev", str(tmp_path))
+    script = f"hookdir={tmp_path}\ngetargbool() {{ :; }}\ngrep() {{ {said}; return {status}; }}\n{text}"
+    subprocess.run(["sh", "-euc", script], check=True, capture_output=True)
+    assert finished.read_text() == left
+
+
 def test_the_hook_does_nothing_where_dracut_opens_no_luks_disk(tmp_path: Path) -> None:
     text = HOOK.read_text().replace("/usr/libexec/cryptpilot/", f"{tmp_path}/").replace("/etc/udev", str(tmp_path))
     command = ["sh", "-euc", f"hookdir={tmp_path}\ngetargbool() {{ :; }}\n{text}"]
