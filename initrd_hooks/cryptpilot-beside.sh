@@ -3,7 +3,8 @@
 # there is an address. When nobody waits for a network any more it ends, for the one of the booted system comes next.
 
 # shellcheck disable=SC2317 # it is read by another script
-: > /run/cryptpilot/nm-runs
+# not by ":", with which a shell ends when it cannot write a file
+true > /run/cryptpilot/nm-runs
 (
     until [ -e /run/cryptpilot/over ]; do
         # shellcheck source=/dev/null # dracut's

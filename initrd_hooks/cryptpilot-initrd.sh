@@ -3,16 +3,17 @@
 # There it is for debugging, or else the kernel would put it on the console as well.
 #
 # The file initrd.ended tells dracut's hooks that it has ended, stop-boot that the boot cannot go on. Each is made now under
-# another name and renamed when it is time: that needs no room in /run, which may be full by then.
+# another name and renamed when it is time: that needs no room in /run, which may be full by then. Not by ":", with which
+# a shell ends when it cannot write a file, as where /run is full from the start.
 
 run=/run/cryptpilot
 mkdir -p $run
 rm -f $run/initrd.ended
-: > $run/initrd.at-work
-: > $run/may-stop-boot
+true > $run/initrd.at-work
+true > $run/may-stop-boot
 
 tell_end() {
-    mv -f $run/initrd.at-work $run/initrd.ended 2> /dev/null || : > $run/initrd.ended
+    mv -f $run/initrd.at-work $run/initrd.ended 2> /dev/null || true > $run/initrd.ended
 }
 
 {

@@ -48,7 +48,7 @@ DRACUT_HOOKS = {"getargbool", "emergency_shell"}
 
 BASH = {
     *(".", "[", ":", "break", "command", "compgen", "continue", "echo", "exec", "exit", "export", "kill", "local"),
-    *("mapfile", "printf", "read", "return", "set", "shift", "trap", "unset"),
+    *("mapfile", "printf", "read", "return", "set", "shift", "trap", "true", "unset"),
 }
 """Built into bash 4.4."""
 

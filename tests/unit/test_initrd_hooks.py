@@ -71,6 +71,16 @@ def test_without_systemd_the_boot_does_not_wait_for_a_console_that_takes_nothing
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def test_the_agent_starts_where_none_of_its_files_can_be_made(tmp_path: Path) -> None:
+    """As where /run is full from the start."""
+    (tmp_path / "file").touch()
+    text = AGENT.read_text().replace("run=/run/cryptpilot", f"run={tmp_path}/file/run").replace("tries=30", "tries=1")
+    text = text.replace("/dev/console", str(tmp_path / "console")).replace("/dev/kmsg", "/dev/null")
+    text = text.replace("/usr/bin/cryptpilot boot-service --stage initrd", "echo said")
+    subprocess.run(["sh", "-c", text], check=False, timeout=20, capture_output=True)
+    assert (tmp_path / "console").read_text().endswith(": said\n")
+
+
 def test_that_the_boot_stops_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run(agent_script(tmp_path, "/dev/null"), check=True, timeout=20)
     monkeypatch.setattr(paths, "STOP_BOOT", tmp_path / "stop-boot")
@@ -172,6 +182,18 @@ def test_networkmanager_runs_beside_the_main_loop_again_and_again_until_the_agen
     assert wait_until(lambda: processes(str(tmp_path)) == [])
     time.sleep(1.5)
     assert turns.read_text() == "turn\nturn\n"
+
+
+def test_dracut_s_main_loop_goes_on_where_it_cannot_be_noted_what_runs_beside_it(tmp_path: Path) -> None:
+    text = (ROOT / "initrd_hooks/cryptpilot-beside.sh").read_text()
+    text = text.replace("/run/cryptpilot/nm-runs", f"{tmp_path}/absent/nm-runs").replace(
+        "/run/cryptpilot", str(tmp_path)
+    )
+    (tmp_path / "beside.sh").write_text(text)
+    (tmp_path / "over").touch()
+    script = f". {tmp_path}/beside.sh; wait; echo goes on"
+    done = subprocess.run(["sh", "-c", script], check=True, timeout=20, capture_output=True, text=True)
+    assert done.stdout == "goes on\n"
 
 
 def processes(argument: str) -> list[int]:
