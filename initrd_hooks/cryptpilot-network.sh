@@ -21,7 +21,7 @@ for wait in "$hookdir/initqueue/finished/wait-network.sh" "$hookdir/initqueue/fi
             [ -z "$DRACUT_SYSTEMD" ] || ! grep -q DRACUT_SYSTEMD "$wait" || continue
             # shellcheck disable=SC2174 # all of it is for everybody
             mkdir -p -m 755 /run/cryptpilot
-            mv "$wait" /run/cryptpilot/nm-run.sh
+            mv "$wait" /run/cryptpilot/nm-run.sh || continue
             # shellcheck disable=SC2016 # the shell is the main loop's
             echo '[ -e /run/cryptpilot/nm-runs ] || . /usr/libexec/cryptpilot/beside.sh' > "$wait"
             ;;

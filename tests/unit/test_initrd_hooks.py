@@ -97,15 +97,22 @@ NM_RUN = "/usr/sbin/NetworkManager --configure-and-quit=initrd --no-daemon\n: > 
 GUARD = "[ -e /run/cryptpilot/late ] && exit 0\n"
 
 
-def network_hook(work: Path, command_lines: dict[str, str], *, systemd: bool, nm_run: str = NM_RUN) -> dict[str, str]:
-    """Run the hook, as dracut does, where it has others; return what it made of them, by name."""
+def network_hook(
+    work: Path, command_lines: dict[str, str], *, systemd: bool, nm_run: str = NM_RUN, before: str = ""
+) -> dict[str, str]:
+    """Run the hook, as dracut does, where it has others; return what it made of them, by name.
+
+    before: a script that is run first, in the same shell.
+    """
     hooks = {"finished/wait-network.sh": "false\n", "finished/nm.sh": "[ -f done ]\n", "settled/99-nm-run.sh": nm_run}
     for name, text in {**{f"hooks/initqueue/{name}": text for name, text in hooks.items()}, **command_lines}.items():
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_text(text)
     text = NETWORK.read_text().replace("/proc/cmdline", f"{work}/cmdline").replace("/etc/cmdline.d", f"{work}/conf")
     (work / "hook").write_text(text.replace("/run/cryptpilot/nm", f"{work}/nm").replace("755 /run", f"755 {work}"))
-    script = f"hookdir={work}/hooks; DRACUT_SYSTEMD={'1' if systemd else ''}; . {work}/hook; echo ${{wait-unset}}"
+    script = (
+        f"{before}\nhookdir={work}/hooks; DRACUT_SYSTEMD={'1' if systemd else ''}; . {work}/hook; echo ${{wait-unset}}"
+    )
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("unset\n", "")
     return {name: (work / "hooks/initqueue" / name).read_text() for name in hooks}
@@ -140,6 +147,14 @@ def test_what_runs_networkmanager_is_the_same_when_dracut_begins_again(tmp_path:
     assert "beside.sh" in once["settled/99-nm-run.sh"]
     assert again["settled/99-nm-run.sh"] == "other\n"
     assert (tmp_path / "nm-run.sh").read_text() == NM_RUN
+
+
+def test_where_the_hook_of_networkmanager_cannot_be_moved_it_stays(tmp_path: Path) -> None:
+    """As where /run is full: otherwise there would be no network at all."""
+    full = 'mv() { case $2 in */nm-run.sh) return 1 ;; *) command mv "$@" ;; esac; }'
+    made = network_hook(tmp_path, {"cmdline": ""}, systemd=False, before=full)
+    assert made["settled/99-nm-run.sh"] == NM_RUN
+    assert made["finished/nm.sh"] == f"{GUARD}[ -f done ]\n"
 
 
 @pytest.mark.parametrize("made", [True, False])
