@@ -23,6 +23,7 @@ from buildlib.base import BuildError, run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.kms.metadata import MetadataServer
     from tests.kms.pki import Pki
 
 PROBE = "probe"
@@ -80,73 +81,123 @@ def _require_localhost() -> None:
 def _configuration(directory: Path, secret: bytes) -> Iterator[tuple[dict[str, str], str]]:
     """Write a configuration whose volumes have servers of all kinds; yield what to expect of each volume.
 
-    That is the SHA-256 of its passphrase, or "error", or "anything" for a passphrase that is made up. Beside it the
-    address of the metadata service is yielded.
+    Beside it the address of the metadata service is yielded.
     """
-    from tests.kbs.daemon import Daemon
     from tests.kms.metadata import MetadataServer
-    from tests.kms.pki import make_authority, make_pki, make_server_certificate, old_client_key
-    from tests.kms.protocol import Secret
-    from tests.kms.server import KmsServer
-    from tests.kms.shared import SharedGateway
-    from tests.kms.sts import TokenService
+    from tests.kms.pki import make_pki
 
     pki = make_pki()
-    value = {"disk": base64.b64encode(secret).decode()}
-    digest = hashlib.sha256(secret).hexdigest()
-    # what encrypts it is not in every OpenSSL
-    old = dataclasses.replace(pki, client_key=old_client_key())
-    stranger = make_server_certificate(make_authority("a stranger"))
+    (directory / _AUTHORITIES).write_text(pki.authority.pem)
     with contextlib.ExitStack() as servers:
-        good = servers.enter_context(KmsServer(pki, value))
-        good_for_old = servers.enter_context(KmsServer(old, value))
-        strange = servers.enter_context(KmsServer(pki, value, certificate=stranger))
-        nobody = servers.enter_context(socket.socket())
-        nobody.bind(("127.0.0.1", 0))  # and does not listen
-        endpoints = {
-            "good": (good.endpoint, digest),
-            "good-by-name": (f"localhost:{good.port}", digest),
-            "stranger": (strange.endpoint, "error"),
-            "nobody": (f"127.0.0.1:{nobody.getsockname()[1]}", "error"),
-        }
-        for name in _BAD_ANSWERS:
-            server = servers.enter_context(KmsServer(pki, value))
-            server.behave(name)
-            endpoints[name] = (server.endpoint, "error")
-        texts = {name: _kms_volume(name, endpoint, pki) for name, (endpoint, _) in endpoints.items()}
-        endpoints["old-client-key"] = (good_for_old.endpoint, digest)
-        texts["old-client-key"] = _kms_volume("old-client-key", good_for_old.endpoint, old)
         metadata = servers.enter_context(MetadataServer())
-        for name in ("ok", *_ROLE_BAD_ANSWERS):
-            shared = SharedGateway(
-                {"disk": Secret(value["disk"])}, metadata.grants, make_server_certificate(pki.authority)
-            )
-            servers.enter_context(shared).behave(name)
-            endpoints[f"role-{name}"] = (shared.endpoint, digest if name == "ok" else "error")
-            texts[f"role-{name}"] = _role_volume(f"role-{name}", shared.endpoint, pki)
-        certificate = make_server_certificate(pki.authority)
-        (directory / _AUTHORITIES).write_text(pki.authority.pem)
-        for name in ("ok", *_TOKEN_BAD_ANSWERS):
-            sts = servers.enter_context(TokenService(certificate, {_TOKEN}))
-            sts.behaviour = name
-            shared = SharedGateway({"disk": Secret(value["disk"])}, sts.grants, certificate)
-            servers.enter_context(shared)
-            endpoints[f"oidc-{name}"] = (shared.endpoint, digest if name == "ok" else "error")
-            texts[f"oidc-{name}"] = _oidc_volume(f"oidc-{name}", shared.endpoint, sts.endpoint)
-        for name in ("ok", *_DAEMON_BAD_ANSWERS):
-            daemon = Daemon(directory / f"{name}.sock", {_RESOURCE: secret}, name)
-            servers.enter_context(daemon)
-            endpoints[f"kbs-{name}"] = (str(daemon.path), digest if name == "ok" else "error")
-            texts[f"kbs-{name}"] = _kbs_volume(f"kbs-{name}", daemon.path)
-        texts["exec"] = _exec_volume("exec", secret)
-        texts["otp"] = 'volume = "otp"\ndev = "/dev/otp"\n[encrypt.otp]\n'
+        volumes = {
+            **_kms_volumes(servers, pki, secret),
+            **_role_volumes(servers, pki, secret, metadata),
+            **_oidc_volumes(servers, pki, secret),
+            **_kbs_volumes(servers, directory, secret),
+            "exec": (_exec_volume("exec", secret), _sha256(secret)),
+            "otp": ('volume = "otp"\ndev = "/dev/otp"\n[encrypt.otp]\n', "anything"),
+        }
         (directory / "volumes").mkdir()
-        for name, text in texts.items():
+        for name, (text, _) in volumes.items():
             file = directory / "volumes" / f"{name}.toml"
             file.touch(0o600)
             file.write_text(text)
-        others = {"otp": "anything", "exec": digest}
-        yield {**others, **{name: expected for name, (_, expected) in endpoints.items()}}, metadata.endpoint
+        yield {name: expected for name, (_, expected) in volumes.items()}, metadata.endpoint
+
+
+_Volumes = dict[str, tuple[str, str]]
+"""By name: the text of its file, and what to expect.
+
+That is the SHA-256 of its passphrase, or "error", or "anything" for a passphrase that is made up.
+"""
+
+
+def _kms_volumes(servers: contextlib.ExitStack, pki: Pki, secret: bytes) -> _Volumes:
+    """Start gateways of instances, and return the volumes that ask them."""
+    from tests.kms.pki import make_authority, make_server_certificate, old_client_key
+    from tests.kms.server import KmsServer
+
+    value = {"disk": _base64(secret)}
+    # what encrypts it is not in every OpenSSL
+    old = dataclasses.replace(pki, client_key=old_client_key())
+    stranger = make_server_certificate(make_authority("a stranger"))
+    good = servers.enter_context(KmsServer(pki, value))
+    good_for_old = servers.enter_context(KmsServer(old, value))
+    strange = servers.enter_context(KmsServer(pki, value, certificate=stranger))
+    closed = servers.enter_context(socket.socket())
+    closed.bind(("127.0.0.1", 0))  # and does not listen
+    endpoints = {
+        "good": (good.endpoint, _sha256(secret)),
+        "good-by-name": (f"localhost:{good.port}", _sha256(secret)),
+        "stranger": (strange.endpoint, "error"),
+        "closed": (f"127.0.0.1:{closed.getsockname()[1]}", "error"),
+    }
+    for name in _BAD_ANSWERS:
+        server = servers.enter_context(KmsServer(pki, value))
+        server.behave(name)
+        endpoints[name] = (server.endpoint, "error")
+    volumes = {name: (_kms_volume(name, place, pki), expected) for name, (place, expected) in endpoints.items()}
+    return {**volumes, "old-client-key": (_kms_volume("old-client-key", good_for_old.endpoint, old), _sha256(secret))}
+
+
+def _role_volumes(servers: contextlib.ExitStack, pki: Pki, secret: bytes, metadata: MetadataServer) -> _Volumes:
+    """Start gateways of a region, and return the volumes that ask them with the credentials of the machine's role."""
+    from tests.kms.pki import make_server_certificate
+    from tests.kms.protocol import Secret
+    from tests.kms.shared import SharedGateway
+
+    volumes = {}
+    for behaviour in ("ok", *_ROLE_BAD_ANSWERS):
+        shared = SharedGateway(
+            {"disk": Secret(_base64(secret))}, metadata.grants, make_server_certificate(pki.authority)
+        )
+        servers.enter_context(shared).behave(behaviour)
+        name = f"role-{behaviour}"
+        volumes[name] = (_role_volume(name, shared.endpoint, pki), _expected(behaviour, secret))
+    return volumes
+
+
+def _oidc_volumes(servers: contextlib.ExitStack, pki: Pki, secret: bytes) -> _Volumes:
+    """Start token services with their gateways, and return the volumes that ask them."""
+    from tests.kms.pki import make_server_certificate
+    from tests.kms.protocol import Secret
+    from tests.kms.shared import SharedGateway
+    from tests.kms.sts import TokenService
+
+    certificate = make_server_certificate(pki.authority)
+    volumes = {}
+    for behaviour in ("ok", *_TOKEN_BAD_ANSWERS):
+        sts = servers.enter_context(TokenService(certificate, {_TOKEN}))
+        sts.behaviour = behaviour
+        shared = servers.enter_context(SharedGateway({"disk": Secret(_base64(secret))}, sts.grants, certificate))
+        name = f"oidc-{behaviour}"
+        volumes[name] = (_oidc_volume(name, shared.endpoint, sts.endpoint), _expected(behaviour, secret))
+    return volumes
+
+
+def _kbs_volumes(servers: contextlib.ExitStack, directory: Path, secret: bytes) -> _Volumes:
+    """Start confidential data hubs, and return the volumes that ask them."""
+    from tests.kbs.daemon import Daemon
+
+    volumes = {}
+    for behaviour in ("ok", *_DAEMON_BAD_ANSWERS):
+        daemon = servers.enter_context(Daemon(directory / f"{behaviour}.sock", {_RESOURCE: secret}, behaviour))
+        name = f"kbs-{behaviour}"
+        volumes[name] = (_kbs_volume(name, daemon.path), _expected(behaviour, secret))
+    return volumes
+
+
+def _expected(behaviour: str, secret: bytes) -> str:
+    return _sha256(secret) if behaviour == "ok" else "error"
+
+
+def _sha256(secret: bytes) -> str:
+    return hashlib.sha256(secret).hexdigest()
+
+
+def _base64(secret: bytes) -> str:
+    return base64.b64encode(secret).decode()
 
 
 def _kms_volume(name: str, endpoint: str, pki: Pki) -> str:
