@@ -45,7 +45,7 @@ def _members_of_package(path: Path) -> dict[str, bytes]:
 
 
 def sort(path: Path) -> None:
-    """Write a zip file anew, with what it holds in alphabetical order and without times."""
+    """Write a zip file again, with what it holds in alphabetical order and without times."""
     with zipfile.ZipFile(path) as archive:
         contents = {name: archive.read(name) for name in sorted(archive.namelist())}
     with zipfile.ZipFile(path, "w") as archive:

@@ -90,13 +90,13 @@ def answers(report: str, wave: Iterable[Pin]) -> tuple[list[Vulnerability], list
 
 
 def reason(vulnerability: Vulnerability) -> str:
-    """Return why a vulnerability does no harm here, "" if nobody has looked at it."""
+    """Return why a vulnerability does no harm here, "" if that is not known yet."""
     pin = (vulnerability.package, vulnerability.version)
     return next((REMAINING[(*pin, name)] for name in vulnerability.names if (*pin, name) in REMAINING), "")
 
 
 def audit() -> list[Vulnerability]:
-    """Return all known vulnerabilities of the releases in LOCKS. Raises NotKnownError where none can be told."""
+    """Return all known vulnerabilities of the releases in LOCKS. Raises NotKnownError if no service answers."""
     unknown = sorted({pin for lock in LOCKS for pin in pins((ROOT / f"requirements/{lock}.lock").read_text())})
     venv.require_locks("audit")
     program = venv.environment("audit", python.chosen()) / "bin/pip-audit"

@@ -2,8 +2,8 @@
 
 Two bits of what marshal writes do not come from the code but from what else the process holds: whether an object is
 marked as one that may be referred to again (marshal asks for its reference count), and whether a string is marked as
-interned (the strings of one character, or of none, are one object each for the whole process, so whoever interns one
-decides for all). A variable of the environment is enough to change them.
+interned (the strings of one character, or of none, are one object each for the whole process, so the first that
+interns one decides for all). A variable of the environment is enough to change them.
 """
 
 from __future__ import annotations

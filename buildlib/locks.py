@@ -61,7 +61,7 @@ _PLACE = re.compile(r"://|^\s*(-i|-f|--(extra-)?index-url|--find-links)\b|(^|\s)
 
 
 def make(*, upgrade: bool) -> list[Path]:
-    """Make all lock files anew and return them. upgrade: do not keep the versions they name now."""
+    """Make all lock files again and return them. upgrade: do not keep the versions they name now."""
     with tempfile.TemporaryDirectory(prefix=".lock-", dir=ROOT) as name:
         workplace = Path(name)
         shutil.copytree(ROOT / "requirements", workplace / "requirements")

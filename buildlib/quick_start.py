@@ -1,6 +1,6 @@
 """Runs in the frozen agent before all else: what was worked out when it was frozen is looked up.
 
-See buildlib/precompute.py. What is not in the tables is worked out as ever. All names of the standard library and of
+See buildlib/precompute.py. What is not in the tables is worked out as usual. All names of the standard library and of
 PyInstaller here are those of the releases that the locks and buildlib/sources.py name.
 """
 
@@ -21,7 +21,7 @@ def _quick_start() -> None:
     import pyimod02_importers
     from quick_tables import CODE, PATTERNS
 
-    # `dataclasses` reads annotations with it, and writes docstrings that nobody reads. It takes 10 ms to load.
+    # `dataclasses` reads annotations with it, and writes docstrings that are not read. It takes 10 ms to load.
     inspect = types.ModuleType("inspect")
     vars(inspect).update(
         get_annotations=lambda one: vars(one).get("__annotations__", {}),

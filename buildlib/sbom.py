@@ -1,4 +1,4 @@
-"""The list of all that a bundle carries (a software bill of materials, CycloneDX 1.6), told from the bundle itself.
+"""The list of all that a bundle carries (a software bill of materials, CycloneDX 1.6), read from the bundle itself.
 
 What is not in the bundle is not in the list, whatever the lock files name. Every file of the bundle and every module in
 its archives is an occurrence of the component it comes from. It holds no time and no number made up, so the same bundle
@@ -70,7 +70,7 @@ def write(place: Path, bundle: Path, work: Path, installed: Path, elves: Sequenc
     """Write the list of a finished bundle that was frozen in this environment.
 
     work: where PyInstaller has its notes. installed: what pip says of the environment's packages, as JSON.
-    Raises BuildError when it cannot be told where something in the bundle comes from.
+    Raises BuildError when it is not known where something in the bundle comes from.
     """
     table = manifest.load(bundle)
     origins = _origins(bundle, work)
@@ -140,7 +140,7 @@ def _source(module: str, places: Iterable[Path]) -> Path:
         for candidate in (place / f"{path}.py", place / path / "__init__.py"):
             if candidate.is_file():
                 return candidate
-    raise BuildError(f"it cannot be told where the module {module} in the bundle comes from", "see buildlib/sbom.py")
+    raise BuildError(f"it is not known where the module {module} in the bundle comes from", "see buildlib/sbom.py")
 
 
 class Owners:

@@ -147,7 +147,7 @@ def archive(targets: str) -> str:
     """Return the address of the archive that this machine takes its own Debian release from.
 
     targets: lines of address and release, as ``apt-get indextargets`` prints them. Another release is at the same
-    address. Raises BuildError where there is none.
+    address. Raises BuildError without such a line.
     """
     for line in targets.splitlines():
         address, _, release = line.partition(" ")

@@ -26,7 +26,7 @@ LOCK_SETS = {
     "compiler": ("compiler",),
 }
 
-# Source archives are built with these, and by this pip. They go in first: pip's own way would fetch them anew for each
+# Source archives are built with these, and by this pip. They go in first: pip's own way would fetch them again for each
 # build, of any version and without a hash.
 _BUILDERS = frozenset({"flit-core", "packaging", "pip", "setuptools", "wheel"})
 
@@ -45,7 +45,7 @@ def locks(name: str) -> list[Path]:
 
 
 def environment(name: str, python: Python) -> Path:
-    """Return the environment of a lock set, made now if there is none.
+    """Return the environment of a lock set, made now if it is missing.
 
     An environment holds absolute paths, so it is made where it stays; the stamp written last says that it is whole.
     """

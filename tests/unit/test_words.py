@@ -1,7 +1,7 @@
 """Texts for people are plain technical English: words that had to be read twice stay out of them.
 
-CONTRIBUTING.md, "Words". Looked at: every text in the product, what the scripts print, the English documentation, and
-docstrings and comments. A word is added here when it was removed from all of them.
+CONTRIBUTING.md, "Words". Looked at: every text in the product and its build, what the scripts print, the English
+documentation, and docstrings and comments. A word is added here when it was removed from all of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WORDS = {
 }
 FOUND = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 
-CODE = sorted(ROOT.glob("cryptpilot_boot/**/*.py"))
+CODE = [ROOT / "build.py", *sorted(ROOT.glob("buildlib/**/*.py")), *sorted(ROOT.glob("cryptpilot_boot/**/*.py"))]
 PAGES = sorted(
     path
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
