@@ -1,7 +1,7 @@
 """Changed LUKS2 headers by the hundred thousand: `make fuzz`.
 
 Each is changed at random from one that cryptsetup made, and read as the product reads a disk. What it takes must be on
-the list that tests/headers.py holds, and cryptsetup must find in the product's copy what the product found, to the
+the list that tests/header_list.py holds, and cryptsetup must find in the product's copy what the product found, to the
 letter. The seed makes a run repeatable: `make fuzz FUZZ="100000 7"` for so many mutants from the seed 7.
 """
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from cryptpilot_boot.errors import DeviceError
 from cryptpilot_boot.system import luks_header
 from tests import headers
+from tests.header_list import require_listed
 from tests.headers import BINARY, SECOND, Template
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def _try(image: Path, found: collections.Counter[str], seen: set[str]) -> str:
             return ""
         seen.add(text)
         try:
-            headers.require_listed(facts.json)
+            require_listed(facts.json)
         except AssertionError as error:
             return f"takes what is not on the list: {error}"
         dump = subprocess.run(

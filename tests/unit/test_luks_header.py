@@ -22,6 +22,7 @@ from cryptpilot_boot.passphrase import Passphrase
 from cryptpilot_boot.system import block, cryptsetup, lock, luks_header, recovery_tokens
 from cryptpilot_boot.volume import State, examine, header, proof, recovery, require_restorable, state, tokens
 from tests import headers
+from tests.header_list import require_listed
 from tests.headers import BINARY, DATA, SECOND, SLOTS, Template
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def verdict(path: Path, *, integrity: bool = False) -> str:
         reason = shown(state.distrust(volume(path, integrity=integrity), facts))
         if not reason:
             assert as_cryptsetup_reads_it(header) == facts.json
-            headers.require_listed(facts.json)
+            require_listed(facts.json)
     return reason
 
 
