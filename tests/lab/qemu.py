@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from tests.lab import tpm
+from tests.lab.qemu_options import FREE_SLOT, command_line
+from tests.lab.qemu_options import Machine as Machine
 from tests.lab.run import LabError, end, spawn
 
 if TYPE_CHECKING:
     from tests.lab.disk import Disk
-    from tests.lab.net import Namespace
 
 CONSOLE = "console=ttyS0 panic=-1 mitigations=off"
 """To be on every kernel command line: talk on the serial port. What a boot that fails does is the image's affair.
@@ -35,10 +36,6 @@ What a kernel does against speculating processors takes a tenth of an emulated o
 
 CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f]")
 """Terminal control sequences and characters, all but tab and line feed."""
-
-OVMF = Path("/usr/share/OVMF")
-"""Where Debian's package ovmf has its firmware."""
-_FREE_SLOT = "free"
 
 PANIC = "Kernel panic - not syncing"
 
@@ -52,36 +49,6 @@ class Ending(enum.Enum):
     SEEN = "what was waited for was seen"
     TIMED_OUT = "the time was up"
     DIED = "QEMU ended by itself"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a machine is made of.
-
-    Without `netns` it has no network card. With one it gets an address by DHCP from QEMU, IPv4 only, as in
-    most of the cloud's networks; `link_up_after` seconds after power-on the cable is plugged in; with `silent` nobody
-    is at the other end. Two machines with one processor each take half the time of two with two, one after the other.
-    Without `kernel` its firmware starts what is on the first disk: SeaBIOS, or OVMF with `uefi`.
-    With `snapshot` nothing is written to the disks' image files. clock: what the hardware's clock says at power-on, as
-    "2021-11-23T00:00:00", in UTC; without it the same as this machine's. tpm: whether it has a TPM 2.0, which is new
-    unless this is the directory of one.
-    secure_boot: whether OVMF starts only what is signed by the key that Debian's package has for tests.
-    """
-
-    kernel: Path | None
-    initrd: Path | None
-    cmdline: str
-    disks: tuple[Disk, ...] = ()
-    memory_mb: int = 2048
-    smp: int = 1
-    netns: Namespace | None = None
-    link_up_after: float = 0
-    silent: bool = False
-    snapshot: bool = False
-    clock: str = "utc"
-    uefi: bool = False
-    tpm: bool | Path = False
-    secure_boot: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,7 +123,7 @@ class Guest:
         self._tpm = tpm.Tpm(machine.tpm if isinstance(machine.tpm, Path) else None) if machine.tpm else None
         control = self._tpm.control.fileno() if self._tpm else None
         with theirs:
-            command = _command(machine, theirs.fileno(), control)
+            command = command_line(machine, theirs.fileno(), control)
             self._process = spawn(
                 machine.netns.command(command) if machine.netns else command,
                 stdin=subprocess.PIPE,
@@ -228,7 +195,7 @@ class Guest:
         """Attach a disk to the machine at work."""
         image = {"driver": "file", "filename": str(disk.path)}
         self.qmp("blockdev-add", **{"node-name": "plugged", "driver": "raw", "file": image})
-        self.qmp("device_add", driver="virtio-blk-pci", bus=_FREE_SLOT, drive="plugged", serial=disk.name)
+        self.qmp("device_add", driver="virtio-blk-pci", bus=FREE_SLOT, drive="plugged", serial=disk.name)
 
     def qmp(self, command: str, **arguments: object) -> Any:
         """Give QEMU's monitor a command of its machine protocol and return its answer."""
@@ -300,66 +267,3 @@ class Guest:
         return {"guest-shutdown": Ending.POWERED_OFF, "guest-reset": Ending.REBOOTED}.get(
             self._shutdown_reason, Ending.DIED
         )
-
-
-def _command(machine: Machine, qmp: int, control: int | None) -> list[str]:
-    return [
-        "qemu-system-x86_64",
-        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *("-machine", "q35,smm=on" if machine.secure_boot else "q35"),
-        *("-accel", "tcg,thread=multi"),
-        # Told that byte-wise string instructions are fast, a kernel clears its pages with them; here they are emulated,
-        # byte by byte.
-        *("-cpu", "max,-erms,-fsrm"),
-        *("-smp", str(machine.smp)),
-        *("-m", str(machine.memory_mb)),
-        *("-rtc", f"base={machine.clock}"),
-        *(_firmware(machine.secure_boot) if machine.uefi else ()),
-        *(tpm.options(control) if control is not None else ()),
-        *(("-kernel", str(machine.kernel), "-append", machine.cmdline) if machine.kernel else ()),
-        *(("-initrd", str(machine.initrd)) if machine.initrd else ()),
-        *("-serial", "stdio"),
-        # The clock stands still until the monitor is connected.
-        *("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control", "-S"),
-        *("-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random"),
-        *(argument for number, disk in enumerate(machine.disks) for argument in _disk(machine, number, disk)),
-        *(_network(machine.silent) if machine.netns else ()),
-        # The machine's own bus takes nothing while it runs.
-        *("-device", f"pcie-root-port,id={_FREE_SLOT}"),
-    ]
-
-
-def _firmware(secure_boot: bool) -> list[str]:
-    """Put OVMF into a machine; what it writes to its variables is forgotten."""
-    code, variables = (".secboot", ".snakeoil") if secure_boot else ("", "")
-    parts = ((f"OVMF_CODE_4M{code}.fd", "readonly=on"), (f"OVMF_VARS_4M{variables}.fd", "snapshot=on"))
-    drives = (f"if=pflash,format=raw,file={OVMF / name},{option}" for name, option in parts)
-    guarded = ("-global", "driver=cfi.pflash01,property=secure,value=on") if secure_boot else ()
-    return [*guarded, *(argument for drive in drives for argument in ("-drive", drive))]
-
-
-def _disk(machine: Machine, number: int, disk: Disk) -> list[str]:
-    options = {
-        "if": "none",
-        "id": f"disk{number}",
-        "file": str(disk.path).replace(",", ",,"),
-        "format": "raw",
-        "cache": "unsafe",
-        "readonly": "on" if disk.readonly else "off",
-        "snapshot": "on" if machine.snapshot else "off",
-    }
-    device = "nvme" if disk.nvme else "virtio-blk-pci"
-    # A kernel that is given is itself first in the firmware's order.
-    order = () if machine.kernel else (f"bootindex={number}",)
-    return [
-        *("-drive", ",".join(f"{name}={value}" for name, value in options.items())),
-        *("-device", ",".join([device, f"drive=disk{number}", f"serial={disk.name}", *order])),
-    ]
-
-
-def _network(silent: bool) -> list[str]:
-    return [
-        *("-netdev", "hubport,id=net,hubid=0" if silent else "user,id=net,ipv6=off"),
-        # No firmware: nothing boots from the network here.
-        *("-device", "virtio-net-pci,netdev=net,romfile="),
-    ]
