@@ -34,7 +34,7 @@ _STABLE = ("disk/by-id/", "disk/by-partuuid/", "disk/by-path/")
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
+class KnownDevice:
     """What this machine knows of a volume's device. node: None if udev does not know the device."""
 
     volume: Volume
@@ -42,18 +42,18 @@ class Known:
     layers: tuple[Layer, ...]
 
 
-def known(volumes: Sequence[Volume]) -> list[Known]:
+def known(volumes: Sequence[Volume]) -> list[KnownDevice]:
     """Return what this machine knows of the devices of volumes."""
-    return [Known(one, udev.node(one.dev), tuple(layers.layers(one.dev))) for one in volumes]
+    return [KnownDevice(one, udev.node(one.dev), tuple(layers.layers(one.dev))) for one in volumes]
 
 
-def need_an_image(devices: Sequence[Known], rules: Sequence[Rule]) -> bool:
+def need_an_image(devices: Sequence[KnownDevice], rules: Sequence[Rule]) -> bool:
     """Tell whether an image has to be unpacked to learn whether it has what a device needs. Most disks need nothing."""
     return any(one.layers or not {rule.source.name for rule in _makers(one, rules)} <= _COMMON for one in devices)
 
 
 def missing(
-    devices: Sequence[Known],
+    devices: Sequence[KnownDevice],
     tree: Path,
     modules: Collection[str],
     opened: Collection[str],
@@ -71,7 +71,9 @@ def missing(
         yield from found or _rules_missing(one, tree, here, there, root)
 
 
-def _layers_missing(one: Known, modules: Collection[str], opened: Collection[str], root: Path) -> Iterator[Finding]:
+def _layers_missing(
+    one: KnownDevice, modules: Collection[str], opened: Collection[str], root: Path
+) -> Iterator[Finding]:
     for layer in one.layers:
         kind = layer.kind
         if kind is layers.LUKS and layer.name in opened:
@@ -88,7 +90,7 @@ def _layers_missing(one: Known, modules: Collection[str], opened: Collection[str
             )
 
 
-def _left_alone(one: Known, modules: Collection[str], words: Collection[str]) -> Iterator[Finding]:
+def _left_alone(one: KnownDevice, modules: Collection[str], words: Collection[str]) -> Iterator[Finding]:
     """Find kernel parameters by which dracut does not bring up what a device is on."""
     for layer in one.layers:
         where = (
@@ -123,11 +125,11 @@ def _lvm_name(mapping: str) -> tuple[str, str]:
     return group, volume
 
 
-def _preposition(one: Known, layer: Layer) -> str:
+def _preposition(one: KnownDevice, layer: Layer) -> str:
     return "" if layer == one.layers[0] else "on "
 
 
-def _makers(one: Known, rules: Sequence[Rule]) -> list[Rule]:
+def _makers(one: KnownDevice, rules: Sequence[Rule]) -> list[Rule]:
     link = one.volume.dev.removeprefix(_DEV)
     if one.node is None or link not in one.node.links:
         return []
@@ -135,7 +137,7 @@ def _makers(one: Known, rules: Sequence[Rule]) -> list[Rule]:
 
 
 def _rules_missing(
-    one: Known, tree: Path, here: Sequence[Rule], there: Sequence[Rule], root: Path
+    one: KnownDevice, tree: Path, here: Sequence[Rule], there: Sequence[Rule], root: Path
 ) -> Iterator[Finding]:
     link, node = one.volume.dev.removeprefix(_DEV), one.node
     named = _makers(one, here)

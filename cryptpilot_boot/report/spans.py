@@ -24,7 +24,7 @@ _NOTICEABLE = 0.1  # seconds; a device that is there is found in less
 
 
 @dataclasses.dataclass(frozen=True)
-class Wait:
+class Pause:
     """A part of a step in which it waited. at: seconds since power-on."""
 
     at: float
@@ -48,7 +48,7 @@ class Span:
     step: str
     result: str
     error: str = ""
-    waits: tuple[Wait, ...] = ()
+    waits: tuple[Pause, ...] = ()
 
     @property
     def end(self) -> float:
@@ -98,21 +98,21 @@ def _span(run: Run, events: Sequence[Event], end: Event | None, until: float) ->
     return dataclasses.replace(span, waits=_waits(span, known))
 
 
-def _waits(span: Span, events: Sequence[Event]) -> tuple[Wait, ...]:
+def _waits(span: Span, events: Sequence[Event]) -> tuple[Pause, ...]:
     """Return when a step waited: for a device from the beginning, for anything else from the event that says so."""
     if span.step == _ALL_WAITING:
         device = next(filter(None, (fact(event, "device") for event in events)), "") or "the device"
-        return (Wait(span.at, span.seconds, device),) if span.seconds >= _NOTICEABLE else ()
+        return (Pause(span.at, span.seconds, device),) if span.seconds >= _NOTICEABLE else ()
     said = [event for event in events if event.phase == "wait"]
     # what follows the last wait is an attempt that succeeds, or fails for good; in an unfinished step it is unknown
     ends = (
         [event.boot for event in said[1:]] + [span.end if span.result == UNFINISHED else said[-1].boot] if said else []
     )
-    waits: list[Wait] = []
+    waits: list[Pause] = []
     for event, until in zip(said, ends):
         begin, end = (min(max(moment, span.at), span.end) for moment in (event.boot, until))
         reason = fact(event, "waiting_for")
         if waits and waits[-1].waiting_for == reason:
             begin = waits.pop().at
-        waits.append(Wait(begin, round(max(0.0, end - begin), 3), reason))
+        waits.append(Pause(begin, round(max(0.0, end - begin), 3), reason))
     return tuple(waits)

@@ -23,7 +23,7 @@ from cryptpilot_boot.report import eventlog, results, spans
 from cryptpilot_boot.report.picture import draw
 from cryptpilot_boot.report.report import Report, periods, report
 from cryptpilot_boot.report.results import VolumeResult
-from cryptpilot_boot.report.spans import Span, Wait
+from cryptpilot_boot.report.spans import Pause, Span
 from cryptpilot_boot.report.summary import summary
 from cryptpilot_boot.system import init
 from tests.unit.test_cli import run
@@ -190,7 +190,7 @@ def test_a_boot_that_came_up() -> None:
     assert {step.result for step in whole.steps} == {spans.ENDED}
     resolving = "kst-bjj67d004a85ykq80test.cryptoservice.kms.aliyuncs.com cannot be resolved: no name server answers"
     assert whole.steps[2] == Span(
-        22.14, 1.586, "initrd", 1, "root", "fetch-key", spans.ENDED, waits=(Wait(22.727, 0.627, resolving),)
+        22.14, 1.586, "initrd", 1, "root", "fetch-key", spans.ENDED, waits=(Pause(22.727, 0.627, resolving),)
     )
     assert [(mark.stage, mark.name) for mark in whole.marks] == [
         ("", "kernel"),
@@ -215,7 +215,7 @@ def test_a_step_that_never_ended_lasts_to_the_last_word_of_its_stage() -> None:
     )
     (step,) = whole.steps
     assert (step.at, step.seconds, step.result) == (2.0, 7.0, spans.UNFINISHED)
-    assert step.waits == (Wait(3.0, 6.0, "the gateway"),)
+    assert step.waits == (Pause(3.0, 6.0, "the gateway"),)
     (data,) = whole.volumes
     assert (data.result, data.error) == (
         spans.UNFINISHED,
@@ -239,8 +239,8 @@ def test_a_step_that_begins_twice_was_broken_off() -> None:
     assert (second.at, second.seconds, second.result) == (3.0, 1.0, spans.ENDED)
 
 
-@pytest.mark.parametrize(("seconds", "waited"), [(0.05, ()), (4.0, (Wait(1.0, 4.0, "/dev/vdb"),))])
-def test_a_device_is_waited_for_if_it_takes_noticeable_time(seconds: float, waited: tuple[Wait, ...]) -> None:
+@pytest.mark.parametrize(("seconds", "waited"), [(0.05, ()), (4.0, (Pause(1.0, 4.0, "/dev/vdb"),))])
+def test_a_device_is_waited_for_if_it_takes_noticeable_time(seconds: float, waited: tuple[Pause, ...]) -> None:
     (step,) = made_of(
         line(1.0, "wait-device", "begin", "data", device="/dev/vdb"),
         line(1.0 + seconds, "wait-device", "end", "data", seconds=seconds, device="/dev/vdb"),
@@ -257,7 +257,7 @@ def test_waits_say_for_how_long_what_was_waited_for() -> None:
         line(17.0, "fetch-key", "wait", "data", waiting_for="the gateway"),
         line(17.5, "fetch-key", "end", "data", seconds=7.5),
     ).steps
-    assert step.waits == (Wait(11.0, 3.0, "a name server"), Wait(14.0, 3.0, "the gateway"))
+    assert step.waits == (Pause(11.0, 3.0, "a name server"), Pause(14.0, 3.0, "the gateway"))
 
 
 def test_a_file_that_cannot_be_used_is_a_problem_and_no_step() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from cryptpilot_boot.config import Otp, Volume
 from cryptpilot_boot.images import device_names
-from cryptpilot_boot.images.device_names import Known
+from cryptpilot_boot.images.device_names import KnownDevice
 from cryptpilot_boot.system import layers, udev
 from cryptpilot_boot.system.layers import Layer
 from cryptpilot_boot.system.udev import Node
@@ -25,12 +25,12 @@ LV = Layer(layers.LVM, "vg-data")
 STABLE = 'set dev = "/dev/disk/by-id/virtio-data" in /etc/cryptpilot/volumes/data0.toml, or '
 
 
-def device(dev: str = "/dev/disks/data0", node: Node | None = NODE, below: tuple[Layer, ...] = ()) -> Known:
-    return Known(Volume("data0", dev, Otp(), Path("/etc/cryptpilot/volumes/data0.toml")), node, below)
+def device(dev: str = "/dev/disks/data0", node: Node | None = NODE, below: tuple[Layer, ...] = ()) -> KnownDevice:
+    return KnownDevice(Volume("data0", dev, Otp(), Path("/etc/cryptpilot/volumes/data0.toml")), node, below)
 
 
 def missing(
-    tmp_path: Path, one: Known, here: dict[str, str], there: dict[str, str], modules: tuple[str, ...] = ()
+    tmp_path: Path, one: KnownDevice, here: dict[str, str], there: dict[str, str], modules: tuple[str, ...] = ()
 ) -> list[tuple[str, str]]:
     machine, image = tree(tmp_path / "here", **here), tree(tmp_path / "there", **there)
     return [
@@ -55,7 +55,7 @@ def test_no_name_is_proposed_that_the_image_does_not_know_either(tmp_path: Path)
     assert hint.startswith("echo ")
 
 
-CARRIED: dict[str, tuple[Known, dict[str, str], dict[str, str]]] = {
+CARRIED: dict[str, tuple[KnownDevice, dict[str, str], dict[str, str]]] = {
     "the rule": (device(), {RULES: BY_HAND}, {RULES: BY_HAND}),
     "the rule, in a file of another name": (device(), {RULES: BY_HAND}, {"lib/udev/rules.d/10-x.rules": BY_HAND}),
     "a name of the distribution": (device("/dev/disk/by-id/virtio-data"), {COMMON: BY_ID}, {COMMON: BY_ID}),
@@ -72,7 +72,7 @@ def test_nothing_is_said_where_the_name_is_known_or_nothing_is(tmp_path: Path, c
     assert missing(tmp_path, one, here, there) == []
 
 
-NOT_CARRIED: dict[str, tuple[Known, dict[str, str], dict[str, str], str]] = {
+NOT_CARRIED: dict[str, tuple[KnownDevice, dict[str, str], dict[str, str], str]] = {
     "another version of the file": (device(), {RULES: BY_HAND}, {RULES: 'SYMLINK+="disks/data1"\n'}, f"/{RULES}"),
     "a vendor's rule": (
         device("/dev/disk/azure/lun0", Node("sdc", {}, ("disk/azure/lun0",))),
