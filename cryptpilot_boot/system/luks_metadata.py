@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from cryptpilot_boot.system import luks_objects as objects
 from cryptpilot_boot.system import recovery_tokens, tpm2_token
-from cryptpilot_boot.system.recovery_tokens import recovery_token as recovery_token
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -30,7 +30,7 @@ class Recovery:
     mac: str = ""
 
 
-def recovery_token(slot: int, mac: str) -> dict[str, object]:
+def written(slot: int, mac: str) -> dict[str, object]:
     """Return the token that says that a key slot takes a recovery key. mac: what proves it, "" for nothing."""
     return {"type": _TYPE, "keyslots": [str(slot)], **({_MAC: mac} if mac else {})}
 

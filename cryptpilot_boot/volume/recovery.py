@@ -12,7 +12,7 @@ from cryptpilot_boot import log
 from cryptpilot_boot.errors import CryptpilotError, WrongSecret
 from cryptpilot_boot.keys import recovery
 from cryptpilot_boot.keys.secret import Known
-from cryptpilot_boot.system import block, cryptsetup, lock, luks_metadata
+from cryptpilot_boot.system import block, cryptsetup, lock, recovery_tokens
 from cryptpilot_boot.volume import opening, proof, slots, tokens
 from cryptpilot_boot.volume.failure import telling
 from cryptpilot_boot.volume.secret import Opened, with_secret
@@ -88,7 +88,7 @@ def _enroll(
             passphrase,
             key,
             before,
-            token=luks_metadata.recovery_token,
+            token=recovery_tokens.written,
             kind=proof.RECOVERY,
             witness=passphrase,
         )
@@ -118,7 +118,7 @@ def renew_proofs(volume: Volume, device: block.Device, previous: Passphrase, cur
     facts = slots.facts(volume, device)
     for token in facts.recovery:
         for slot in token.slots & _proven(previous, facts):
-            tokens.write(device, slot, luks_metadata.recovery_token, kind=proof.RECOVERY, witness=current, facts=facts)
+            tokens.write(device, slot, recovery_tokens.written, kind=proof.RECOVERY, witness=current, facts=facts)
             cryptsetup.remove_token(device.node, token.number)
 
 

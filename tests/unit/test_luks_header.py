@@ -564,8 +564,8 @@ def test_a_recovery_key_stays_proven_when_the_secret_is_rotated(template: Templa
     def proven(passphrase: Passphrase) -> set[int]:
         return proof.proven(proof.RECOVERY, facts().recovery, passphrase, facts())
 
-    cryptsetup.add_token(str(path), recovery_tokens.recovery_token(0, "0" * 64))
-    tokens.write(device, 1, recovery_tokens.recovery_token, kind=proof.RECOVERY, witness=old, facts=facts())
+    cryptsetup.add_token(str(path), recovery_tokens.written(0, "0" * 64))
+    tokens.write(device, 1, recovery_tokens.written, kind=proof.RECOVERY, witness=old, facts=facts())
     assert proven(old) == {1}
     assert proven(new) == set()
     recovery.renew_proofs(one, device, old, new)
