@@ -62,10 +62,13 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help() + (manual.of_program() if self._is_whole else manual.of_examples(self.examples))
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and the complaint; exit with status 2."""
+        """Print the usage and the error, without hidden commands; exit with status 2."""
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if wrong:
-            message += _did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+            group = self.prog.split()[1:]
+            known = re.findall(r"[\w-]+", wrong[2])
+            listed = [word for word in known if " ".join([*group, word]) not in table.HIDDEN]
+            message = message.replace(wrong[2], ", ".join(listed)) + _did_you_mean(wrong[1], listed)
         super().error(message)
 
 

@@ -18,6 +18,7 @@ import cryptpilot_boot
 from cryptpilot_boot import keys, volume
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.cli import main as cli
+from cryptpilot_boot.cli import table
 from cryptpilot_boot.commands import initrd, volumes
 from cryptpilot_boot.config import load
 from cryptpilot_boot.errors import CryptpilotError, Interrupted, ProgramError
@@ -378,6 +379,17 @@ def test_what_was_meant_is_guessed(capsys: pytest.CaptureFixture[str], argv: lis
     status, out, err = run(capsys, *argv)
     assert (status, out) == (cli.EXIT_USAGE, "")
     assert said in err
+
+
+@pytest.mark.parametrize(("argv", "wrong"), [(["opne"], "opne"), (["initrd", "pln"], "pln")])
+def test_a_wrong_command_lists_no_hidden_one(capsys: pytest.CaptureFixture[str], argv: list[str], wrong: str) -> None:
+    group = argv[:-1]
+    err = run(capsys, *argv)[2]
+    words = [row.words.split() for row in table.ROWS if row.words not in table.HIDDEN]
+    listed = dict.fromkeys(one[len(group)] for one in words if one[: len(group)] == group)
+    assert f"invalid choice: '{wrong}' (choose from {', '.join(listed)})" in err
+    for hidden in ("boot-service", "generator", "plan", "record"):
+        assert hidden not in err
 
 
 @pytest.mark.parametrize("option", ["--force", "--over=ext4", "--y"])
