@@ -46,7 +46,7 @@ _WORDS = {
     "copy": "copying",
     "install": "installing cryptpilot into the image",
     "boot-loader": "setting up the boot loader",
-    "label": "labelling what is new",
+    "label": "labelling new files",
     "unify": "making the unified kernel image",
     "write-image": "packing the image",
     "shrink": "shrinking the file system on",

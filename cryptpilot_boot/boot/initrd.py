@@ -101,6 +101,4 @@ class Initrd:
         try:
             step()
         except (CryptpilotError, OSError) as error:
-            self.say(
-                f"{log.reason(error)}; at shutdown the volume that the root is on is not closed before the power is off"
-            )
+            self.say(f"{log.reason(error)}; the root's volume stays open until the power is off")

@@ -1,6 +1,6 @@
 """The kernel parameters for a boot stage; see docs/kernel-parameters.md. Pure.
 
-A parameter that makes no sense is reported and ignored: a typing error at the boot loader must not stop a boot.
+A parameter that is invalid is reported and ignored: a typing error at the boot loader must not stop a boot.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def shown(text: str) -> str:
 def bounded(complaints: Sequence[str]) -> tuple[str, ...]:
     """Return the first ten complaints, and the number of the others in place of them."""
     more = len(complaints) - _MOST_COMPLAINTS
-    last = (f"kernel parameters: {more} more make no sense",) if more > 0 else ()
+    last = (f"kernel parameters: {more} more are invalid",) if more > 0 else ()
     return (*complaints[:_MOST_COMPLAINTS], *last)
 
 

@@ -51,7 +51,7 @@ class Plan:
     next_stage: whether a stage follows, to which a volume can be deferred. late_after: seconds after which one that is
     not needed is deferred; None if no stage follows.
     ask: whether a person is asked on the console for a key that does not come. complaints: what on the kernel command
-    line makes no sense, a sentence each.
+    line is invalid, a sentence each.
     """
 
     stage: str

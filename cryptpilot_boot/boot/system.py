@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.boot.outcome import Outcome
     from cryptpilot_boot.boot.plan import Plan
 
-_TOO_LATE = (
-    "what is mounted of it is needed before there may be a network, and is not waited for beyond that:"
-    " it belongs into the initrd"
-)
+_TOO_LATE = "its mount is needed before the network is up, and the boot waits no longer for it: open it in the initrd"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,7 +78,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return what a command line asks for. Exits with status 2, and says why, if that makes no sense.
+    """Return what a command line asks for. Exits with status 2, and says why, if it is invalid.
 
     The result has the command's words in `command`, its parser in `parser`, its function in `run`, the facts of its
     `table.Row`, and its arguments.

@@ -17,8 +17,8 @@ EXAMPLES = (
     Example("cryptpilot initrd rebuild", "Take the changed configuration into the initrd of the running kernel."),
 )
 EXIT_STATUS = {
-    0: "success, also of opening an open volume, or closing a closed one",
-    1: "something failed; other volumes that were named are done",
+    0: "success; opening an open volume or closing a closed one is a success",
+    1: "something failed; the other named volumes are done",
     2: "the command line, or a file of the configuration, is wrong",
     130: "interrupted; nothing was left half open",
 }
@@ -27,7 +27,7 @@ Volumes are described in /etc/cryptpilot/volumes/*.toml, one file each. If one
 of the files is wrong, init, convert, open --overwrite, image unify and initrd
 rebuild do nothing; other commands go on with the other volumes.
 """
-_MORE = '"cryptpilot COMMAND --help" says more of a command.\n'
+_MORE = '"cryptpilot COMMAND --help" describes a command.\n'
 
 
 def of_program() -> str:

@@ -49,7 +49,7 @@ class Outlet:
                 lost, self._lost = self._lost, 0
                 self._writing = True
             if lost:
-                _write(stream, f"cryptpilot: {lost} lines are not here: the console did not take them in time")
+                _write(stream, f"cryptpilot: {lost} lines were lost: the console did not take them in time")
             _write(stream, line)
 
 

@@ -37,7 +37,7 @@ def _ask(question: str) -> None:
         sys.stderr.flush()
     except OSError as error:
         raise CryptpilotError(
-            f"standard error cannot be written, where a question would be shown: {error.strerror}",
+            f"standard error, which shows the question, cannot be written: {error.strerror}",
             "nothing was changed; call it from a terminal",
         ) from None
 

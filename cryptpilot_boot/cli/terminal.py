@@ -84,7 +84,7 @@ def require_output(what: str) -> None:
     if why:
         raise CryptpilotError(
             f"standard output cannot be written, where {what} would be printed: {why}",
-            "nothing was changed; redirect it to where you keep that",
+            "nothing was changed; redirect it to where you keep the key",
         )
 
 

@@ -43,11 +43,11 @@ def _warnings(one: Volume, inside: str, unbound: str) -> list[str]:
     found = []
     if unbound:
         found.append(
-            f"is not bound to its disk: {unbound}; bind it where that can be written: cryptpilot bind {one.volume}"
+            f"is not bound to its disk: {unbound}; bind it once that can be written: cryptpilot bind {one.volume}"
         )
     if inside == "nothing" and one.makefs:
         found.append(
-            f'no file system was found in it, and its file says makefs = "{one.makefs}": its making may have been'
-            f" interrupted; look at it before anything is written to it: blkid --probe {one.mapper_path}"
+            f'it holds no file system, but its file says makefs = "{one.makefs}": making it may have been interrupted;'
+            f" check it before you write to it: blkid --probe {one.mapper_path}"
         )
     return found

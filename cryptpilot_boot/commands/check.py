@@ -180,13 +180,13 @@ def _unbound(one: Volume, config: Config) -> Iterator[str]:
     ]
     if others:
         yield (
-            f"its secret also opens {', '.join(others)}, whose disk would open in the place of its own; bind it to its"
-            f" own: cryptpilot bind {one.volume}"
+            f"its secret also opens {', '.join(others)}, whose disk would open in its place; bind it to its own"
+            f" disk: cryptpilot bind {one.volume}"
         )
     if any(table.is_on_device(source) for source in one.sources):
         yield (
-            "not bound to its disk, and its key lies on that disk, sealed: another disk, with a key that the maker of a"
-            f" virtual TPM knows, would open in its place: cryptpilot bind {one.volume}"
+            "not bound to its disk, which holds its sealed key: another disk, with a key known to the maker of a"
+            f" virtual TPM, would open in its place: cryptpilot bind {one.volume}"
         )
     if config.boot.ask and one.auto_open:
         yield f"not bound to its disk, so its key is not asked for at boot (ask = true): cryptpilot bind {one.volume}"

@@ -42,7 +42,7 @@ Ask = Callable[[], Passphrase]
 class Options:
     """What is to be done. volume: its name. secret: a file with the secret, None to ask the key provider.
 
-    recovery_key: whether the volume gets one. dry_run: say what would be made, and write nothing. unified: how it boots
+    recovery_key: whether the volume gets one. dry_run: print the plan, and write nothing. unified: how it boots
     by a unified kernel image, None for GRUB alone. packages: files of those that are installed in it.
     """
 
@@ -182,7 +182,8 @@ def _writing(target: Path) -> Iterator[None]:
             raise
         what = error.what if isinstance(error, CryptpilotError) else error.strerror
         raise CryptpilotError(
-            f"{target.parent} ran full while the image was written: {what}", "make room, or write the image elsewhere"
+            f"{target.parent} became full while the image was written: {what}",
+            "make room, or write the image elsewhere",
         ) from None
 
 
@@ -197,7 +198,7 @@ def _require_paths(source: Path, target: Path) -> None:
     for path in (source, target):
         if drafts.is_name_of_draft(path):
             raise CryptpilotError(
-                f"{path} is named like a file that a conversion writes, and the next one removes those",
+                f"{path} has the name of a file that a conversion writes: the next conversion would remove it",
                 "rename it first",
             )
     if not target.parent.is_dir():

@@ -28,8 +28,8 @@ def backup(config: Config, name: str, path: Path, report: Report) -> bool:
     def backup_one(one: Volume) -> str:
         volume.backup(one, path)
         return (
-            f"its header is in {path}: with that, every secret or recovery key that opens the volume now always will;"
-            " keep it as safe as those, and not on this disk"
+            f"its header is in {path}: with this file, every secret or recovery key that opens the volume now opens"
+            " it for ever; keep it as safe as those, and not on this disk"
         )
 
     return each(select(config, [name]), backup_one, report)

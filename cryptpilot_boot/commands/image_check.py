@@ -126,7 +126,7 @@ def _late_warnings(config: Config, path: Path, kernel: str) -> list[str]:
     except Interrupted:
         raise
     except CryptpilotError as error:
-        return [f"whether {path} knows the devices of its volumes cannot be found out: {error.what}; {error.hint}"]
+        return [f"{path}: the devices of its volumes cannot be checked: {error.what}; {error.hint}"]
 
 
 def _well(content: UnpackedImage) -> str:
@@ -166,5 +166,5 @@ def _outdated(config: Config, path: Path, kernel: str) -> list[str]:
     except Interrupted:
         raise
     except CryptpilotError as error:
-        return [f"whether {path} is stale cannot be found out: {error.what}; {error.hint}"]
+        return [f"{path}: changes since it was made cannot be checked: {error.what}; {error.hint}"]
     return [f"{path} is stale: {reason}; run: {image.remake_command(path, kernel)}" for reason in reasons]

@@ -238,7 +238,7 @@ def _what_changed(before: _Summary | None, after: _Summary) -> list[str]:
         ("volumes", set(old.volumes) if old else set(), set(new.volumes) if new else set()),
         ("dracut modules", before.modules, after.modules),
     ):
-        for names, said in ((has - had, "now in it"), (had - has, "not in it any more")):
+        for names, said in ((has - had, "now in it"), (had - has, "no longer in it")):
             lines += [f"{said}: {what} {', '.join(sorted(names))}"] if names else []
     sizes = f"{readable(before.size)} -> {readable(after.size)}"
     return [*lines, f"rebuilt and checked ({sizes})" + ("" if lines else "; nothing of cryptpilot's has changed")]

@@ -69,6 +69,6 @@ def _require_root(config: Config, configuration: str) -> None:
     first = grub.kernels(configuration)[0].value("root") or "nothing"
     if first not in [one.mapper_path for one in config.volumes]:
         raise CryptpilotError(
-            f"GRUB has the kernel take {printable(first)} for its root, which is no volume",
+            f"GRUB boots the kernel with the root {printable(first)}, which is not a volume",
             f"see /etc/default/grub.d and {bootloader.DEBIAN.configuration}; then run update-grub",
         )

@@ -62,7 +62,7 @@ def init(
         unbound = volume.initialize(one, targets[one.volume], force, first, config.identity_file(one.volume), others)
         if unbound:
             warnings[one.volume] = (
-                f"{one.volume}: is not bound to its disk: {unbound.what}; bind it where that can be written:"
+                f"{one.volume}: is not bound to its disk: {unbound.what}; bind it once that can be written:"
                 f" cryptpilot bind {one.volume}"
             )
         return f"{one.dev} is initialized; open it with: cryptpilot open {one.volume}"
@@ -119,8 +119,8 @@ def close(config: Config, names: Sequence[str], report: Report, warn: Callable[[
             stop_unit(service)  # so that it can begin again
         except ProgramError as error:
             warnings[one.volume] = (
-                f"{one.volume}: its unit was not stopped, and while systemd takes it for open it does not open it"
-                f" again: {error.what}; stop it: systemctl stop '{service}'"
+                f"{one.volume}: its unit was not stopped: {error.what}; until it is, systemd does not open the"
+                f" volume again; stop it: systemctl stop '{service}'"
             )
         return f"{one.mapper_path} {'is closed' if closed else 'was closed already'}"
 

@@ -26,8 +26,8 @@ def each(document: Document) -> Iterator[Document]:
     entries = document.data.get("fallback", [])
     if len(entries) > MOST:
         raise ConfigError(
-            f"{document.path}: there are {len(entries)} [[fallback]] tables, and there may be {MOST}",
-            "remove those that can be missed: each is one more way to the data",
+            f"{document.path}: there are {len(entries)} [[fallback]] tables; at most {MOST} are allowed",
+            "remove those that you do not need: each is one more way to the data",
         )
     texts = _parts(document.text)
     for number, entry in enumerate(entries):
@@ -70,13 +70,13 @@ def require_different(document: Document, line: str, mine: Encrypt, before: Sequ
         if type(mine) is type(other) and table.is_on_device(mine) and table.is_on_device(other):
             alike = "a key sealed to the TPM, to be used with other values" if table.of(mine).parts else "a sealed key"
             raise ConfigError(
-                f"{document.path}{line}: [[fallback]] has {alike}, as {whose} has: a new key of the one takes the place"
-                " of the other's",
+                f"{document.path}{line}: [[fallback]] has {alike}, as {whose} has: a new key of one would replace"
+                " that of the other",
                 "remove it, or choose another source",
             )
         if same(mine, other):
             raise ConfigError(
-                f"{document.path}{line}: [[fallback]] has the secret that {whose} has, from the same place: it fails"
+                f"{document.path}{line}: [[fallback]] has the same secret as {whose}, from the same place: it fails"
                 " when that fails",
                 "name another secret, or another place; or remove it",
             )

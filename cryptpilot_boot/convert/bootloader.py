@@ -148,7 +148,7 @@ def change(found: InstalledDisk, loaders: Roles, volume: Volume, *, moved: bool)
     if reads_entries:
         wrong = faults(mended(made, volume, "new"), volume, made.booting, generated)
         if wrong:
-            raise refused(f"boot loader entries cannot be mended: {wrong[0]}", f"see {bls.DIRECTORY} in it")
+            raise refused(f"boot loader entries cannot be corrected: {wrong[0]}", f"see {bls.DIRECTORY} in it")
     elif bls.DIRECTORY in system.present and one is DEBIAN:
         raise refused(f"{system.name} in it has {bls.DIRECTORY}, and GRUB does not read it", "only GRUB is supported")
     return made
@@ -192,13 +192,13 @@ def faults(loader: Loader, volume: Volume, paths: Sequence[str], generated: Sequ
             ]
         systems = [(name, one) for name, one in booted if one.is_system]
         said += [
-            f"{printable(name)} has a kernel take {printable(root)} for its root, and not {volume.mapper_path} from its"
-            " initrd"
+            f"{printable(name)} boots a kernel with the root {printable(root)}, not with {volume.mapper_path} from"
+            " its initrd"
             for name, one in systems
             for root in grub.wrong([one], volume)
         ]
         said += [
-            f"{printable(name)} has an initrd wait for {what} ({parameter}=), which is gone"
+            f"{printable(name)} makes an initrd wait for {what} ({parameter}=), which is gone"
             for name, one in systems
             for parameter, what in grub.GONE.items()
             if one.value(parameter) is not None
@@ -226,18 +226,19 @@ def _require_movable(made: Change, system: InstalledSystem, loaders: Roles) -> N
     """Raise CryptpilotError where GRUB would look for a /boot that has moved in its old place."""
     old = made.old
     if any(bls.PLACE in bls.environment(block) for block in old.environments.values()):
-        raise refused(f"/boot is to move, and {bls.PLACE} in GRUB's environment block says where its entries are")
+        raise refused(f"/boot has to move, and {bls.PLACE} in GRUB's environment block says where its entries are")
     if not made.grub.signed or loaders.esp is None:
         return
     if not any(path.startswith(ESP_CONFIGURATIONS) for path in old.configurations):
         raise refused(
-            f"/boot is to move, and {system.name} in it has no {ESP_CONFIGURATIONS}/*/grub.cfg, by which GRUB finds it",
+            f"/boot has to move, and {system.name} in it has no {ESP_CONFIGURATIONS}/*/grub.cfg, by which GRUB"
+            " finds it",
             "give the image a /boot of its own first",
         )
     for path, text in old.configurations.items():
         if made.leads(path) and grub.led_to(text, made.uuid, "new") is None:
             raise refused(
-                f"/boot is to move, and {printable(path)} leads GRUB to it in a way that is not known",
+                f"/boot has to move, and {printable(path)} leads GRUB to it in an unknown way",
                 "give the image a /boot of its own first",
             )
 

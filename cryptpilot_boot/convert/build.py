@@ -132,7 +132,7 @@ def _make_root(planned: Conversion, source: OpenImage, config: Config, disk: str
         stack.callback(cryptsetup.close, name)
         old = block.look_up(source.partition(planned.root))
         if block.look_up(mapper).size < old.size:
-            raise CryptpilotError(f"{mapper} is smaller than {old}, which it is to hold", "please report this")
+            raise CryptpilotError(f"{mapper} is too small for {old}", "please report this")
         kind = planned.kinds[planned.root]
         with log.timed("copy-fs", one.volume, device=mapper):
             clone.copy(kind, old.node, mapper, work)

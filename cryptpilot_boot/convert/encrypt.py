@@ -79,7 +79,9 @@ def begin(target: RootToEncrypt, disk: Disk, config: Config, ask: Ask, show: Sho
         partition_table.rename(disk.device.node, target.plan.table.partition(target.plan.root))
         _require_whole(device.node)
         if ext4.size(device.node).bytes > device.size - luks_conversion.TAKEN:
-            raise CryptpilotError(f"the root's file system takes what is to be free of {device}", "please report this")
+            raise CryptpilotError(
+                f"the root's file system uses space of {device} that has to be free", "please report this"
+            )
         with log.timed("move", name, device=device.node):
             encryption.write(device, header)
         for key in keys:
@@ -110,11 +112,11 @@ def _require_prepared(header: Header, device: block.Device) -> None:
     try:
         luks_header.copy_from(header.path, device.path, reader(device.size))[0].close()
     except DeviceError:
-        reason = "prepares no encryption that its volume key proves"
+        reason = "prepares an encryption that the volume key does not prove"
     else:
         if luks_header.mark(header.path) == state.CONVERTING:
             return
-        reason = "does not mark a volume that it makes of data"
+        reason = "does not mark a volume that it converts"
     raise CryptpilotError(f"this cryptsetup {reason}", "install 2.3.7, 2.4.3 or newer; nothing was changed")
 
 
@@ -192,7 +194,7 @@ def _rewrite(device: block.Device) -> None:
         return
     header = in_place.saved(device)
     if header is None:
-        raise refused(f"{device.path} holds nothing that is being converted")
+        raise refused(f"{device.path} holds no interrupted conversion")
     with header:
         header.write_to(device)
 

@@ -112,12 +112,12 @@ def places(loaders: Roles) -> dict[str, str]:
 def install_commands(system: InstalledSystem, loaders: Roles, program: str = INSTALL) -> tuple[tuple[str, ...], ...]:
     """Return the commands that have GRUB find a /boot that has moved. program: that installs it."""
     if program not in system.present:
-        raise refused(f"/boot is to move, and {system.name} in it has no {program}")
+        raise refused(f"/boot has to move, and {system.name} in it has no {program}")
     commands: list[tuple[str, ...]] = []
     for platform, place in places(loaders).items():
         if f"/usr/lib/grub/{platform}" not in system.present:
             raise refused(
-                f"/boot is to move, {place} is for GRUB, and {system.name} in it has no GRUB for {platform}",
+                f"/boot has to move, {place} is for GRUB, and {system.name} in it has no GRUB for {platform}",
                 "install it in the image",
             )
         commands += _commands(platform, system, program.rpartition("/")[2])

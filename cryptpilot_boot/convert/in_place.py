@@ -79,7 +79,7 @@ class RootToEncrypt:
             *([plan.NO_RESUMING] if self.plan.resumes else []),
             f"/boot: partition {self.plan.boot}, as it is; it stays readable",
             f"kernels: {', '.join(self.plan.kernels)}",
-            "the disk does not boot from when the boot loader is set up until all is done",
+            "from the set-up of the boot loader until the end, the disk does not boot",
         ]
 
 
@@ -92,7 +92,7 @@ def require_convertible(volume: Volume) -> None:
     """Raise CryptpilotError for a volume that cannot be made of data that are there."""
     if volume.integrity:
         raise refused(
-            f"{volume.source} says integrity = true, which data that are there cannot be given",
+            f"{volume.source} says integrity = true, which a conversion in place cannot add",
             "convert an image of the disk, which works with integrity; or remove it",
         )
     missing = [program for program in _PROGRAMS if not is_there(program)]
@@ -233,7 +233,7 @@ def _require_shrinkable(device: block.Device, blocks: int, now: ext4.Size) -> No
     if least > blocks:
         raise refused(
             f"the root's file system needs {readable(least * now.block)} of its {readable(now.bytes)}, and"
-            f" {readable(TAKEN)} are to be free",
+            f" {readable(TAKEN)} have to be free",
             "remove files",
         )
 

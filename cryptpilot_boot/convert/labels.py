@@ -28,7 +28,7 @@ def contexts(configuration: str) -> str:
     found = _TYPE.findall(configuration)
     name = found[-1] if found else _DEFAULT
     if not _NAME.fullmatch(name):
-        raise refused(f"{CONFIGURATION} in it names a policy in a way that is not known", "see SELINUXTYPE= in it")
+        raise refused(f"{CONFIGURATION} in it names a policy in an unknown way", "see SELINUXTYPE= in it")
     return f"/etc/selinux/{name}/contexts/files/file_contexts"
 
 
@@ -38,6 +38,6 @@ def require(system: InstalledSystem) -> None:
     missing = [path for path in (SETFILES, wanted) if path not in {*system.present, system.contexts}]
     if wanted and missing:
         raise refused(
-            f"it has SELinux and no {missing[0]}: what is put into it would have no labels",
+            f"it has SELinux and no {missing[0]}: new files would have no labels",
             "install policycoreutils and the policy in it, or disable SELinux there first",
         )

@@ -65,7 +65,7 @@ def lay_out(found: InstalledDisk, volume: Volume, boot: int | None, loaders: Rol
     partitions = tuple(sorted([*kept, *new, root], key=lambda one: one.number))
     end = max(start + needed + _TABLE_COPY, _up(found.image.size))
     if end > KINDS[table.label].most:
-        raise refused(f"the new disk has {readable(end)}, for which an MBR has no numbers", "give the image a GPT")
+        raise refused(f"the new disk has {readable(end)}, which is too large for an MBR", "give the image a GPT")
     if new and loaders.gap:
         _require_gap(partitions)
     # the root's own line of fstab is another in the new image
@@ -87,7 +87,7 @@ def boot_areas(table: Table, loaders: Roles) -> tuple[tuple[int, int], ...]:
 def _free_number(table: Table) -> int:
     free = set(KINDS[table.label].numbers) - {one.number for one in table.partitions}
     if not free:
-        raise refused("/boot is to move to a partition of its own, and the table has no number left for one")
+        raise refused("/boot has to move to a partition of its own, and the table has no free number")
     return min(free)
 
 
@@ -103,7 +103,7 @@ def _require_gap(partitions: Sequence[Partition]) -> None:
     first = min(partitions, key=lambda one: one.start)
     if first.start * SECTOR < _MIB:
         raise refused(
-            f"/boot is to move, and GRUB needs 1 MiB before the first partition, which begins at sector {first.start}",
+            f"/boot has to move, and GRUB needs 1 MiB before the first partition, which begins at sector {first.start}",
             f"give the image a /boot of its own, or have partition {first.number} begin at 1 MiB",
         )
 

@@ -41,7 +41,9 @@ def volumes(number: int, extents: Sequence[Extents]) -> list[Logical]:
         raise refused(f"partition {number} is part of LVM, and of no volume group")
     named = f"volume group {printable(group)} of partition {number}"
     if any(one.devices != 1 for one in extents):
-        raise refused(f"{named} has other disks or partitions as well", "only one of a single partition is known")
+        raise refused(
+            f"{named} has other disks or partitions as well", "only a group on a single partition is supported"
+        )
     used = [one for one in extents if one.volume]
     for one in used:
         _require_linear(one, named)

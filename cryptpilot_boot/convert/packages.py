@@ -39,4 +39,4 @@ def install(root: Root, paths: Sequence[Path], volume: Volume) -> None:
     foreign_tools.install_packages(root, paths)
     for path, hint in requirements.packaged(volume).items():
         if not root.has(path):
-            raise refused(f"there is no {path} in it, with the packages that were given", hint)
+            raise refused(f"it has no {path}, even with the given packages", hint)

@@ -51,7 +51,7 @@ def require_installed() -> None:
     """Raise CryptpilotError unless cryptpilot is installed here as it is to be in an image."""
     if not (paths.MANIFEST).exists():
         raise CryptpilotError(
-            f"there is no {paths.BUNDLE}: what is to go into the image has to be installed here",
+            f"{paths.BUNDLE} is missing: cryptpilot has to be installed here, since this copy goes into the image",
             "install cryptpilot on this machine, by its package or by make install",
         )
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot.system.partition_table import Partition
 
 FILE_SYSTEMS = ("ext4", "xfs")
-NO_RESUMING = "hibernation: resume= is taken out of the kernel command line"
+NO_RESUMING = "hibernation: resume= is removed from the kernel command line"
 _PLAIN_NAME = re.compile(r'[^"\\\x00-\x1f]*')
 _EXTENDED = ("5", "F", "85")  # types that hold logical partitions; linux/block/partitions/msdos.c
 _KINDS = {
@@ -108,7 +108,7 @@ class Conversion:
                 else []
             ),
             *(
-                f"swap: {one} is left out, for the host could read and change it; a temporary volume can be swap"
+                f"swap: {one} is left out, because the host could read and change it; a temporary volume can be swap"
                 for one in self.swaps
             ),
             *([NO_RESUMING] if self.resumes else []),
@@ -214,7 +214,7 @@ def roles(table: Table, contents: Mapping[int, Content], boot_code: bytes = b"")
             raise refused(f"there are {len(found[kind])} {what}")
     if not (found[BIOS_BOOT] or found[esp] or gap):
         bios = "GRUB's boot code" if table.label == MBR else "a BIOS boot partition"
-        raise refused(f"there is neither {bios} nor an EFI system partition: nothing that is known boots it")
+        raise refused(f"there is neither {bios} nor an EFI system partition: no supported boot loader starts it")
     first = {kind: next(iter(numbers), None) for kind, numbers in found.items()}
     return Roles(tuple(found[""]), bios=first[BIOS_BOOT], esp=first[esp], gap=gap)
 
@@ -285,7 +285,7 @@ def _boot(found: InstalledDisk, loaders: Roles, volume: Volume) -> int | None:
     if boot is not None and (boot not in loaders.candidates or boot == found.system.root):
         raise refused(f"/etc/fstab mounts /boot from partition {boot}, which is not a file system for /boot alone")
     if boot is not None and found.contents[boot].logical:
-        raise refused(f"/boot is in LVM, on partition {boot}", "only the root is known there so far")
+        raise refused(f"/boot is in LVM, on partition {boot}", "only the root is supported there")
     others = set(loaders.candidates) - {found.system.root, boot}
     if others:
         raise refused(f"partition {min(others)} is neither the root nor /boot", "only these two are supported")

@@ -62,8 +62,7 @@ def require_machine(there: str | None, here: str) -> None:
     """
     if there not in (None, here):
         raise refused(
-            f"the system in it is for {there or 'a machine that is not known'}, and this machine and its cryptpilot are"
-            f" {here}",
+            f"the system in it is for {there or 'an unknown machine'}, and this machine and its cryptpilot are {here}",
             f"convert it on a machine that is {there or 'of its kind'}",
         )
 
@@ -116,7 +115,7 @@ def require_volume(volume: Volume, found: InstalledDisk) -> None:
         )
     if table.is_on_device(volume.encrypt):
         raise refused(
-            f"the key of volume {volume.volume} is sealed to a TPM, which has to have started the new system before",
+            f"the key of volume {volume.volume} is sealed to a TPM, which must have started the new system first",
             "convert it with another provider, boot it, and then add the TPM: see docs/tpm2.md",
         )
     if not volume.auto_open or not volume.initrd:

@@ -68,7 +68,7 @@ def libraries_missing(tree: Path) -> Iterator[Finding]:
     """Find the system libraries that the agent lacks. It may run without them, and fail at a late import."""
     for name in _manifest(below(tree, paths.BUNDLE)).get("system_libraries", ()):
         if not any(True for place in _LIBRARY_PLACES for _ in tree.glob(f"{place}/{name}")):
-            yield Finding(f"the library {name} is missing, which the agent needs", REBUILD)
+            yield Finding(f"the library {name}, which the agent needs, is missing", REBUILD)
 
 
 def _manifest(bundle: Path) -> dict[str, Any]:

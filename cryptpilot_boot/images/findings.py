@@ -49,7 +49,7 @@ def findings(image: UnpackedImage) -> Iterator[Finding]:
         )
         return
     if not needs.programs:
-        yield Finding("the agent is in it, and the configuration of no volume it is to open", REBUILD)
+        yield Finding("the agent is in it, but no configuration of a volume that it has to open", REBUILD)
     yield from _programs_missing(tree, needs)
     yield from _files_missing(tree, needs)
     yield from kernel_modules.missing(tree, needs.modules)
@@ -74,7 +74,7 @@ def claimed(tree: Path, ours: Mapping[str, str]) -> Iterator[Finding]:
     for uuid, volume in ours.items():
         if f"rd.luks.uuid=luks-{uuid}" in kernel_parameters(tree):
             yield Finding(
-                f"dracut is to open the volume {volume} too, and waits for it or for a password",
+                f"dracut also opens the volume {volume}, and waits for it or for a password",
                 remedy.disk_claimed(f"rd.luks.uuid=luks-{uuid}"),
             )
 
@@ -125,7 +125,7 @@ def _starts_here(program: str) -> bool:
 def _files_missing(tree: Path, needs: Requirements) -> Iterator[Finding]:
     for path in needs.files:
         if not is_there(tree, path):
-            yield Finding(f"{path} is missing, which a volume's key is asked for with", REBUILD)
+            yield Finding(f"{path} is missing; the key of a volume needs it", REBUILD)
 
 
 def _exposed(tree: Path, needs: Requirements) -> Iterator[Finding]:
@@ -137,9 +137,9 @@ def _exposed(tree: Path, needs: Requirements) -> Iterator[Finding]:
 
 def _network_missing(tree: Path) -> Iterator[Finding]:
     if "rd.neednet=1" not in kernel_parameters(tree):
-        yield Finding("the key of a volume comes over the network, and the network is not asked for", REBUILD)
+        yield Finding("the key of a volume comes over the network, but the image requests no network", REBUILD)
     if not any(name.startswith(_NETWORK_MODULES) for name in dracut_modules(tree)):
         yield Finding(
-            "the key of a volume comes over the network, and nothing in the image brings a network up",
+            "the key of a volume comes over the network, but nothing in the image brings a network up",
             remedy.network_missing(),
         )

@@ -63,7 +63,7 @@ def drivers_missing(tree: Path, needed: Mapping[str, str]) -> Iterator[Finding]:
         for name in sorted(wanted.keys() - there):
             hint = remedy.kernel_module_missing(name, dracut.modules_directory(within.name))
             yield Finding(
-                f"the kernel module {name} of {within.name} is missing, which {wanted[name]} needs on this machine",
+                f"the kernel module {name} of {within.name} is missing; {wanted[name]} needs it on this machine",
                 hint,
             )
 

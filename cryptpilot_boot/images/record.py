@@ -150,13 +150,13 @@ def _differing(then: Mapping[str, str], now: Mapping[str, str], on_disk: Mapping
         elif on_disk[path] != then[path]:
             yield f"{path} has changed"
         elif path not in now:
-            yield f"{path} is not for the initrd any more"
+            yield f"{path} is no longer for the initrd"
 
 
 def since(record: Record | None, now: Record) -> Differences:
     """Compare what an image was made from with what is on this machine. record: None if the image has none."""
     if record is None:
-        return Differences(agent=("it was made by a version of cryptpilot that did not write down from what",))
+        return Differences(agent=("it was made by a version of cryptpilot that did not record its sources",))
     return differences(record, now, digests([*record.configuration, *(record.commands or ())]))
 
 

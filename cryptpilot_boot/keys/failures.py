@@ -52,7 +52,7 @@ def without_previous(volume: Volume, error: KeyFetchError) -> CryptpilotError:
 
 def neither_opens(volume: Volume) -> WrongSecret:
     """Return the error for a secret of which neither the current nor the previous value opens a key slot."""
-    return wrong_secret(volume, "no key slot takes it, and none its previous value")
+    return wrong_secret(volume, "no key slot takes it, nor its previous value")
 
 
 def wrong_secret(volume: Volume, why: str) -> WrongSecret:

@@ -65,7 +65,7 @@ def _require_success(source: Exec, ended: Ended, buffer: SecretBuffer, seconds: 
     said = f": {_quotable(ended.said, buffer)}" if ended.said else ""
     if buffer.full:
         raise KeyFetchError(
-            f"{source.command} wrote more than {_LONGEST >> 20} MiB, which is all that cryptsetup takes for a key",
+            f"{source.command} wrote more than {_LONGEST >> 20} MiB, the most that cryptsetup takes for a key",
             "have it write the passphrase to its standard output, and nothing else",
         )
     if why := program.failure(source.command, ended, seconds):

@@ -95,13 +95,13 @@ _CAUSES = (
     ),
     _Cause(
         ("KBS Server Internal Failed", "KbsInternalError", "KBS internal error"),
-        "{kbs} has trouble of its own",
+        "{kbs} has an internal error",
         "see the KBS's log",
         retryable=True,
     ),
     _Cause(
         ("decrypt KBS response", "DecryptResponseFailed", "KbsResponseDeserialization", "deserialize http response"),
-        "{kbs} answers what the guest components cannot read",
+        "{kbs} gives an answer that the guest components cannot read",
         "check that kbs_url is that of a KBS, and that no proxy stands between",
         retryable=True,
     ),

@@ -83,10 +83,13 @@ def _by_status(status: int) -> _Refusal:
 
 
 _THROTTLED = _Refusal(
-    "{address} has too much to do", "wait, or raise the quota of requests", retryable=True, throttled=True
+    "{address} refuses: there are too many requests",
+    "wait, or raise the quota of requests",
+    retryable=True,
+    throttled=True,
 )
 _UNWELL = _Refusal(
-    "{address} has trouble of its own", "see the KMS console for the state of the instance", retryable=True
+    "{address} has an internal error", "see the KMS console for the state of the instance", retryable=True
 )
 _REFUSED = _Refusal("{address} refuses the request", _GENERAL_ADVICE)
 _WRONG_TIME = _Refusal("{address} finds that this machine's clock is wrong", "set the clock of this machine")
@@ -126,7 +129,7 @@ _BY_CODE = (
         "KeyNotFound",
         _Refusal(
             'the key that protects secret "{secret}" is gone',
-            "see in the KMS console what became of it; a recovery key still opens the volume",
+            "see in the KMS console what happened to it; a recovery key still opens the volume",
         ),
     ),
     ("Unavailable", _UNWELL),  # the key, the secret, or the service
@@ -134,7 +137,7 @@ _BY_CODE = (
         "OIDCToken.Expired",
         _Refusal(
             "{address} finds that the OIDC token has expired",
-            "see what the command gives, and this machine's clock: a token is good for minutes",
+            "see what the command gives, and this machine's clock: a token is valid for minutes",
             retryable=True,  # each try gets a new token
         ),
     ),

@@ -68,7 +68,7 @@ def prepare(role: KmsRole) -> Ask:
 
     def ask(timeout: float) -> Passphrase:
         late = KeyFetchError(
-            "no whole answer in time, of the instance's metadata service or of KMS",
+            "no complete answer in time from the instance's metadata service or from KMS",
             "see which it is: cryptpilot boot report; check the security groups on the way",
             retryable=True,
         )

@@ -136,7 +136,7 @@ def _timeout(cause: object, gateway: Gateway) -> KeyFetchError:
 
 def too_slow(gateway: Gateway) -> KeyFetchError:
     """Return the error for an answer that did not end in time."""
-    return KeyFetchError(f"no whole answer from {gateway.address} in time", gateway.connection, retryable=True)
+    return KeyFetchError(f"no complete answer from {gateway.address} in time", gateway.connection, retryable=True)
 
 
 def _broken_off(_: object, gateway: Gateway) -> KeyFetchError:
@@ -149,7 +149,7 @@ def _broken_off(_: object, gateway: Gateway) -> KeyFetchError:
 
 def _too_long(_: object, gateway: Gateway) -> KeyFetchError:
     return KeyFetchError(
-        f"the answer of {gateway.address} is longer than {LONGEST_ANSWER >> 10} KiB, which no secret is",
+        f"the answer of {gateway.address} is longer than {LONGEST_ANSWER >> 10} KiB, longer than any secret",
         f'see what secret "{gateway.secret}" holds, and that a KMS gateway answers at {gateway.address}',
     )
 

@@ -154,7 +154,7 @@ def _require_success(status: int, what: str) -> None:
 
 def _no_sense(what: str, hint: str) -> KeyFetchError:
     return KeyFetchError(
-        f"the instance's metadata service at {ADDRESS} was asked for {what}, and its answer makes no sense",
+        f"the instance's metadata service at {ADDRESS} gave an invalid answer when it was asked for {what}",
         hint,
         retryable=True,
     )

@@ -42,7 +42,7 @@ def prepare(oidc: Oidc) -> Ask:
         token = _token(oidc, min(timeout, oidc.timeout))
         left = max(1.0, deadline.left())
         late = KeyFetchError(
-            "no whole answer in time, of the security token service or of KMS",
+            "no complete answer in time from the security token service or from KMS",
             "see which it is: cryptpilot boot report; check the security groups on the way",
             retryable=True,
         )
@@ -78,7 +78,7 @@ def _require_success(oidc: Oidc, ended: Ended, seconds: float, *, full: bool) ->
     """Raise KeyFetchError unless the program succeeded. Its output may contain the token, and is not quoted."""
     if full:
         raise KeyFetchError(
-            f"{oidc.command} wrote more than {_LONGEST_TOKEN} characters, which is all that a token may have",
+            f"{oidc.command} wrote more than {_LONGEST_TOKEN} characters, the most that a token may have",
             "have it write the token to its standard output, and nothing else",
         )
     if why := program.failure(oidc.command, ended, seconds):

@@ -30,7 +30,7 @@ _CERTIFICATE = ("CERTIFICATE", "X509 CERTIFICATE")
 _OTHERS = (
     ("TRUSTED CERTIFICATE", "a TRUSTED CERTIFICATE, which only OpenSSL reads: openssl x509 -in FILE writes the other"),
     ("CERTIFICATE REQUEST", "a certificate request, and not the certificate that was issued for it"),
-    ("PRIVATE KEY", "a private key, which has no business here: remove it"),
+    ("PRIVATE KEY", "a private key, which does not belong here: remove it"),
     ("PKCS7", "a PKCS#7 container: openssl pkcs7 -print_certs -in FILE writes its certificates"),
     ("CMS", "a CMS container, and no certificate"),
     ("PUBLIC KEY", "a public key, and no certificate"),

@@ -144,7 +144,8 @@ def _changed(token: Token, now: Registers) -> KeyFetchError:
     from cryptpilot_boot.system.tpm2_wire import name
 
     hint = (
-        "if you changed that, such as by a kernel update: open the volume by its recovery key or another source, and"
+        "if you changed that, by a kernel update for example: open the volume by its recovery key or another"
+        " source, and"
         f" seal a new key: {_enroll(token)}; otherwise the machine was started with something else"
     )
     pcrs = token.changed(now)
@@ -206,7 +207,7 @@ def seal(source: Tpm2) -> Made:
 def _pcrs(numbers: Sequence[int]) -> str:
     """Return what is wrong with a list of registers, "" for nothing."""
     if not numbers:
-        return "must name at least one PCR: a key that is sealed to none is given to whatever starts"
+        return "must name at least one PCR: a key that is sealed to no PCR is given to any system that starts"
     if not all(0 <= number < len(MEANINGS) for number in numbers) or len(set(numbers)) < len(numbers):
         return f"must be different numbers from 0 to {len(MEANINGS) - 1}"
     return ""

@@ -41,7 +41,6 @@ def store() -> Path:
         if path.is_file():
             return path
     raise KeyFetchError(
-        "this system has no store of public CAs, so no certificate can be checked by them",
-        "install the package ca-certificates, or set kms_cert_pem to the CA that is to be trusted (for a KBS:"
-        " kbs_root_cert)",
+        "this system has no CA bundle, so no certificate can be verified",
+        "install the package ca-certificates, or set kms_cert_pem to the trusted CA (for a KBS: kbs_root_cert)",
     )

@@ -55,7 +55,7 @@ def for_an_image() -> datetime.datetime:
         return datetime.datetime.fromtimestamp(int(given), datetime.timezone.utc)
     except (ValueError, OverflowError, OSError):
         raise CryptpilotError(
-            "SOURCE_DATE_EPOCH in the environment is no time", "unset it, or set it to seconds since 1970"
+            "SOURCE_DATE_EPOCH in the environment is not a time", "unset it, or set it to seconds since 1970"
         ) from None
 
 

@@ -76,7 +76,7 @@ def fault(kind: str, device: str) -> str:
     """
     one = KINDS[kind]
     if one.unclean.search(run([*one.log, device])[1]):
-        return "was not unmounted: its journal is to be replayed"
+        return "was not unmounted: its journal has to be replayed"
     try:
         run([*MORTAL, *one.check, device], keep=_MOST_OUTPUT)
     except ProgramError as error:

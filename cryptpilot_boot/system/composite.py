@@ -111,7 +111,7 @@ def _put_together(device: str, header: Header, readonly: bool) -> Iterator[Compo
         try:
             made = mappings.find(name)
             if made is None:
-                raise DeviceError(f"{device}: what was made of its header and its data is gone")
+                raise DeviceError(f"{device}: the device joined from its header and its data is gone")
             yield Composite(f"/dev/{made.node.name}", mappings.number(made), disk.number, head)
         finally:
             # it does no harm if it stays; the next run removes it
@@ -146,7 +146,7 @@ def on_disk(table: str, composite: Composite) -> str:
     lines = table.splitlines()
     words = lines[0].split() if len(lines) == 1 else []
     if words[2:5] != ["integrity", composite.number, str(composite.offset)]:
-        raise ProgramError("cryptsetup: made another mapping for the integrity of the data than it should")
+        raise ProgramError("cryptsetup: made an unexpected mapping for the integrity of the data")
     return " ".join([*words[:3], composite.disk, *words[4:]])
 
 

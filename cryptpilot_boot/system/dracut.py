@@ -68,7 +68,7 @@ def require_usable() -> None:
     if not is_usable():
         raise CryptpilotError(
             "dracut is not installed, so this machine has no initrd images that cryptpilot could be in",
-            "install dracut: the initrd is made by it, with cryptpilot in it",
+            "install dracut: it makes the initrd, with cryptpilot in it",
         )
 
 
@@ -208,7 +208,7 @@ def unpack(image: Path, directory: Path, pattern: str = "") -> None:
     if any((directory / name).exists() for name in _SQUASHED):
         raise CryptpilotError(
             f"{image} holds a squashed image, into which cryptpilot does not look",
-            'have it made without dracut\'s module squash: omit_dracutmodules+=" squash " in /etc/dracut.conf',
+            'make it without dracut\'s module squash: omit_dracutmodules+=" squash " in /etc/dracut.conf',
         )
 
 

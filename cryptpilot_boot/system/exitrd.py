@@ -63,7 +63,7 @@ def keep(place: Path = PLACE, files: Path = paths.SHUTDOWN_FILES, root: Path = P
             with contextlib.suppress(OSError):  # why one cannot be removed is why it could not be made
                 copy.unlink()
         why = error.what if isinstance(error, ProgramError) else f"{error.filename or place}: {error.strerror}"
-        raise CryptpilotError(f"what the machine is turned off with cannot be kept in {place}: {why}") from None
+        raise CryptpilotError(f"the programs for the shutdown cannot be kept in {place}: {why}") from None
 
 
 def _require_room(place: Path, size: int) -> None:

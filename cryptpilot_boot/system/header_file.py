@@ -53,7 +53,7 @@ def saving(device: str, path: Path, size: int) -> Iterator[str]:
         raise _is_there(path) from None
     except OSError as error:
         raise CryptpilotError(
-            f"{path}: cannot be written: {error.strerror}", "give the name of a file in a directory that takes one"
+            f"{path}: cannot be written: {error.strerror}", "give the name of a file in a writable directory"
         ) from None
 
 
@@ -79,7 +79,7 @@ def _bytes(device: str, start: int, size: int) -> bytes:
 
 
 def _is_there(path: Path) -> CryptpilotError:
-    return CryptpilotError(f"{path}: is there already, and no backup is written over", "give the name of a new file")
+    return CryptpilotError(f"{path}: is there already, and no backup is overwritten", "give the name of a new file")
 
 
 def _name(draft: Path, path: Path) -> None:

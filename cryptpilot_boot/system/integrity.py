@@ -45,7 +45,7 @@ def _sectors(device: str, content: bytes) -> int:
     fields: tuple[int, ...] = _SUPERBLOCK.unpack(content)[2:]
     interleave, tag, sections, provided, _, block = fields
     if not provided or interleave > _MOST_SHIFT or block > min(interleave, _JOURNAL_BLOCK_SECTORS):
-        raise DeviceError(f"{device}: the superblock of dm-integrity makes no sense")
+        raise DeviceError(f"{device}: the superblock of dm-integrity is invalid")
     journal = _SUPERBLOCK_SECTORS + sections * _journal_section(1 << block, tag)
     areas = -(-provided // (1 << interleave))
     tags = _round_up(tag << (interleave - block), _PADDING_SECTORS * _SECTOR) // _SECTOR

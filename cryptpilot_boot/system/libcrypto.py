@@ -106,7 +106,7 @@ class Validity:
 def open_pkcs12(data: bytes, password: bytes) -> tuple[PrivateKey | None, list[Validity]]:
     """Open a PKCS#12 file (DER); return its private key, if it has one, and the validity of that key's certificates.
 
-    A certificate with a date that makes no sense is left out. Raises CryptoError when the file is damaged or the
+    A certificate with a date that is invalid is left out. Raises CryptoError when the file is damaged or the
     password is another.
     """
     # C ends a string there: what follows would not count

@@ -156,7 +156,7 @@ def copy_from(device: str, name: str = "", check: Check = luks_metadata.check) -
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         # not by chance: the checksum is right
         raise DeviceError(
-            f"{name}: the LUKS2 header makes no sense ({type(error).__name__})",
+            f"{name}: the LUKS2 header is invalid ({type(error).__name__})",
             f"look at it: cryptsetup luksDump {name}",
         ) from None
     except OSError as error:

@@ -97,15 +97,17 @@ def check(found: Mapping[str, Any], size: int, uuid: str) -> Facts:
     config = found["config"]
     begin = 2 * size
     room = objects.number(config["keyslots_size"])
-    objects.require(room <= _SLOTS and room % objects.BLOCK == 0, "the room for key slots is not a header's")
+    objects.require(
+        room <= _SLOTS and room % objects.BLOCK == 0, "the size of the key slot area is not that of a header"
+    )
     requirements = _requirements(config)
     reencrypting = requirements == [_REENCRYPTION]
-    objects.require(not requirements or reencrypting, "it requires what no volume of cryptpilot does")
+    objects.require(not requirements or reencrypting, "it requires a feature that no volume of cryptpilot has")
     segments = {name: objects.segment(segment) for name, segment in found["segments"].items()}
     _require_numbers(segments, _MOST_SEGMENTS, "data segments")
     integrity = _lay_out(segments, reencrypting=reencrypting)
     first = min(objects.number(segment["offset"]) for segment in segments.values())
-    objects.require(begin + room <= first <= _FURTHEST, "the data do not begin behind a header")
+    objects.require(begin + room <= first <= _FURTHEST, "the data do not begin after a header")
     slots, passed_over = _usable(found["keyslots"], objects.VOLUME_KEY[integrity])
     digests = {name: objects.digest(digest) for name, digest in found["digests"].items()}
     _require_numbers(digests, _MOST_SLOTS, "digests")
@@ -186,7 +188,7 @@ def _requirements(config: Mapping[str, Any]) -> list[str]:
     requirements = config.get("requirements", {})
     if not isinstance(requirements, dict):
         raise TypeError
-    objects.require(requirements.keys() <= {"mandatory"}, "it requires what no volume of cryptpilot does")
+    objects.require(requirements.keys() <= {"mandatory"}, "it requires a feature that no volume of cryptpilot has")
     return objects.listed(requirements.get("mandatory", []))
 
 
@@ -198,12 +200,12 @@ def _lay_out(segments: Objects, *, reencrypting: bool) -> bool:
     """
     backups = sorted(objects.flag(one) for one in segments.values() if objects.flag(one) in objects.BACKUPS)
     expected = sorted(objects.BACKUPS) if reencrypting else []
-    objects.require(backups == expected, "it does not say what its reencryption began with and leads to")
+    objects.require(backups == expected, "it does not name the states before and after its reencryption")
     parts = [
         segments[name] for name in sorted(segments, key=int) if objects.flag(segments[name]) not in objects.BACKUPS
     ]
     objects.require(
-        1 <= len(parts) <= (3 if reencrypting else 1), "its data segments are more or fewer than a volume has"
+        1 <= len(parts) <= (3 if reencrypting else 1), "it has more or fewer data segments than a volume has"
     )
     place = begin = objects.number(parts[0]["offset"])
     for part in parts:
@@ -216,7 +218,7 @@ def _lay_out(segments: Objects, *, reencrypting: bool) -> bool:
         place += _least(part)
     integrity = any("integrity" in one for one in segments.values())
     objects.require(
-        not (integrity and reencrypting), "it names a reencryption of data with integrity, which there is not"
+        not (integrity and reencrypting), "it names a reencryption of data with integrity, which does not exist"
     )
     objects.require(
         objects.flag(parts[0]) == "" or reencrypting, "it holds a step of a reencryption that it does not name"
@@ -240,9 +242,9 @@ def _areas(slots: Objects, begin: int, end: int) -> tuple[Area, ...]:
     }
     free = begin
     for area in sorted(areas.values(), key=lambda one: one.offset):
-        objects.require(area.offset >= free and area.size > 0, "a key slot lies over something else")
+        objects.require(area.offset >= free and area.size > 0, "a key slot overlaps something else")
         free = area.offset + area.size
-        objects.require(free <= end, "a key slot lies outside of the room for key slots")
+        objects.require(free <= end, "a key slot is outside of the key slot area")
     return tuple(area for name, area in areas.items() if slots[name]["type"] == "luks2")
 
 

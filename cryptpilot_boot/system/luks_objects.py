@@ -78,7 +78,7 @@ def slot(found: Mapping[str, Any], volume_key: int) -> dict[str, Any]:
         raise Unlisted("the key derivation of a key slot takes longer than any that cryptsetup chooses")
     area = _fields("the place of a key slot", found["area"], _AREA)
     size = -(-volume_key * _STRIPES // BLOCK) * BLOCK
-    require(area["size"] == str(size), "the place of a key slot has not the size of its key")
+    require(area["size"] == str(size), "the area of a key slot does not have the size of its key")
     return {**checked, "af": _fields("the splitting of a key slot", found["af"], _AF), "area": area, "kdf": derivation}
 
 
@@ -94,7 +94,7 @@ def digest(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return a digest of a volume key, checked by itself."""
     checked = _fields("a digest", found, _DIGEST)
     length = len(base64.b64decode(checked["digest"]))
-    require(length in (_HASHES[checked["hash"]], _CONVERTED), "a digest is not as long as its hash makes it")
+    require(length in (_HASHES[checked["hash"]], _CONVERTED), "a digest does not have the length of its hash")
     return checked
 
 

@@ -120,7 +120,7 @@ def read(device: str) -> tuple[Extents, ...]:
     try:
         return parse(text)
     except (KeyError, TypeError, ValueError):
-        raise ProgramError("lvm: what it reports cannot be read", "releases 2.02.158 and later are known") from None
+        raise ProgramError("lvm: its report cannot be read", "releases 2.02.158 and later are known") from None
 
 
 def parse(text: str) -> tuple[Extents, ...]:

@@ -60,7 +60,7 @@ def shorten(device: Device, size: int) -> None:
             os.close(descriptor)
     except OSError as error:
         raise DeviceError(
-            f"{device.path} has {device.size} bytes, and the kernel does not take it for {size}: {error.strerror}",
+            f"{device.path} has {device.size} bytes, and the kernel refuses to use only {size}: {error.strerror}",
             "give the partition a size that is a multiple of 4096 bytes: there are no data at its end",
         ) from None
 

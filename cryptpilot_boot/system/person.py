@@ -146,7 +146,7 @@ def _read_line(terminal: int, buffer: SecretBuffer, dismissal: Dismissal) -> boo
         elif len(buffer.reveal()):
             return True
         else:  # a line that is hung up says so at once, however often it is read
-            raise ProgramError(f"{CONSOLE}: there was no answer, but its end")
+            raise ProgramError(f"{CONSOLE}: it was closed before an answer came")
 
 
 def _line(typed: memoryview) -> Passphrase:

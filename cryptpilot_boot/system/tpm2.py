@@ -101,7 +101,7 @@ class Tpm:
             finally:
                 command[:] = bytes(len(command))
         if not wire.is_ours(sealed, registers.policy):
-            raise Tpm2Error("the TPM sealed a key in another way than it was asked to", "nothing was changed")
+            raise Tpm2Error("the TPM did not seal the key as requested", "nothing was changed")
         return sealed
 
     def unseal(self, sealed: Sealed, registers: Registers) -> Passphrase:
@@ -222,7 +222,7 @@ def _telling(what: str) -> Iterator[None]:
         raise _explained(what, refused.code) from None
     except wire.Garbled:
         raise Tpm2Error(
-            f"the TPM {what}: its answer is not one that a TPM gives",
+            f"the TPM {what}: its answer is not a valid answer of a TPM",
             "see whether the TPM works, with tpm2_selftest; the host makes a virtual machine's",
         ) from None
     except OSError as error:

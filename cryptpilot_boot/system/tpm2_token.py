@@ -83,7 +83,7 @@ def found(tokens: object, slots: Collection[int]) -> Iterator[Token | str]:
         except Unlisted as error:
             yield str(error)
         except (AttributeError, KeyError, TypeError, ValueError):
-            yield "it is not put together as a token is"
+            yield "it does not have the structure of a token"
 
 
 def _checked(one: Mapping[str, Any], number: int, slots: Collection[int]) -> Token:

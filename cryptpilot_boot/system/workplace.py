@@ -95,7 +95,7 @@ def require_room_left(doing: str, *places: Path) -> None:
         if room(place) < _FULL:
             point = mount_point(place)
             raise CryptpilotError(
-                f"{point} ran full while {doing}", f"make room on {point}, or work elsewhere: TMPDIR=DIRECTORY"
+                f"{point} became full while {doing}", f"make room on {point}, or work elsewhere: TMPDIR=DIRECTORY"
             )
 
 

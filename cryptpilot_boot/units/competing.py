@@ -208,13 +208,13 @@ def _other_name(entry: Entry, devices: _Devices, opened: dict[str, Competitor]) 
         return None
     if name in opened:
         volume = opened[name].volume
-        return volume, f"names {_MAPPER}{quoted(name)}, which is volume {volume} by a name it does not get"
+        return volume, f"names {_MAPPER}{quoted(name)}, which is volume {volume} by a name that it does not get"
     owner = devices.owner(entry.source)
     if owner:
-        return owner, f"names the encrypted device of volume {owner}, and not what is in it"
+        return owner, f"names the encrypted device of volume {owner}, not its content"
     if entry.source in devices.nodes:
         volume = devices.nodes[entry.source]
-        return volume, f"names volume {volume} by a number, which is another one after the next boot perhaps"
+        return volume, f"names volume {volume} by a number, which may change at the next boot"
     return None
 
 

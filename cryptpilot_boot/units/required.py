@@ -28,17 +28,17 @@ def doubts(one: Volume, entries: Sequence[Entry]) -> Iterator[str]:
     mine = [entry for entry in entries if entry.mapper_name == one.volume]
     if not mine:
         yield (
-            f"required = true, and no line of {FSTAB} names {one.mapper_path}: nothing stops the boot without it;"
-            " a mount unit of your own needs RequiredBy=local-fs.target"
+            f"required = true, and no line of {FSTAB} names {one.mapper_path}: the boot does not stop without it; a"
+            " mount unit of your own needs RequiredBy=local-fs.target"
         )
     for entry in mine:
         place = f"{FSTAB}:{entry.number}"
         if not fstab.is_mounted_at_boot(entry):
-            yield f"{place}: is not mounted at boot ({','.join(entry.options)}): required = true does not count for it"
+            yield f"{place}: is not mounted at boot ({','.join(entry.options)}): required = true has no effect on it"
         elif fstab.NOFAIL in entry.options:
-            yield f"{place}: nofail does not count, for {one.source} says required = true: remove one of the two"
+            yield f"{place}: nofail has no effect, because {one.source} says required = true: remove one of the two"
         elif entry.is_remote:
-            yield f"{place}: _netdev has services begin before it is mounted: remove it, for required = true to hold"
+            yield f"{place}: _netdev lets services start before it is mounted: remove it, so that required = true holds"
     if one.needs_network and not one.initrd:
         yield (
             "required = true, and its key comes over the network: local-fs.target waits for it, and many networks come"

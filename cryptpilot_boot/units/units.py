@@ -143,7 +143,7 @@ def _add_optional(made: Units, entries: Sequence[Entry], netdev: Sequence[Entry]
     """Add mounts that may fail: their target wants them. netdev: those that wait for the network."""
     for entry in entries:
         name, target = _unit_of(entry)
-        if wrong := unit_name(name) or ("a line feed is in it" if "\n" in _words(entry) else ""):
+        if wrong := unit_name(name) or ("it has a line feed" if "\n" in _words(entry) else ""):
             made.skipped.append(_left(entry, wrong))
             continue
         made.masks.append(f"{target}.requires/{name}")

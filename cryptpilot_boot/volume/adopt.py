@@ -117,8 +117,8 @@ def _checked(volume: Volume, device: block.Device) -> tuple[luks_header.Header, 
     except luks_header.Distrusted as error:
         raise DeviceError(
             f"{volume.dev} cannot be adopted: {error.reason}",
-            "nothing was changed; correct the volume's file, or have cryptsetup make the volume one that can be opened"
-            " here: reencrypt gives it another cipher and digest, luksConvertKey other key slots",
+            "nothing was changed; correct the volume's file, or change the volume by cryptsetup: reencrypt for"
+            " cipher and digest, luksConvertKey for key slots",
         ) from None
 
 

@@ -47,7 +47,7 @@ def backup(volume: Volume, path: Path) -> None:
         header.close()
         with header_file.saving(device.node, path, facts.size) as written:
             if _facts(written) != facts:
-                raise CryptpilotError(f"{path}: what was written is not the header of {volume.dev}", "run it again")
+                raise CryptpilotError(f"{path}: the written file is not the header of {volume.dev}", "run it again")
 
 
 def _facts(path: str) -> luks_header.Facts | None:
@@ -97,10 +97,10 @@ def restore(
                 if not by_recovery_key:
                     raise
                 raise CryptpilotError(
-                    f"no key slot in {path} takes this recovery key: that {volume.dev} could be opened by the file is"
-                    " not proven",
+                    f"no key slot in {path} takes this recovery key, so nothing proves that the file opens"
+                    f" {volume.dev}",
                     "nothing was changed; the key has no typing error, but is another volume's, or was not this"
-                    f" one's when the file was saved; without --recovery-key the secret is tried; {_ANYHOW}",
+                    f" one's when the file was saved; without --recovery-key, the secret is tried; {_ANYHOW}",
                 ) from None
         with log.timed("restore-header", volume.volume, device=volume.dev):
             try:
@@ -170,8 +170,8 @@ def _require_bound(volume: Volume, saved: luks_header.Facts, path: Path) -> None
     if objection and volume.identity:
         raise CryptpilotError(
             objection.what,
-            f"nothing was changed; if {volume.volume} is to be what this file is of: rm {volume.identity.source}, put"
-            f" the header back, and cryptpilot bind {volume.volume}",
+            f"nothing was changed; to make {volume.volume} the volume of this file: rm {volume.identity.source},"
+            f" put the header back, then cryptpilot bind {volume.volume}",
         )
 
 
@@ -221,11 +221,11 @@ def _prove_key(
             raise WrongBackup(
                 f"{path} is older than the secret: none of its key slots takes the secret, so {volume.dev} could"
                 " not be opened with it",
-                f"the header that is there is whole; is there a recovery key of then (--recovery-key)? {_ANYHOW}",
+                f"the present header is whole; if you have a recovery key of that time: --recovery-key; {_ANYHOW}",
             ) from None
 
 
-_ANYHOW = "if you know better all the same: --force"
+_ANYHOW = "if you are sure that it belongs there: --force"
 
 
 def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path: Path, passphrase: Passphrase) -> None:
@@ -238,12 +238,12 @@ def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path
             if error.status != cryptsetup.WRONG_PASSPHRASE:
                 said = cryptsetup.said(error, str(path))
                 raise CryptpilotError(
-                    f"{path} does not prove to belong to {volume.dev}, which cannot be opened by it: {said}",
+                    f"{path} is not proven to belong to {volume.dev}, which cannot be opened by it: {said}",
                     _ANYHOW,
                 ) from None
             raise WrongBackup(
-                f"{path} does not prove to belong to {volume.dev}: no key slot in it takes this secret",
-                f"it may be older than the secret: is there a recovery key (--recovery-key)? {_ANYHOW}",
+                f"{path} is not proven to belong to {volume.dev}: no key slot in it takes this secret",
+                f"it may be older than the secret; if you have a recovery key: --recovery-key; {_ANYHOW}",
             ) from None
         with opened as place:
             try:
@@ -253,6 +253,6 @@ def _prove(volume: Volume, device: block.Device, saved: luks_header.Header, path
                 inside, seen = None, f"no file system ({error.what})"
     if inside is None or inside.kind != (volume.makefs or inside.kind):
         raise DeviceError(
-            f"{path} does not prove to belong to {volume.dev}: opened by it, there is {seen}",
+            f"{path} is not proven to belong to {volume.dev}: opened by it, there is {seen}",
             f'check "dev" in the configuration; {_ANYHOW}',
         )

@@ -42,7 +42,7 @@ def objection(volume: Volume, facts: Facts, name: str) -> DeviceError | None:
         return DeviceError(
             f"{name} has the UUID of volume {volume.volume} ({found}), and another volume key than that volume was"
             " bound with",
-            f'if "cryptsetup reencrypt" changed it: cryptpilot bind {volume.volume}; otherwise take this disk as'
+            f'if "cryptsetup reencrypt" changed it: cryptpilot bind {volume.volume}; otherwise treat this disk as'
             " tampered with",
         )
     return DeviceError(

@@ -208,7 +208,7 @@ def _require_allowed(volume: Volume, found: block.Signature | None, force: Force
     if found.kind.endswith("_member"):
         raise DeviceError(
             f"{volume.dev} is part of something bigger: it holds {state.describe(found)}",
-            'take it out of that first (pvremove, mdadm --zero-superblock, ...), or check "dev"',
+            'remove it from that first (pvremove, mdadm --zero-superblock, ...), or check "dev"',
         )
     if found.kind not in force.overwrite:
         keep = f"to keep its data: cryptpilot adopt {volume.volume}; if" if unmarked.is_unmarked(found) else "if"

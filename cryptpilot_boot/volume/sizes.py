@@ -56,7 +56,7 @@ def _require_sector_size(volume: Volume, device: block.Device) -> int:
     if wanted < physical:
         raise DeviceError(
             f"{volume.dev} has sectors of {physical} bytes, and {volume.source} says sector_size = {wanted}",
-            "a volume on it cannot have smaller ones: remove sector_size, or attach a disk that has such",
+            "a volume cannot have smaller sectors than its disk: remove sector_size, or attach a disk that has them",
         )
     if not volume.integrity and device.size % wanted:
         raise DeviceError(

@@ -169,7 +169,7 @@ def _with_facts(status: Status, facts: luks_header.Facts) -> Status:
         reencrypting=facts.reencrypting,
         ignored=(
             *(
-                f'its header says "{flag}", and a disk does not decide that: it is opened without'
+                f'its header says "{flag}", which has no effect: only the configuration can set it'
                 for flag in facts.ignored
             ),
             *(f"key slot {number} is ignored: {reason}" for number, reason in facts.passed_over),

@@ -134,8 +134,8 @@ rm usr/bin/cryptpilot-no-shell etc/systemd/system/systemd-fsck@.service.d/cryptp
             "/etc/cryptpilot/volumes/root.toml in the image has mode 0644, not 0600",
             f"cryptpilot-initrd.service is missing, {NOT_STARTED}",
             "cryptpilot-shutdown.conf is missing, so a boot that fails may hang",
-            "the key of a volume comes over the network, and the network is not asked for",
-            "the key of a volume comes over the network, and nothing in the image brings a network up",
+            "the key of a volume comes over the network, but the image requests no network",
+            "the key of a volume comes over the network, but nothing in the image brings a network up",
             "it gives a root shell on the console when a boot fails",
         ],
     ),
@@ -145,7 +145,7 @@ rm usr/bin/cryptpilot-no-shell etc/systemd/system/systemd-fsck@.service.d/cryptp
     ),
     "the C library's kin": (
         "rm $(find . -name libz.so.1)",
-        ["the library libz.so.1 is missing, which the agent needs", "the agent does not run in it: "],
+        ["the library libz.so.1, which the agent needs, is missing", "the agent does not run in it: "],
     ),
     "an invalid file": (
         "echo '[' >> etc/cryptpilot/volumes/root.toml",
@@ -159,7 +159,7 @@ rm usr/bin/cryptpilot-no-shell etc/systemd/system/systemd-fsck@.service.d/cryptp
         [
             "/etc/cryptpilot/volumes/root.toml is missing",
             "/etc/cryptpilot/volumes/scratch.toml is missing",
-            "the agent is in it, and the configuration of no volume it is to open",
+            "the agent is in it, but no configuration of a volume that it has to open",
             f"cryptpilot-initrd.service is not enabled, {NOT_STARTED}",
         ],
     ),
@@ -239,7 +239,7 @@ def test_a_stale_image_is_told_of_and_made_anew(home: Path) -> None:
 
     ended, said = initrd(home, f"rebuild --kernel {kernel}")
     assert ended == 0, said
-    for line in (*changes, "not in it any more: volumes scratch", "rebuilt and checked"):
+    for line in (*changes, "no longer in it: volumes scratch", "rebuilt and checked"):
         assert f"{image}: {line}" in said
     assert image_of(home).stat().st_mode & 0o777 == 0o600
     ended, [row] = status(home)

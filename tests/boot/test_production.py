@@ -51,7 +51,10 @@ def test_kms_is_down_for_half_a_minute_and_then_throttles(
     report = machines.read_report(report_disk)
     assert report["root_source"].strip() == "/dev/mapper/root"
     assert outcomes(site) == ["Rejected.Throttling", "Rejected.Throttling", "ok"]
-    assert f"root: waiting: {machines.GATEWAY} has too much to do (KMS says Rejected.Throttling" in result.console
+    assert (
+        f"root: waiting: {machines.GATEWAY} refuses: there are too many requests (KMS says Rejected.Throttling"
+        in result.console
+    )
     assert re.search(r"root: /dev/mapper/root opened in", result.console)
     assert "dracut-initqueue: starting timeout scripts" in result.console
 

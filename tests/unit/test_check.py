@@ -49,9 +49,9 @@ BOUND = Identity("", frozenset({"0" * 64}), Path("a.toml"))
 @pytest.mark.parametrize(
     ("source", "identity", "ask", "said"),
     [
-        (SEALED, None, False, ["its key lies on that disk, sealed"]),
+        (SEALED, None, False, ["which holds its sealed key"]),
         (COMMAND, None, True, ["its key is not asked for at boot"]),
-        (SEALED, None, True, ["its key lies on that disk, sealed", "its key is not asked for at boot"]),
+        (SEALED, None, True, ["which holds its sealed key", "its key is not asked for at boot"]),
         (COMMAND, None, False, []),
         (SEALED, BOUND, True, []),
     ],

@@ -241,7 +241,7 @@ def test_a_volume_that_is_too_late_for_systemd_is_told_of(
     monkeypatch.setattr(init, "fstab", lambda: f"/dev/mapper/data0 {where} ext4\n")
     status, output, _ = boot(capsys, monkeypatch, tmp_path, "system")
     assert status == cli.EXIT_OK
-    assert output.count("data0: what is mounted of it is needed before there may be a network") == times
+    assert output.count("data0: its mount is needed before the network is up") == times
 
 
 def test_memory_is_locked_before_a_secret_is_asked_for(
@@ -335,7 +335,7 @@ def test_an_image_for_a_role_needs_the_cas_that_this_system_trusts(
     configure(tmp_path, ROLE.replace("[encrypt", "auto_open = true\n[encrypt"))
     status, _, err = run(capsys, "-c", str(tmp_path), "initrd", "plan")
     assert status == cli.EXIT_FAILED
-    assert "no store of public CAs" in err
+    assert "no CA bundle" in err
     assert "install the package ca-certificates, or set kms_cert_pem" in err
     store.write_text("")
     status, out, _ = run(capsys, "-c", str(tmp_path), "initrd", "plan")
@@ -481,8 +481,8 @@ def test_a_volume_that_was_closed_is_so_whatever_systemd_says(
         raise ProgramError(f"systemctl: {unit} is beyond me")
 
     warning = (
-        "its unit was not stopped, and while systemd takes it for open it does not open it again: systemctl:"
-        " cryptpilot@data0.service is beyond me; stop it: systemctl stop 'cryptpilot@data0.service'"
+        "its unit was not stopped: systemctl: cryptpilot@data0.service is beyond me; until it is, systemd does not open"
+        " the volume again; stop it: systemctl stop 'cryptpilot@data0.service'"
     )
     configure(tmp_path, GUIDE_OTP)
     monkeypatch.setattr(volume, "close", lambda _: closed)

@@ -158,8 +158,8 @@ def test_other_words_are_left_alone(words: str) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("/dev/mapper/old /data ext4", "names /dev/mapper/old, which is volume my-data by a name it does not get"),
-        (f"UUID={UUID} /data ext4", "names the encrypted device of volume my-data, and not what is in it"),
+        ("/dev/mapper/old /data ext4", "names /dev/mapper/old, which is volume my-data by a name that it does not get"),
+        (f"UUID={UUID} /data ext4", "names the encrypted device of volume my-data, not its content"),
         ("/dev/vdb /data ext4", "names the encrypted device of volume my-data"),
         ("/dev/dm-3 /data ext4", "names volume my-data by a number"),
     ],
@@ -374,7 +374,7 @@ def test_the_check_warns_of_it_and_of_what_contradicts_required(machine: Config)
     assert check.check(machine, keep_checking=True, skip_passphrase=True, say=said.append)
     warnings = [line.removeprefix("my-data: warning: ") for line in said if line.startswith("my-data: warning: /etc/")]
     assert [warning[:45] for warning in warnings] == [
-        "/etc/fstab:1: nofail does not count, for /v/d",
+        "/etc/fstab:1: nofail has no effect, because /",
         "/etc/crypttab:1: has systemd-cryptsetup open ",
     ]
 

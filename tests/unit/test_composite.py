@@ -35,7 +35,7 @@ def test_a_mapping_is_moved_to_the_disk_and_nothing_else_of_it_changes(mode: str
     ],
 )
 def test_what_is_not_the_mapping_that_was_asked_for_is_not_moved(table: str) -> None:
-    with pytest.raises(ProgramError, match="made another mapping for the integrity of the data than it should"):
+    with pytest.raises(ProgramError, match="made an unexpected mapping for the integrity of the data"):
         composite.on_disk(table, WHOLE)
 
 

@@ -179,7 +179,7 @@ def test_one_that_was_being_made_smaller_is_mended(bench: Bench, monkeypatch: py
 
 def test_a_full_file_system_is_refused(bench: Bench) -> None:
     bench.least = (SIZE - TAKEN) // 4096 + 1
-    with pytest.raises(CryptpilotError, match="and 32 MiB are to be free"):
+    with pytest.raises(CryptpilotError, match="and 32 MiB have to be free"):
         bench.look_over()
 
 
@@ -219,7 +219,7 @@ def test_xfs_is_refused(bench: Bench) -> None:
 
 
 def test_integrity_is_refused() -> None:
-    with pytest.raises(CryptpilotError, match="integrity = true, which data that are there cannot be given"):
+    with pytest.raises(CryptpilotError, match="integrity = true, which a conversion in place cannot add"):
         in_place.require_convertible(dataclasses.replace(VOLUME, integrity=True))
 
 
@@ -385,7 +385,7 @@ def test_data_that_are_where_others_are_to_go_are_not_written_over(
     order: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ext4, "shrink", lambda *_: None)
-    with pytest.raises(CryptpilotError, match="takes what is to be free"):
+    with pytest.raises(CryptpilotError, match="uses space of"):
         run(order, tmp_path)
     assert "write" not in order.events
 
@@ -413,7 +413,7 @@ def test_a_cryptsetup_that_is_too_old_is_refused_before_the_disk_is_changed(
     target, disk, config = bench.look_over(), bench.disk(), Config(tmp_path, Boot(), ())
     with (
         Passphrase(b"x", strong=True) as passphrase,
-        pytest.raises(CryptpilotError, match="prepares no encryption that its volume key proves") as caught,
+        pytest.raises(CryptpilotError, match="prepares an encryption that the volume key does not prove") as caught,
     ):
         encrypt.begin(target, disk, config, passphrase.copy, None, tmp_path)
     assert "install 2.3.7" in caught.value.hint

@@ -214,8 +214,8 @@ def test_a_configuration_without_entries_is_generated() -> None:
 
 REFUSED: dict[str, tuple[InstalledDisk, str]] = {
     "no entries": (image(dataclasses.replace(EL8, entries={})), "boots no Linux"),
-    "no root": (image(dataclasses.replace(EL9, entries={ENTRY: entry("ro quiet")})), "take nothing for its root"),
-    "quoted root": (image(dataclasses.replace(EL9, entries={ENTRY: entry(f'"{OLD}" ro')})), f"take UUID={ROOT_UUID}"),
+    "no root": (image(dataclasses.replace(EL9, entries={ENTRY: entry("ro quiet")})), "with the root nothing"),
+    "quoted root": (image(dataclasses.replace(EL9, entries={ENTRY: entry(f'"{OLD}" ro')})), f"root UUID={ROOT_UUID}"),
     "kernel": (image(dataclasses.replace(EL9, releases={KERNEL: ""})), "boots /boot/vmlinuz-4.18"),
     "no image": (image(dataclasses.replace(EL9, images=frozenset())), "or one that is not there"),
     "two images": (
@@ -234,7 +234,7 @@ REFUSED: dict[str, tuple[InstalledDisk, str]] = {
             ),
             inside=True,
         ),
-        "leads GRUB to it in a way that is not known",
+        "leads GRUB to it in an unknown way",
     ),
     "no editenv": (image(EL8, present=PRESENT - {bootloader.ENTERPRISE.editenv}), "has no /usr/bin/grub2-editenv"),
 }
@@ -381,5 +381,5 @@ def test_a_boot_loader_that_keeps_another_root_is_an_error(root: Root, monkeypat
     """An environment block that stays as it was, whatever the program said of it."""
     write(root, EL8)
     monkeypatch.setattr(Root, "run", lambda *_: "")
-    with pytest.raises(CryptpilotError, match=f"{ENTRY} has a kernel take UUID={ROOT_UUID} for its root"):
+    with pytest.raises(CryptpilotError, match=f"{ENTRY} boots a kernel with the root UUID={ROOT_UUID}"):
         loading.change(root, changed(image(EL8)), VOLUME, "/dev/loop0", "")

@@ -164,7 +164,7 @@ def test_lvm_is_run_for_that_device_alone(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_a_report_of_another_kind_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(lvm, "run", lambda *_, **__: (0, text))
-    with pytest.raises(ProgramError, match="what it reports cannot be read"):
+    with pytest.raises(ProgramError, match="its report cannot be read"):
         lvm.read("/dev/loop0p1")
 
 
@@ -255,7 +255,7 @@ def test_what_would_still_wait_is_seen() -> None:
 
     assert faults(text) == []
     assert faults(text.replace(" ro\n", " ro rd.lvm.vg=my-vg\n")) == [
-        "/boot/grub/grub.cfg has an initrd wait for LVM (rd.lvm.vg=), which is gone"
+        "/boot/grub/grub.cfg makes an initrd wait for LVM (rd.lvm.vg=), which is gone"
     ]
 
 

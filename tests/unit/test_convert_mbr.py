@@ -216,7 +216,7 @@ REFUSED: dict[str, tuple[Callable[[InstalledDisk], InstalledDisk], str]] = {
     ),
     "large": (
         lambda found: dataclasses.replace(found, image=ImageFile("raw", 2 << 40)),
-        "for which an MBR has no numbers",
+        "which is too large for an MBR",
     ),
 }
 
@@ -236,7 +236,7 @@ def test_a_disk_that_ends_where_an_mbr_does_is_converted() -> None:
 
 def test_all_four_numbers_may_be_in_use() -> None:
     others: list[dict[str, int | str]] = [{"number": one, "start": one * 128, "size": 128} for one in (2, 3, 4)]
-    with pytest.raises(CryptpilotError, match="no number left"):
+    with pytest.raises(CryptpilotError, match="no free number"):
         layout.lay_out(_partitions({}, *others)(FOUND), IN_MBR, None, facts.Roles((1,), gap=True))
 
 

@@ -74,12 +74,12 @@ def test_they_are_installed_there_and_what_they_lack_is_said(
 
     monkeypatch.setattr(Root, "run", install)
     assert not payload.is_in(root)
-    with pytest.raises(CryptpilotError, match="there is no /usr/sbin/cryptsetup in it, with the packages"):
+    with pytest.raises(CryptpilotError, match="it has no /usr/sbin/cryptsetup, even with the given packages"):
         packages.install(root, given, VOLUME)
     assert [argv[0] for argv in ran] == [program]
     assert payload.is_in(root)
     assert list((root.path / "run").iterdir()) == []
     root.write(requirements.CRYPTSETUP, b"", 0o755)
     packages.install(root, given, VOLUME)
-    with pytest.raises(CryptpilotError, match="40network in it, with the packages"):
+    with pytest.raises(CryptpilotError, match="40network, even with the given packages"):
         packages.install(root, given, KMS)

@@ -262,7 +262,7 @@ REFUSED: dict[str, tuple[Callable[[InstalledDisk], InstalledDisk], str]] = {
         _system(selinux="SELINUX=permissive", contexts=CONTEXTS, present=SYSTEM.present - {labels.SETFILES}),
         "it has SELinux and no /usr/sbin/setfiles",
     ),
-    "odd policy": (_system(selinux="SELINUX=enforcing\nSELINUXTYPE=../../x\n"), "names a policy in a way"),
+    "odd policy": (_system(selinux="SELINUX=enforcing\nSELINUXTYPE=../../x\n"), "names a policy in an unknown way"),
     "no kernel": (_system(kernels=()), "no kernel"),
     "no image": (_system(kernels=(Kernel("6.1", ()),)), "kernel 6.1 in it has no initrd"),
     "unified": (_system(kernels=(Kernel("6.1", ("a",), unified=True),)), "unified"),
@@ -330,7 +330,7 @@ def test_grub_has_to_be_there_only_where_boot_moves(lacking: str, reason: str) -
 def test_a_system_of_other_processors_is_refused() -> None:
     requirements.require_machine("x86_64", "x86_64")
     requirements.require_machine(None, "x86_64")  # what is missing is said later
-    for there, said in (("aarch64", "for aarch64, and this machine and its cryptpilot are x86_64"), ("", "not known")):
+    for there, said in (("aarch64", "for aarch64, and this machine and its cryptpilot are x86_64"), ("", "unknown")):
         with pytest.raises(CryptpilotError, match=f"cannot be converted: .*{said}"):
             requirements.require_machine(there, "x86_64")
 

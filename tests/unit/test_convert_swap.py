@@ -64,7 +64,7 @@ def test_swap_space_is_left_out_and_so_are_its_lines(kind: str, what: str) -> No
     """Whichever name these have for it. They stay as comments, and every other line as it is."""
     found = swapping(kind, [*NAMES[kind], *KEPT])
     done = planned(found)
-    assert f"swap: {what} is left out, for the host could read and change it; a temporary volume can be swap" in [
+    assert f"swap: {what} is left out, because the host could read and change it; a temporary volume can be swap" in [
         *done.lines
     ]
     assert 3 not in [one.number for one in done.table.partitions]
@@ -195,7 +195,7 @@ def test_an_image_that_would_resume_is_converted_and_no_longer_does(name: str) -
         found = enterprise.image(loader)
     assert bootloader.resumes(loader)
     done = planned(found)
-    assert "hibernation: resume= is taken out of the kernel command line" in done.lines
+    assert "hibernation: resume= is removed from the kernel command line" in done.lines
     new = bootloader.mended(done.loader, VOLUME, "")
     if name != "debian":
         assert not bootloader.resumes(new)
@@ -207,7 +207,7 @@ def test_an_image_that_would_resume_is_converted_and_no_longer_does(name: str) -
         new, configurations={path: f"\tlinux /vmlinuz root={VOLUME.mapper_path} {RESUMES}\n\tinitrd /x\n"}
     )
     assert bootloader.faults(kept, VOLUME, [path]) == [
-        f"{path} has an initrd wait for a system that hibernates (resume=), which is gone"
+        f"{path} makes an initrd wait for a system that hibernates (resume=), which is gone"
     ]
 
 

@@ -75,7 +75,7 @@ def test_an_image_made_for_another_machine_lacks_what_this_one_needs(
     needed = {"virtio_net": "the network card eth0", "virtio_blk": "the disk of root", "virtio_pci": "the disk of root"}
     found = list(kernel_modules.drivers_missing(tmp_path / "image", {**needed, "of_another_kernel": "x"}))
     assert [one.what for one in found] == [
-        f"the kernel module {name} of 6.1 is missing, which the network card eth0 needs on this machine"
+        f"the kernel module {name} of 6.1 is missing; the network card eth0 needs it on this machine"
         for name in ("failover", "virtio_net")
     ]
     assert all(one.hint.endswith("rebuild it") or "reinstall" in one.hint for one in found)

@@ -93,7 +93,7 @@ def test_a_command_sees_nothing_of_this_process(monkeypatch: pytest.MonkeyPatch)
         (shell(":"), "sh wrote nothing to its standard output"),
         (shell("echo no key >&2"), "sh wrote nothing to its standard output: no key"),
         (shell("sleep 60", timeout=1), "sh was not done within 1 s, and was killed"),
-        (shell("yes"), "sh wrote more than 8 MiB, which is all that cryptsetup takes for a key"),
+        (shell("yes"), "sh wrote more than 8 MiB, the most that cryptsetup takes for a key"),
     ],
     ids=lambda value: value.args[-1] if isinstance(value, Exec) and value.args else "",
 )

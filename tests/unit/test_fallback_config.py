@@ -186,15 +186,15 @@ WRONG = {
     ),
     "the first once more": (
         HEAD + FIRST + EXEC + "[[fallback]]\n" + FIRST.replace("encrypt", "fallback"),
-        "v.toml:10: [[fallback]] has the secret that [encrypt.kms] has, from the same place: it fails when that fails",
+        "v.toml:10: [[fallback]] has the same secret as [encrypt.kms], from the same place: it fails when that fails",
     ),
     "another once more": (
         TWO + EXEC + "timeout = 5\n",
-        "v.toml:16: [[fallback]] has the secret that fallback 2 has, from the same place",
+        "v.toml:16: [[fallback]] has the same secret as fallback 2, from the same place",
     ),
     "too many": (
         HEAD + FIRST + "".join(EXEC.replace("get-key", f"get-key-{number}") for number in range(8)),
-        "v.toml: there are 8 [[fallback]] tables, and there may be 7",
+        "v.toml: there are 8 [[fallback]] tables; at most 7 are allowed",
     ),
 }
 

@@ -192,7 +192,7 @@ def test_a_reproducible_image_says_what_the_environment_says(monkeypatch: pytest
     assert record.make(config).as_json == record.make(config).as_json
     for odd in ("now", "9" * 30, "1.5"):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", odd)
-        with pytest.raises(CryptpilotError, match="SOURCE_DATE_EPOCH in the environment is no time"):
+        with pytest.raises(CryptpilotError, match="SOURCE_DATE_EPOCH in the environment is not a time"):
             record.make(config)
 
 

@@ -104,7 +104,7 @@ def test_all_of_it_is_on_the_disk_under_one_name(disk: Volume, place: Path, monk
 @pytest.mark.usefixtures("links")
 def test_of_two_runs_one_says_that_the_file_is_there_and_leaves_it_alone(disk: Volume, place: Path) -> None:
     with (
-        pytest.raises(CryptpilotError, match=r"data1\.header: is there already, and no backup is written over"),
+        pytest.raises(CryptpilotError, match=r"data1\.header: is there already, and no backup is overwritten"),
         header_file.saving(disk.dev, place, DATA),
     ):
         backup(disk, place)  # which begins later, and ends earlier
@@ -151,7 +151,7 @@ def test_what_is_not_the_devices_header_never_gets_the_name(
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", spoil)
-    with pytest.raises(CryptpilotError, match="what was written is not the header of"):
+    with pytest.raises(CryptpilotError, match="the written file is not the header of"):
         backup(disk, place)
     assert list(place.parent.iterdir()) == []
 
@@ -270,7 +270,7 @@ NOTHING_CHANGED = "nothing was changed; put back another backup, if there is one
     ("pieces", "said"),
     [
         ({4096: b"x"}, "{} is no whole backup: the LUKS2 header is damaged: no copy of it is whole"),
-        ({}, "{} is no whole backup: the LUKS2 header makes no sense (ValueError)"),
+        ({}, "{} is no whole backup: the LUKS2 header is invalid (ValueError)"),
     ],
 )
 def test_a_damaged_backup_is_told_by_its_name(
@@ -314,9 +314,9 @@ def test_a_key_that_a_backup_does_not_take_is_called_what_it_is(
         )
     said = f"{caught.value.what}; {caught.value.hint}"
     assert said.startswith(
-        f"no key slot in {place} takes this recovery key: that {disk.dev} could be opened by the file is not proven;"
+        f"no key slot in {place} takes this recovery key, so nothing proves that the file opens {disk.dev};"
         if by_recovery_key
         else f"{place} is older than the secret: none of its key slots takes the secret"
     )
-    assert ("is there a recovery key" in said) is not by_recovery_key
+    assert ("if you have a recovery key" in said) is not by_recovery_key
     assert ("older" in said) is not by_recovery_key

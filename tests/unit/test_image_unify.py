@@ -106,7 +106,7 @@ def test_a_kernel_that_was_removed_is_named(machine: Path) -> None:
         ("no program", "is not a unified kernel image"),
         ("another program", "is not a unified kernel image"),
         ("no UEFI program", "is not a unified kernel image"),
-        ("another root", "GRUB has the kernel take UUID=1 for its root, which is no volume"),
+        ("another root", "GRUB boots the kernel with the root UUID=1, which is not a volume"),
         ("another boot loader", "names no kernel"),
     ],
 )

@@ -33,7 +33,7 @@ RECORD = Record("1.0", "aa", {ROOT: "11", DATA: "22"}, {"root": "kms", "data": "
         ({ROOT: "11", DATA: "22"}, {ROOT: "11", DATA: "22"}, ()),
         ({ROOT: "33", DATA: "22"}, {ROOT: "33", DATA: "22"}, (f"{ROOT} has changed",)),
         ({ROOT: "11"}, {ROOT: "11"}, (f"{DATA} is gone",)),
-        ({ROOT: "11"}, {ROOT: "11", DATA: "22"}, (f"{DATA} is not for the initrd any more",)),
+        ({ROOT: "11"}, {ROOT: "11", DATA: "22"}, (f"{DATA} is no longer for the initrd",)),
         # a file that cannot be used just now is none of `now`, and has been changed all the same
         ({ROOT: "11"}, {ROOT: "11", DATA: "44"}, (f"{DATA} has changed",)),
         ({ROOT: "11", DATA: "22", "/new": "55"}, {ROOT: "11", DATA: "22"}, ("/new is new",)),
@@ -374,7 +374,7 @@ def test_a_service_that_this_machine_lacks_too_is_to_be_installed(tmp_path: Path
 def test_a_volume_that_dracut_would_open_too_is_told(tmp_path: Path) -> None:
     unpacked = tree(tmp_path, **{"etc/cmdline.d/90crypt.conf": " rd.luks.uuid=luks-aa-1 rd.luks.uuid=luks-bb-2\n"})
     [found] = findings.claimed(unpacked, {"aa-1": "swap", "bb": "data"})
-    assert "to open the volume swap too" in found.what
+    assert "dracut also opens the volume swap" in found.what
 
 
 @pytest.mark.needs("cryptsetup")

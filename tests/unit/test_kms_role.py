@@ -188,7 +188,7 @@ def test_no_proxy_stands_before_the_metadata_service(
         ("expired", "does not accept the role's temporary credentials (KMS says InvalidSecurityToken.Expired", True),
         ("expired-at-kms", "KMS says InvalidSecurityToken.Expired", True),
         ("no-answer", "the instance's metadata service: no answer from 127.0.0.1:", True),
-        ("nonsense", "was asked for the RAM role, and its answer makes no sense", True),
+        ("nonsense", "gave an invalid answer when it was asked for the RAM role", True),
         ("off", "answers HTTP 403 when asked for a token", False),
         ("unavailable", "answers HTTP 503 when asked for a token", True),
         ("another-account", 'there is no secret "disk" (KMS says Forbidden.ResourceNotFound)', False),
@@ -226,7 +226,7 @@ def test_a_region_from_the_metadata_service_is_no_way_to_another_host(
 ) -> None:
     service.region = region
     error = failure(dataclasses.replace(role, endpoint=None))
-    assert "was asked for the region, and its answer makes no sense" in error.what
+    assert "gave an invalid answer when it was asked for the region" in error.what
     assert "region_id" in error.hint
     assert gateway.requests == []
 
@@ -396,11 +396,11 @@ def test_an_answer_that_names_another_secret_is_none(
         ("unavailable", "KMS says ServiceUnavailableTemporary", True),
         ("hang", "no answer from 127.0.0.1:", True),
         ("empty-body", "answered with something that is not an answer of KMS", True),
-        ("html-throttle", "has too much to do (HTTP status 429)", True),
+        ("html-throttle", "refuses: there are too many requests (HTTP status 429)", True),
         ("redirect", "answered with a redirect, which is not followed", True),
         ("hang-body", "broke off in the middle", True),
         ("drip", "broke off in the middle", True),
-        ("huge-body", "is longer than 256 KiB, which no secret is", False),
+        ("huge-body", "is longer than 256 KiB, longer than any secret", False),
         ("key-disabled", 'the key that protects secret "disk" is disabled (KMS says Rejected.Disabled', False),
         ("wrong-signature-key", "KMS says SignatureDoesNotMatch", False),
         ("broken-body", "answered with something that is not an answer of KMS", True),
@@ -440,8 +440,8 @@ def test_an_answer_without_a_text_is_none(role: KmsRole, body: bytes, monkeypatc
 @pytest.mark.parametrize(
     ("status", "body", "said", "retryable"),
     [
-        (429, b"{}", "has too much to do (KMS says nothing but HTTP status 429)", True),
-        (503, b"{}", "has trouble of its own (KMS says nothing but HTTP status 503)", True),
+        (429, b"{}", "refuses: there are too many requests (KMS says nothing but HTTP status 429)", True),
+        (503, b"{}", "has an internal error (KMS says nothing but HTTP status 503)", True),
         (
             400,
             b'{"httpCode": "500", "Code": "X"}',
@@ -542,7 +542,7 @@ def test_by_default_the_cas_of_the_system_are_trusted(
     monkeypatch.setattr(certificates, "PLACES", (tmp_path / "absent", store))
     default = dataclasses.replace(role, kms_cert_pem=None)
     error = failure(default)
-    assert "no store of public CAs" in error.what
+    assert "no CA bundle" in error.what
     assert "ca-certificates" in error.hint
     store.write_text(make_authority().pem)
     assert "the CAs that the system trusts" in failure(default).hint

@@ -134,7 +134,7 @@ def nested(depth: int) -> bytes:
 
 
 DAMAGED = "no copy of it is whole"
-NONSENSE = "makes no sense"
+NONSENSE = "is invalid"
 NOT_OURS = "is not to be trusted: a data segment: encryption is not aes-xts-plain64"
 
 # By name: what is put where, and what is said to it.
@@ -218,16 +218,16 @@ HOSTILE: dict[str, tuple[Callable[[Template], dict[int, bytes]], str]] = {
     ),
 }
 
-OTHER_SIZE = "the place of a key slot has not the size of its key"
+OTHER_SIZE = "the area of a key slot does not have the size of its key"
 # Where key slots are said to be: (offset, size), and what is said to it.
 AREAS = {
     "negative": ("-32768", "258048", NONSENSE),
     "of a negative size": ("32768", "-1", NONSENSE),
     "of no size": ("32768", "0", OTHER_SIZE),
-    "over the first copy": ("0", "258048", "a key slot lies over something else"),
-    "over the second copy": (str(SECOND), "258048", "a key slot lies over something else"),
-    "beyond the device": (str(1 << 50), "258048", "a key slot lies outside of the room for key slots"),
-    "reaching into the data": (str(DATA - 4096), "258048", "a key slot lies outside of the room for key slots"),
+    "over the first copy": ("0", "258048", "a key slot overlaps something else"),
+    "over the second copy": (str(SECOND), "258048", "a key slot overlaps something else"),
+    "beyond the device": (str(1 << 50), "258048", "a key slot is outside of the key slot area"),
+    "reaching into the data": (str(DATA - 4096), "258048", "a key slot is outside of the key slot area"),
     "smaller than its key": ("32768", "4096", OTHER_SIZE),
     "gigantic": ("32768", str(1 << 62), OTHER_SIZE),
     "a gigabyte": ("32768", str(1 << 30), OTHER_SIZE),
@@ -252,7 +252,7 @@ def put_data(offset: object) -> Callable[[Template], dict[int, bytes]]:
 HOSTILE.update({f"a key slot {name}": (put_area(*area), said) for name, (*area, said) in AREAS.items()})
 HOSTILE.update({f"data at {offset!r:.20}": (put_data(offset), NONSENSE) for offset in ("-1", "x", 1, None)})
 HOSTILE.update(
-    {f"data at {at}": (put_data(at), "the data do not begin behind a header") for at in ("0", "32768", str(1 << 62))}
+    {f"data at {at}": (put_data(at), "the data do not begin after a header") for at in ("0", "32768", str(1 << 62))}
 )
 
 

@@ -67,7 +67,7 @@ def test_what_no_unit_can_be_called_costs_nothing_else(tmp_path: Path, monkeypat
     assert said == [
         f"v is not opened when its disk is attached: {disk} as a unit: {too_long}",
         f"the line of fstab that begins with /dev/mapper/v is left as it is: {too_long}",
-        "the line of fstab that begins with /dev/mapper/v is left as it is: a line feed is in it",
+        "the line of fstab that begins with /dev/mapper/v is left as it is: it has a line feed",
     ]
 
 

@@ -112,8 +112,8 @@ ROWS = [
     ("invalid", "does not accept the OIDC token (STS says", "identity provider expects", False),
     ("fingerprint", "does not accept the OIDC token (STS says", "fingerprints", False),
     ("untrusted", "does not let the OIDC token assume the role (STS says", "trust policy", False),
-    ("throttle", "has too much to do (STS says Throttling.User)", "quota", True),
-    ("unavailable", "has trouble of its own (STS says", "state", True),
+    ("throttle", "refuses: there are too many requests (STS says Throttling.User)", "quota", True),
+    ("unavailable", "has an internal error (STS says", "state", True),
     (
         "nonsense",
         "answered with something that is not an answer of STS",

@@ -114,7 +114,7 @@ def test_one_certificate_needs_no_boundaries(text: str) -> None:
             "certificate 1 has another END line than its BEGIN line",
         ),
         (block(DER, "TRUSTED CERTIFICATE"), "block 1 is a TRUSTED CERTIFICATE"),
-        (CHAIN + private_pem(AUTHORITY.key), "block 3 is a private key, which has no business here: remove it"),
+        (CHAIN + private_pem(AUTHORITY.key), "block 3 is a private key, which does not belong here: remove it"),
         (block(base64.b64decode("".join(private_pem(AUTHORITY.key).split("\n")[1:-2]))), "1 is a private key, and no"),
         (pkcs7.serialize_certificates([AUTHORITY.root], Encoding.PEM).decode(), "block 1 is a PKCS#7 container"),
         (block(pkcs7.serialize_certificates([AUTHORITY.root], Encoding.DER)), "certificate 1 is a PKCS#7 container"),

@@ -28,10 +28,10 @@ LINE = "/dev/mapper/my-data /data ext4"
         (dataclasses.replace(DATA, required=False, auto_open=False), f"{LINE} nofail", []),
         (dataclasses.replace(DATA, auto_open=False), LINE, ["no effect without auto_open = true"]),
         (DATA, "# nothing", ["no line of /etc/fstab names /dev/mapper/my-data"]),
-        (DATA, f"\n{LINE} noatime,nofail", ["/etc/fstab:2: nofail does not count, for /v/data.toml says"]),
+        (DATA, f"\n{LINE} noatime,nofail", ["/etc/fstab:2: nofail has no effect, because /v/data.toml says"]),
         (DATA, f"{LINE} noauto", ["/etc/fstab:1: is not mounted at boot (noauto)"]),
         (DATA, f"{LINE} noauto,x-systemd.automount", ["is not mounted at boot (noauto,x-systemd.automount)"]),
-        (DATA, f"{LINE} _netdev", ["/etc/fstab:1: _netdev has services begin before"]),
+        (DATA, f"{LINE} _netdev", ["/etc/fstab:1: _netdev lets services start before"]),
         (dataclasses.replace(DATA, encrypt=KMS, initrd=False), LINE, ["remove initrd = false"]),
     ],
 )

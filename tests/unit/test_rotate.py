@@ -128,7 +128,7 @@ def test_what_is_left_of_the_previous_value_goes_and_nothing_else(
 @pytest.mark.parametrize(
     ("slots", "previous", "said"),
     [
-        ((OTHER,), OLD, "no key slot takes it, and none its previous value"),
+        ((OTHER,), OLD, "no key slot takes it, nor its previous value"),
         ((OTHER,), NONE, 'no key slot takes it, and secret "disk" has no previous value'),
         ((OLD,), UNREACHABLE, "does not open /dev/vdb, and the previous one cannot be had: no network"),
         ((NEW,), UNREACHABLE, "no network"),
@@ -213,7 +213,7 @@ def test_why_neither_value_opens_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     for previous, what, hint in (
         (
             OLD,
-            "no key slot takes it, and none its previous value",
+            "no key slot takes it, nor its previous value",
             'secret "disk" is what the volume was initialized with',
         ),
         (NONE, 'no key slot takes it, and secret "disk" has no previous value', 'secret "disk" is what the volume'),

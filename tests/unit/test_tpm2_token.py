@@ -101,12 +101,12 @@ CHANGES: list[tuple[Json, str]] = [
     (with_blob(halves(b"p", PUBLIC[:-1])), "its PCRs alone release"),
     (with_blob(halves(b"p", NOT_ALONE)), "its PCRs alone release"),
     (with_blob(bytes(5000)), "too long"),
-    ({"tpm2-blob": "no base64!"}, "not put together"),
-    ({"tpm2-blob": 7}, "not put together"),
-    ({"keyslots": ["x"]}, "not put together"),
-    ({"keyslots": 1}, "not put together"),
+    ({"tpm2-blob": "no base64!"}, "not have the structure"),
+    ({"tpm2-blob": 7}, "not have the structure"),
+    ({"keyslots": ["x"]}, "not have the structure"),
+    ({"keyslots": 1}, "not have the structure"),
     ({"cryptpilot_mac": "x" * 64}, "MAC"),
-    ({"cryptpilot_mac": 0}, "not put together"),
+    ({"cryptpilot_mac": 0}, "not have the structure"),
 ]
 
 

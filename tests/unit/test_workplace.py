@@ -83,7 +83,7 @@ def test_each_place_has_its_own_cause(tmp_path: Path, mounted: dict[str, tuple[i
 def test_where_something_ran_full_that_is_what_is_said(tmp_path: Path, mounted: dict[str, tuple[int, int]]) -> None:
     workplace.require_room_left("it was made", tmp_path)
     mounted[str(tmp_path)] = (0, 4096)
-    with pytest.raises(CryptpilotError, match="ran full while it was made"):
+    with pytest.raises(CryptpilotError, match="became full while it was made"):
         workplace.require_room_left("it was made", tmp_path)
 
 

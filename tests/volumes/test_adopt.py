@@ -143,7 +143,7 @@ done 2> /dev/null
         held = "" if name == "installer" else f": it holds {one.inside}"  # what is in use is not looked into
         assert f"{name}: {disks[name].device} is adopted{held}" in adopted
         assert f"; open it with: cryptpilot open {name}\n" in adopted
-    assert 'bare: no file system was found in it, and its file says makefs = "ext4"' in adopted
+    assert 'bare: it holds no file system, but its file says makefs = "ext4"' in adopted
     assert adopted.count("warning: ") == 1
     assert said["label", "installer"] == "My disk-1\n"
     assert json.loads(said["token", "clevis"])["type"] == "clevis"

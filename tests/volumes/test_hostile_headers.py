@@ -50,12 +50,12 @@ HOSTILE: dict[str, tuple[Callable[[Template], dict[int, bytes]], str, str]] = {
     "null cipher hidden by a NUL": (
         lambda t: t.both(headers.hide_cipher(json.dumps(t.metadata).encode())),
         "check-failed",
-        "makes no sense",
+        "is invalid",
     ),
     "null cipher named first": (
         lambda t: t.both(headers.double_cipher(json.dumps(t.metadata).encode())),
         "check-failed",
-        "makes no sense",
+        "is invalid",
     ),
     "no encryption": (lambda t: t.both(t.changed(headers.make_linear)), "check-failed", DISTRUSTED),
     "encryption of a part": (lambda t: t.both(t.changed(headers.add_linear)), "check-failed", DISTRUSTED),
@@ -65,7 +65,7 @@ HOSTILE: dict[str, tuple[Callable[[Template], dict[int, bytes]], str, str]] = {
         "check-failed",
         DISTRUSTED,
     ),
-    "deep nesting": (lambda t: t.both(b"[" * 2000000 + b"]" * 2000000, size=4 << 20), "check-failed", "makes no sense"),
+    "deep nesting": (lambda t: t.both(b"[" * 2000000 + b"]" * 2000000, size=4 << 20), "check-failed", "is invalid"),
     "wrong checksums": (lambda t: {0: t.copy()[:-1] + b"x"}, "check-failed", "no copy of it is whole"),
     "version 1": (lambda t: t.both(version=1), "requires-adopt", "holds a LUKS1 volume"),
     "a mark that a terminal obeys": (

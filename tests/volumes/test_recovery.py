@@ -155,7 +155,7 @@ cryptpilot open a
     cannot = "standard output cannot be written, where the recovery key would be printed: No space left on device"
     assert said["nothing can be printed"].splitlines() == [
         f"cryptpilot: error: {cannot}",
-        "cryptpilot:   nothing was changed; redirect it to where you keep that",
+        "cryptpilot:   nothing was changed; redirect it to where you keep the key",
         "status 1",
     ]
     assert said["not shown"].splitlines() == [
@@ -290,7 +290,7 @@ cryptpilot header restore b b.header --yes
     assert "cryptpilot header restore a FILE" in said["gone"]
     assert "cryptpilot header restore a FILE" in said["spoiled"]
     assert "No such file" in said["no provider"]
-    assert "error: a: no key slot in /run/a.header takes this recovery key: " in said["another recovery key"]
+    assert "error: a: no key slot in /run/a.header takes this recovery key, so " in said["another recovery key"]
     assert "error: a: /run/cut.header is no whole backup: " in said["damaged file"]
     assert said["put back by recovery key"] == f"{put_back}a: /dev/mapper/a is open\na: /dev/mapper/a is closed\n"
     assert "\nkept on b\n" in said["integrity"]
@@ -330,7 +330,7 @@ losetup --detach /dev/loop7
     )
     assert said["on a stick"].startswith("a: its header is in /run/usb/a.header: ")
     stick = said["on a stick"].splitlines()[1:]
-    assert stick[0] == "cryptpilot: error: b: /run/usb/a.header: is there already, and no backup is written over"
+    assert stick[0] == "cryptpilot: error: b: /run/usb/a.header: is there already, and no backup is overwritten"
     assert stick[2:4] == ["status 1", "a.header"]  # whole, alone, and still a's
     assert "Operation not permitted" in stick[4]
     assert said["side by side"].count(": its header is in /run/one.header: ") == 1
@@ -430,7 +430,7 @@ cryptpilot open b
     assert "a.header is older than the secret: none of its key slots takes the secret" in said["older than the secret"]
     assert "its header is put back" in said["older than the secret"]
     assert (
-        "does not prove to belong to /dev/disk/by-id/virtio-a: opened by it, there is no file system"
+        "is not proven to belong to /dev/disk/by-id/virtio-a: opened by it, there is no file system"
         in said["lost and of another"]
     )
     assert "no key slot in it takes this secret" in said["lost and another secret"]

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Adopts LUKS2 volumes that another program made, with all their data: cryptpilot 0.1 to 0.3.2, cryptsetup, clevis. The
-secret that the file of the volume names must open it; then its header gets the mark of cryptpilot, and the name is
-bound to it, as init does. Nothing else is changed, and nothing is overwritten. The volume may be open or in use, and
-stays so. After an interruption or a power cut, run it again.
-"""
+secret that the volume's file names must open the volume. The header then gets the mark of cryptpilot, and the name is
+bound to it, as by init. Nothing else is changed or overwritten. The volume may be open or in use, and stays so. After
+an interruption or a power cut, run it again."""
 _EXAMPLES = (Example("cryptpilot adopt data1", "Take over the volume data1 that cryptsetup or clevis made."),)
 
 

@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Config
 
 _DESCRIPTION = """\
-Binds each volume to its disk, if the volume's secret opens what is there: from then on no other LUKS2 volume is opened
+Binds each volume to its disk, if the volume's secret opens that disk. From then on no other LUKS2 volume is opened
 under this name, even if the same secret opens it. init does that by itself. Bind volumes that older versions made, and
-bind again after "cryptsetup reencrypt" or after you have exchanged a disk. The volume may be open or closed.
-"""
+bind again after "cryptsetup reencrypt" or after you have exchanged a disk. The volume may be open or closed."""
 
 
 def _run(config: Config, arguments: argparse.Namespace) -> bool:

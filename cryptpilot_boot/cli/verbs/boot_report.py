@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Shows what the boot agent did in this boot, in the initrd and after it: when each step began and how long it took, with
-waits and failures marked; then for each volume which stage opened it and when, or why it is not open and what to
-do. Needs no configuration, and works in the emergency shell of the initrd. Only root can read the event log.
-"""
+waits and failures marked. Then it shows for each volume which stage opened it and when, or why it is not open and what
+to do. Needs no configuration, and works in the emergency shell of the initrd. Only root can read the event log."""
 _EXAMPLES = (
     Example("cryptpilot boot report", "Show the steps of this boot, and why a volume is not open."),
     Example("cryptpilot boot report --svg boot.svg", "Draw them."),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Writes a new image: the same system, with its root in a LUKS2 volume that is opened at boot, and cryptpilot installed.
 IN is only read. OUT must not exist, and gets its name when it is complete. An image that cannot be converted is refused
-before anything is written; --dry-run tells. The image's own dracut and GRUB are run as root, in the new image:
+before anything is written; --dry-run checks that. The image's own dracut and GRUB are run as root, in the new image:
 convert only images that you would boot. /boot stays readable for the host, with the client key in the initrd.
 With --device, the root of a disk that is attached here is encrypted in place; after an interruption or a power cut,
 run the same command again to continue. Have a backup: the disk may fail meanwhile.
@@ -79,7 +79,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="boot a unified kernel image instead of GRUB, so that its measurements can be computed; UEFI only",
     )
     options.signing(parser, "--uki-key", "--uki-cert")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be made, and write nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, and write nothing")
 
 
 def _run(config: Config, arguments: argparse.Namespace) -> bool:

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Config
 
 _DESCRIPTION = """\
-Adds a key slot for the current secret of SOURCE to a persistent volume, open or closed, so that it opens by that too.
-SOURCE is one that the volume's file has: "encrypt" for its [encrypt] table, "fallback1" for the first [[fallback]],
-and so on; or the name of a key provider that only one of them has. Another source of the volume has to open it, or its
-recovery key. "init" does this for all sources of a new volume. Where SOURCE opens the volume already, nothing is
-changed. A source that keeps its key sealed in the volume's header, such as the TPM, always gets a new key, sealed to
-what the machine has started, as after a kernel update; the older key is removed once the new one was tried. Nothing
-else is removed."""
+Adds a key slot for the current secret of SOURCE to a persistent volume, open or closed. From then on SOURCE opens the
+volume too. SOURCE is one of the sources in the volume's file: "encrypt" for its [encrypt] table, "fallback1" for the
+first [[fallback]], and so on; or the name of a key provider that only one of them has. Another source of the volume
+has to open it, or its recovery key. "init" does this for all sources of a new volume. If SOURCE opens the volume
+already, nothing is changed. A source that seals its key into the volume's header, such as the TPM, always gets a new
+key. That key is sealed to what the machine has started, for example a new kernel. The older key is removed once the
+new one was tried. Nothing else is removed."""
 _EXAMPLES = (
     Example("cryptpilot enroll data1 fallback1", "After a [[fallback]] was added to the file of data1."),
     Example("cryptpilot enroll data1 tpm2 --recovery-key", "Seal a new key when the TPM no longer gives the old one."),
@@ -31,7 +31,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="SOURCE", help='"encrypt", "fallback1", ..., or a key provider such as "exec"'
     )
-    options.recovery_key(parser, "ask for the recovery key, and none of the other sources")
+    options.recovery_key(parser, "unlock with the recovery key, not with another source")
 
 
 def _run(config: Config, arguments: argparse.Namespace) -> bool:

@@ -30,7 +30,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     options.volume(parser)
     parser.add_argument("file", type=Path, metavar="FILE")
     options.yes(parser)
-    options.recovery_key(parser, "ask for the recovery key, if it has to be opened, and no key provider")
+    options.recovery_key(parser, "unlock with the recovery key, not the key provider, if the volume has to be opened")
     parser.add_argument(
         "--force", action="store_true", help="restore even if the file cannot be proven to belong to this device"
     )

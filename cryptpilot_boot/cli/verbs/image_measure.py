@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Computes the measurements of a machine that boots a disk image by UEFI and a unified kernel image, for a verifier:
-digests of boot loader, kernel, initrd and command line, and PCR 4, 5, 9, 11 and 12 once the kernel has started.
-The image is only read. What cannot be computed exactly is refused, with the reason and exit status 1. Values of TDX's
-RTMR[1] and RTMR[2] follow from the same events; they have not been compared with a real machine.
-"""
+digests of boot loader, kernel, initrd and command line, and PCR 4, 5, 9, 11 and 12 once the kernel has started. The
+image is only read. If a value cannot be computed exactly, it is refused, with the reason and exit status 1. Values of
+TDX's RTMR[1] and RTMR[2] follow from the same events; they have not been compared with a real machine."""
 _EXAMPLES = (Example("cryptpilot image measure encrypted.qcow2 --json", "Write the measurements for a verifier."),)
 
 

@@ -14,11 +14,9 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Config
 
 _DESCRIPTION = """\
-For a machine that boots by a unified kernel image, after its kernel or its configuration has changed: makes that image
-again, of the kernel, initrd and command line that GRUB would start by default. The initrd is checked first, and the old
-image stays until the new one is whole. What the machine measures at the next boot is another then: let the verifier
-know before.
-"""
+Rebuilds the unified kernel image that this machine boots, after a change of its kernel or configuration. The new image
+has the kernel, initrd and command line that GRUB would start by default. The initrd is checked first, and the old
+image stays until the new one is complete. The next boot has other measurements: inform the verifier before."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Config
 
 _DESCRIPTION = """\
-Finds before a reboot whether an image would work: unpacks it, runs its agent, looks for programs, libraries, kernel
-modules, the unit or hook that starts the agent, and the network if a volume needs it, and compares it with the
-configuration and the agent of this machine. The agent in IMAGE is run: check only images that you trust.
-"""
+Finds before a reboot whether an image would work: unpacks it, runs its agent, and compares it with the configuration
+and the agent of this machine. Looks for programs, libraries, kernel modules, the unit or hook that starts the agent,
+and the network if a volume needs it. The agent in IMAGE is run: check only images that you trust."""
 _EXAMPLES = (
     Example("cryptpilot initrd check", "Check the image of the running kernel, before a reboot."),
     Example("cryptpilot initrd check /boot/initrd.img-6.1.0-56-amd64", "Check this file."),

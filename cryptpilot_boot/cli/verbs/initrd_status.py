@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Config
 
 _DESCRIPTION = """\
-Shows for each installed kernel where its image is, whether cryptpilot is in it, whether configuration and agent in it
-are those of this machine, which volumes it opens, and how many bytes this adds to it, plain and compressed. Exit status
-1 if an image is stale or lacks what it needs.
-"""
+Shows for each installed kernel where its image is, whether cryptpilot is in it, and whether configuration and agent in
+it are those of this machine. Also shows which volumes the image opens, and how many bytes this adds to it, plain and
+compressed. Exit status 1 if an image is stale or lacks what it needs."""
 
 
 def _run(config: Config, arguments: argparse.Namespace) -> bool:

@@ -32,13 +32,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.recovery_key(
         parser,
-        "ask for the recovery key of one volume, and no key provider; without a terminal it is the first line of"
+        "unlock one volume with its recovery key, not the key provider; without a terminal the key is the first line of"
         " standard input",
     )
     options.overwrite(
         parser,
-        "have a temporary volume take a device that holds this, once: crypto_LUKS, ext4, ... as the refusal names"
-        " it; what it holds is lost",
+        "let a temporary volume take, once, a device that holds this: crypto_LUKS, ext4, ... as the error names it;"
+        " what the device holds is lost",
     )
     options.yes(parser, " of --overwrite")
 
