@@ -1,4 +1,4 @@
-"""What goes wrong, said for the person who reads it."""
+"""Errors, in words for the person who reads them."""
 
 from __future__ import annotations
 

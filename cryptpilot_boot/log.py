@@ -1,7 +1,7 @@
 """What happens, as a stream of events.
 
-Every room reports its steps here and knows nothing of who listens: at boot the console and the event log subscribe as
-sinks. An event never holds a secret.
+Every package reports its steps here and does not know the sinks: at boot the console and the event log subscribe. An
+event never holds a secret.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def boot_seconds() -> float:
 def subscribed(sink: Sink, on_failure: Callable[[Exception], object] = lambda _: None) -> Iterator[None]:
     """Have `sink` called with every event while a `with` block runs; calls never overlap.
 
-    One that fails, as on a disk that is full, is not called again, and `on_failure` is, once: no step fails because it
-    cannot be told of. Nor may one wait: that would delay the step.
+    A sink that fails, as on a full disk, is not called again. `on_failure` is called once: no step fails because it
+    cannot be reported. Nor may one wait: that would delay the step.
     """
     subscription = sink, on_failure
     with _lock:

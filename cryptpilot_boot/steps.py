@@ -59,10 +59,10 @@ _WORDS = {
 class Step:
     """A step that has begun and not ended.
 
-    device: which it is done to, "" if that does not matter. since: on the monotonic clock. told: when its beginning, or
-    that it goes on, was last told of. waiting_for: what it said that it waits for, "" if it said nothing. done: how far
-    it is, from 0 to 1, None if nothing says that. total: bytes that it will have written to the device, 0 if that is
-    not known. thread: that which is at work.
+    device: which it is done to, "" if that does not matter. since: on the monotonic clock. told: when it was last
+    reported. waiting_for: what it said that it waits for, "" if it said nothing. done: how far it is, from 0 to 1, None
+    if nothing says that. total: bytes that it will have written to the device, 0 if that is not known. thread: the
+    thread that runs it.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Step:
 
     @property
     def words(self) -> str:
-        """Say what is being done, and to what."""
+        """Return what is being done, and to which object."""
         return " ".join(filter(None, (_WORDS.get(self.name, f"at work: {self.name}"), self.device)))
 
     @property
@@ -136,7 +136,7 @@ def _own() -> Step | None:
 
 
 def wait(name: str, volume: str, waiting_for: str) -> None:
-    """Note what a step waits for, and that it was told of just now."""
+    """Note what a step waits for, and that this was reported just now."""
     with _lock:
         for step in _at_work:
             if (step.name, step.volume) == (name, volume):
@@ -144,7 +144,7 @@ def wait(name: str, volume: str, waiting_for: str) -> None:
 
 
 def long(seconds: float) -> list[Step]:
-    """Return those steps of `innermost` of which nothing was told for so many seconds; now they are told of.
+    """Return the steps of `innermost` that were not reported for so many seconds. They count as reported now.
 
     One that tells of its waiting itself is given twice the time, or both would.
     """

@@ -33,11 +33,11 @@ class Phase(enum.Enum):
     CHANGING = enum.auto()
     """It may change its device: it has to be finished, or ended in good order."""
     DONE = enum.auto()
-    """It has a result, and does nothing any longer."""
+    """It has a result, and no longer runs."""
 
 
 class Task(Generic[T]):
-    """The work on one volume, on a thread of its own. phase: to be read with `Crew.changed` held."""
+    """The work on one volume, on its own thread. phase: to be read with `Crew.changed` held."""
 
     def __init__(self, volume: str, phase: Phase, crew: Crew[T]) -> None:
         self.volume = volume

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-_AGAIN_AFTER = 5.0  # seconds until a wait that goes on is told of again
+_AGAIN_AFTER = 5.0  # seconds until a continuing wait is reported again
 
 
 def verbose(say: Say) -> Sink:
@@ -23,7 +23,7 @@ def verbose(say: Say) -> Sink:
 
     def tell(event: Event) -> None:
         tell_wait(event)
-        # what became of a volume is told anyway
+        # the result of a volume is reported anyway
         if event.phase in ("begin", "wait", "busy") or event.step == "outcome" or "notice" in event.facts:
             return
         what = f"{event.volume}: {event.step}" if event.volume else event.step
@@ -36,10 +36,10 @@ def verbose(say: Say) -> Sink:
 
 
 def brief(say: Say) -> Sink:
-    """Return a sink that tells what is waited for, what takes long, and any event's "notice", which is for a person.
+    """Return a sink that reports waits, long steps, and any event's "notice", which is for a person.
 
-    A wait is told of at once, when that changes, and every few seconds; but not while somebody is asked for a key, who
-    would not find the question again, nor of a volume of which it is known what became of it. Nor is it told then that
+    A wait is reported at once, at each change, and every few seconds. It is not reported while a person is asked for a
+    key, who would not find the question again, nor for a volume that has its result. Nor does it then report that
     another source is asked.
     """
     last: dict[str, tuple[str, float]] = {}
@@ -104,7 +104,7 @@ def result(outcome: Outcome, *, shell: bool = False) -> list[str]:
 def _by_hand(outcome: Outcome, *, shell: bool) -> dict[str, str]:
     name = outcome.volume.volume
     if outcome.needed and shell:
-        # whether it has one is on its disk, of which nothing is expected any more
+        # only its disk tells whether it has one, and this code does not read the disk again
         recovery = f"cryptpilot open {name} --recovery-key; exit (if it has one)"
         return {"again": f"cryptpilot open {name}; exit", "or": recovery}
     if outcome.needed:

@@ -18,7 +18,7 @@ WANTED = Path("/run/systemd/generator/cryptpilot.service.wants")
 
 
 def record(volume: str, lines: Sequence[str], directory: Path = DIRECTORY, wanted: Path = WANTED) -> None:
-    """Keep what is said of a volume that failed. lines: empty for a volume that did not fail.
+    """Keep the message about a volume that failed. lines: empty for a volume that did not fail.
 
     Nothing is kept for a unit that does not start right after this, as before the first daemon-reload with the volume's
     file: started later, it would repeat a failure that may have been repaired since.

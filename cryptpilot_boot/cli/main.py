@@ -24,14 +24,14 @@ _NO_CONFIGURATION = Config(DEFAULT_DIRECTORY, Boot(), ())
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2  # argparse's own, and a configuration that cannot be used
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 def run_and_exit() -> NoReturn:
     """Run the command line and end the process with its exit status.
 
-    The process ends at once. The interpreter would wait for streams that are blocked or that a thread still writes to,
-    and would end with a status of its own (120, or 134 by SIGABRT).
+    The process ends at once. The interpreter would wait for streams that are blocked or that a thread still writes to.
+    It would then exit with its own status (120, or 134 by SIGABRT).
     """
     try:
         status: object = main()

@@ -16,7 +16,7 @@ class Row(NamedTuple):
 
     words: as they are typed, and with "_" for " " and "-" the name of the file. summary: its line in `--help`.
     needs_all_files: whether it must not go on when a file of the configuration cannot be used. boots: whether it
-    decides by itself what that means. needs_configuration: False when it has no use for one.
+    handles such a file itself. needs_configuration: False when it has no use for one.
     """
 
     words: str
@@ -113,7 +113,7 @@ image would work.
 """,
     "image": "Measures disk images, and rebuilds the unified kernel image of a machine.",
 }
-"""What is said of a first word that several commands share."""
+"""The descriptions of the first words that several commands share."""
 
 
 def load(row: Row) -> Verb:

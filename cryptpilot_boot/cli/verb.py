@@ -16,7 +16,7 @@ def _nothing(_: argparse.ArgumentParser) -> None:
 
 
 class Example(NamedTuple):
-    """A command line that helps, and what it is for: a whole sentence."""
+    """A useful command line, and its purpose: a whole sentence."""
 
     line: str
     purpose: str

@@ -52,7 +52,7 @@ def _write(path: Path, text: str) -> None:
     try:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             raise CryptpilotError(f"{path}: is no regular file", "name another, or - for standard output")
-        path = path.resolve()  # a symbolic link stays what it is
+        path = path.resolve()  # a symbolic link stays a link
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".cryptpilot-", delete=False) as file:
             try:
                 file.write(text.encode())

@@ -28,8 +28,8 @@ def boot_service(
 ) -> bool:
     """Open the volumes of a stage; False when a volume that has to be open is not.
 
-    In the initrd that is what the pivot needs: all else is deferred to the system stage. That one needs every volume,
-    those of files that cannot be used included. say: writes a line to the console; neither fails nor waits. settle:
+    In the initrd that is what the pivot needs: all else is deferred to the system stage. It needs every volume,
+    including those of files that cannot be used. say: writes a line to the console; neither fails nor waits. settle:
     gives the console a moment to take what was said. only: names of volumes; all others are left alone, and what is
     wrong with them too. Raises CryptpilotError when one of these is not for this stage to open.
     """

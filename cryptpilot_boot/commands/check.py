@@ -171,7 +171,7 @@ def _source_warnings(
 def _unbound(one: Volume, config: Config) -> Iterator[str]:
     """Yield why a volume that is not bound to its disk should be.
 
-    A volume that is alone with its secret is not told to be bound: no other disk of this machine opens in its place.
+    A volume that shares its secret with no other gets no warning: no other disk of this machine opens in its place.
     """
     others = [
         other.volume

@@ -22,7 +22,7 @@ def find(volumes: Sequence[Volume]) -> list[competing.Competitor]:
 
 
 def _foreign(path: str) -> bool:
-    """Tell whether a device holds a LUKS header that is not ours. One that cannot be read is what it is named."""
+    """Tell whether a device holds a LUKS header that is not ours. One that cannot be read counts by its name."""
     try:
         return block.is_block_device(path) and luks_header.is_foreign(path, state.MARKS)
     except DeviceError:

@@ -40,7 +40,7 @@ Ask = Callable[[], Passphrase]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is to be done. volume: its name. secret: a file with the secret, None to ask the key provider.
+    """The work to do. volume: its name. secret: a file with the secret, None to ask the key provider.
 
     recovery_key: whether the volume gets one. dry_run: print the plan, and write nothing. unified: how it boots
     by a unified kernel image, None for GRUB alone. packages: files of those that are installed in it.

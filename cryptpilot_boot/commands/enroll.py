@@ -31,7 +31,7 @@ def enroll(
 ) -> bool:
     """Give a volume a key slot for one of its sources; True when it has one, also if another run enrolled it.
 
-    source: "encrypt", "fallback1", ..., or the name of a key provider that one source alone has. ask_key: asks a person
+    source: "encrypt", "fallback1", ..., or the name of a key provider that only one source has. ask_key: asks a person
     for the recovery key, in place of asking the other sources.
     """
     (one,) = select(config, [name])

@@ -104,8 +104,8 @@ def late(content: UnpackedImage, config: Config) -> Iterator[Finding]:
 def late_warnings(config: Config) -> list[str]:
     """Return a warning for each volume that an image of the running kernel would open late.
 
-    Images are unpacked only for devices that they may not know: what distributions name themselves they do. Says
-    nothing where `stale` does not.
+    Images are unpacked only for devices that they may not know: what distributions name themselves they do. Returns
+    nothing where `stale` returns nothing.
     """
     if config.directory != DEFAULT_DIRECTORY or not dracut.is_usable():
         return []
@@ -142,8 +142,8 @@ def stale(config: Config) -> list[str]:
     """Return a warning for each image of the running kernel that is not made from what is configured now.
 
     Images are unpacked only when something was changed after they were made, and then even if no volume is for the
-    initrd: there may have been one when they were made, which they open still. Says nothing where there is nothing to
-    say: no dracut, no image, another configuration than the one images are made from.
+    initrd: there may have been one when they were made, which they open still. Returns nothing without dracut, without
+    an image, or for a configuration from which no images are made.
     """
     if config.directory != DEFAULT_DIRECTORY or not dracut.is_usable():
         return []

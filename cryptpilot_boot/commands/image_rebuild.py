@@ -29,7 +29,7 @@ _SUFFIX = ".cryptpilot-new"
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Which images are to be rebuilt.
+    """The images to rebuild.
 
     kernel: whose, None for that of the kernel that runs. every: those of all kernels that have one. included: of these
     only the images that have cryptpilot already, and none where no volume is configured.
@@ -45,8 +45,8 @@ def rebuild(
 ) -> bool:
     """Rebuild images; each takes the place of the old one when it has been checked. True when all have been.
 
-    options: more of dracut's. A unified kernel image is only looked into. Where one fails the old image is there still;
-    with `every` that is explained and the others are tried, else CryptpilotError is raised.
+    options: more of dracut's. A unified kernel image is only looked into. If a rebuild fails, the old image is still
+    there. With `every`, the error is printed and the others are tried; without it, CryptpilotError is raised.
     """
     if choice.included and not config.volumes:
         return True
@@ -181,7 +181,7 @@ def _require_room(old: Path, before: _Summary | None) -> None:
 
 
 def _checked(new: Path, config: Config, now: Record, ours: Mapping[str, str]) -> tuple[_Summary, list[str]]:
-    """Return what is in a new image, and warnings of what the old one cannot have done better.
+    """Return the content of a new image, and warnings about faults that the old image must have had too.
 
     Raises CryptpilotError when the image is not whole.
     """

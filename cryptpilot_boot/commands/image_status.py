@@ -132,7 +132,7 @@ def _row(row: ImageStatus) -> list[str]:
 
 
 def _reasons(row: ImageStatus, now: Record) -> Iterator[str]:
-    """Yield what is to be done about an image, and why."""
+    """Yield what to do about an image, and why."""
     if row.good:
         return
     if row.path is None:

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 def plan(config: Config) -> list[str]:
     """Return what the initrd must carry, one "kind value" a line, for a shell to read.
 
-    Of all volumes, those of the booted system included, it says the devices: dracut is not to put into the
-    image by itself that they are to be opened. Those to claim are opened at boot by us alone, whatever else asks for
-    it; the condition is for systemd to know them by. Raises KeyFetchError when it must carry public CAs, and this
-    system has none.
+    It prints the devices of all volumes, including those of the booted system, so that dracut itself does not add them
+    to the image. Those to claim are opened at boot by us alone, whatever else asks for it; the condition is for systemd
+    to know them by. Raises KeyFetchError when it must carry public CAs, and this system has none.
     """
     needs = image_needs(config)
     if not init.in_initrd():  # there, what is missing is for `cryptpilot initrd check` to say

@@ -34,7 +34,7 @@ def init(
     """Initialize persistent volumes; True when all are.
 
     confirm: asked of each before anything is done to any; what it says no to is not touched. force: what may be
-    destroyed besides an init that was cut short. warn: as of `close`.
+    destroyed in addition to an interrupted init. warn: as of `close`.
     """
     targets: dict[str, volume.Target] = {}
     agreed = []

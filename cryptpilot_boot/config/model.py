@@ -54,8 +54,8 @@ class Volume:
     volume: name below /dev/mapper. dev: path of the underlying block device. makefs: file system of a new volume, None
     for none. initrd: whether the initrd may hold its configuration, credentials included. sector_size: of a new volume,
     in bytes; None to choose by the device. discard: whether unused blocks are discarded on the device. source: the file
-    it was read from. identity: what it is bound to; None if any volume may open that has the secret. required: whether
-    the boot stops if a file system on it cannot be mounted that fstab names. fallbacks: further sources of its key.
+    it was read from. identity: what it is bound to; None if any volume with the secret may open. required: whether the
+    boot stops if a file system on it cannot be mounted that fstab names. fallbacks: further sources of its key.
     """
 
     volume: str

@@ -1,8 +1,8 @@
 """Which other users can change the configuration, or a program that it runs.
 
-Who can write a file of the configuration can run programs as root, by `[encrypt.exec]` or by another device. So each
-file, each program, and all directories and links on the way must belong to root or to the user of this process. No one
-else may have write permission, as with StrictModes of sshd(8); only root's group may, because of umask 002. With an
+A user who can write a file of the configuration can run programs as root, by `[encrypt.exec]` or by another device. So
+each file, each program, and all directories and links on the way must belong to root or to the user of this process. No
+one else may have write permission, as with StrictModes of sshd(8); only root's group may, because of umask 002. With an
 ACL, the bits of the group are its mask, so that an ACL shows there too.
 """
 
@@ -35,7 +35,7 @@ def require(path: Path, own: Collection[Path] = ()) -> None:
     try:
         for step, status, shared in _steps(path):
             if stat.S_ISLNK(status.st_mode) and not shared:
-                continue  # who can write to the directory can change the target of a link
+                continue  # a user who can write to the directory can change the target of a link
             if status.st_uid not in (0, user):
                 raise ConfigError(
                     f"{_said(path, step)} belongs to user {status.st_uid}, who can change it",

@@ -2,8 +2,8 @@
 
 An entry is a file for each kernel, which GRUB's command `blscfg` reads as it boots. Enterprise Linux 8, Anolis 8 and
 Alibaba Cloud Linux 3 keep kernel parameters in the variable `kernelopts` of GRUB's environment block, with a copy in
-grub.cfg for where that cannot be read; Enterprise Linux 9 keeps them in each entry, and takes those of the next kernel
-from /etc/kernel/cmdline.
+grub.cfg, in case that block cannot be read; Enterprise Linux 9 keeps them in each entry, and takes those of the next
+kernel from /etc/kernel/cmdline.
 
 Source: the Boot Loader Specification, "Type #1"; the manual of GRUB, "Environment block"; 10_linux, 20-grub.install
 and blscfg.c of GRUB in Fedora and Enterprise Linux; issues 1828 and 2129 of osbuild-composer, 979 of lxc-ci.
@@ -97,7 +97,7 @@ def kernels(loader: Loader) -> list[grub.Linux]:
 
 
 def entry(text: str, volume: Volume, *, moved: bool) -> str:
-    """Return an entry with the volume as the root. moved: whether /boot is no directory of the root any longer."""
+    """Return an entry with the volume as the root. moved: whether /boot is no longer a directory of the root."""
     text = _OPTIONS.sub(lambda line: line[1] + grub.command_line(line[2], volume), text)
     return _PATHS.sub(lambda line: line[1] + _BOOT.sub("", line[2]), text) if moved else text
 

@@ -1,9 +1,10 @@
 """What is done to an image's boot loader for its root to be a volume. Pure.
 
-GRUB is known as Debian has it, and as Enterprise Linux and its relatives do. There kernel parameters are mended in the
-files that hold them, not by grubby: what that does to `kernelopts`, /etc/default/grub and /etc/kernel/cmdline differs
-from release to release, and the first ones put a second `root=` behind `$kernelopts`. Nor by grub2-mkconfig where it
-can be helped: before 9.3 it writes what is in /etc/default/grub over the parameters of all entries.
+Two forms of GRUB are supported: Debian's, and that of Enterprise Linux and its relatives. There kernel parameters are
+mended in the files that hold them, not by grubby: what that does to `kernelopts`, /etc/default/grub and
+/etc/kernel/cmdline differs from release to release, and the first ones put a second `root=` behind `$kernelopts`. Nor
+by grub2-mkconfig where it can be helped: before 9.3 it writes what is in /etc/default/grub over the parameters of all
+entries.
 
 Source: grubby-bls, in its versions of 2018 and 2019; insights-core, issue 2041 (grubby and grubenv); grub2, pull
 request 126 (grub2-mkconfig --update-bls-cmdline); cockpit, pull request 18382; lxc-ci, pull request 979.
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from cryptpilot_boot.convert.facts import InstalledDisk, InstalledSystem, Roles
 
 ESP_CONFIGURATIONS = "/boot/efi/EFI"
-"""Where a distribution has a directory of its own, with grub.cfg and perhaps grubenv in it."""
+"""The places where a distribution has its own directory, with grub.cfg and perhaps grubenv."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Grub:
-    """GRUB as a distribution has it.
+    """The GRUB of a distribution.
 
     directory: what it reads in /boot; mkconfig, install, editenv: its programs. settings: what is to hold ours for
     mkconfig; own: whether nothing else is in that file. signed: whether packages bring its programs for UEFI, signed.
@@ -172,13 +173,13 @@ def mended(made: Change, volume: Volume, boot: str) -> Loader:
 
 
 def resumes(loader: Loader) -> bool:
-    """Tell whether a kernel is told what to resume from, should its system hibernate."""
+    """Tell whether a kernel has a device to resume from after hibernation."""
     booted = [one for text in loader.configurations.values() for one in grub.kernels(text)] + bls.kernels(loader)
     return any(one.value("resume") is not None for one in booted)
 
 
 def faults(loader: Loader, volume: Volume, paths: Sequence[str], generated: Sequence[str] = ()) -> list[str]:
-    """Say what is booted with another root than the volume, without an initrd, or with one that waits for what is gone.
+    """Return each entry that boots another root than the volume, or no initrd, or one that waits for a lost device.
 
     paths: of the configurations that are to boot; generated: of those whose own text does not matter.
     """

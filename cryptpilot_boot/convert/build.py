@@ -127,7 +127,7 @@ def _make_root(planned: Conversion, source: OpenImage, config: Config, disk: str
         with ask() as passphrase:
             header = make(one, device, passphrase, mark=state.INITIALIZING, before_writing=lambda: None)
             stack.enter_context(header)
-            # what a power cut leaves is thrown away: there is no need for the journal yet
+            # what a power cut leaves is deleted, so the journal is not needed yet
             cryptsetup.luks_open(device.node, name, passphrase, header, journal=not one.integrity)
         stack.callback(cryptsetup.close, name)
         old = block.look_up(source.partition(planned.root))
@@ -173,7 +173,7 @@ def mend(
 ) -> None:
     """Put cryptpilot into the new system, have its own programs make initrds and boot loader, and check them.
 
-    mapping: what its root is open as; "" where that is the partition itself. What has it boot otherwise comes last.
+    mapping: what its root is open as; "" where that is the partition itself. The change of how it boots comes last.
     """
     one = planned.volume
     began = time.time() - _TICK

@@ -26,10 +26,10 @@ _DIRECTORIES = {f"/dev/disk/by-{key.lower()}/": key for key in ("UUID", "LABEL",
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What a partition holds, as libblkid has it.
+    """The content of a partition, in libblkid's words.
 
     kind: "" for nothing that is recognized. block: bytes of the smallest thing that its file system reads or writes.
-    logical: the logical volume that it holds, of which all else is said then; None for none.
+    logical: the logical volume that it holds, None for none; the other fields then describe that.
     """
 
     kind: str = ""
@@ -117,7 +117,7 @@ class InstalledSystem:
 
 @dataclasses.dataclass(frozen=True)
 class Roles:
-    """What the partitions are for, by number; candidates: those of which one is the root.
+    """The purposes of the partitions, by number; candidates: those that may be the root.
 
     gap: whether GRUB for BIOS is before the first partition, as it is with an MBR.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 INSTALL = "/usr/sbin/grub-install"
 BIOS, EFI = PLATFORMS = ("i386-pc", "x86_64-efi")
-"""What GRUB is made for, as it has it itself."""
+"""GRUB's platforms, by GRUB's own names."""
 BOOT_CODE = 440
 """Bytes at the beginning of a disk that are a boot loader's; UEFI specification, 5.2.1."""
 _MARK = b"GRUB "  # what GRUB's boot code says when it fails; grub-core/boot/i386/pc/boot.S

@@ -84,12 +84,12 @@ class RootToEncrypt:
 
 
 def on_partition(volume: Volume, device: str) -> Volume:
-    """Return a volume as it is on a partition of another machine's disk, where nothing is made of it."""
+    """Return a volume with a partition of another machine's disk as its device. Nothing is formatted there."""
     return dataclasses.replace(volume, dev=device, makefs=None, discard=False, identity=None)
 
 
 def require_convertible(volume: Volume) -> None:
-    """Raise CryptpilotError for a volume that cannot be made of data that are there."""
+    """Raise CryptpilotError for a volume that cannot be made from existing data."""
     if volume.integrity:
         raise refused(
             f"{volume.source} says integrity = true, which a conversion in place cannot add",

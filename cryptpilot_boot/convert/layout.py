@@ -26,7 +26,7 @@ BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
 _MIB = 1 << 20
 BOOT_ROOM = 96 * _MIB
 """Bytes that /boot has to have left for each initrd, which is there twice for a moment."""
-_NEW_BOOT = 1 << 30  # bytes of a /boot that gets a partition of its own: as distributions have it
+_NEW_BOOT = 1 << 30  # bytes of a /boot that gets its own partition: the size that distributions use
 _TABLE_COPY = _MIB  # at the end of the disk
 
 

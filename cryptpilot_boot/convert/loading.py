@@ -60,7 +60,7 @@ def _texts(root: Root, paths: Sequence[str]) -> dict[str, str]:
 
 
 def _release(root: Root, path: str, releases: Sequence[str]) -> str:
-    """Return of which kernel a file is, "" for none."""
+    """Return the kernel that a file belongs to, "" for none."""
     if not root.is_file(path):
         return ""
     for release in releases:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.convert.facts import Content
 
-# What LVM's words for layouts and roles mean to a person; the first that fits is said. Source: lvmreport(7), lv_layout.
+# The meaning of LVM's words for layouts and roles; the first that fits is used. Source: lvmreport(7), lv_layout.
 _MEANINGS = {
     "thin": "is thin, or holds thin volumes",
     "cache": "has a cache",
@@ -60,10 +60,10 @@ def _volume(group: str, name: str, extents: Sequence[Extents], named: str) -> Lo
 
 
 def root_among(number: int, held: Mapping[Logical, Content]) -> Logical:
-    """Return the logical volume that can hold the root: the only one that is no swap space.
+    """Return the logical volume that can hold the root: the only one that is not swap space.
 
-    held: what they hold; number: of their partition. Raises CryptpilotError where there is no such one, or there are
-    several, and for a system that hibernates.
+    held: what they hold; number: of their partition. Raises CryptpilotError unless there is exactly one,
+    and for a system that hibernates.
     """
     for one, content in held.items():
         if content.kind == SUSPENDED:

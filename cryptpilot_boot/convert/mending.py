@@ -26,8 +26,8 @@ def fstab(
     """Return /etc/fstab with the volume as its root. boot: UUID of a file system that is new for /boot, "" for none.
 
     swapped_to: the names of swap space that is gone; a line with one becomes a comment. root_names: the names of the
-    root's file system; each line with one has the volume in its place. By a UUID the host could give it a file system
-    of its own.
+    root's file system; each line with one has the volume in its place. By a UUID, the host could supply another file
+    system.
     """
     entries = lines.parse(text)
     gone = {one.number for one in entries if one.kind == "swap" and one.source in swapped_to}
@@ -49,7 +49,7 @@ def without_gone(text: str) -> str:
 def grub_settings(volume: Volume) -> str:
     """Return lines for grub-mkconfig that have the kernel take the volume for its root, and nothing else.
 
-    By UUID, the host could have it take a file system of its own. Source: the manual of GRUB, "Simple configuration";
+    By UUID, the host could supply another file system. Source: the manual of GRUB, "Simple configuration";
     /etc/default/grub, and what is in /etc/default/grub.d, is read after what grub-mkconfig found out by itself.
     """
     return (

@@ -23,8 +23,8 @@ _IN_MBR = re.compile(r"/dev/disk/by-partuuid/([0-9a-f]{8})-([0-9a-f]{2})")
 def name(table: Table, number: int, volume: Volume, texts: Iterable[str]) -> Table:
     """Return a table whose partition of this number has the name that is the volume's `dev`.
 
-    texts: of files that may name partitions of the table, and stay as they are. Raises CryptpilotError where no
-    partition can have that name, or another one has it.
+    texts: of files that may name partitions of the table, and stay as they are. Raises CryptpilotError if no partition
+    can have that name, or if another one has it.
     """
     return _in_mbr(table, number, volume, texts) if table.label == MBR else _in_gpt(table, number, volume)
 

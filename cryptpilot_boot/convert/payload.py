@@ -48,7 +48,7 @@ def files(usr: Path = USR) -> Iterator[Path]:
 
 
 def require_installed() -> None:
-    """Raise CryptpilotError unless cryptpilot is installed here as it is to be in an image."""
+    """Raise CryptpilotError unless this machine has an installed cryptpilot, which goes into the image."""
     if not (paths.MANIFEST).exists():
         raise CryptpilotError(
             f"{paths.BUNDLE} is missing: cryptpilot has to be installed here, since this copy goes into the image",
@@ -72,7 +72,7 @@ def install(root: Root, usr: Path = USR) -> None:
 
 
 def configure(root: Root, config: Config, volume: Volume) -> Path:
-    """Put the configuration of one volume into a root; return where what it is bound to is to be written."""
+    """Put the configuration of one volume into a root; return the path for its binding."""
     for directory in ("", "/volumes", "/identities"):
         root.make_directory(f"{DEFAULT_DIRECTORY}{directory}", 0o700)
     settings = config.directory / "global.toml"

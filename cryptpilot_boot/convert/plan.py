@@ -1,6 +1,6 @@
 """What an image becomes; everything that cannot become one is refused here, before anything is written. Pure.
 
-It is an allow list: what is not known to work is refused, and the refusal says what it is.
+It is an allow list: everything else is refused, and the error names it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Unified:
-    """That there is to be a unified kernel image. key, certificate: to sign it with, PEM; None for no signature."""
+    """The request for a unified kernel image. key, certificate: to sign it with, PEM; None for no signature."""
 
     key: Path | None = None
     certificate: Path | None = None
@@ -56,14 +56,14 @@ class Conversion:
     """What an image becomes.
 
     table, size: of the new one, size in bytes. root, boot, bios, esp: numbers of partitions. new_boot: whether /boot
-    gets one of its own. kinds: file systems by partition, of those that are copied as such. volume: what is made of
-    the root's partition, dev included; logical: the logical volume that the root is in so far, None for none. loader:
-    what is done to the boot loader. used: bytes that are copied, at most. whole: what else is copied, block by block;
-    boot_areas: and what outside of partitions, where it begins and its length in bytes. packages: that are installed in
-    there. contexts: the path of what says how SELinux labels files, "" for not at all. unified: whether it boots by a
-    unified kernel image. swaps: the swap space that it has no longer; swapped_to: the names that fstab has for it.
-    resumes: whether the kernel was told where to resume from. root_names: the names that fstab has for the root's file
-    system.
+    gets its own partition. kinds: file systems by partition, of those that are copied as such. volume: the volume that
+    replaces the root's partition, dev included; logical: the logical volume that holds the root in the old image, None
+    for none. loader: what is done to the boot loader. used: bytes that are copied, at most. whole: what else is copied,
+    block by block; boot_areas: and what outside of partitions, where it begins and its length in bytes. packages: that
+    are installed in there. contexts: the path of what says how SELinux labels files, "" for not at all. unified:
+    whether it boots by a unified kernel image. swaps: the swap space that it has no longer; swapped_to: the names that
+    fstab has for it. resumes: whether the kernel command line had resume=. root_names: the names that fstab has for the
+    root's file system.
     """
 
     table: Table
@@ -174,7 +174,7 @@ def logical_partition(table: Table, contents: Mapping[int, Content]) -> int | No
 
 
 def swap_partitions(table: Table, contents: Mapping[int, Content]) -> list[Swap]:
-    """Return the swap space that is on a partition of its own."""
+    """Return the swap space that has its own partition."""
     loaders = (BIOS_BOOT, KINDS[table.label].esp)
     return [
         Swap(contents[one.number], one)

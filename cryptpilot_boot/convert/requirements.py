@@ -1,6 +1,6 @@
 """What a system, a volume and its room have to be, for an image to be converted. Pure.
 
-It is an allow list: what is not known to work is refused, and the refusal says what it is.
+It is an allow list: everything else is refused, and the error names it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The programs of this machine that a conversion takes: what is missing is said before anything is done."""
+"""The programs of this machine that a conversion needs: a missing one is an error before anything is done."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is in an initrd image: what it was made from, whether that changed since, and what it lacks."""
+"""The content of an initrd image: its sources, whether these have changed since, and what the image lacks."""

@@ -53,7 +53,7 @@ def drivers_needed(volumes: Sequence[Volume]) -> dict[str, str]:
 
 
 def drivers_missing(tree: Path, needed: Mapping[str, str]) -> Iterator[Finding]:
-    """Find the drivers of this machine that an image lacks. A host-only image of another machine has that one's.
+    """Find the drivers of this machine that an image lacks: a host-only image has the drivers of its own machine.
 
     needed: as of `drivers_needed`. Modules that the image's kernel does not know are passed over.
     """

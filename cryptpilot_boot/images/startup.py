@@ -56,7 +56,7 @@ def shell_given(tree: Path) -> Iterator[Finding]:
 
 
 def cannot_ask(tree: Path) -> Iterator[Finding]:
-    """Find out whether a person can be asked for a key. Without systemd the agent asks by itself."""
+    """Find out whether a person can be asked for a key. Without systemd, the agent itself asks."""
     if not _has_systemd(tree):
         return
     programs = (name for name in _ASK_PROGRAMS if not any((tree / p / name).exists() for p in PROGRAM_PLACES))

@@ -51,7 +51,7 @@ def _table(source: Path, image: disk_image.ImageFile, work: Path) -> tuple[bytes
     disk_image.extract(source, image.format, 0, min(_HEAD, image.size), path)
     head = path.read_bytes()
     with path.open("r+b") as file:
-        file.truncate(image.size)  # sfdisk has it that the disk ends there
+        file.truncate(image.size)  # according to sfdisk, the disk ends there
     table = partition_table.read(path)
     if table is None or (table.label, table.sector) != ("gpt", partition_table.SECTOR):
         what = "has no partition table" if table is None else f"has a partition table of kind {table.label}"

@@ -49,7 +49,7 @@ def replay(events: Iterable[Measurement], bank: str) -> dict[int, str]:
 def rtmrs(events: Iterable[Measurement]) -> dict[int, str]:
     """Return the values of TDX's RTMRs that events extend, in the order of all of them.
 
-    Raises CryptpilotError for an event of a PCR that has none, or of which it is not known whether it is measured.
+    Raises CryptpilotError for an event of a PCR that has no RTMR, and for an event that TDX may not measure.
     """
     pairs = []
     for one in events:

@@ -1,4 +1,4 @@
-"""What systemd-stub makes of a unified kernel image before the kernel has it. Pure.
+"""How systemd-stub changes a unified kernel image before it starts the kernel. Pure.
 
 What differs between releases stands in `STUBS`, and what differs between kernels in `KERNELS`: only those that were
 booted and compared, see tests/boot/test_measure.py. Source: systemd, src/boot/stub.c, cpio.c, uki.c; Linux,

@@ -40,7 +40,7 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        """Whether it ended by itself."""
+        """Whether it ended, and was not killed."""
         return any(event.step == "done" for event in self.events)
 
     @property
@@ -77,6 +77,6 @@ def divided(logged: Sequence[LoggedEvent]) -> list[Run]:
 
 
 def fact(event: Event, name: str) -> str:
-    """Return a fact of an event as text that is safe for a console; "" if the event does not have it."""
+    """Return a fact of an event as text that is safe for a console; "" if the event lacks it."""
     value = event.facts.get(name)
     return "" if value is None else printable(str(value))

@@ -1,9 +1,9 @@
 """Where cryptsetup finds a header in memory, and the data of a device: one by one, or together as one device.
 
-It goes by the header in memory, and by nothing that the disk has in place of it: that may be another at each read.
-Before 2.4, cryptsetup looks for the tags of a device with integrity where it reads the header. So it is given a
-device-mapper device that begins with the header in memory and goes on as the disk does; once it has opened that, its
-mapping is moved onto the disk itself, and lies there as any newer cryptsetup would have made it.
+It uses only the header in memory, not that of the disk, which may differ at each read. Before 2.4, cryptsetup looks for
+the tags of a device with integrity where it reads the header. So it is given a device-mapper device that begins with
+the header in memory and goes on as the disk does; once it has opened that, its mapping is moved onto the disk itself,
+and lies there as any newer cryptsetup would have made it.
 
 Uses: cryptsetup, dmsetup (device-mapper), and a loop device.
 """
@@ -51,7 +51,7 @@ class Composite:
 class Place:
     """Where cryptsetup finds a header and its data.
 
-    options, device: what it is told. descriptors: what it inherits. whole: what was put together, None if nothing was.
+    options, device: its arguments. descriptors: what it inherits. whole: what was put together, None if nothing was.
     """
 
     device: str

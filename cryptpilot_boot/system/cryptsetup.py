@@ -182,7 +182,7 @@ def resize(name: str, passphrase: Passphrase, header: Header, sectors: int) -> N
 def verify(device: str, passphrase: Passphrase, header: Header, *, finish: bool = False) -> int:
     """Try the passphrase without opening anything; return the number of the key slot that takes it.
 
-    finish: even after an interruption, for what is to be finished then.
+    finish: continue even after an interruption.
     """
     _, said = run(
         [
@@ -241,8 +241,8 @@ def add_key(device: str, passphrase: Passphrase, new: Passphrase) -> None:
 def kill_slot(device: str, slot: int, passphrase: Passphrase) -> None:
     """Remove a key slot from the header on the device, key material and all.
 
-    passphrase: of another slot; cryptsetup refuses one that opens none but this, unless this is the last one: that no
-    one but the caller can know beforehand.
+    passphrase: of another slot; cryptsetup refuses one that opens only this slot, unless this is the last slot. Only
+    the caller can know that beforehand.
     """
     raise_if_interrupted()
     run(
@@ -292,7 +292,7 @@ def close(name: str) -> None:
 
 
 def set_subsystem(device: str, subsystem: str, *, label: str = "") -> None:
-    """Change the mark in the LUKS2 header. label: the header's, which cryptsetup removes unless it is said again.
+    """Change the mark in the LUKS2 header. label: the header's, which cryptsetup removes unless it is given again.
 
     cryptsetup writes one copy of the metadata after the other: a power cut leaves the mark there, or not.
     """

@@ -179,7 +179,7 @@ def modules_directory(kernel: str) -> Path:
 
 
 def unpack(image: Path, directory: Path, pattern: str = "") -> None:
-    """Unpack an image into an empty directory; pattern: only the paths that match it, as cpio(1) has it.
+    """Unpack an image into an empty directory; pattern: only the paths that match it, see cpio(1).
 
     Raises ProgramError when it cannot be read to its end, CryptpilotError when it holds an image of a kind that is not
     looked into.
@@ -252,7 +252,7 @@ def compressor(image: Path) -> str:
     with image.open("rb") as file:
         start = file.read(6)
         if start == _CPIO:
-            # microcode, which the kernel reads early, is put in front as an archive of its own
+            # microcode, which the kernel reads early, is a separate archive in front
             with contextlib.suppress(ValueError):  # damaged, which is for others to find out
                 _skip_archive(file)
             start = file.read(6)

@@ -1,6 +1,6 @@
 """Large files, which are written under another name, beside the one that they get once they are whole.
 
-Who may write to that directory can rename what is in it: a draft is reached by its descriptor, and not by its name.
+A user who may write to that directory can rename its files: a draft is reached by its descriptor, not by its name.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def is_name_of_draft(path: Path) -> bool:
 def opened(target: Path, purpose: str) -> Iterator[Draft]:
     """Give an empty file beside a path, for root alone; in the end it has no such name any more.
 
-    One that was left by a process that was killed is removed. Raises CryptpilotError when one that is at work has it.
+    One that was left by a process that was killed is removed. Raises CryptpilotError if a running process has it.
     """
     path = _name(target, purpose)
     lock = path.with_name(path.name + _LOCK)
@@ -146,7 +146,7 @@ def _guard(path: Path, target: Path) -> int:
             break
         if _has_name(descriptor, path):
             return descriptor
-        os.close(descriptor)  # the one who held it has removed it
+        os.close(descriptor)  # the process that held it has removed it
     raise CryptpilotError(f"{target} is being written already", "wait until that is done")
 
 

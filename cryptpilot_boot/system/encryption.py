@@ -31,7 +31,7 @@ _LONGEST_STEP = 600.0  # seconds that cryptsetup may take to come to the end of 
 
 
 def prepare(size: int, passphrase: Passphrase, *, subsystem: str, sector_size: int, work: Path) -> Header:
-    """Return the header for a device of `size` bytes whose content is to be encrypted in its place.
+    """Return the header for a device of `size` bytes whose content gets encrypted in place.
 
     work: a directory in memory, where cryptsetup has the header for a moment. No disk is touched. Raises ProgramError.
     """
@@ -67,8 +67,8 @@ def prepare(size: int, passphrase: Passphrase, *, subsystem: str, sector_size: i
 def write(device: block.Device, header: Header) -> None:
     """Put a header that was prepared before the data of a device. The last `TAKEN` bytes of the device are free.
 
-    Until the superblock is gone, nothing has changed but free room; from then on a copy of the header is found in the
-    free room by `saved`, and is to be written once more by its `write_to`. Raises DeviceError.
+    Until the superblock is gone, only free space has changed. From then on `saved` finds a copy of the header in the
+    free space; write it again by its `write_to`. Raises DeviceError.
     """
     end = device.size - SHIFT
     with block.writing(device.node) as target:
@@ -86,7 +86,7 @@ def write(device: block.Device, header: Header) -> None:
 def saved(device: block.Device) -> Header | None:
     """Return the header that `write` left in the free room; None without one.
 
-    Whether it is to be trusted is for the caller to find out. It is the caller's to close. Raises DeviceError.
+    The caller has to find out whether it can be trusted. It is the caller's to close. Raises DeviceError.
     """
     if device.size < 2 * TAKEN:
         return None

@@ -1,8 +1,8 @@
 """ext4 that is made smaller, so that something else has room on its device. It is not mounted.
 
-resize2fs notes nowhere how far it is, and what it leaves when the power fails e2fsck mends only if it may do all it
-wants to. That is to be done to no file system that is damaged otherwise, so one that is made smaller is marked: in
-place of where it was mounted last, which each mount writes over.
+resize2fs does not record its progress. After a power cut, e2fsck repairs the file system only if all its questions are
+answered by yes. No file system with other damage may get that. So a file system that is made smaller gets a mark, in
+the field for its last mount point, which each mount overwrites.
 
 Uses: dumpe2fs, e2fsck, resize2fs, tune2fs (e2fsprogs).
 """
@@ -57,8 +57,8 @@ def shrink(device: str, blocks: int) -> None:
 def is_of_a_power_cut(device: str) -> bool:
     """Tell whether a file system that e2fsck asks questions about may be mended without an answer to them.
 
-    That is so if it was being made smaller by `shrink`, and was not mounted since, as it was whole before; and if what
-    is wrong is nothing but summaries and the superblock, which a power cut leaves with half of what was written.
+    That holds in two cases. `shrink` was making it smaller, and it was not mounted since: it was whole before. Or only
+    summaries and the superblock are wrong: a power cut leaves these half written.
     """
     with Path(device).open("rb", buffering=0) as source:
         last_mounted = os.pread(source.fileno(), _LAST_MOUNTED[1], _LAST_MOUNTED[0])

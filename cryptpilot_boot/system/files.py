@@ -36,7 +36,7 @@ def require_replaceable(path: Path) -> None:
 
 @contextlib.contextmanager
 def _draft(path: Path) -> Iterator[tuple[Path, int]]:
-    """Make an empty file beside a path, under a name of its own; it is removed if it still has that in the end."""
+    """Make an empty file beside a path, under a temporary name; it is removed if it still has that name in the end."""
     new = not os.path.lexists(path.parent)
     private.directory(path.parent)
     if new:

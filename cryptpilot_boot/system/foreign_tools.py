@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 PACKAGE_COMMANDS = {
-    # apt, for it takes away what is in conflict, such as initramfs-tools; what is configured already stays
+    # apt, because it removes conflicting packages, such as initramfs-tools; configured packages stay
     ".deb": (
         *("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "--no-install-recommends"),
         # nothing else is known to it: of the same version it could take a repository's. Not --no-download, with which

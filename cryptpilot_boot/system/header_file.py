@@ -89,7 +89,7 @@ def _name(draft: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        # Where there are no hard links, as on a USB stick, the name is taken first: no other process can have it then.
+        # Without hard links, as on a USB stick, the name is taken first: then no other process can have it.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400))
         try:
             draft.rename(path)

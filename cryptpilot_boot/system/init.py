@@ -35,7 +35,7 @@ _LONGEST_LINE = 800  # characters; the kernel takes 1 KiB
 
 
 def in_initrd() -> bool:
-    """Tell whether this is an initrd, by the sign systemd itself goes by."""
+    """Tell whether this is an initrd, by the file that systemd itself checks."""
     return _INITRD.exists()
 
 
@@ -61,7 +61,7 @@ def stop_boot() -> None:
 
 
 def say_late() -> None:
-    """In an initrd, keep dracut from waiting for a network any longer, unless others have asked for one as well.
+    """In an initrd, end dracut's wait for a network, unless other modules have requested one too.
 
     What brings the network up goes on. The file is for our hooks in dracut's main loop. Raises ProgramError, OSError.
     """
@@ -73,7 +73,7 @@ def say_late() -> None:
 
 
 def say_over() -> None:
-    """In an initrd, tell the hooks that the agent does not need a network any longer. Raises OSError."""
+    """In an initrd, tell the hooks that the agent no longer needs a network. Raises OSError."""
     private.directory(paths.OVER.parent, private.PUBLIC_DIRECTORY)
     paths.OVER.touch()
 
@@ -131,8 +131,8 @@ def resolve(path: str) -> str:
 def generate_mounts(fstab_text: str, directory: Path) -> None:
     """Have systemd itself make the units of what an fstab says, into an empty directory.
 
-    Its generator is told of our text by SYSTEMD_FSTAB, of which systemd 239 knows nothing: it reads the true fstab, and
-    each unit says so. Then our text takes the place of /etc/fstab, in mounts of its own. That is not tried first, since
+    SYSTEMD_FSTAB gives its generator our text. systemd 239 does not know that variable: it reads the true fstab, and
+    each unit says so. Then our text replaces /etc/fstab, in a separate mount namespace. That is not tried first, since
     SELinux may keep mount(8) from mounting on a file. Raises CryptpilotError.
     """
     file = directory / ".fstab"

@@ -1,4 +1,4 @@
-"""What a block device is made of: logical volumes, RAIDs, paths and networks, as the kernel lists them in /sys."""
+"""The layers below a block device: logical volumes, RAIDs, paths and networks, as the kernel lists them in /sys."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class Layer:
 def layers(path: str, block: Path = _BLOCK) -> list[Layer]:
     """Return what has to be put together before a device is there, top first; nothing when that is not known.
 
-    Of what is below a LUKS mapping nothing is said: it is for what opens that. block: the kernel's list of devices.
+    The layers below a LUKS mapping are left out: the program that opens it handles them. block: the kernel's list of
+    devices.
     """
     try:
         status = Path(path).stat()

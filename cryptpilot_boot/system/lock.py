@@ -40,7 +40,7 @@ def held(volume: str, directory: Path = DIRECTORY, control: Path = _CONTROL) -> 
 def of_device(number: str, path: str, directory: Path = DEVICES) -> Iterator[None]:
     """Hold a device that is formatted, whatever names of it the configuration has.
 
-    number: "major:minor"; path: what the person who reads of it calls it. Raises CryptpilotError when it is held.
+    number: "major:minor"; path: its name in messages. Raises CryptpilotError when it is held.
     """
     with _held(directory / number, _CONTROL, f"{path} is being formatted as another volume"):
         yield
@@ -88,7 +88,7 @@ def _cannot_be_locked(path: Path, error: OSError) -> CryptpilotError:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold a file that is to be rebuilt. Raises CryptpilotError when another process does that already."""
+    """Hold a file for a rebuild. Raises CryptpilotError when another process does that already."""
     with path.open("rb") as file:
         _take(file.fileno(), CryptpilotError(f"{path} is being rebuilt already", "wait until that is done"))
         yield

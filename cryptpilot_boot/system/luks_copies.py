@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FIRST, SECOND = b"LUKS\xba\xbe", b"SKUL\xba\xbe"  # how the two copies of the metadata begin
 BINARY = 4096  # bytes before the JSON
 _SIZES = tuple(1 << shift for shift in range(14, 23))  # what a copy of the metadata may take: 16 KiB to 4 MiB
-_LONGEST = 1 << 20  # bytes of JSON, of which cryptsetup writes some thousands: what is parsed takes room in memory
+_LONGEST = 1 << 20  # bytes of JSON; cryptsetup writes some thousands, and the parsed text takes memory
 LUKS2 = 2
 MAGIC = slice(0x0, 0x6)
 VERSION = slice(0x6, 0x8)
@@ -69,7 +69,7 @@ class Copy:
 
 
 def newest(found: Sequence[Copy]) -> Copy:
-    """Return the copy of the metadata that cryptsetup goes by."""
+    """Return the copy of the metadata that cryptsetup uses."""
     return max(found, key=lambda one: (one.sequence, -one.offset))
 
 
@@ -84,7 +84,7 @@ def filled(content: bytearray, metadata: Mapping[str, Any]) -> bytes:
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its members: of two with one name, who knows which another reader takes."""
+    """Make an object of its members. Refuse two with one name: another reader may take the other one."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError

@@ -60,7 +60,7 @@ def has_integrity(header: Header) -> bool:
 def excess(header: Header, size: int) -> int:
     """Return the bytes at the end of a device of `size` bytes that are no whole sector of the data.
 
-    dm-integrity passes them over by itself.
+    dm-integrity itself skips them.
     """
     if has_integrity(header):
         return 0

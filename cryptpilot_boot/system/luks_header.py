@@ -1,8 +1,8 @@
 """LUKS2 headers, held in memory.
 
-A header is written to the device only when it is complete. A device is opened by a header in memory that is put
-together from what was checked of the device's own: whatever the host writes to the disk meanwhile, cryptsetup goes by
-nothing else. system.luks_metadata says what is allowed, system.luks_copies knows the format.
+A header is written to the device only when it is complete. A device is opened by a header in memory, built from the
+checked values of the device's own header. cryptsetup uses only that, whatever the host writes to the disk meanwhile.
+system.luks_metadata says what is allowed, system.luks_copies knows the format.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Header:
     def write_to(self, device: block.Device) -> None:
         """Put the header on a device; whatever stood in its place, old key slots included, is gone.
 
-        The first sector goes last: by it the device is known for what it is. Raises DeviceError.
+        The first sector is written last: it identifies the device. Raises DeviceError.
         """
         with block.writing(device.node) as target:
             block.require_same(target, device)
@@ -108,7 +108,7 @@ def _field(device: str, place: slice) -> str:
 
 
 class Distrusted(DeviceError):
-    """A header says what no header of ours says. reason: what that is; nothing of it is the header's own text."""
+    """A header has a value that no header of ours has. reason: what that is; nothing of it is the header's own text."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(
@@ -123,13 +123,13 @@ class Unfinished(DeviceError):
 
 
 def copy_from(device: str, name: str = "", check: Check = luks_metadata.check) -> tuple[Header, Facts]:
-    """Check a device's header against what is allowed, and put what was checked together in memory.
+    """Check a device's header against the allow list, and build a header in memory from the checked values.
 
-    name: what a person knows the device by, if that is not its path. check: what is allowed, by default what a volume
-    has that is used; see system.luks_conversion. cryptsetup is given what this returns, and so can go by nothing else.
+    name: what a person knows the device by, if that is not its path. check: the allow list, by default that of a
+    complete volume; see system.luks_conversion. cryptsetup is given what this returns, and so can go by nothing else.
     There are no tokens in it, or else cryptsetup would try to open the device by them before it takes a passphrase.
-    Raises DeviceError: Distrusted for a header that says what none of ours does, Unfinished while
-    its reencryption has to be finished first, and another when there is no header that could be used.
+    Raises DeviceError: Distrusted for a header with a value that none of ours has, Unfinished while a reencryption has
+    to be finished first, and another if there is no usable header.
     """
     name = name or device
     try:
@@ -143,7 +143,7 @@ def copy_from(device: str, name: str = "", check: Check = luks_metadata.check) -
                 f"{name}: the LUKS2 header is damaged: no copy of it is whole",
                 "put a backup of the header back, if there is one: cryptpilot header restore VOLUME FILE",
             )
-        # the one that cryptsetup goes by
+        # the copy that cryptsetup uses
         return _copy(source, luks_copies.newest(copies), check)
     except luks_metadata.CutShort:
         raise Unfinished(
@@ -209,7 +209,7 @@ def _copy(source: int, found: luks_copies.Copy, check: Check) -> tuple[Header, F
 
 
 def _written(facts: Facts, found: luks_copies.Copy, magic: bytes, offset: int) -> bytes:
-    """Return a copy of the metadata, made of what was checked alone. Raises ValueError if there is no room."""
+    """Return a copy of the metadata, built only from checked values. Raises ValueError if there is no room."""
     size = len(found.content)
     content = bytearray(size)
     for field, value in (

@@ -1,7 +1,7 @@
 """What may stand in a LUKS2 header's JSON: an allow list, and the JSON that cryptsetup is given in its place.
 
-The disk is the host's to write. So a header is taken only if everything in it that matters is what `cryptpilot init`
-writes, or what a program wrote that works on our volumes: another version of cryptpilot, cryptsetup's luksAddKey and
+The disk is the host's to write. So a header is accepted only if all its values that matter are those of
+`cryptpilot init`, or of a program that works on our volumes: another version of cryptpilot, cryptsetup's luksAddKey and
 reencrypt, systemd-cryptenroll. Its values are checked, and the JSON is written again from them: what is not on the list
 reaches no other reader. system.luks_objects checks each object by itself, and this that they fit together.
 Tokens are read by modules of their own, and are not written again.
@@ -53,8 +53,8 @@ class Facts:
     uuid: what the header is called. json: what cryptsetup is given. salts: by the number of a key slot, what its key is
     derived with. areas: where the key slots are. data: bytes before the data. room: bytes a device must have for the
     header and the data. integrity: whether the data are authenticated. volume_keys: digests, with their salts, of the
-    keys that the data are encrypted with. layout: the segments, to compare. reencrypting: whether a reencryption is to
-    be finished. ignored: flags that are not carried over. passed_over: key slots that are not, each with the reason.
+    keys that the data are encrypted with. layout: the segments, to compare. reencrypting: whether a reencryption is
+    unfinished. ignored: flags that are not carried over. passed_over: key slots that are not, each with the reason.
     recovery: the tokens of recovery keys. tpm2: those of keys that are sealed to a TPM. tpm2_unusable: why others of
     that kind are not among them.
     """
@@ -90,9 +90,9 @@ class Facts:
 def check(found: Mapping[str, Any], size: int, uuid: str) -> Facts:
     """Return what a header's JSON says.
 
-    uuid: of the header, which is no part of the JSON. size: bytes of one copy of the metadata. Raises Unlisted when it
-    says anything that no header of ours does; CutShort; and AttributeError, KeyError, TypeError or ValueError when it
-    is no header's JSON at all.
+    uuid: of the header, which is no part of the JSON. size: bytes of one copy of the metadata. Raises Unlisted if it
+    has a value that no header of ours has; CutShort; and AttributeError, KeyError, TypeError or ValueError if it is not
+    the JSON of a header at all.
     """
     config = found["config"]
     begin = 2 * size

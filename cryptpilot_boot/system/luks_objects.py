@@ -1,4 +1,4 @@
-"""The objects of a LUKS2 header's JSON, each checked by itself: what may stand in a segment, a key slot, a digest.
+"""The objects of a LUKS2 header's JSON, each checked separately: the allowed values of a segment, a key slot, a digest.
 
 Source: LUKS2 On-Disk Format Specification, version 1.1; cryptsetup 2.3 to 2.8 for what it writes by default.
 """
@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 CIPHER = "aes-xts-plain64"
 SECTOR_SIZES = (512, 4096)
-"""Bytes. 512 is what cryptsetup before 2.4 takes by itself."""
+"""Bytes. 512 is the default of cryptsetup before 2.4."""
 
 # Bytes of a volume key: of AES-256 in XTS, and of that with HMAC-SHA256. By whether there is integrity.
 VOLUME_KEY = {False: 64, True: 96}

@@ -41,7 +41,7 @@ def _is_there() -> bool:
 
 
 def remove_empty(names: Collection[str]) -> None:
-    """Remove those of these mappings that have no table: who made them was killed before they had one.
+    """Remove those of these mappings that have no table: their maker was killed before they had one.
 
     Of such a mapping nothing can be lost; but another one of its name cannot be made, and from Linux 5.15 on neither
     /sys nor /dev shows it. Raises ProgramError.

@@ -49,7 +49,7 @@ _PAGE = 4096
 
 
 def _ext4_options(integrity: bool, temporary: bool) -> Sequence[str]:
-    """Say what is left to later: said outright, as what mkfs does by itself depends on the kernel that runs.
+    """Name the work that is left for later. It is explicit, because the defaults of mkfs depend on the running kernel.
 
     Inode tables that are not written can only be left where unwritten sectors can be read; the journal's blocks only
     where it is never replayed.
@@ -85,7 +85,7 @@ def _xfs_layout(command: Sequence[str], device: str) -> Regions:
     return [(number * size, min(size, 1 << 20)) for number in range(int(facts["agcount"]))]
 
 
-_UNREPLAYED = "<DIRTY>"  # as xfs_logprint has it
+_UNREPLAYED = "<DIRTY>"  # as xfs_logprint prints it
 
 
 KINDS = {

@@ -49,7 +49,8 @@ def adopt_name_servers() -> bool:
         return True
     servers = networkd_name_servers(_text(NETWORKD_STATE))
     if servers:
-        # In one go, for others who resolve names just now. It may be a link to nowhere, which is replaced.
+        # In one step, because other programs may resolve names just now. It may be a link to nowhere, which is
+        # replaced.
         made = RESOLV_CONF.with_name(f"resolv.conf.{threading.get_ident()}")
         private.write(made, "".join(f"nameserver {server}\n" for server in servers), private.PUBLIC_FILE)
         made.replace(RESOLV_CONF)

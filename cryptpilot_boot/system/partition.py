@@ -24,7 +24,7 @@ _PARTITION = "@qqi64s64s0q"
 
 
 def is_partition(device: Device) -> bool:
-    """Tell whether a device is part of another one, by that one's partition table."""
+    """Tell whether a device is part of another device, by the partition table of the other."""
     return (_node(device) / "partition").exists()
 
 

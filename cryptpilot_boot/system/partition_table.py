@@ -153,7 +153,7 @@ def rename(path: str, partition: Partition) -> None:
 
 
 def script(table: Table) -> str:
-    """Return what has sfdisk make a table; all in it is said, so that nothing is chosen."""
+    """Return sfdisk's input for a table. All values are given, so that sfdisk chooses none."""
     lines = [f"label: {table.label}", f"label-id: {table.identifier}", "unit: sectors"]
     lines += [f"first-lba: {table.first}"] if table.first else []
     lines += [f"table-length: {table.length}"] if table.length else []
@@ -168,7 +168,7 @@ def script(table: Table) -> str:
 
 
 def write(path: Path, table: Table) -> None:
-    """Write a table to an image. Raises CryptpilotError when what sfdisk made of it is not that table."""
+    """Write a table to an image. Raises CryptpilotError if sfdisk made another table."""
     run(["sfdisk", "--quiet", "--no-reread", str(path)], stdin=memoryview(script(table).encode()))
     if read(path) != table:
         raise CryptpilotError(f"{path}: sfdisk made another partition table than requested", "please report this")

@@ -1,7 +1,7 @@
 """Asking the person at the console for a secret. Uses: systemd-ask-password; plymouth.
 
-With systemd its agents ask: on each console, on the boot screen (plymouth), and later in the terminals of who is logged
-in. Without it, as in some initrds, plymouth is asked where it shows a boot screen, and else the console itself.
+With systemd its agents ask: on each console, on the boot screen (plymouth), and later in the terminals of logged-in
+users. Without it, as in some initrds, plymouth is asked where it shows a boot screen, and else the console itself.
 """
 
 from __future__ import annotations

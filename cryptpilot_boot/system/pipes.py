@@ -40,7 +40,7 @@ class Watched(Protocol):
         """Learn whether the program has ended; True."""
 
     def raise_if_unwanted(self) -> None:
-        """Raise Interrupted when the program is to be ended."""
+        """Raise Interrupted if the program has to be ended."""
 
 
 class Collected:

@@ -18,7 +18,7 @@ _MCL_ALL_AS_TOUCHED = 1 | 2 | 4
 
 
 def keep_memory_private() -> None:
-    """Have no core dump made of this process nor of its children, and no unprivileged process look into it.
+    """Prevent core dumps of this process and its children, and access by unprivileged processes.
 
     A limit of 0 bytes does not count where core dumps go to a program, as to systemd-coredump, but 1 does: the
     kernel takes it for "none" (see core(5) and fs/coredump.c), and to a file not even a header fits into it.
@@ -33,7 +33,7 @@ def keep_memory_private() -> None:
 
 
 def keep_files_private() -> None:
-    """Have no file that this process makes readable or writable by others, unless its mode is said and set.
+    """Make files of this process unreadable and unwritable for others, unless their mode is given and set.
 
     The programs that it runs have another umask, see `system.run`.
     """

@@ -45,7 +45,7 @@ def located(program: str) -> str:
 
 
 def machine(path: Path) -> str:
-    """Return what processors an ELF file is made for, as uname(1) has it where that is known; "" for another file.
+    """Return the processor of an ELF file, by its name in uname(1) if known; "" for another file.
 
     Raises OSError.
     """
@@ -59,7 +59,7 @@ def machine(path: Path) -> str:
 
 
 def find(program: str) -> str:
-    """Return the path of a program, which is named as a shell has it: with a slash it is a path already.
+    """Return the path of a program, which is named as in a shell: with a slash it is a path already.
 
     Raises ProgramError without one that can be run.
     """
@@ -97,7 +97,7 @@ def fault(program: str, formats: Path = _BINARY_FORMATS) -> ProgramError | None:
         with Path(path).open("rb") as file:
             return _fault_within(path, file.read(_FIRST), formats)
     except PermissionError:
-        return None  # who may run it need not be allowed to read it
+        return None  # a user may run it without being allowed to read it
     except OSError as error:
         return ProgramError(f"{path} cannot be run: {error.strerror}", f"see what it is: ls -l {path}")
 

@@ -9,7 +9,7 @@ from cryptpilot_boot.system.run import run
 
 
 def draw(text: memoryview, *, colored: bool) -> list[str]:
-    """Return the lines of a QR code; colored: on a ground of its own, whatever that of the terminal is.
+    """Return the lines of a QR code; colored: with its own background, whatever that of the terminal.
 
     Raises ProgramError, as when there is no qrencode.
     """

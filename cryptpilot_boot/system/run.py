@@ -1,7 +1,7 @@
 """The one place a program is run.
 
-Every program gets a session of its own, so that a terminal's Ctrl-C reaches this process alone. It then decides:
-`interrupt` ends the programs that may be ended, and waits for those that must finish, on all threads.
+Every program gets its own session, so that a terminal's Ctrl-C reaches only this process. It then decides: `interrupt`
+ends the programs that may be ended, and waits for those that must finish, on all threads.
 """
 
 from __future__ import annotations

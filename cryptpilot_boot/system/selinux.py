@@ -1,11 +1,10 @@
 """SELinux: a program can open the files in memory that it is given, and work in the directory that it is given.
 
-The policy gives a program such as cryptsetup a domain of its own, which may use the files that it makes and few others.
-A file without a name has the label of the process that made it. Then the kernel takes the descriptor away from the
-program, or does not let it open the file again, and all that the program says is that it is "not compatible". So such a
-file gets the label that a file would have which the program made in /run. What that is, the policy is asked: no type
-is named here. A directory to work in gets the label that it would have in a place which the policy has for the
-program's work.
+The policy gives a program such as cryptsetup its own domain, which may use the files that it makes and few others. A
+file without a name has the label of the process that made it. Then the kernel closes the descriptor in the program, or
+does not let it open the file again. The program only says that the file is "not compatible". So such a file gets the
+label that a file would have which the program made in /run. What that is, the policy is asked: no type is named here. A
+directory to work in gets the label that it would have in a place which the policy has for the program's work.
 
 Source: security/selinux/selinuxfs.c of Linux, for the files below /sys/fs/selinux.
 """

@@ -22,5 +22,5 @@ def attribute(path: Path) -> str:
 
 
 def number(device: int) -> str:
-    """Return the number of a device as the kernel writes it, "major:minor". device: as stat(2) has it."""
+    """Return the number of a device as the kernel writes it, "major:minor". device: its number, see stat(2)."""
     return f"{os.major(device)}:{os.minor(device)}"

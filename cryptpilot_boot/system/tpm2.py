@@ -1,8 +1,8 @@
 """A TPM 2.0 of this machine: sealing a key to the values of its registers (PCRs), and having the key back.
 
 Spoken to by the kernel's own device, without a program or a library: an image gets nothing for it but the driver, no
-context is kept in a file, and the key goes from the kernel into one buffer. What is sealed is what systemd-cryptenroll
-seals, under the same storage key, so that others who know that form can unseal it too.
+context is kept in a file, and the key goes from the kernel into one buffer. It seals what systemd-cryptenroll seals,
+under the same storage key, so that other programs can unseal it too.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ DEVICE = "/dev/tpmrm0"
 KEY = 32
 """Bytes of a key that is sealed."""
 DRIVERS = ("tpm_tis", "tpm_crb")
-"""Kernel modules of the two interfaces that a PC's TPM has, one of which a virtual machine's has too."""
+"""Kernel modules of the two interfaces of a PC's TPM. A virtual machine's TPM has one of these too."""
 
-_APPEARS = 20.0  # seconds until its driver has found it: udev loads that once it is told of the hardware
+_APPEARS = 20.0  # seconds until its driver has found it: udev loads the driver once the kernel announces the hardware
 _ANSWERS = 120.0  # seconds: the kernel's own limit for one command
 _AGAIN = 0.02  # seconds between two tries of a command that the TPM is too busy for
 _BUSY = 10.0  # seconds it may be

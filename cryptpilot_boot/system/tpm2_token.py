@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ALONE = "systemd-tpm2"
 TOGETHER = "cryptpilot-tpm2"
-"""Types of tokens: the key opens the key slot by itself, or together with another source's."""
+"""Types of tokens: the key opens the key slot alone, or together with the key of another source."""
 _MAC, _VALUES = "cryptpilot_mac", "cryptpilot_pcrs"
 _MEMBERS = frozenset(
     ("type", "keyslots", "tpm2-blob", "tpm2-pcrs", "tpm2-pcr-bank", "tpm2-primary-alg", "tpm2-policy-hash", "tpm2-pin")

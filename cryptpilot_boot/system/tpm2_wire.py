@@ -46,9 +46,9 @@ class Garbled(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Sealed:
-    """A key that one TPM alone gives back, while its registers hold what they held.
+    """A key that only one TPM gives back, as long as its registers have the same values.
 
-    private: encrypted by the TPM. public: what it is; `is_ours` says which are allowed.
+    private: encrypted by the TPM. public: its public part; `is_ours` says which are allowed.
     """
 
     private: bytes

@@ -28,8 +28,8 @@ _ROUTE_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _IN_CLOSE_WRITE = 0x8
 _IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100
-# A look at what is waited for costs microseconds; this often it is taken without being told to, for what
-# announces itself nowhere (a name server's address, a lost message).
+# A check costs microseconds. It is made this often even without an event, because some changes announce themselves
+# nowhere (a name server's address, a lost message).
 _LOOK_ANYWAY = 1.0
 _TELL_EVERY = 5.0
 

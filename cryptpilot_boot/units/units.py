@@ -86,8 +86,8 @@ def units(
     """Decide what to write for the volumes of the system stage.
 
     opened: names of those that are already open. timeout: seconds they have. unusable: names of volumes whose file
-    cannot be used. competitors: what is to be passed over. ask: whether a person is asked for a key that does not come,
-    without limit where the boot needs it. resolve: see fstab.parse.
+    cannot be used. competitors: the units to skip. ask: whether a person is asked for a key that does not come, without
+    limit where the boot needs it. resolve: see fstab.parse.
     """
     made = Units()
     lines = fstab.parse(fstab_text, resolve)
@@ -115,10 +115,10 @@ def units(
 
 
 def _limit(volume: Volume, seconds: int, *, ask: bool) -> str:
-    """Return how long the device of a volume is waited for, as JobTimeoutSec= has it. seconds: where there is a limit.
+    """Return how long systemd waits for the device of a volume, as the value of JobTimeoutSec=.
 
-    Making a file system has no limit: the device requires the volume's unit, and fails if that does. A person has none
-    either, see boot.prompt.
+    seconds: where there is a limit. Making a file system has no limit: the device requires the volume's unit, and fails
+    with it. A person has no limit either, see boot.prompt.
     """
     by_a_person = ask and volume.required and volume.identity
     return "infinity" if (volume.temporary and volume.makefs) or by_a_person else str(seconds)

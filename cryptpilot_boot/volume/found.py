@@ -36,7 +36,7 @@ def describe(found: block.Signature | None) -> str:
 
 
 def moved(path: str) -> DeviceError:
-    """Say that a path leads to another device than before. path: as the configuration has it."""
+    """Say that a path leads to another device than before. path: as in the configuration."""
     return DeviceError(f"{path} leads to another device than a moment ago", f"see where: readlink -f {path}")
 
 

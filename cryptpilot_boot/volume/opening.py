@@ -94,7 +94,7 @@ def _fitting(volume: Volume) -> block.Device:
     """Return the device as `require_openable` does, after its size was made to fit the sectors of the volume.
 
     A partition that growpart enlarged ends where the backup partition table begins, which may be within a sector of the
-    volume. cryptsetup opens no such device, so the kernel is told to end the partition a few sectors earlier.
+    volume. cryptsetup does not open such a device. So the kernel is asked to end the partition a few sectors earlier.
     """
     device, header = _openable(volume)
     with header:

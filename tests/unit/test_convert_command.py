@@ -263,10 +263,10 @@ def test_what_fills_a_disk_is_said_to_have_done_that(bench: Bench, monkeypatch: 
 
     for error in (ProgramError("e2image: Input/output error"), OSError(errno.EIO, "Input/output error")):
         # what failed stands there too
-        full = f"{bench.directory} ran full while the image was written: .*Input/output error"
+        full = f"{bench.directory} became full while the image was written: .*Input/output error"
         with pytest.raises(CryptpilotError, match=full):
             fail(error, 4096)
-        with pytest.raises(CryptpilotError, match=r"^(?!.*ran full).*Input/output error"):
+        with pytest.raises(CryptpilotError, match=r"^(?!.*became full).*Input/output error"):
             fail(error, 1 << 30)
     for other in (Interrupted(), BrokenPipeError(errno.EPIPE, "Broken pipe")):
         with pytest.raises(type(other)):

@@ -73,7 +73,7 @@ def _open_by_key(config: Config, arguments: argparse.Namespace) -> bool:
 
 
 def _cleared(config: Config, arguments: argparse.Namespace) -> list[str]:
-    """Do what --overwrite says; return the names of the volumes that are to be opened then."""
+    """Apply --overwrite; return the names of the volumes to open then."""
     from cryptpilot_boot.commands import takeover
 
     confirm = questions.confirmation(arguments)
