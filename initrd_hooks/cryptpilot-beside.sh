@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs NetworkManager beside dracut's main loop, in whose shell this is, as dracut's own hook would: time and again, until
-# there is an address. When nobody waits for a network any more it ends, for the one of the booted system comes next.
+# Runs NetworkManager beside dracut's main loop, in whose shell this is, as dracut's own hook would: time and again,
+# until there is an address. It ends when no program waits for a network any longer: the NetworkManager of the booted
+# system comes next.
 
 # shellcheck disable=SC2317 # it is read by another script
 # not by ":", with which a shell ends when it cannot write a file

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Keeps dracut's own crypt module off the disks of volumes, whatever the kernel command line says (rd.luks.uuid=, rd.auto
-# and the like): it would ask for a passphrase of each, and wait for those that are opened in the booted system. Run when
-# that module has written down what it is to do, and udev has not started.
-# A device is not kept from it that holds somebody else's LUKS header: names of disks change between boots.
+# Keeps dracut's own crypt module off the disks of volumes, whatever the kernel command line says (rd.luks.uuid=,
+# rd.auto and the like): that module would ask for the passphrase of each, and wait for those that are opened in the
+# booted system. Runs after that module has written its tasks, and before udev starts. A device with another program's
+# LUKS header is left to that module: names of disks change between boots.
 # In claim/devices are the names of the disks below /dev, in claim/uuids the UUIDs of their headers without hyphens.
 
 claim=/usr/libexec/cryptpilot/claim
@@ -10,7 +10,7 @@ rules=/etc/udev/rules.d/70-luks.rules
 # shellcheck disable=SC2154 # dracut's own, which runs this in its shell
 finished=$hookdir/initqueue/finished/90-crypt.sh
 
-# where cryptpilot=no is said, these may be what opens the disks instead
+# with cryptpilot=no, these may open the disks instead
 { getargbool 1 cryptpilot && getargbool 1 rd.cryptpilot; } || return 0
 if [ -e "$rules" ]; then
     {

@@ -1,7 +1,7 @@
 #!/bin/sh
-# When an emergency shell is left, dracut begins again, and would have NetworkManager's connections made once more from
-# the kernel command line, with new UUIDs. The device that is in use would then name one that is not there any more, and
-# the booted system's NetworkManager leaves such a device as it is, without a name server and without a new lease.
+# When a user leaves an emergency shell, dracut starts again. It would make NetworkManager's connections again from the
+# kernel command line, with new UUIDs. The device in use would then name a connection that no longer exists. The booted
+# system's NetworkManager leaves such a device as it is, without a name server and without a new lease.
 
 # shellcheck disable=SC2154 # dracut's own, which runs this in its shell
 for made in /run/NetworkManager/system-connections/*; do

@@ -1,6 +1,6 @@
 #!/bin/sh
-# In an initrd without systemd: gives up at once when the agent says that this boot cannot go on. Whoever leaves the
-# shell that dracut may open then has it tried again.
+# In an initrd without systemd: gives up at once when the agent says that this boot cannot go on. dracut may then open a
+# shell; when a user leaves it, the agent tries again.
 
 if [ -e /run/cryptpilot/initrd.ended ] && [ -e /run/cryptpilot/stop-boot ]; then
     rm -f /run/cryptpilot/initrd.ended

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the agent in an initrd without systemd, and carries what it says to the console and into the kernel's log.
-# There it is for debugging, or else the kernel would put it on the console as well.
+# Runs the agent in an initrd without systemd, and copies its output to the console and into the kernel's log. There it
+# is for debugging, or else the kernel would put it on the console as well.
 #
 # The file initrd.ended tells dracut's hooks that it has ended, stop-boot that the boot cannot go on. Each is made now under
 # another name and renamed when it is time: that needs no room in /run, which may be full by then. Not by ":", with which

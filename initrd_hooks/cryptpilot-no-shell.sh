@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs before each shell that an image without [boot] emergency_shell might give when a boot cannot go on: in dracut's
-# hooks, and before the programs of systemd's units for it. Whoever can deny this machine a disk or a network could
-# otherwise have a root shell on its console, beside the credentials in the image.
+# hooks, and before the programs of systemd's units for it. Otherwise an attacker who can withhold a disk or the network
+# would get a root shell on the console, beside the credentials in the image.
 #
 # It ends, with 0, only if the kernel command line itself, which is measured, asks for a shell: rd.shell or rd.break.
 # Else the failure stays on the console for a while with the boot report, and the machine is turned off, or does what
@@ -34,20 +34,20 @@ case $action in
     *) next="the machine is turned off in $seconds seconds" ;;
 esac
 
-# In the background: a console that nobody reads may take nothing, and that keeps no machine on.
+# In the background: a console without a reader may block, and must not keep the machine on.
 {
     command -v plymouth > /dev/null && plymouth quit
     /usr/bin/cryptpilot boot report
     echo "cryptpilot: this boot has failed, see above; there is no shell in this image, and $next"
 } < /dev/null > /dev/console 2>&1 &
 
-# The place for a way in that is no shell: to ask for a volume's recovery key here.
+# A way in other than a shell belongs here: a prompt for a volume's recovery key.
 
 sleep "$seconds"
 while [ "$action" = halt ]; do
     sleep 3600
 done
-# --force: without stopping units first, some of which may hang for want of what this boot is denied.
+# --force: without stopping units first. Some of them may hang, because this boot lacks a disk or the network.
 if [ -d /run/systemd/system ]; then
     systemctl --force --no-block "$action"
     trap - TERM # or systemd waits for this

@@ -1,6 +1,6 @@
 #!/bin/sh
-# In an initrd without systemd, with the root mounted: waits until the agent has ended, which by now leaves volumes that
-# are late to the booted system, and gives up if something is missing that has to be mounted before the pivot.
+# In an initrd without systemd, with the root mounted: waits until the agent has ended. By now the agent leaves late
+# volumes to the booted system. Gives up if a mount is missing that the pivot needs.
 
 while ! [ -e /run/cryptpilot/initrd.ended ]; do
     sleep 0.1

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Has dracut start counting anew while the agent is at work, which has a deadline of its own. Run when two thirds of
-# rd.retry are over, in the shell of dracut's main loop, with systemd and without.
+# Restarts dracut's count while the agent is running, which has its own deadline. Runs when two thirds of rd.retry are
+# over, in the shell of dracut's main loop, with systemd and without.
 
 # shellcheck disable=SC2034,SC2154 # dracut's own
 if [ -n "$DRACUT_SYSTEMD" ]; then
