@@ -38,7 +38,7 @@ class ProgramError(CryptpilotError):
 
 
 class Interrupted(CryptpilotError):
-    """Somebody wants this process to end: what was being done was given up in good order."""
+    """A request to end this process: its work was stopped in good order."""
 
     def __init__(self) -> None:
         super().__init__("interrupted")

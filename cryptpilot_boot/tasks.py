@@ -1,6 +1,6 @@
-"""Tasks that run side by side, a thread each, and which of them may be given up.
+"""Tasks that run side by side, a thread each, and which of them may be abandoned.
 
-A task that waits has changed nothing, and may be given up at any moment. A task that changes a disk is finished, or
+A task that waits has changed nothing, and may be abandoned at any moment. A task that changes a disk is finished, or
 ended in good order. The commands and both stages of the boot supervise their volumes by this.
 """
 
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 class Phase(enum.Enum):
-    """What a task does at this moment; in the first three it may be given up."""
+    """What a task does at this moment; in the first three it may be abandoned."""
 
     PREPARING = enum.auto()
     """It does what needs no device and no network."""
     WAITING = enum.auto()
     """It waits for its device, or reads it."""
     ASKING = enum.auto()
-    """It asks for a key. If it is given up it ends once it has an answer, and changes nothing."""
+    """It asks for a key. If it is abandoned, it ends once it has an answer, and changes nothing."""
     CHANGING = enum.auto()
     """It may change its device: it has to be finished, or ended in good order."""
     DONE = enum.auto()
@@ -50,7 +50,7 @@ class Task(Generic[T]):
 
     @property
     def result(self) -> T | CryptpilotError:
-        """What the work of a task that is DONE returned, or its error; Interrupted if it was given up or ended."""
+        """What the work of a task that is DONE returned, or its error; Interrupted if it was abandoned or ended."""
         return self._results[0]
 
     @property
@@ -166,7 +166,7 @@ def prepared() -> None:
 def asking() -> Iterator[None]:
     """Put the task of this thread into the phase ASKING while a `with` block runs, and into CHANGING after it.
 
-    Raises Interrupted at the end if the task was given up, or its crew ended: it must change nothing then. On a thread
+    Raises Interrupted at the end if the task was abandoned, or its crew ended: it must change nothing then. On a thread
     that is no task's, only the block runs.
     """
     task: Task[object] | None = getattr(_own, "task", None)

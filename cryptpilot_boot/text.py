@@ -23,7 +23,7 @@ _FIRST = 64  # bytes by which UTF-16 without a mark is known
 def decode(path: Path, data: bytes) -> str:
     """Return the text of a file, which is UTF-8, with or without a byte-order mark; lines end with a line feed.
 
-    path: for the messages. Raises ConfigError for any other encoding, and names it where it is known.
+    path: for the messages. Raises ConfigError for any other encoding, and names it if it is known.
     """
     other = _other_encoding(data)
     if other:
@@ -83,7 +83,7 @@ def lookalike_quotation_mark(text: str) -> tuple[int, str]:
 
 
 def describe(char: str) -> str:
-    """Name a character by its code point, and in words where it is one that is easily taken for another."""
+    """Name a character by its code point, and in words if it is easily mistaken for another."""
     name = _NAMES.get(char) or (f"a full-width {_meant(char)}" if char in _FULL_WIDTH else "")
     if not name:
         name = f'"{char}"' if char.isprintable() and char != " " else "which cannot be seen"
@@ -91,7 +91,7 @@ def describe(char: str) -> str:
 
 
 def mend(char: str) -> str:
-    """Say what to do about a character that stands where it cannot."""
+    """Return what to do about a misplaced character."""
     meant = _meant(char)
     if meant is None:
         return "write what is meant in its place, in ASCII"
@@ -108,7 +108,7 @@ def _is_quotation_mark(char: str) -> bool:
 
 
 def _meant(char: str) -> str | None:
-    """Return the ASCII character that is meant by another, "" for nothing at all, None where that is unknown."""
+    """Return the ASCII character that another one stands for, "" for nothing at all, None if unknown."""
     if char in _FULL_WIDTH:
         return chr(ord(char) - ord("\uff01") + ord("!"))
     return _MEANT.get(char)

@@ -53,7 +53,7 @@ class Outcome:
 
     @property
     def facts(self) -> dict[str, object]:
-        """What the event log has of it."""
+        """The fields of its event in the log."""
         facts: dict[str, object] = {"result": self.result, "needed": self.needed, "device": self.volume.dev}
         facts.update(keys.describe(self.volume.sources[self.source]))
         if self.opened_by:

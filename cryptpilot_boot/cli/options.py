@@ -43,7 +43,7 @@ def signing(parser: argparse.ArgumentParser, key: str, certificate: str) -> None
 
 
 def config_dir(parser: argparse.ArgumentParser, *, default: Path | None = None) -> None:
-    """Add the option that names the configuration. default: None for a command, where it is taken and not shown.
+    """Add the option that names the configuration. default: None for a command, which accepts it and does not show it.
 
     The last one that is given counts. -d is what the existing implementation calls it.
     """

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def absolute(path: Path) -> Path:
-    """Return a path that does not depend on the current directory. Raises CryptpilotError where that is gone."""
+    """Return a path that does not depend on the current directory. Raises CryptpilotError if that is gone."""
     try:
         return path.absolute()
     except FileNotFoundError:

@@ -39,7 +39,7 @@ def adopt(config: Config, names: Sequence[str], report: Report, warn: Callable[[
 
 
 def _warnings(one: Volume, inside: str, unbound: str) -> list[str]:
-    """Return what is worth a look after a volume was adopted. inside: in words, "" where it was not looked at."""
+    """Return warnings about an adopted volume. inside: its content in words, "" if it was not checked."""
     found = []
     if unbound:
         found.append(

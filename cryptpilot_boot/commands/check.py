@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from cryptpilot_boot.config import Config, Encrypt, Volume
     from cryptpilot_boot.keys.asking import Terms
 
-# How a volume may stand that is no error, and worth a look.
+# States of a volume that are no error, but worth a look.
 _WARNINGS = {
     State.DEVICE_NOT_FOUND: "its disk is not attached",
     State.REQUIRES_INIT: "is not initialized",
     State.INITIALIZING: "is half initialized",
 }
-# How it may stand that keeps it from being opened, and what to do where that is not said with it.
+# States that keep it from being opened, and what to do if the state does not come with that.
 _ERRORS = {State.CHECK_FAILED: "see what is on the device: lsblk --fs", State.CONVERTING: ""}
 _WEAK = (
     "its secret is weak (text, or shorter than 32 bytes): each open has to derive the key with Argon2id, which takes"

@@ -1,4 +1,4 @@
-"""`cryptpilot convert --device`: a disk whose root is encrypted where it is."""
+"""`cryptpilot convert --device`: encrypts the root of a disk in place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ROOM = 64  # MiB of memory: cryptsetup has a header there for a moment
 def convert(
     config: Config, path: Path, options: Options, say: Callable[[str], None], show: Callable[[Passphrase], None]
 ) -> bool:
-    """Encrypt the root of a disk where it is, or go on with that; True when all of it is.
+    """Encrypt the root of a disk in place, or continue with that; True when all of it is encrypted.
 
     say: takes a line of what is done. show: shows the recovery key.
     """

@@ -76,13 +76,13 @@ def generate(config: Config, normal: Path, early: Path) -> None:
 
 
 def _make_remote(netdev: Mapping[str, Entry], early: Path) -> None:
-    """Have systemd make the units of fstab's lines for the early directory.
+    """Let systemd make the units of fstab's lines for the early directory.
 
     Raises CryptpilotError when it cannot, or makes others.
     """
     if not netdev:
         return
-    made = early / ".cryptpilot"  # there, for a generator may write nowhere else
+    made = early / ".cryptpilot"  # there, because a generator may write nowhere else
     try:
         private.directory(made, private.PUBLIC_DIRECTORY)
         init.generate_mounts("".join(f"{entry.line}\n" for entry in netdev.values()), made)
@@ -91,7 +91,7 @@ def _make_remote(netdev: Mapping[str, Entry], early: Path) -> None:
             raise CryptpilotError(f"the output of systemd-fstab-generator is not understood: {wrong}", _SIMPLER)
         for file in [path for path in made.rglob("*") if path.is_symlink() or not path.is_dir()]:
             name = file.relative_to(made)
-            if not name.parts[0].startswith("local-fs.target."):  # what it thinks of these it has said already
+            if not name.parts[0].startswith("local-fs.target."):  # it has reported its opinion of these already
                 private.directory((early / name).parent, private.PUBLIC_DIRECTORY)
                 file.replace(early / name)
     except OSError as error:

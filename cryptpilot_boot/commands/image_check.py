@@ -50,7 +50,7 @@ def check(config: Config, path: Path | None, kernel: str | None, say: Say, expla
 
 
 def required(config: Config) -> Record:
-    """Return what images have to be made from. Raises CryptpilotError when they cannot be looked into or compared."""
+    """Return what images have to be made from. Raises CryptpilotError if they cannot be read or compared."""
     dracut.require_usable()
     if config.directory != DEFAULT_DIRECTORY:
         raise CryptpilotError(

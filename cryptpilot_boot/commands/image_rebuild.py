@@ -32,7 +32,7 @@ class Choice:
     """The images to rebuild.
 
     kernel: whose, None for that of the kernel that runs. every: those of all kernels that have one. included: of these
-    only the images that have cryptpilot already, and none where no volume is configured.
+    only the images that have cryptpilot already, and none if no volume is configured.
     """
 
     kernel: str | None = None
@@ -43,10 +43,10 @@ class Choice:
 def rebuild(
     config: Config, choice: Choice, options: Sequence[str], say: Callable[[str], None], explain: Explain
 ) -> bool:
-    """Rebuild images; each takes the place of the old one when it has been checked. True when all have been.
+    """Rebuild images; each replaces the old one once it has been checked. True when all have been.
 
-    options: more of dracut's. A unified kernel image is only looked into. If a rebuild fails, the old image is still
-    there. With `every`, the error is printed and the others are tried; without it, CryptpilotError is raised.
+    options: more of dracut's. A unified kernel image is only read. If a rebuild fails, the old image is still there.
+    With `every`, the error is printed and the others are tried; without it, CryptpilotError is raised.
     """
     if choice.included and not config.volumes:
         return True
@@ -224,7 +224,7 @@ def _summarized(content: UnpackedImage, path: Path) -> _Summary:
 
 
 def _what_changed(before: _Summary | None, after: _Summary) -> list[str]:
-    """Say what a new image has that the old one had not, and the other way round."""
+    """Return what a new image has and the old one lacks, and the other way round."""
     if before is None:
         return [f"rebuilt ({readable(after.size)}); the old image could not be read"]
     lines = []

@@ -1,4 +1,4 @@
-"""`cryptpilot initrd status`: where the images of the installed kernels stand."""
+"""`cryptpilot initrd status`: the states of the images of the installed kernels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ImageStatus:
-    """Where the image of a kernel stands.
+    """The state of the image of a kernel.
 
     path: None without an image. problem: why nothing else is known of it, "" when it is; hint: what to do then.
     compressed: bytes in the image, None when what compressed it is not here. good: whether a reboot onto it would open
@@ -46,7 +46,7 @@ class ImageStatus:
 
 
 def status(config: Config, *, as_json: bool, say: Callable[[str], None]) -> bool:
-    """Say where the images of all installed kernels stand; True when none is stale or lacks what it needs."""
+    """Return the states of the images of all installed kernels; True when none is stale or lacks what it needs."""
     now = required(config)
     sizes: dict[tuple[str, str], int | None] = {}
     images = [(kernel, path) for kernel in dracut.kernels() for path in (*dracut.all_images(kernel), None)]

@@ -1,4 +1,4 @@
-"""`cryptpilot image unify`: the unified kernel image of this machine, made again of what GRUB would start."""
+"""`cryptpilot image unify`: rebuilds the unified kernel image of this machine from what GRUB would start."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def remake(
     explain: Explain,
     directory: Path = Path("/"),
 ) -> bool:
-    """Make the unified kernel image of a machine again; False where the initrd that it takes would not do its work.
+    """Rebuild the unified kernel image of a machine; False if its initrd would not work.
 
     The old one stays as it is until the new one is whole. directory: the root of that machine. Raises CryptpilotError.
     """
@@ -50,7 +50,7 @@ def remake(
 
 
 def _require_unified(root: Root, esp: Path) -> Path:
-    """Return the program that firmware starts. Raises CryptpilotError where that is no unified kernel image."""
+    """Return the program that firmware starts. Raises CryptpilotError if that is not a unified kernel image."""
     if not esp.is_mount():
         raise CryptpilotError(f"{ESP} is not mounted", f"mount the EFI system partition there: mount {ESP}")
     if not root.is_file(requirements.STUB):

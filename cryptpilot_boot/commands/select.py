@@ -26,7 +26,7 @@ def select(config: Config, names: Sequence[str]) -> list[Volume]:
 def notes(config: Config) -> list[str]:
     """Return what is worth a word about the files of the configuration, one sentence each.
 
-    That there is no volume; and which files are passed over that somebody may think are read, or all of them where
+    The message that there is no volume; and the skipped files that a user may expect to be read, or all of them if
     there is no volume.
     """
     none = not config.volumes

@@ -1,4 +1,4 @@
-"""`cryptpilot show`: the volumes and where they stand. Never touches the network, never needs a secret."""
+"""`cryptpilot show`: the volumes and their states. Never touches the network, never needs a secret."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 """What is done to an image's boot loader for its root to be a volume. Pure.
 
-Two forms of GRUB are supported: Debian's, and that of Enterprise Linux and its relatives. There kernel parameters are
-mended in the files that hold them, not by grubby: what that does to `kernelopts`, /etc/default/grub and
-/etc/kernel/cmdline differs from release to release, and the first ones put a second `root=` behind `$kernelopts`. Nor
-by grub2-mkconfig where it can be helped: before 9.3 it writes what is in /etc/default/grub over the parameters of all
-entries.
+Two forms of GRUB are supported: Debian's, and that of Enterprise Linux and its relatives. In the latter, kernel
+parameters are corrected in the files that hold them. grubby is not used: its effect on `kernelopts`, /etc/default/grub
+and /etc/kernel/cmdline differs between releases, and the first ones put a second `root=` behind `$kernelopts`.
+grub2-mkconfig is avoided: before 9.3 it overwrites the parameters of all entries with those of /etc/default/grub.
 
 Source: grubby-bls, in its versions of 2018 and 2019; insights-core, issue 2041 (grubby and grubenv); grub2, pull
 request 126 (grub2-mkconfig --update-bls-cmdline); cockpit, pull request 18382; lxc-ci, pull request 979.
@@ -85,9 +84,9 @@ class Change:
     """What is done, in this order.
 
     booting: the configurations that boot something, and do not only lead to others. install: commands, {disk} for the
-    whole disk. generated: configurations that are made by mkconfig. old: what GRUB read before: the texts of it that
-    are not generated are mended, see `mended`. copies: which image takes the place of another one, by the other's path.
-    uuid: of the file system of the root; moved: whether /boot leaves it.
+    whole disk. generated: configurations that are made by mkconfig. old: what GRUB read before. Those of its texts that
+    are not generated get corrected, see `mended`. copies: which image replaces another one, by the other's path. uuid:
+    of the file system of the root; moved: whether /boot leaves it.
     """
 
     grub: Grub

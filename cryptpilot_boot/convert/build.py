@@ -173,7 +173,7 @@ def mend(
 ) -> None:
     """Put cryptpilot into the new system, have its own programs make initrds and boot loader, and check them.
 
-    mapping: what its root is open as; "" where that is the partition itself. The change of how it boots comes last.
+    mapping: the open device of its root; "" if that is the partition itself. The change of how it boots comes last.
     """
     one = planned.volume
     began = time.time() - _TICK

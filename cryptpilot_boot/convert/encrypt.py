@@ -1,4 +1,4 @@
-"""Encrypting the root of a disk where it is.
+"""Encrypting the root of a disk in place.
 
 In an order in which a power cut at any moment leaves what can be gone on with: the old system first, and then a header
 that says how far it is. See docs/convert.md, "A disk in place".

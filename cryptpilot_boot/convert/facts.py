@@ -41,7 +41,7 @@ class Content:
 
 @dataclasses.dataclass(frozen=True)
 class Swap:
-    """Swap space beside a root. partition: that it is on, None where it is a logical volume."""
+    """Swap space beside a root. partition: that it is on, None for a logical volume."""
 
     content: Content
     partition: Partition | None = None

@@ -30,10 +30,10 @@ GONE = {
     "resume": "a system that hibernates",
     "resume_offset": "a system that hibernates",
 }
-"""Kernel parameters that name what a new image has not, and for what an initrd waits by them; dracut.cmdline(7).
+"""Kernel parameters that name what a new image lacks, and what makes an initrd wait; dracut.cmdline(7).
 
-That it resumes from nothing is meant where its swap stays, too, as a file in the root: which image of memory there is
-by that name is up to the host.
+It resumes from nothing even if its swap stays, as a file in the root: the host decides which memory image has that
+name.
 """
 _GONE_WORD = re.compile(rf"(?<![^\s\"'=])(?:{'|'.join(map(re.escape, GONE))})=[^\s\"']*[ \t]?")
 _PREFIX = re.compile(r"^([ \t]*set prefix=\(\$\w+\)'?)/boot(/grub2?'?)[ \t]*$", re.MULTILINE)
@@ -47,7 +47,7 @@ class Linux:
     initrd: bool
 
     def value(self, name: str) -> str | None:
-        """Return the value of a kernel parameter, None where it is not there."""
+        """Return the value of a kernel parameter, None if it is absent."""
         return kernel_parameters.values(self.line).get(name)
 
     @property
@@ -81,12 +81,12 @@ def command_line(text: str, volume: Volume) -> str:
 
 
 def without_gone(text: str) -> str:
-    """Return kernel parameters without those that have an initrd wait for what a new image has not."""
+    """Return kernel parameters without those that make an initrd wait for what a new image lacks."""
     return _GONE_WORD.sub("", text)
 
 
 def led_to(configuration: str, old: str, new: str) -> str | None:
-    """Return a configuration that leads on, for a /boot that has moved out of the root; None where it is not known.
+    """Return a configuration that leads on, for a /boot that has moved out of the root; None if its form is unknown.
 
     old: UUID of the root's file system; new: of that of /boot. Source: gen_grub_cfgstub, and %post of grub2-common, in
     GRUB's package of Fedora and Enterprise Linux; grub-install.c as Debian has it.

@@ -1,4 +1,4 @@
-"""A disk that is converted where it is: what may be, what there is of it already, and what comes of it.
+"""A disk that is converted in place: which disks may be, how far a conversion is, and its result.
 
 Up to the moment at which the header of the volume is written before the data, the disk holds the old system; see
 system.encryption for that moment. From then on the header is all there is to say how far it is.
@@ -241,7 +241,7 @@ def _require_shrinkable(device: block.Device, blocks: int, now: ext4.Size) -> No
 def _with_room(found: InstalledDisk) -> InstalledDisk:
     """Return what was found with the room that cryptpilot needs, where it is in the system already.
 
-    A run that was cut short took it. Should there be none in truth, that is found out before the old system is gone.
+    An interrupted run took that room. Should there be none in truth, that is found out before the old system is gone.
     """
     system = found.system
     if requirements.CRYPTPILOT not in system.present:

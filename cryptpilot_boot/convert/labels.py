@@ -1,4 +1,4 @@
-"""SELinux in an image: what is put into it gets the labels that the image's own policy has for it. Pure."""
+"""SELinux in an image: new files get the labels of the image's own policy. Pure."""
 
 from __future__ import annotations
 

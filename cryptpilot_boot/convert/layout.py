@@ -1,6 +1,6 @@
 """Where everything goes on the new disk. Pure.
 
-Partitions stay where they are, but the root, and a new /boot before it.
+Partitions stay in place, except the root and a new /boot before it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def lay_out(found: InstalledDisk, volume: Volume, boot: int | None, loaders: Rol
 
 
 def boot_areas(table: Table, loaders: Roles) -> tuple[tuple[int, int], ...]:
-    """Return what of a disk is its boot loader's outside of partitions: where it begins, and its bytes."""
+    """Return the areas of the boot loader outside of partitions: start and length in bytes."""
     code = ((0, grub.BOOT_CODE),) if loaders.gap or loaders.bios else ()
     first = min((one.start for one in table.partitions), default=1)
     return (*code, (SECTOR, (first - 1) * SECTOR)) if loaders.gap else code

@@ -122,7 +122,7 @@ def change(root: Root, made: Change, volume: Volume, disk: str, boot: str) -> No
 
 
 def _write(root: Root, made: Change, new: Loader) -> None:
-    """Write the texts that are mended."""
+    """Write the corrected texts."""
     old = made.old
     kept = {path: text for path, text in new.configurations.items() if path not in made.generated}
     texts = {**kept, **(new.entries if made.reads_entries else {})}

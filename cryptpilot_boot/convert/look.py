@@ -83,7 +83,7 @@ def opened(raw: Path, name: str, mapping: str) -> Iterator[OpenImage]:
 
 
 def content(device: str) -> Content:
-    """Return what a partition holds. Raises CryptpilotError where the kernel shows none."""
+    """Return what a partition holds. Raises CryptpilotError if the kernel shows none."""
     if not block.is_block_device(device):
         raise CryptpilotError(f"{device}: the kernel shows no such partition", "see: lsblk; dmesg")
     return facts.content(block.tags(device))

@@ -47,7 +47,7 @@ def without_gone(text: str) -> str:
 
 
 def grub_settings(volume: Volume) -> str:
-    """Return lines for grub-mkconfig that have the kernel take the volume for its root, and nothing else.
+    """Return lines for grub-mkconfig that make the volume the only root of the kernel.
 
     By UUID, the host could supply another file system. Source: the manual of GRUB, "Simple configuration";
     /etc/default/grub, and what is in /etc/default/grub.d, is read after what grub-mkconfig found out by itself.

@@ -184,7 +184,7 @@ def swap_partitions(table: Table, contents: Mapping[int, Content]) -> list[Swap]
 
 
 def without(table: Table, swaps: Sequence[Swap]) -> Table:
-    """Return a table without the partitions of swap space, nor an extended one that has nothing else in it."""
+    """Return a table without the partitions of swap space, and without an extended one that has nothing else in it."""
     gone = [one.partition for one in swaps]
     left = [one for one in table.partitions if one not in gone]
     if len(left) < len(table.partitions) and not any(_is_logical(one, table) for one in left):

@@ -26,7 +26,7 @@ STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 """What starts a kernel with its initrd and command line: systemd-stub(7)."""
 SYSTEMCTL = "/usr/bin/systemctl"
 DRACUT_NETWORK = "/usr/lib/dracut/modules.d/40network"
-# What a system has to have, and what to do where it has not; a package that is given can bring it.
+# What a system must have, and what to do if it lacks it; a given package can bring it.
 _PACKAGED = {
     DRACUT: "give its package (--package), or install it there: an initrd of initramfs-tools cannot have cryptpilot",
     CRYPTSETUP: "give the package of cryptsetup (--package), or install it there",
@@ -51,7 +51,7 @@ _KERNEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~-]{0,127}")
 
 
 def packaged(volume: Volume) -> dict[str, str]:
-    """Return what a system has to have that a package can bring, and what to do where it has not."""
+    """Return what a system must have that a package can bring, and what to do if it lacks it."""
     return {**_PACKAGED, **(_NETWORK if volume.needs_network else {})}
 
 

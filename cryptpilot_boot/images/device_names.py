@@ -1,4 +1,4 @@
-"""Whether the devices of volumes will have the names in an image that the configuration has for them.
+"""Whether the devices of volumes get the names of the configuration in an image, too.
 
 An image has few of this machine's udev rules. It brings up logical volumes and the like only with the dracut module for
 them. If the device is missing in the initrd, the volume is opened late, in the booted system; the root never opens.

@@ -27,9 +27,9 @@ _OPENERS = {"cryptsetup", "blkid", *(str(kind.command[0]) for kind in mkfs.KINDS
 
 
 def findings(image: UnpackedImage) -> Iterator[Finding]:
-    """Yield what is wrong with an image that was unpacked as a whole and has the agent.
+    """Yield the faults of an image that was unpacked as a whole and has the agent.
 
-    Where the agent does not run, what only it can tell is left out. Raises Interrupted.
+    If the agent does not run, the facts that only it knows are left out. Raises Interrupted.
     """
     tree = image.tree
     yield from agent.damaged(tree)

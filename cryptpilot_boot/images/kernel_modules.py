@@ -19,7 +19,7 @@ _ESSENTIAL = ("dm_crypt", "dm_integrity")
 
 
 def missing(tree: Path, modules: Sequence[str]) -> Iterator[Finding]:
-    """Find the kernel modules that an image lacks. A module that its kernel does not have either is passed over.
+    """Find the kernel modules that an image lacks. A module that its kernel does not have either is skipped.
 
     modules: what volumes need, on any architecture and kernel.
     """

@@ -21,7 +21,7 @@ _SYSTEMD_PLACES = ("usr/lib/systemd/systemd", "lib/systemd/systemd")
 # Units that waited for a device without limit, and the shutdown for them: see initrd_hooks/cryptpilot-shutdown.conf.
 _WAITING_UNITS = ("systemd-fsck-root", "systemd-fsck@", "systemd-makefs@", "systemd-mkswap@", "systemd-growfs@")
 _SHUTDOWN = "etc/systemd/system/{unit}.service.d/cryptpilot-shutdown.conf"
-# What asks a person for a key on the console where the image has systemd.
+# The units that ask a person for a key on the console, in an image with systemd.
 _ASK_PROGRAMS = ("systemd-ask-password", "systemd-tty-ask-password-agent")
 _ASK_UNITS = ("systemd-ask-password-console.path", "systemd-ask-password-console.service")
 _ASK_WANTS = f"sysinit.target.wants/{_ASK_UNITS[0]}"
@@ -32,7 +32,7 @@ _NO_SHELL_HOOKS = "lib/dracut/hooks/*/*cryptpilot-emergency.sh"
 
 
 def not_started(tree: Path) -> Iterator[Finding]:
-    """Find out whether the agent starts at boot: by a unit, or by a hook of dracut where the image has no systemd."""
+    """Find out whether the agent starts at boot: by a unit, or by a hook of dracut if the image has no systemd."""
     if _has_systemd(tree):
         if not any((tree / place / UNIT).exists() for place in _UNIT_PLACES):
             yield Finding(f"{UNIT} is missing, so nothing starts the agent", REBUILD)

@@ -25,8 +25,7 @@ _RTMRS = {**dict.fromkeys((1, 7), 0), **dict.fromkeys(range(2, 7), 1), **dict.fr
 class Measurement:
     """Something that is measured. pcr: into which; what: for people; digests: in hexadecimal, one for each of `BANKS`.
 
-    confidential: whether what measures it also does so where there are TDX's registers and no TPM; None where that is
-    not known.
+    confidential: whether it is also measured on a machine with TDX's registers and no TPM; None if unknown.
     """
 
     pcr: int

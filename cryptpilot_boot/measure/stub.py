@@ -29,7 +29,7 @@ class Stub:
 
     measured: sections that it measures, in that order. strips_front: whether blanks before the command line go.
     adds_release: whether it puts the image's os-release into the initrd. confidential: whether it measures into TDX's
-    registers, None where that is not known.
+    registers, None if unknown.
     """
 
     measured: tuple[str, ...]
@@ -78,7 +78,7 @@ def series(release: str) -> str:
 
 
 def load_options(cmdline: bytes, stub: Stub) -> bytes | None:
-    """Return the command line as the kernel is given it; None where that is not known: empty, or not ASCII."""
+    """Return the command line that the kernel gets; None if unknown: empty, or not ASCII."""
     text = cmdline.split(b"\0", 1)[0]
     if not text.isascii():
         return None

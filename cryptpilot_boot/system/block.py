@@ -175,7 +175,7 @@ def signature(path: str, passing_over: Sequence[str] = ()) -> Signature | None:
 
 
 def tags(path: str) -> dict[str, str]:
-    """Return the tags that libblkid has for a device; {} where it recognizes nothing, or several things."""
+    """Return libblkid's tags of a device; {} if it recognizes nothing, or several things."""
     accept = (0, _BLKID_NOTHING, _BLKID_AMBIVALENT)
     status, output = run(["blkid", "-p", "-o", "export", path], accept=accept)
     lines = () if status else (line.split("=", 1) for line in output.splitlines() if "=" in line)

@@ -27,8 +27,7 @@ def set_to(moment: datetime.datetime) -> None:
 def image_made() -> datetime.datetime | None:
     """Return when the image was made that this initrd came from: it cannot be earlier now.
 
-    None where it is unknown, as in the booted system, and in an image of a version that did not write it down. Raises
-    CryptpilotError.
+    None if unknown: in the booted system, and in an image of a version that did not record it. Raises CryptpilotError.
     """
     # The record is measured. The times of the image's files are not: `dracut --reproducible` sets them, and not every
     # kernel keeps them.

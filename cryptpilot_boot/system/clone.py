@@ -1,4 +1,4 @@
-"""File systems, looked over without a change and copied block by block: what they do not use is not copied.
+"""File systems, checked without a change and copied block by block: unused blocks are not copied.
 
 Uses: dumpe2fs, e2fsck, e2image (e2fsprogs); xfs_logprint, xfs_repair, xfs_copy (xfsprogs); dd (coreutils).
 """

@@ -151,7 +151,7 @@ def on_disk(table: str, composite: Composite) -> str:
 
 
 def _flush(name: str) -> None:
-    """Have the disk take what was written to a mapping: without a journal, dm-integrity keeps tags in memory till then.
+    """Flush a mapping to the disk: without a journal, dm-integrity keeps tags in memory until then.
 
     Raises ProgramError.
     """

@@ -35,7 +35,7 @@ DERIVATION = {
     False: ["--pbkdf=argon2id"],
 }
 _INTEGRITY = ["--integrity=hmac-sha256"]
-_LONGEST_FLUSH = 600.0  # seconds, until what a wipe that is cut short left in memory is on the disk
+_LONGEST_FLUSH = 600.0  # seconds, until the data that an interrupted wipe left in memory are on the disk
 _TO_MAP = 2.0  # seconds that making a mapping takes at most, once the key is derived
 # Argon2id takes up to half of the memory there is: of several at once, one would be killed for want of it.
 _ONE_BY_ONE = ["--serialize-memory-hard-pbkdf"]
@@ -61,9 +61,9 @@ def luks_format(
 ) -> Header:
     """Make a LUKS2 header for `device` and return it: it is not on the device yet.
 
-    With `integrity` the room for the tags is laid out on the device, and what stood there is lost; sectors that
-    were never written cannot be read then, unless `wipe` has every one written. sector_size: in bytes. before_writing:
-    called right before the device is written to, by this or by the caller: what it raises keeps the device as it is.
+    With `integrity` the room for the tags is laid out on the device, and the data there are lost. Sectors that were
+    never written cannot be read then, unless `wipe` writes each of them. sector_size: in bytes. before_writing: called
+    right before the device is written to, by this or by the caller: what it raises keeps the device as it is.
     """
     header = luks_header.Header()
     # It may be long until it is a weak passphrase's turn, and stretching it takes seconds.

@@ -92,7 +92,7 @@ def _ends(path: Path) -> tuple[bytes, bytes]:
 
 
 def _is_whole_vhd(first: bytes, last: bytes) -> bool:
-    """Tell whether a VHD has all of its disk. qemu-img reads what a parent has as zeros, without a word."""
+    """Tell whether a VHD has all of its disk. qemu-img reads the data of a parent as zeros, without an error."""
     footer, kind = (first, _DYNAMIC) if first.startswith(_COOKIE) else (last, _FIXED)
     return int.from_bytes(footer[_KIND_AT : _KIND_AT + 4], "big") == kind
 

@@ -62,7 +62,7 @@ def is_usable() -> bool:
 
 
 def require_usable() -> None:
-    """Raise CryptpilotError where there is no dracut, or when this process may not look into images."""
+    """Raise CryptpilotError if there is no dracut, or if this process may not read images."""
     if os.geteuid() != 0:
         raise CryptpilotError("only root can look into initrd images: they hold client keys", "run this as root")
     if not is_usable():
@@ -181,8 +181,7 @@ def modules_directory(kernel: str) -> Path:
 def unpack(image: Path, directory: Path, pattern: str = "") -> None:
     """Unpack an image into an empty directory; pattern: only the paths that match it, see cpio(1).
 
-    Raises ProgramError when it cannot be read to its end, CryptpilotError when it holds an image of a kind that is not
-    looked into.
+    Raises ProgramError when it cannot be read to its end, CryptpilotError if it holds an image of an unsupported kind.
     """
     with image.open("rb") as file:
         program = file.read(len(_EFI)) == _EFI
@@ -221,7 +220,7 @@ def run_within(tree: Path, argv: Sequence[str]) -> str:
 
 
 def require_libraries(tree: Path, program: str) -> None:
-    """Have the loader of an unpacked image find the libraries of a program in it. Raises ProgramError.
+    """Let the loader of an unpacked image find the libraries of a program in it. Raises ProgramError.
 
     The loader then lists what it would load, and does not start the program; see ld.so(8).
     """
@@ -234,7 +233,7 @@ def require_libraries(tree: Path, program: str) -> None:
 
 
 def make_image(image: Path, kernel: str, options: Sequence[str], directory: Path) -> None:
-    """Have dracut make the image of a kernel, in `directory` until it is complete.
+    """Let dracut make the image of a kernel, in `directory` until it is complete.
 
     Raises ProgramError, CryptpilotError when there was not enough room for it.
     """

@@ -49,7 +49,7 @@ def resize(draft: Draft, size: int) -> None:
 
 
 def require_name(target: Path, purposes: Sequence[str]) -> None:
-    """Raise CryptpilotError where the names of drafts beside a path would be too long for its file system."""
+    """Raise CryptpilotError if the names of drafts beside a path would be too long for its file system."""
     most = os.pathconf(target.parent, "PC_NAME_MAX")
     longest = max(len(os.fsencode(_name(target, purpose).name + _LOCK)) for purpose in purposes)
     if longest > most:
@@ -88,7 +88,7 @@ def opened(target: Path, purpose: str) -> Iterator[Draft]:
 
 
 def remove_leftovers(target: Path, purposes: Sequence[str]) -> None:
-    """Remove what a process that was killed has left beside a path. Raises CryptpilotError when one is at work."""
+    """Remove the files that a killed process left beside a path. Raises CryptpilotError when one is at work."""
     for purpose in purposes:
         path = _name(target, purpose)
         if os.path.lexists(path) or os.path.lexists(path.with_name(path.name + _LOCK)):
@@ -122,7 +122,7 @@ def _link(draft: Draft, directory: int, target: Path) -> None:
 
 
 def taken(target: Path) -> CryptpilotError:
-    """Return what to say of a name that something has."""
+    """Return the error for a name that exists."""
     return CryptpilotError(f"{target} is there already", "name a new file: none is overwritten")
 
 

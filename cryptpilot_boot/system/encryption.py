@@ -1,4 +1,4 @@
-"""A device that holds data is encrypted where it is, by cryptsetup's reencryption.
+"""A device that holds data is encrypted in place, by cryptsetup's reencryption.
 
 cryptsetup would move data and write the header in one go, which a power cut may leave half done. So it prepares the
 header on a device in memory that is as large; `write` puts it onto the disk, in an order that can be gone on with.
@@ -105,7 +105,7 @@ def saved(device: block.Device) -> Header | None:
 
 
 def mend(device: str, passphrase: Passphrase) -> None:
-    """Do a step again that was cut short, if one was; its header was checked. It may have been the last one.
+    """Repeat an interrupted step, if there is one; its header was checked. It may have been the last one.
 
     Raises ProgramError.
     """
@@ -113,7 +113,7 @@ def mend(device: str, passphrase: Passphrase) -> None:
 
 
 def go_on(device: str, passphrase: Passphrase) -> None:
-    """Encrypt what is not encrypted yet; its header was checked, and no step was cut short.
+    """Encrypt the rest; its header was checked, and no step was interrupted.
 
     An interruption is heard at the end of a step. Raises ProgramError.
     """

@@ -25,8 +25,8 @@ _UNFINISHED = "shutdown.new"
 # dracut-shutdown.service and dracut-initramfs-restore take its being there for an image that is unpacked already, and
 # do nothing then, even if another program created .need_shutdown.
 _MARK = "bin/sh"
-_IN_INITRD = "etc/initrd-release"  # what tells the program that it has gone over, and is not to do so again
-_SPARE = 2  # times its size that must be free: /run is everybody's
+_IN_INITRD = "etc/initrd-release"  # tells the program that it runs from here already, and must not switch again
+_SPARE = 2  # times its size that must be free: other programs need /run too
 
 
 def claim(place: Path = PLACE) -> None:
@@ -38,7 +38,7 @@ def claim(place: Path = PLACE) -> None:
 
 
 def keep(place: Path = PLACE, files: Path = paths.SHUTDOWN_FILES, root: Path = Path("/")) -> None:
-    """Copy what a list names below `place`, all or nothing. Where there is no list, nothing would run it.
+    """Copy what a list names below `place`, all or nothing. Without a list, nothing would run it.
 
     files: the list, one path a line: the program first, then its libraries. The dracut module writes it. Raises
     CryptpilotError: volumes that the root is on then stay open until the power is off.

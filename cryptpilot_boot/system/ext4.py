@@ -55,7 +55,7 @@ def shrink(device: str, blocks: int) -> None:
 
 
 def is_of_a_power_cut(device: str) -> bool:
-    """Tell whether a file system that e2fsck asks questions about may be mended without an answer to them.
+    """Tell whether e2fsck may repair a file system with all its questions answered by yes.
 
     That holds in two cases. `shrink` was making it smaller, and it was not mounted since: it was whole before. Or only
     summaries and the superblock are wrong: a power cut leaves these half written.

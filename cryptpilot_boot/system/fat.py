@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ROOT = "::"
-# or else it refuses what mkfs.vfat makes of some sizes, for the sake of floppy disks; mtools(1)
+# otherwise it refuses some sizes that mkfs.vfat makes, because of floppy disks; mtools(1)
 _ENVIRONMENT = {"MTOOLS_SKIP_CHECK": "1"}
 
 

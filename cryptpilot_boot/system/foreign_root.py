@@ -71,7 +71,7 @@ class Root:
         return self.place(name) == self.path / name.lstrip("/") and self.place(name).is_dir()
 
     def names(self, directory: str, suffix: str = "") -> list[str]:
-        """Return what there is in a directory whose name ends so, in order; nothing where there is no directory."""
+        """Return the entries of a directory whose names end so, in order; nothing if there is no directory."""
         here = self.place(directory)
         return sorted(one.name for one in here.iterdir() if one.name.endswith(suffix)) if here.is_dir() else []
 
@@ -86,7 +86,7 @@ class Root:
             return ""
 
     def make_directory(self, name: str, mode: int = 0o755) -> Path:
-        """Make a directory, those above it too, and return where it is here; one that is there is left as it is."""
+        """Make a directory and its parents, and return its path here; an existing one stays as it is."""
         here = self.place(name)  # no part of it is a link
         with _telling(name):
             for directory in [one for one in (*reversed(here.parents), here) if one.is_relative_to(self.path)]:
@@ -113,7 +113,7 @@ class Root:
             os.chown(here, status.st_uid, status.st_gid)
 
     def replace(self, name: str, content: bytes) -> None:
-        """Write a file: as `rewrite` does it where it is there, for all to read where it is not."""
+        """Write a file: an existing one as `rewrite` does, a new one readable for all."""
         if self.has(name):
             self.rewrite(name, content)
         else:

@@ -35,12 +35,12 @@ _PACKAGES = "/run/cryptpilot-packages"  # in memory
 
 
 def enable(root: Root, unit: str) -> None:
-    """Have systemd start a unit there at boot. Raises ProgramError."""
+    """Enable a unit there: systemd starts it at boot. Raises ProgramError."""
     root.run(["systemctl", "enable", unit])
 
 
 def rebuild_images(root: Root) -> None:
-    """Have dracut make the initrds of all kernels again, for any machine; one that would not do its work fails.
+    """Let dracut rebuild the initrds of all kernels, for any machine; one that would not work is an error.
 
     Raises ProgramError.
     """

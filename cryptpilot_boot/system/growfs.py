@@ -27,7 +27,7 @@ class GrowMethod:
 
     mounted: the command, to which the mount point is added, or the device if by_device. unmounted: the commands for one
     that is not mounted, in order, to which the device is added; () where it has to be mounted. by_hand: what a person
-    can do where no command can.
+    can do if no command can.
     """
 
     mounted: Sequence[str] = ()
@@ -52,7 +52,7 @@ KINDS = {
 
 
 def mount_point(number: str, mounts: Path = _MOUNTS) -> str:
-    """Return where the file system on a device is mounted as a whole, "" if it is not. number: "major:minor"."""
+    """Return the mount point of the whole file system on a device, "" if it is not mounted. number: "major:minor"."""
     for line in mounts.read_text(errors="surrogateescape").splitlines():
         # Source: proc(5): ID, parent's ID, major:minor, root, mount point, ...
         fields = line.split(" ")

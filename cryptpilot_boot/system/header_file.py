@@ -36,7 +36,7 @@ def saving(device: str, path: Path, size: int) -> Iterator[str]:
     raise_if_interrupted()
     if os.path.lexists(path):
         raise _is_there(path)
-    # beside its place, and called what no other run calls its own: what is removed here is never somebody else's
+    # beside its place, under a name that no other run uses: what is removed here is never a file of another run
     draft = path.parent / f".cryptpilot-{os.urandom(8).hex()}"
     try:
         try:

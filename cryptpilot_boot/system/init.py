@@ -129,7 +129,7 @@ def resolve(path: str) -> str:
 
 
 def generate_mounts(fstab_text: str, directory: Path) -> None:
-    """Have systemd itself make the units of what an fstab says, into an empty directory.
+    """Let systemd itself make the units of an fstab, in an empty directory.
 
     SYSTEMD_FSTAB gives its generator our text. systemd 239 does not know that variable: it reads the true fstab, and
     each unit says so. Then our text replaces /etc/fstab, in a separate mount namespace. That is not tried first, since
@@ -198,8 +198,8 @@ def milestones() -> dict[str, float]:
     """Return when the parts of this boot began, by name, in seconds since power-on; see org.freedesktop.systemd1(5).
 
     "kernel"; "initrd"; "pivot", when systemd starts again from the root file system ("userspace" where there was no
-    initrd); "finished", when the last job of the boot was done. What did not happen yet is left out. Empty where the
-    init system cannot be asked: it is another, as in some initrds, or does not answer.
+    initrd); "finished", when the last job of the boot was done. What did not happen yet is left out. Empty if the init
+    system cannot be asked: it is not systemd, as in some initrds, or does not answer.
     """
     try:
         _, text = run(["systemctl", "show", *(f"--property={name}" for name in _MILESTONES)])

@@ -38,7 +38,7 @@ def attached(file: int, *, partitions: bool = False) -> Iterator[str]:
 
     One that is for reading only makes the device read-only. partitions: have those of the file as devices too. The
     kernel gives the device up once its last user has, when this process is killed as well. Raises DeviceError without a
-    free one, ProgramError where the kernel has no such devices.
+    free one, ProgramError if the kernel has no such devices.
     """
     if not _CONTROL.exists():
         run(["modprobe", "loop"])

@@ -135,7 +135,7 @@ def _linear(offset: int, size: int) -> dict[str, Any]:
 
 
 def _require_layout(segments: Mapping[str, Any], size: int) -> None:
-    """Require that all data are where they are on a device of `size` bytes, each once."""
+    """Require that the segments cover all data of a device of `size` bytes, each once."""
     end = size - TAKEN
     moved = _linear(size - SHIFT, SHIFT)
     require(_backup(segments, _MOVED)[1] == {**moved, "flags": [_MOVED]}, _WRONG)

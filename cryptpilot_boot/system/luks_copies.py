@@ -1,4 +1,4 @@
-"""The two copies of the metadata that a LUKS2 header has: where they are, whether they are whole, what they hold.
+"""The two copies of the metadata in a LUKS2 header: their places, integrity and content.
 
 Source of the format: the LUKS2 On-Disk Format Specification, version 1.1.
 """
@@ -96,7 +96,7 @@ def _nothing(_: str) -> None:
 
 
 def _no_number(_: str) -> None:
-    """Refuse what is no JSON."""
+    """Refuse a value that is not JSON."""
     raise ValueError
 
 

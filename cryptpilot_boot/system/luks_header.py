@@ -119,7 +119,7 @@ class Distrusted(DeviceError):
 
 
 class Unfinished(DeviceError):
-    """A reencryption of the device was cut short where only cryptsetup can go on."""
+    """A reencryption of the device was interrupted, and only cryptsetup can continue it."""
 
 
 def copy_from(device: str, name: str = "", check: Check = luks_metadata.check) -> tuple[Header, Facts]:

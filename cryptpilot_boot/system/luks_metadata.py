@@ -35,7 +35,7 @@ _FLAGS = (
 
 
 class CutShort(Exception):
-    """All is as it should be, but a reencryption was cut short in the middle of a step."""
+    """The header is valid, but a reencryption was interrupted in the middle of a step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +152,8 @@ def check(found: Mapping[str, Any], size: int, uuid: str) -> Facts:
 def _usable(found: Mapping[str, Any], volume_key: int) -> tuple[Objects, dict[str, str]]:
     """Return the key slots that are on the list, and of the others the reasons.
 
-    Somebody's own key slot of another kind keeps no volume closed that another one opens: the host can destroy a key
-    slot anyway. Raises Unlisted when there is no other.
+    A key slot of another kind keeps no volume closed that another slot opens: the host can destroy a key slot anyway.
+    Raises Unlisted when there is no other.
     """
     _require_numbers(found, _MOST_SLOTS, "key slots")
     slots, reasons = {}, {}
@@ -167,7 +167,7 @@ def _usable(found: Mapping[str, Any], volume_key: int) -> tuple[Objects, dict[st
 
 
 def _of_the_data(slots: Objects, digests: Objects, passed_over: Collection[str]) -> tuple[Objects, Objects]:
-    """Leave out key slots that are passed over, and keys of no data with theirs.
+    """Leave out ignored key slots, and keys of no data with theirs.
 
     Of such a key nothing is opened. cryptsetup luksAddKey --unbound makes one, and so does the beginning of a
     reencryption, where a power cut may leave it.

@@ -90,7 +90,7 @@ class Logical:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Return the names that its device has where it is activated.
+        """Return the names of its device while it is activated.
 
         Source: lvm(8), "VALID NAMES"; dmsetup(8); 13-dm-disk.rules of device-mapper.
         """

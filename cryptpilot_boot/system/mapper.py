@@ -20,7 +20,7 @@ CONTROL = Path("/dev/mapper/control")
 
 
 def require() -> None:
-    """Raise CryptpilotError where the kernel has no device-mapper, and no module with it."""
+    """Raise CryptpilotError if the kernel has no device-mapper, and no module with it."""
     if _is_there():
         return
     try:

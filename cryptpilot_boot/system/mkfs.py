@@ -134,7 +134,7 @@ def make(kind: str, device: str, *, integrity: bool, temporary: bool) -> None:
 
 
 def check(kind: str, device: str) -> str:
-    """Look a file system over, and mend what can be mended without a question.
+    """Check a file system, and repair what can be repaired without a question.
 
     kind: one that has a `check`. Returns what that says of damage that is left, "" without any. Raises
     ProgramError when the program is not there.

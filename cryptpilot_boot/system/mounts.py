@@ -27,7 +27,7 @@ _PAUSE = 0.1
 
 
 def keep_private() -> None:
-    """Have what this thread mounts from now on, and the programs it runs, hidden from all others.
+    """Hide the mounts that this thread and its programs make from now on from all others.
 
     Once; there is no way back. Raises CryptpilotError.
     """

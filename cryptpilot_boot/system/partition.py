@@ -34,7 +34,7 @@ def sector_size(device: Device) -> int:
 
 
 def free_behind(device: Device) -> int:
-    """Return how many bytes of its disk lie free behind a partition; 0 for what is no partition."""
+    """Return the free bytes of the disk behind a partition; 0 for a device that is not a partition."""
     if not is_partition(device):
         return 0
     here = _node(device)
@@ -44,7 +44,7 @@ def free_behind(device: Device) -> int:
 
 
 def shorten(device: Device, size: int) -> None:
-    """Have the kernel take a partition for `size` bytes long; the disk, and its table, are left as they are.
+    """Make the kernel use only `size` bytes of a partition; the disk and its table stay as they are.
 
     Raises DeviceError.
     """

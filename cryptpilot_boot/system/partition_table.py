@@ -89,7 +89,7 @@ class Table:
 
 
 def partuuid(identifier: str, number: int) -> str:
-    """Return what stands for the UUID of a partition in an MBR, in upper case; "" where there is no such thing.
+    """Return the substitute for the UUID of a partition in an MBR, in upper case; "" without one.
 
     identifier: of the disk, in hexadecimal. Source: linux/block/partitions/msdos.c; libblkid has none for zero.
     """

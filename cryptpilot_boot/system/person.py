@@ -120,7 +120,7 @@ def _ask_on_console(question: str, buffer: SecretBuffer, dismissal: Dismissal) -
 
 @contextlib.contextmanager
 def _hidden(terminal: int) -> Iterator[None]:
-    """Have a terminal give whole lines, and neither show what is typed nor send signals for it.
+    """Switch a terminal to whole lines, without echo and without signals.
 
     What is typed and was not read is gone afterwards: whatever reads the terminal next would show it, or log it.
     """

@@ -55,7 +55,7 @@ def _make(path: Path, mode: int) -> bool:
 def opened(path: Path, flags: int) -> int:
     """Open a file that only this user may read, make it if `flags` say so, and return a descriptor.
 
-    A link that somebody has put in its place is not followed, nor another user's file used. Raises OSError.
+    A planted link is not followed, and another user's file is not used. Raises OSError.
     """
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
     owner = os.fstat(descriptor).st_uid

@@ -69,7 +69,7 @@ def cpu_seconds() -> float:
 
 
 def anonymous_file(name: str, content: bytes) -> str:
-    """Put `content` where only this process finds it, for a library that wants a path; it ends with the process."""
+    """Put `content` into a file of this process alone, for a library that needs a path; it ends with the process."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     with open(descriptor, "wb", closefd=False) as file:
         file.write(content)

@@ -198,7 +198,7 @@ def _loader(first: bytes) -> str:
                 offset = struct.unpack_from(f"{order}Q" if wide else f"{order}I", first, entry + (8 if wide else 4))[0]
                 return os.fsdecode(first[offset:].split(b"\0", 1)[0])
     except (struct.error, OverflowError):
-        pass  # its tables are not where they usually are: it is for the kernel to say
+        pass  # its tables are not in the usual place: the kernel decides
     return ""
 
 

@@ -25,7 +25,7 @@ def changed(top: Path, since: float) -> tuple[list[str], list[str]]:
     """Return what was made or written to since a time below a directory, and what is mounted there.
 
     The first are files, and directories in which nothing is older, which may be `top` itself. since: seconds since
-    1970, by the clock of the file system. A file system that is mounted below is not looked into.
+    1970, by the clock of the file system. A file system that is mounted below is left out.
     """
     device = top.lstat().st_dev
     order, mounts = [str(top)], []
@@ -55,7 +55,7 @@ def changed(top: Path, since: float) -> tuple[list[str], list[str]]:
 
 
 def label(root: Root, directory: str, since: float, contexts: str) -> None:
-    """Have what was made or written to since a time labelled in a root that is `furnished`.
+    """Label the files that were made or changed since a time, in a root that is `furnished`.
 
     directory: where a file system of it is mounted in there; no other one is looked into. contexts: the path of the
     policy's file_contexts. Raises ProgramError.

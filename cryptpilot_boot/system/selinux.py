@@ -26,7 +26,7 @@ _CONTENT = ("dir", "file", "lnk_file")  # what there is in a directory to work i
 def share(program: str, descriptor: int) -> None:
     """Label a file in memory so that a program that inherits it may open it.
 
-    program: its path. Nothing is changed where there is no SELinux, or the program may open the file as it is.
+    program: its path. Nothing is changed without SELinux, or if the program may open the file as it is.
     """
     if not (POLICY / "create").exists():
         return
@@ -43,8 +43,8 @@ def share(program: str, descriptor: int) -> None:
 def share_directory(program: str, directory: Path, model: Path) -> None:
     """Label an empty directory so that a program may do with what this process puts there all that it may in another.
 
-    program: its path. model: a directory that the policy has for the program's work. Nothing is changed where there is
-    no SELinux, or the program may do all that as it is.
+    program: its path. model: a directory that the policy has for the program's work. Nothing is changed without
+    SELinux, or if the program may do all that already.
     """
     if not (POLICY / "create").exists():
         return

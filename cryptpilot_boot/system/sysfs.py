@@ -13,7 +13,7 @@ SECTOR = 512
 
 
 def attribute(path: Path) -> str:
-    """Return a line of sysfs; "" where the kernel or the driver has none."""
+    """Return a line of sysfs; "" if the kernel or the driver has none."""
     try:
         text = path.read_text(errors="replace").strip()
     except OSError:

@@ -63,7 +63,7 @@ class _Refused(Exception):
 
 
 class Tpm:
-    """One conversation with a TPM; what it loads it has forgotten when a method returns."""
+    """One conversation with a TPM; no loaded object is left when a method returns."""
 
     def __init__(self, descriptor: int, *, answers: float = _ANSWERS, busy: float = _BUSY) -> None:
         """descriptor: takes commands and gives answers, each as a whole; it stays the caller's.
@@ -147,7 +147,7 @@ class Tpm:
             self._forget(handle)
 
     def _forget(self, handle: int) -> None:
-        """Have the TPM forget something; what it does not, the kernel does when the device is closed."""
+        """Flush an object from the TPM; the kernel flushes the rest when the device is closed."""
         with contextlib.suppress(_Refused, wire.Garbled, OSError), self._ask(wire.flush(handle)):
             pass
 

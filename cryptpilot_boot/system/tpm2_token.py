@@ -1,8 +1,8 @@
 """The token in a LUKS2 header that holds a key sealed to a TPM: an allow list for what is read, and what is written.
 
 It has the form of systemd-cryptenroll's (systemd 248 to 253, and read by every later one), so that systemd-cryptsetup
-and cryptsetup's own plugin open the volume by it as well. Where the key alone opens nothing, its type is another, which
-they pass over. Source: systemd's src/shared/tpm2-util.c, `tpm2_make_luks2_json`.
+and cryptsetup's own plugin open the volume by it as well. If the key alone opens nothing, its type is another, which
+these programs ignore. Source: systemd's src/shared/tpm2-util.c, `tpm2_make_luks2_json`.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _sealed(text: Any) -> wire.Sealed:
 
 
 def _values(found: Any, pcrs: Collection[int], policy: bytes) -> dict[int, bytes]:
-    """Return what registers held, if that is what the policy says; else nothing, for it would mislead."""
+    """Return the registers' values if they match the policy; else nothing, because they would mislead."""
     if not isinstance(found, dict) or {*found} != {str(pcr) for pcr in pcrs}:
         return {}
     values = {int(pcr): _digest(value) for pcr, value in found.items()}

@@ -72,7 +72,7 @@ def _obstacle(place: Path, needed: int) -> tuple[str, str] | None:
 
 
 def mount_point(path: Path) -> Path:
-    """Return where the file system is mounted that a path is on."""
+    """Return the mount point of the file system that holds a path."""
     path = path.resolve()
     points = {Path(_unescaped(line.split()[4])) for line in MOUNTS.read_text().splitlines()}
     return next((one for one in (path, *path.parents) if one in points), Path("/"))

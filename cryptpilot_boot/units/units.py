@@ -7,7 +7,7 @@ A line of fstab that mounts from a volume needs neither `_netdev` nor `nofail`:
   that is formatted at each boot.
 - local-fs.target wants what is mounted from a volume, and does not require it. A mount that fails does not send the
   machine to emergency mode.
-- Where the key comes over the network and the volume is not open yet, the line is treated as if it said `_netdev`.
+- If the key comes over the network and the volume is not open yet, the line is treated as if it said `_netdev`.
   Otherwise local-fs.target waits for the volume, the volume for the network, and the network for local-fs.target.
 - A line that systemd's early units need, such as /var, stays local and fails soon. With `_netdev` those units would
   wait for the network, and the network for them.
@@ -18,7 +18,7 @@ A volume with `required = true` is the opposite. If its mount fails, the boot st
 they would write into the empty mount point. Its lines, and those of what it is mounted on, stay with local-fs.target,
 which requires them by default.
 
-Units of others that would open a volume's device are passed over; see units.passing_over.
+Other programs' units that would open a volume's device are skipped; see units.passing_over.
 """
 
 from __future__ import annotations

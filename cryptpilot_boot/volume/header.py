@@ -1,4 +1,4 @@
-"""Backups of a volume's header: saving one, and restoring it where it is proven to belong."""
+"""Backups of a volume's header: save one, and restore it to the device that it provably belongs to."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def backup(volume: Volume, path: Path) -> None:
 
 
 def _facts(path: str) -> luks_header.Facts | None:
-    """Return what the header in a file says, None if the file has no usable header."""
+    """Return the facts of the header in a file, None if the file has no usable header."""
     try:
         header, facts = luks_header.copy_from(path)
     except DeviceError:

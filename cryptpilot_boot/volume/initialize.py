@@ -142,7 +142,7 @@ def _make(
     if not volume.makefs:
         return header
     facts = {"kind": volume.makefs, "device": volume.dev}
-    journal = not volume.integrity  # after a power cut all of this is made again: it needs none yet
+    journal = not volume.integrity  # after a power cut all of this is repeated: it needs no journal yet
     with (
         log.timed("makefs", volume.volume, **facts),
         telling(volume, f"cannot be given its {volume.makefs}"),

@@ -190,7 +190,7 @@ def slot_in(volume: Volume, device: block.Device, header: luks_header.Header, pa
 def _check_fs(
     volume: Volume, kind: str, device: block.Device, passphrase: Passphrase, header: luks_header.Header
 ) -> None:
-    """Check the file system under the working name, where it cannot be mounted. Raises CryptpilotError on damage."""
+    """Check the file system under the working name, so that it cannot be mounted. Raises CryptpilotError on damage."""
     with log.timed("check-fs", volume.volume, kind=kind, device=volume.dev):
         with telling_a_wrong_secret(volume):
             opened = mapping.opened(volume, device, passphrase, header)

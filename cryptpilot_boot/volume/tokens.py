@@ -23,7 +23,7 @@ def write(device: block.Device, slot: int, token: Token, *, kind: str, witness: 
     """Add to the header on a device the token of a key slot.
 
     kind, witness: what the slot is proven to be, and by which passphrase; see `proof`. facts: what the header says.
-    Raises ProgramError, for instance where the header has no room for the token.
+    Raises ProgramError, for instance if the header has no room for the token.
     """
     cryptsetup.add_token(device.node, token(slot, proof.mac(kind, witness, facts, slot)))
 
