@@ -39,8 +39,8 @@ def brief(say: Say) -> Sink:
     """Return a sink that reports waits, long steps, and any event's "notice", which is for a person.
 
     A wait is reported at once, at each change, and every few seconds. It is not reported while a person is asked for a
-    key, who would not find the question again, nor for a volume that has its result. Nor does it then report that
-    another source is asked.
+    key, because it would hide the question, nor for a volume that has its result. Nor does it then report that another
+    source is asked.
     """
     last: dict[str, tuple[str, float]] = {}
     prompts: set[str] = set()

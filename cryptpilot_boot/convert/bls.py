@@ -1,9 +1,9 @@
 """Boot loader entries, and the variables in them. Pure.
 
-An entry is a file for each kernel, which GRUB's command `blscfg` reads as it boots. Enterprise Linux 8, Anolis 8 and
-Alibaba Cloud Linux 3 keep kernel parameters in the variable `kernelopts` of GRUB's environment block, with a copy in
-grub.cfg, in case that block cannot be read; Enterprise Linux 9 keeps them in each entry, and takes those of the next
-kernel from /etc/kernel/cmdline.
+An entry is a file for each kernel, which GRUB's command `blscfg` reads as it boots. Enterprise Linux 8 and its
+relatives (Anolis 8, Alibaba Cloud Linux 3) keep kernel parameters in the variable `kernelopts` of GRUB's environment
+block, with a copy in grub.cfg, in case that block cannot be read; Enterprise Linux 9 keeps them in each entry, and
+takes those of the next kernel from /etc/kernel/cmdline.
 
 Source: the Boot Loader Specification, "Type #1"; the manual of GRUB, "Environment block"; 10_linux, 20-grub.install
 and blscfg.c of GRUB in Fedora and Enterprise Linux; issues 1828 and 2129 of osbuild-composer, 979 of lxc-ci.

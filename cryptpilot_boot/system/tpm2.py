@@ -1,8 +1,8 @@
 """A TPM 2.0 of this machine: sealing a key to the values of its registers (PCRs), and having the key back.
 
-Spoken to by the kernel's own device, without a program or a library: an image gets nothing for it but the driver, no
-context is kept in a file, and the key goes from the kernel into one buffer. It seals what systemd-cryptenroll seals,
-under the same storage key, so that other programs can unseal it too.
+Spoken to by the kernel's own device, without a program or a library: an image needs only the driver, no context is kept
+in a file, and the key goes from the kernel into one buffer. It seals what systemd-cryptenroll seals, under the same
+storage key, so that other programs can unseal it too.
 """
 
 from __future__ import annotations

@@ -118,6 +118,12 @@ def test_an_error_that_is_quoted_is_one_of_the_products(quoted: str) -> None:
     assert is_said(quoted, sentences())
 
 
+def test_no_message_removes_a_key_slot_by_its_number() -> None:
+    """docs/security.md, "What holds": luksRemoveKey asks for the key; luksKillSlot is in no message."""
+    assert [text for text in sentences() if "luksKillSlot" in text] == ["luksKillSlot"]
+    assert any("luksRemoveKey" in text for text in sentences())
+
+
 def test_what_is_quoted_is_found_across_what_is_put_into_it_and_nothing_else_is() -> None:
     said = [f"the file {GAP} is {GAP}, not vfat", "is swap space"]
     assert is_said("the file ... is ..., not vfat", said)
