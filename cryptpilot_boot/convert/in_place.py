@@ -58,7 +58,7 @@ class Disk:
 
 @dataclasses.dataclass(frozen=True)
 class RootToEncrypt:
-    """A root that is to be encrypted in its place. blocks: what its file system shrinks to, None where it has room."""
+    """A root to encrypt in place. blocks: what its file system shrinks to, None where it has room."""
 
     plan: Conversion
     device: block.Device

@@ -75,7 +75,7 @@ def sections_to_read(names: Sequence[str]) -> list[str]:
 
 
 def expected(found: MeasuredDisk, *, secure_boot: bool = False) -> Expected:
-    """Compute what registers become. secure_boot: whether firmware has it on."""
+    """Compute what registers become. secure_boot: whether the firmware has Secure Boot on."""
     fault = _fault(found)
     version = stub.version(found.sections.get(stub.MAGIC, b""))
     if not fault and version not in stub.STUBS:

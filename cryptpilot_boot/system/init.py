@@ -84,7 +84,7 @@ def _others_need_network() -> bool:
 
 
 def kernel_log(text: str, to: str = _KERNEL_LOG) -> None:
-    """Say a line where the system's log has it: a generator has no other, see systemd.generator(7)."""
+    """Write a line to the system's log: a generator has no other output, see systemd.generator(7)."""
     with log.telling("a line for the kernel's log"):  # a container has none
         descriptor = os.open(to, os.O_WRONLY | os.O_CLOEXEC)
         try:

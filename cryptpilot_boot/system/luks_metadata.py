@@ -3,7 +3,7 @@
 The disk is the host's to write. So a header is accepted only if all its values that matter are those of
 `cryptpilot init`, or of a program that works on our volumes: another version of cryptpilot, cryptsetup's luksAddKey and
 reencrypt, systemd-cryptenroll. Its values are checked, and the JSON is written again from them: what is not on the list
-reaches no other reader. system.luks_objects checks each object by itself, and this that they fit together.
+reaches no other reader. system.luks_objects checks each object separately, this module checks that they fit together.
 Tokens are read by modules of their own, and are not written again.
 """
 
