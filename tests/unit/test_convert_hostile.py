@@ -143,10 +143,10 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
 @pytest.mark.parametrize(
     ("source", "target", "reason"),
     [
-        (".out.image.cryptpilot-new", "out", "is named like a file that a conversion writes"),
-        (".out.source.cryptpilot-new.lock", "out", "is named like a file that a conversion writes"),
-        ("alias", "other", "is named like a file that a conversion writes"),
-        ("in", ".out.image.cryptpilot-new", "is named like a file that a conversion writes"),
+        (".out.image.cryptpilot-new", "out", "has the name of a file that a conversion writes"),
+        (".out.source.cryptpilot-new.lock", "out", "has the name of a file that a conversion writes"),
+        ("alias", "other", "has the name of a file that a conversion writes"),
+        ("in", ".out.image.cryptpilot-new", "has the name of a file that a conversion writes"),
         ("nothing", "out", "cannot be read: No such file"),
         (".", "out", "is not a regular file"),
         ("in", "in", "is there already"),
