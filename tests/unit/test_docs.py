@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -46,21 +46,20 @@ class Page:
         return [QUOTED.findall(cell) for cell in CELL.findall(self.text)]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(CHECKOUT)))
-def test_links_lead_somewhere(path: Path) -> None:
-    broken = []
-    for link in Page(path).links:
-        name, _, anchor = link.partition("#")
-        target = (path.parent / name).resolve() if name else path
-        if not target.exists() or (anchor and anchor not in Page(target).anchors):
-            broken.append(link)
-    assert broken == []
+def is_broken(path: Path, link: str) -> bool:
+    """Tell whether a link of a page leads nowhere."""
+    name, _, anchor = link.partition("#")
+    target = (path.parent / name).resolve() if name else path
+    return not target.exists() or bool(anchor and anchor not in Page(target).anchors)
+
+
+def test_links_lead_somewhere() -> None:
+    assert {(str(path), link) for path in PAGES for link in Page(path).links if is_broken(path, link)} == set()
 
 
 TO_BE_WRITTEN = {"cryptpilot_boot/providers/fw_cfg.py"}  # by who follows docs/dev/new-source.md
 
 
-@cache
 def code() -> tuple[frozenset[str], frozenset[str]]:
     """Return the paths of all Python files, with the ends by which a page may name them, and the names of all tests."""
     tops = ("*.py", "buildlib/**/*.py", "cryptpilot_boot/**/*.py", "tests/**/*.py")
@@ -70,15 +69,13 @@ def code() -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(ends), frozenset(re.findall(r"^def (test_\w+)", "\n".join(texts), re.MULTILINE))
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(CHECKOUT)))
-def test_code_and_tests_that_are_named_are_there(path: Path) -> None:
+def test_code_and_tests_that_are_named_are_there() -> None:
     files, tests = code()
-    named = QUOTED.findall(FENCED.sub("", Page(path).text))
     there = files | tests | TO_BE_WRITTEN
-    assert [name for name in named if re.fullmatch(r"[a-z0-9_/]+\.py|test_\w+", name) and name not in there] == []
+    named = {(str(path), name) for path in PAGES for name in QUOTED.findall(FENCED.sub("", Page(path).text))}
+    assert {one for one in named if re.fullmatch(r"[a-z0-9_/]+\.py|test_\w+", one[1]) and one[1] not in there} == set()
 
 
-@cache  # and not at import: each process that runs tests imports this
 def sentences() -> list[str]:
     """Return every text of the product's, with GAP for what is put into it when it is said."""
     found = []
@@ -113,9 +110,9 @@ def test_there_are_errors_to_look_for() -> None:
     assert len(set(ERRORS)) == len(ERRORS)
 
 
-@pytest.mark.parametrize("quoted", ERRORS)
-def test_an_error_that_is_quoted_is_one_of_the_products(quoted: str) -> None:
-    assert is_said(quoted, sentences())
+def test_an_error_that_is_quoted_is_one_of_the_products() -> None:
+    said = sentences()
+    assert {quoted for quoted in ERRORS if not is_said(quoted, said)} == set()
 
 
 def test_no_message_removes_a_key_slot_by_its_number() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs/security.md").read_text()
 NAMED = sorted(set(re.findall(r"\b((?:unit|volumes|boot|packages)/test_\w+\.py)(?:::(\w+))?", PAGE)))
@@ -20,6 +18,7 @@ def test_every_attack_has_a_test() -> None:
     assert [row for row in ROWS if not re.search(r"/test_\w+\.py|tests/fuzz", row)] == []
 
 
-@pytest.mark.parametrize(("file", "name"), NAMED)
-def test_a_test_that_is_named_is_there(file: str, name: str) -> None:
-    assert f"def {name or 'test_'}" in (CHECKOUT / "tests" / file).read_text()
+def test_a_test_that_is_named_is_there() -> None:
+    assert len(NAMED) > 50
+    tests = CHECKOUT / "tests"
+    assert {one for one in NAMED if f"def {one[1] or 'test_'}" not in (tests / one[0]).read_text()} == set()

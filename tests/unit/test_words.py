@@ -10,11 +10,12 @@ import ast
 import io
 import re
 import tokenize
-from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from buildlib.base import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # By what is not used: what is.
 WORDS = {
@@ -63,23 +64,24 @@ def prose(source: str) -> list[str]:
     return [*docstrings, *comments]
 
 
-def found(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8")
-    parts = texts(text) if path.suffix == ".py" else [text]
+def found(parts: list[str]) -> list[str]:
     return [match[0].lower() for part in parts for match in FOUND.finditer(part)]
 
 
-@pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_people_read_is_in_plain_words(path: Path) -> None:
-    words = found(path)
+def require_plain(parts: dict[Path, list[str]]) -> None:
+    """Assert that none of the words is in the parts of a file."""
+    words = {str(path.relative_to(ROOT)): words for path in parts if (words := found(parts[path]))}
     assert not words, f"rewrite: {words}; see WORDS in {__file__}"
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_developers_read_is_in_plain_words(path: Path) -> None:
-    parts = prose(path.read_text(encoding="utf-8"))
-    words = [match[0].lower() for part in parts for match in FOUND.finditer(" ".join(part.split()))]
-    assert not words, f"rewrite: {words}; see WORDS in {__file__}"
+def test_what_people_read_is_in_plain_words() -> None:
+    said = {path: texts(path.read_text(encoding="utf-8")) for path in CODE}
+    require_plain({**said, **{path: [path.read_text(encoding="utf-8")] for path in PAGES}})
+
+
+def test_what_developers_read_is_in_plain_words() -> None:
+    parts = {path: prose(path.read_text(encoding="utf-8")) for path in CODE}
+    require_plain({path: [" ".join(part.split()) for part in parts[path]] for path in parts})
 
 
 def test_the_words_are_found_in_docstrings_and_comments() -> None:
