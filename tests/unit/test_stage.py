@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -442,34 +443,44 @@ auto_open = true
 """
 
 
-@pytest.mark.parametrize("stage_name", ["system", "initrd"])
-@pytest.mark.parametrize("console", ["full", "no reader", "closed", "blocked", "good"])
-def test_a_stage_that_cannot_be_heard_finishes_what_it_has_begun(tmp_path: Path, console: str, stage_name: str) -> None:
-    """Whether its console, its event log or its flag files take nothing: another volume failed meanwhile."""
-    (tmp_path / "volumes").mkdir()
+CONSOLES = ("full", "no-reader", "closed", "blocked", "good")
+
+
+@contextlib.contextmanager
+def deaf(directory: Path, console: str, stage_name: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a stage in which a volume fails while another is made; yield it, and where its console is read."""
+    (directory / "volumes").mkdir(parents=True)
     for name in ("silent", "made"):
-        (tmp_path / "volumes" / f"{name}.toml").write_text(OTP.format(name))
-    (tmp_path / "global.toml").write_text("[boot]\ntimeout = 1\nverbose = true\n")
+        (directory / "volumes" / f"{name}.toml").write_text(OTP.format(name))
+    (directory / "global.toml").write_text("[boot]\ntimeout = 1\nverbose = true\n")
     reader, writer = os.pipe()
     if console == "blocked":
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
         os.write(writer, bytes(4096))
-    elif console == "no reader":
+    elif console == "no-reader":
         os.close(reader)
     redirected = {"full": "> /dev/full 2>&1", "closed": ">&- 2>&-"}.get(console, "2>&1")
-    argv = ["sh", "-c", f'exec "$@" {redirected}', "sh", sys.executable, "-c", DEAF, str(tmp_path), stage_name]
+    argv = ["sh", "-c", f'exec "$@" {redirected}', "sh", sys.executable, "-c", DEAF, str(directory), stage_name]
     with started(argv, stdout=writer, cwd=CHECKOUT) as process:
         os.close(writer)
-        assert process.wait(LONG) == 1
-    assert (tmp_path / "closed").exists()
+        yield process, reader
+
+
+@pytest.mark.parametrize("stage_name", ["system", "initrd"])
+def test_a_stage_that_cannot_be_heard_finishes_what_it_has_begun(tmp_path: Path, stage_name: str) -> None:
+    """Whether its console, its event log or its flag files take nothing: another volume failed meanwhile."""
+    with contextlib.ExitStack() as stages:  # at one time: each waits for seconds
+        running = {console: stages.enter_context(deaf(tmp_path / console, console, stage_name)) for console in CONSOLES}
+        assert {console: process.wait(LONG) for console, (process, _) in running.items()} == dict.fromkeys(CONSOLES, 1)
+    assert [console for console in CONSOLES if not (tmp_path / console / "closed").exists()] == []
     # the initrd ends it when the boot cannot go on
-    assert (tmp_path / "done").exists() is (stage_name == "system")
-    if console == "good":
-        said = os.read(reader, 65536).decode()
-        assert ("made: /dev/mapper/made opened in " in said) is (stage_name == "system")
-        assert 'volume "silent" could not be opened' in said
-        assert "the event log can no longer be written: /dev/full: No space left on device" in said
-        assert ("the boot cannot be stopped: No space left on device" in said) is (stage_name == "initrd")
+    done = [console for console in CONSOLES if (tmp_path / console / "done").exists()]
+    assert done == (list(CONSOLES) if stage_name == "system" else [])
+    said = os.read(running["good"][1], 65536).decode()
+    assert ("made: /dev/mapper/made opened in " in said) is (stage_name == "system")
+    assert 'volume "silent" could not be opened' in said
+    assert "the event log can no longer be written: /dev/full: No space left on device" in said
+    assert ("the boot cannot be stopped: No space left on device" in said) is (stage_name == "initrd")
 
 
 def test_an_outcome_that_cannot_be_told_keeps_no_volume(monkeypatch: pytest.MonkeyPatch) -> None:
