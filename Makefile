@@ -73,7 +73,7 @@ check:
 # The fast loop, which needs neither root nor apt nor a machine. Tests wait for longer than they compute, so that there
 # are more at a time than processors; each process more takes 2 s to collect. Generated cases are fewer here, and what is
 # slow is left to `make test`.
-UNITS = --dist=worksteal -o testpaths=tests/unit
+UNITS = --dist=worksteal --deal-waits -o testpaths=tests/unit
 
 unit:
 	@$(PYTEST) -n6 $(UNITS) -m "not slow" --hypothesis-profile=quick $(PYTEST_ARGS)

@@ -48,6 +48,7 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--deal-waits", action="store_true", help="spread what waits over all processes (tests/unit)")
     parser.addoption("--everything", action="store_true", help="skip nothing for want of root or of a program")
 
 

@@ -12,6 +12,25 @@ from cryptpilot_boot.system import run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+WAITING = frozenset({"test_stage.py", "test_prompt.py", "test_progress.py"})
+"""Files whose tests wait for longest, and share nothing that is slow to make."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `make unit`, have each process begin with its share of the tests that wait, while others compute.
+
+    pytest-xdist gives each process one piece of the list, and later what others have not begun.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if not config.getoption("deal_waits"):
+        return
+    waiting = [item for item in items if item.path.name in WAITING]
+    others = [item for item in items if item.path.name not in WAITING]
+    items.clear()
+    for number in range(processes):
+        items += waiting[number::processes]
+        items += others[len(others) * number // processes : len(others) * (number + 1) // processes]
+
 
 @pytest.fixture(autouse=True)
 def process() -> Iterator[None]:
