@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot import volume
@@ -63,13 +64,13 @@ def restore(
     if not confirm(f"{agreed.device} holds {replaced}. Put the header from {path} in its place?"):
         report(one, CryptpilotError("not restored: not confirmed", "nothing was changed"))
         return False
-    with terms_of(config) as terms:
+    with terms_of(config) as terms, contextlib.ExitStack() as kept:
         secret: Secret | None = Sources(one, terms)
         if force:
             secret = None
         elif ask_key:
             process.lock_memory()
-            secret = Known(ask_key(name))
+            secret = Known(kept.enter_context(ask_key(name)))
 
         def restore_one(_: Volume) -> str:
             volume.restore(one, path, agreed, overwrite, secret, by_recovery_key=ask_key is not None)

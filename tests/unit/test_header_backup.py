@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from cryptpilot_boot.config import Kms
+from cryptpilot_boot.commands import header as commands
+from cryptpilot_boot.config import Boot, Config, Kms
 from cryptpilot_boot.config.model import Volume
 from cryptpilot_boot.errors import CryptpilotError
 from cryptpilot_boot.keys.secret import Known
 from cryptpilot_boot.passphrase import Passphrase
-from cryptpilot_boot.system import block, header_file, lock
+from cryptpilot_boot.system import block, header_file, lock, process
 from cryptpilot_boot.volume import backup, header, require_restorable, restore, state
 from tests.headers import DATA, SECOND, Template
 from tests.unit.disks import look_up_files
@@ -320,3 +321,27 @@ def test_a_key_that_a_backup_does_not_take_is_called_what_it_is(
     )
     assert ("if you have a recovery key" in said) is not by_recovery_key
     assert ("older" in said) is not by_recovery_key
+
+
+@pytest.mark.needs("cryptsetup")
+def test_a_recovery_key_is_wiped_once_the_header_was_restored(
+    disk: Volume, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup(disk, place)
+    monkeypatch.setattr(commands, "select", lambda *_: [disk])
+    monkeypatch.setattr(process, "lock_memory", lambda: None)
+    key = Passphrase(b"another", strong=True)
+    told: list[object] = []
+    restored = commands.restore(
+        Config(Path(), Boot(), (disk,)),
+        "data1",
+        place,
+        lambda _, result: told.append(result),
+        lambda _: True,
+        overwrite=frozenset(),
+        force=False,
+        ask_key=lambda _: key,
+    )
+    assert not restored
+    assert "takes this recovery key" in str(told)
+    assert not any(key.reveal())
