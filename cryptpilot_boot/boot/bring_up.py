@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cryptpilot_boot import log, tasks, volume
 from cryptpilot_boot.errors import DeviceError
-from cryptpilot_boot.system import block, network
+from cryptpilot_boot.system import block, network, process
 from cryptpilot_boot.system.wait import device_changes, network_changes, wait_for
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def bring_up(one: Volume, deadline: Deadline, secret: Sources) -> volume.Opened:
             if volume.is_open(one):
                 return volume.Opened(volume.Opening.WAS_OPEN)
             with log.timed("prepare", one.volume):
+                process.lock_memory()  # not only for the sources: a user may type a key
                 secret.prepare()
         finally:
             tasks.prepared()

@@ -288,6 +288,17 @@ def test_credentials_that_are_unusable_are_no_reason_to_give_up(desk: Desk, monk
     assert outcome_of(initrd(one(), timeout=60)).typed
 
 
+def test_no_key_is_typed_into_memory_that_may_be_swapped(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise CryptpilotError("this process's memory cannot be kept out of swap")
+
+    monkeypatch.setattr(process, "lock_memory", refuse)
+    desk.typed = [RIGHT]
+    outcome = outcome_of(initrd(one(), timeout=60))
+    assert (outcome.result, desk.questions) == ("failed", [])
+    assert "out of swap" in str(outcome.error)
+
+
 @pytest.mark.parametrize("plan", [initrd(one()), system(one(required=True))], ids=["root", "required"])
 def test_what_the_boot_needs_is_waited_for_beyond_the_deadline_and_its_provider_asked_on(
     desk: Desk, plan: Plan
