@@ -130,6 +130,7 @@ class _Work:
         self._crew: Crew[Opened] = Crew("please report this")
         self._changed = self._crew.changed
         self._ready = not plan.volumes
+        self._secrets: dict[str, Sources] = {}
         self._prompts: dict[str, Prompt] = {}
 
     def begin(self, one: Volume, answers: keys.Answers) -> None:
@@ -138,6 +139,7 @@ class _Work:
         # while the boot waits for a user, the provider is asked as long
         endless = asks_user and one.identity is not None and self._stops_boot(one)
         secret = Sources(one, Terms(answers, Deadline(math.inf) if endless else self.deadline))
+        self._secrets[one.volume] = secret
         if asks_user:
             self._prompts[one.volume] = Prompt(one, secret.race)
         self._crew.start(one.volume, functools.partial(bring_up, one, self.deadline, secret))
@@ -298,6 +300,8 @@ class _Work:
 
     def _fail(self, one: Volume, error: CryptpilotError, *, late: bool = False) -> None:
         self._crew.tasks[one.volume].give_up()
+        # or it asks on, and holds the lock of the volume, as long as the stage waits for others
+        self._secrets[one.volume].race.stop()
         self._settle(Outcome(one, self._plan.stage, self.deadline.passed(), error, late=late))
 
     def _settle(self, outcome: Outcome) -> None:

@@ -192,11 +192,16 @@ class Race:
         self._arrived(Answer(key, Value.TYPED))
 
     def typed(self) -> Answer | None:
-        """Wait for an answer once all sources have failed; None if no user is asked for the key any longer."""
+        """Wait for an answer once all sources have failed; None if no user is asked for the key any longer.
+
+        Raises Interrupted if asking was stopped.
+        """
         with self._changed:
             self._begun()
             while not self._answers:
-                if self._stopped or not self._key_expected:
+                if self._stopped:
+                    raise Interrupted
+                if not self._key_expected:
                     return None
                 self._changed.wait()
             return self._answers.popleft()

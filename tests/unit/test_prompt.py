@@ -343,6 +343,40 @@ def test_a_volume_that_is_given_up_has_its_question_taken_back_while_others_go_o
     assert early == [["cryptpilot:data"]]
 
 
+def test_a_volume_that_is_given_up_is_let_go_while_others_are_waited_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the lock of the volume, and would have its next source asked. Here both volumes share a secret."""
+    asked: list[Encrypt] = []
+    held: set[str] = set()
+    second = Exec("get-key")
+
+    def prepare(source: Encrypt) -> keys.Ask:
+        def ask(_: float) -> Passphrase:
+            asked.append(source)
+            return desk.provider()
+
+        return ask
+
+    def open_volume(one: Volume, secret: Secret, **_: object) -> volume.Opened:
+        held.add(one.volume)
+        try:
+            return desk.open_volume(one, secret)
+        finally:
+            held.discard(one.volume)
+
+    monkeypatch.setattr(keys, "prepare", prepare)
+    monkeypatch.setattr(volume, "open_volume", open_volume)
+    after: list[set[str]] = []
+    later(4, lambda: after.append(set(held)))
+    later(4.5, desk.comes_back.set)
+    data = dataclasses.replace(one("data"), fallbacks=(Fallback(second, 3),))
+    results = {found.volume.volume: found.result for found in run_stage(system(data, one("needed", required=True)))}
+    assert results == {"data": "failed", "needed": "opened"}
+    assert after == [{"needed"}]
+    assert second not in asked
+
+
 @pytest.mark.parametrize("provider", ["silent", "refuse"])
 def test_what_the_boot_does_not_need_is_asked_for_until_the_deadline(desk: Desk, provider: str) -> None:
     desk.provider = getattr(desk, provider)
