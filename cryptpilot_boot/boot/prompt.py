@@ -111,7 +111,7 @@ class Prompt:
             if self._offers_key():
                 return
         except Interrupted:
-            pass  # the process is to end, and what waits for the key ends by itself
+            return  # the process is to end: that no key was typed is no failure of the volume
         except Exception as bug:
             self._tell(f"{self._one.volume}: its key cannot be asked for on the console: {describe_bug(bug)}")
         self._race.expect_no_key()  # or the boot would wait forever for an answer to no question

@@ -15,7 +15,7 @@ from cryptpilot_boot.boot import console, prompt, stage
 from cryptpilot_boot.boot.plan import Plan
 from cryptpilot_boot.boot.prompt import SILENCE, WITHOUT_NETWORK, Wait, due
 from cryptpilot_boot.config import Exec, Fallback, Identity, Kms, Otp, Volume
-from cryptpilot_boot.errors import CryptpilotError, KeyFetchError
+from cryptpilot_boot.errors import CryptpilotError, Interrupted, KeyFetchError
 from cryptpilot_boot.keys import recovery
 from cryptpilot_boot.keys.race import Answer, Entrant, Race, Turn
 from cryptpilot_boot.passphrase import Passphrase
@@ -451,6 +451,28 @@ def test_a_bug_in_the_prompt_ends_no_boot_in_silence(desk: Desk, monkeypatch: py
     monkeypatch.setattr(person, "ask", lambda: None)
     assert outcome_of(initrd(one())).result == "failed"
     assert any("its key cannot be asked for on the console: internal error: TypeError" in line for line in desk.said)
+
+
+def test_a_prompt_that_an_interruption_ends_is_no_failure_of_the_volume(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompt may have ended before the stage hears of the interruption."""
+    asked_at: list[float] = []
+    told: list[str] = []
+
+    def ask(*_: object) -> Passphrase | None:
+        asked_at.append(time.monotonic())
+        raise Interrupted
+
+    def interrupt() -> None:
+        if asked_at and time.monotonic() > asked_at[0] + 0.5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(person, "ask", ask)
+    desk.provider = desk.refuse
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(initrd(one(), timeout=60), lambda outcome: told.append(outcome.result), interrupt)
+    assert told == []
 
 
 def test_a_prompt_that_was_left_comes_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
