@@ -135,14 +135,21 @@ class _Work:
 
     def begin(self, one: Volume, answers: keys.Answers) -> None:
         """Start the task of a volume."""
-        asks_user = self._plan.ask and not one.temporary
-        # while the boot waits for a user, the provider is asked as long
-        endless = asks_user and one.identity is not None and self._stops_boot(one)
-        secret = Sources(one, Terms(answers, Deadline(math.inf) if endless else self.deadline))
+        secret = Sources(one, Terms(answers, functools.partial(self._limit, one)))
         self._secrets[one.volume] = secret
-        if asks_user:
+        if self._plan.ask and not one.temporary:
             self._prompts[one.volume] = Prompt(one, secret.race)
         self._crew.start(one.volume, functools.partial(bring_up, one, self.deadline, secret))
+
+    def _limit(self, one: Volume) -> Deadline:
+        """Return until when a source of a volume is asked that is asked now."""
+        # while the boot waits for a user, the provider is asked as long
+        return Deadline(math.inf) if self._waits_for_user(one) else self.deadline
+
+    def _waits_for_user(self, one: Volume) -> bool:
+        """Whether the boot waits without a limit for a user who is or will be asked."""
+        prompt = self._prompts.get(one.volume)
+        return prompt is not None and prompt.may_be_answered and self._stops_boot(one)
 
     def _stops_boot(self, one: Volume) -> bool:
         """Whether the boot does not go on without a volume, and waits for a user without a limit."""
@@ -241,14 +248,9 @@ class _Work:
         for one in self._pending():
             task = self._crew.tasks[one.volume]
             gone = task.phase is not Phase.CHANGING or task.overruns(LONGEST, LONGEST_OTHER)
-            if gone and not self._awaits_user(one):
+            if gone and not (task.phase is Phase.ASKING and self._waits_for_user(one)):
                 self._fail(one, outcomes.stuck(self.deadline, one))
         return self._pending()
-
-    def _awaits_user(self, one: Volume) -> bool:
-        prompt = self._prompts.get(one.volume)
-        asking = self._crew.tasks[one.volume].phase is Phase.ASKING
-        return asking and prompt is not None and prompt.may_be_answered and self._stops_boot(one)
 
     def _defer(self) -> None:
         """Defer the volumes that still wait to the next stage."""

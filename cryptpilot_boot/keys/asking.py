@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from cryptpilot_boot.keys.race import Asked
 
 T = TypeVar("T")
-Limit = Union[float, Deadline]
-"""How long sources are asked: so many seconds for each question, or all of them until a deadline."""
+Limit = Union[float, Callable[[], Deadline]]
+"""How long a source is asked: so many seconds, or until a deadline that is got when its question begins."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Terms:
         return lambda: self.answers.ask(source, ask, self._deadline(), volume.volume)
 
     def _deadline(self) -> Deadline:
-        return self.limit if isinstance(self.limit, Deadline) else Deadline(self.limit)
+        return self.limit() if callable(self.limit) else Deadline(self.limit)
 
 
 def question(volume: Volume, source: Encrypt, terms: Terms) -> Asked:

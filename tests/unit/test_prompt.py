@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from pathlib import Path
@@ -308,6 +309,27 @@ def test_what_the_boot_needs_is_waited_for_beyond_the_deadline_and_its_provider_
     assert (outcome.result, outcome.typed) == ("opened", False)
     assert outcome.seconds > plan.timeout + stage.GRACE
     assert desk.dismissed.is_set()
+
+
+@pytest.mark.usefixtures("desk")
+def test_what_the_pivot_turns_out_to_need_has_its_provider_asked_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its disk appears after the root was mounted, whose fstab names it."""
+    mounted = threading.Event()
+    later(0.5, mounted.set)
+    limits: list[float] = []
+
+    def prepare(_: Encrypt) -> keys.Ask:
+        def ask(seconds: float) -> Passphrase:
+            limits.append(seconds)
+            return Passphrase(RIGHT, strong=True)
+
+        return ask
+
+    monkeypatch.setattr(keys, "prepare", prepare)
+    monkeypatch.setattr(block, "is_block_device", lambda _: mounted.is_set())
+    plan = initrd(one("usr"), timeout=60)
+    assert outcome_of(plan, pivot=lambda: ("usr",) if mounted.is_set() else None).result == "opened"
+    assert limits == [math.inf]
 
 
 def test_beyond_the_deadline_a_provider_that_cannot_be_reached_is_asked_again_and_again(desk: Desk) -> None:
