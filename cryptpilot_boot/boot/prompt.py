@@ -83,14 +83,24 @@ class Prompt:
         """Return whether to ask a user now. Call it again and again: it notes when the network came up."""
         if self._over or self._thread.ident is not None:
             return False
+        try:
+            return self._is_silent()
+        except Exception as bug:
+            self._break_off(bug)
+            return False
+
+    def begin(self) -> None:
+        """Ask a user, on a thread of its own."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # there can be no further thread
+            self._break_off(error)
+
+    def _is_silent(self) -> bool:
         if self._online is None and (not self._one.needs_network or network.has_route()):
             self._online = self._race.now()
         moment = due(Wait(self._race.since, self._online, self._race.failed))
         return moment is not None and self._race.now() >= moment
-
-    def begin(self) -> None:
-        """Ask a user, on a thread of its own."""
-        self._thread.start()
 
     def dismiss(self) -> None:
         """Withdraw the prompt for good. Does not wait until it has disappeared."""
@@ -113,8 +123,13 @@ class Prompt:
         except Interrupted:
             return  # the process is to end: that no key was typed is no failure of the volume
         except Exception as bug:
-            self._tell(f"{self._one.volume}: its key cannot be asked for on the console: {describe_bug(bug)}")
+            self._break_off(bug)
         self._race.expect_no_key()  # or the boot would wait forever for an answer to no question
+
+    def _break_off(self, bug: Exception) -> None:
+        """Ask no user because of an error that is no other volume's."""
+        self._tell(f"{self._one.volume}: its key cannot be asked for on the console: {describe_bug(bug)}")
+        self.dismiss()
 
     def _offers_key(self) -> bool:
         """Ask until a key opens the volume. Returns False if no user is asked any longer."""

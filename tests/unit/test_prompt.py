@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
+import os
 import threading
 import time
 from pathlib import Path
@@ -473,6 +475,30 @@ def test_a_bug_in_the_prompt_ends_no_boot_in_silence(desk: Desk, monkeypatch: py
     monkeypatch.setattr(person, "ask", lambda: None)
     assert outcome_of(initrd(one())).result == "failed"
     assert any("its key cannot be asked for on the console: internal error: TypeError" in line for line in desk.said)
+
+
+@pytest.mark.parametrize("what", ["look", "thread"])
+def test_a_prompt_that_cannot_begin_is_its_own_trouble(desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """As where no file can be opened, or no thread be started: the stage goes on, for this volume and all others."""
+
+    def look() -> bool:
+        if threading.current_thread() is threading.main_thread():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return True
+
+    def start(thread: threading.Thread, begin: Callable[[threading.Thread], None] = threading.Thread.start) -> None:
+        if "_work" in repr(getattr(thread, "_target", None)):
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    if what == "look":
+        monkeypatch.setattr(network, "has_route", look)
+    else:
+        monkeypatch.setattr(threading.Thread, "start", start)
+    later(0.5, desk.comes_back.set)
+    assert outcome_of(initrd(one())).result == "opened"
+    assert any("its key cannot be asked for on the console: internal error" in line for line in desk.said)
+    assert desk.questions == []
 
 
 def test_a_prompt_that_an_interruption_ends_is_no_failure_of_the_volume(
