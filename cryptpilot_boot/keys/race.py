@@ -231,7 +231,10 @@ class Race:
             return
         ask = prepare()
         if isinstance(ask, CryptpilotError):
-            self._refuse(number, ask)
+            # whatever it is: nothing asks such a source for its previous value
+            with self._changed:
+                self._failures[number] = Failure(ask)
+                self._changed.notify_all()
         elif self._has_turn(number):
             self._ask(number, ask)
 

@@ -228,6 +228,24 @@ def test_a_source_whose_current_value_opens_nothing_is_asked_for_the_previous_on
         assert bytes(found.passphrase.reveal()) == (b"key 1" if current == "refused" else b"before")
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_source_that_has_no_value_when_it_is_prepared_has_failed(number: int) -> None:
+    """Also one that keeps a previous value: nothing would ask for it."""
+    sources = Sources(2)
+    sources.answers = [refuse, refuse]
+    for event in sources.let:
+        event.set()
+    entrants = sources.entrants(0, 600)
+    entrants[number] = Entrant(nothing, previous=sources.prepare(number))  # type: ignore[arg-type]
+    found: list[Answer | None] = []
+    with racing(entrants) as race:
+        waiting = threading.Thread(target=lambda: found.append(answer_of(race)), daemon=True)
+        waiting.start()
+        waiting.join(20)
+        assert found == [None]
+        assert errors_of(race)[number] == "it has no current value"
+
+
 @pytest.mark.parametrize("previous", ["wrong", "refused"])
 def test_a_source_has_failed_when_its_previous_value_does_not_help(previous: str) -> None:
     sources = Sources(1)
