@@ -163,6 +163,12 @@ class Race:
             return dict(self._failures)
 
     @property
+    def useless(self) -> dict[int, CryptpilotError]:
+        """Why sources were asked for the previous value, by number."""
+        with self._changed:
+            return dict(self._useless)
+
+    @property
     def failed(self) -> bool:
         """Whether all sources have failed."""
         with self._changed:

@@ -13,7 +13,7 @@ from cryptpilot_boot.errors import CryptpilotError, Interrupted
 from cryptpilot_boot.keys import failures
 from cryptpilot_boot.keys.asking import as_task
 from cryptpilot_boot.keys.names import named
-from cryptpilot_boot.keys.race import Answer, Entrant, Race, Turn
+from cryptpilot_boot.keys.race import Answer, Entrant, Race, Turn, Value
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -112,12 +112,13 @@ class Sources:
     def _from_sources(self) -> Answer | None:
         """Wait until a source answers, or a user types the key; None if all sources have failed and a user may yet."""
         try:
-            with log.timed(log.FETCH_KEY, self._volume.volume, **self._facts()):
+            with log.timed(log.FETCH_KEY, self._volume.volume, **self._facts()) as facts:
                 self._start(ahead=False)
                 while isinstance(found := self.race.next(), Turn):
                     self._tell(found)
                 if found is None:
                     raise self._error()
+                facts.update(self._about(found))
                 return found
         except Interrupted:
             raise
@@ -144,6 +145,13 @@ class Sources:
             return {"provider": ", ".join(named(self._volume, number) for number in range(len(self._volume.sources)))}
         source = self._volume.encrypt
         return keys.describe((keys.previous(source) if self._rejected else None) or source)
+
+    def _about(self, answer: Answer) -> dict[str, str]:
+        """Return what the log says of an answer that is not the current value of a secret."""
+        if answer.value is Value.CURRENT:
+            return {}
+        why = {"current": self.race.useless[answer.source].what} if answer.source is not None else {}
+        return {"value": answer.value.name.lower(), **why}
 
     def _tell(self, turn: Turn) -> None:
         """Say why a further source is asked."""

@@ -161,6 +161,14 @@ def test_what_became_of_each_is_said_when_none_opens_it() -> None:
     )
 
 
+def test_the_log_says_why_the_previous_value_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else does, if that opens the volume."""
+    outcome, events = boot(monkeypatch, with_sources("emptied"))
+    assert outcome.rotation_pending
+    (facts,) = (event.facts for event in events if (event.step, event.phase) == (log.FETCH_KEY, "end"))
+    assert (facts["value"], facts["current"]) == ("previous", "there is no current value")
+
+
 def test_trouble_with_the_disk_is_no_sources_failure() -> None:
     one = with_sources("good", "good")
 
