@@ -135,16 +135,17 @@ class _Work:
 
     def begin(self, one: Volume, answers: keys.Answers) -> None:
         """Start the task of a volume."""
-        secret = Sources(one, Terms(answers, functools.partial(self._limit, one)))
+        secret = Sources(one, Terms(answers, self.deadline))
         self._secrets[one.volume] = secret
         if self._plan.ask and not one.temporary:
             self._prompts[one.volume] = Prompt(one, secret.race)
+        self._set_limit(one)
         self._crew.start(one.volume, functools.partial(bring_up, one, self.deadline, secret))
 
-    def _limit(self, one: Volume) -> Deadline:
-        """Return until when a source of a volume is asked that is asked now."""
-        # while the boot waits for a user, the provider is asked as long
-        return Deadline(math.inf) if self._waits_for_user(one) else self.deadline
+    def _set_limit(self, one: Volume) -> None:
+        """While the boot waits for a user, have the sources asked as long."""
+        if self._waits_for_user(one):
+            self._secrets[one.volume].terms.limit = Deadline(math.inf)
 
     def _waits_for_user(self, one: Volume) -> bool:
         """Whether the boot waits without a limit for a user who is or will be asked."""
@@ -161,6 +162,7 @@ class _Work:
             prompt = self._prompts.get(one.volume)
             if prompt is None:
                 continue
+            self._set_limit(one)  # that the pivot needs it may become known late
             if self.deadline.over and not self._stops_boot(one):
                 prompt.dismiss()
             # what can be deferred is asked for by the next stage

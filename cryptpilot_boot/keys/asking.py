@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from cryptpilot_boot.keys.race import Asked
 
 T = TypeVar("T")
-Limit = Union[float, Callable[[], Deadline]]
-"""How long a source is asked: so many seconds, or until a deadline that is got when its question begins."""
+Limit = Union[float, Deadline]
+"""How long sources are asked: so many seconds for each question, or all of them until a deadline."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Terms:
-    """How sources are asked. answers: shared by all volumes of a command or a stage."""
+    """How sources are asked.
+
+    answers: shared by all volumes of a command or a stage. limit: of each question that begins; a stage may change it.
+    """
 
     answers: keys.Answers
     limit: Limit
@@ -32,7 +35,7 @@ class Terms:
         return lambda: self.answers.ask(source, ask, self._deadline(), volume.volume)
 
     def _deadline(self) -> Deadline:
-        return self.limit() if callable(self.limit) else Deadline(self.limit)
+        return self.limit if isinstance(self.limit, Deadline) else Deadline(self.limit)
 
 
 def question(volume: Volume, source: Encrypt, terms: Terms) -> Asked:

@@ -59,13 +59,13 @@ class Known:
 class Sources:
     """The sources of a volume's key, which are asked until an answer opens the volume.
 
-    race: what they answer; a user who types the key takes part in it.
+    race: what they answer; a user who types the key takes part in it. terms: how they are asked.
     """
 
     def __init__(self, volume: Volume, terms: Terms) -> None:
         self.race = Race()
         self._volume = volume
-        self._terms = terms
+        self.terms = terms
         self._started = False
         self._rejected = False
 
@@ -131,10 +131,10 @@ class Sources:
         source = self._volume.sources[number]
         previous = keys.previous(source)
         return Entrant(
-            prepare=functools.partial(self._terms.prepared, self._volume, source),
+            prepare=functools.partial(self.terms.prepared, self._volume, source),
             after=self._volume.fallbacks[number - 1].after if number else 0,
             # few openings need it, and the slow part is done for the current value
-            previous=functools.partial(self._terms.prepared, self._volume, previous) if previous else None,
+            previous=functools.partial(self.terms.prepared, self._volume, previous) if previous else None,
         )
 
     def _error(self) -> CryptpilotError:

@@ -19,7 +19,7 @@ KMS = Kms("kst-1", "disk", "{}", "password", "pem")
 DATA1 = Volume("data1", "/dev/vdb", KMS, Path("data1.toml"))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Given(Terms):
     """Terms under which a volume's sources answer by functions. previous: for the value before a rotation."""
 
