@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo      show a machine booting from a disk that unlocks itself with a secret from KMS"
 	@echo "make demo-root show an ordinary disk image become one that does, by one command"
-	@echo "make check     lint, types, shellcheck, unit tests: no root, no apt, no machine, 80 s on 2 cores"
+	@echo "make check     lint, types, shellcheck, unit tests: no root, no apt, no machine, 70 s on 2 cores"
 	@echo "make unit      the tests of it alone (PYTEST_ARGS=tests/unit/test_plan.py: only these)"
 	@echo "make test      install what is needed and run everything: lint, unit tests, real volumes, real boots"
 	@echo "make matrix    run what takes more time than that, and print a table of it: boots of more kinds of images"

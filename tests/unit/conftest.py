@@ -16,8 +16,9 @@ WAITING = frozenset({"test_stage.py", "test_prompt.py", "test_progress.py"})
 """Files whose tests wait for longest, and share nothing that is slow to make."""
 
 
+@pytest.hookimpl(trylast=True)  # after what is deselected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `make unit`, have each process begin with its share of the tests that wait, while others compute.
+    """With `make unit`, have half of the processes begin with the tests that wait, while the others compute.
 
     pytest-xdist gives each process one piece of the list, and later what others have not begun.
     """
@@ -26,9 +27,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     waiting = [item for item in items if item.path.name in WAITING]
     others = [item for item in items if item.path.name not in WAITING]
+    half = max(1, processes // 2)
     items.clear()
     for number in range(processes):
-        items += waiting[number::processes]
+        if number < half:
+            items += waiting[number::half]
         items += others[len(others) * number // processes : len(others) * (number + 1) // processes]
 
 
