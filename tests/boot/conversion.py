@@ -154,9 +154,12 @@ lvm vgremove --quiet --yes {stock.GROUP}; losetup --detach $own
 """
 UNLABELLED = f"""
 mount -t proc proc /run/out/proc
-chroot /run/out setfiles -n -v -e /proc {selinux.CONTEXTS} / 2>&1
+chroot /run/out setfiles -n -v -e /dev -e /proc -e /sys {selinux.CONTEXTS} / 2>&1
 """
-"""Shell lines that show what has another label than the policy says, in a root that is mounted at /run/out."""
+"""Shell lines that show what has another label than the policy says, in a root that is mounted at /run/out.
+
+But for what a machine mounts over: the image that is converted has no labels there.
+"""
 PREPARE_QCOW2 = f"""
 loop=$(losetup --find --show --partscan in.img); mount ${{loop}}p1 /mnt
 old=$(ls /mnt/usr/lib/modules)
