@@ -1,6 +1,6 @@
 """The stage in the initrd. It opens what the image carries; only what the pivot needs can stop the boot.
 
-`boot.system` answers the same questions for the booted system, see `boot.stage.Stage`.
+`boot.system` answers the same questions for the booted system, see `boot.needs.Stage`.
 """
 
 from __future__ import annotations

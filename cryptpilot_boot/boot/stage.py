@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cryptpilot_boot import keys, log, steps
 from cryptpilot_boot.boot import outcome as outcomes
 from cryptpilot_boot.boot.bring_up import bring_up, watch_network
+from cryptpilot_boot.boot.needs import BootNeeds
 from cryptpilot_boot.boot.outcome import Outcome as Outcome
-from cryptpilot_boot.boot.prompt import Prompt
+from cryptpilot_boot.boot.secrets import Secrets
 from cryptpilot_boot.errors import CryptpilotError, Interrupted
-from cryptpilot_boot.keys.asking import Terms
-from cryptpilot_boot.keys.secret import Sources
 from cryptpilot_boot.system import process
 from cryptpilot_boot.system.run import interrupt
 from cryptpilot_boot.system.wait import Deadline
@@ -27,8 +25,7 @@ from cryptpilot_boot.tasks import Crew, Phase
 from cryptpilot_boot.volume import Opened
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
+    from cryptpilot_boot.boot.needs import Stage
     from cryptpilot_boot.boot.plan import Plan
     from cryptpilot_boot.config import Volume
 
@@ -49,31 +46,6 @@ LONGEST_OTHER = 60.0
 """The same for all other steps."""
 LONGEST_END = 600.0
 """Seconds after an interruption: a program that is ended first writes what is left in memory to the disk."""
-
-
-class Stage(Protocol):
-    """What a stage answers about its volumes: `boot.initrd` for the initrd, `boot.system` for the booted system."""
-
-    def needed_by_pivot(self) -> Collection[str] | None:
-        """Return the volumes that the pivot needs beside those of `Plan.needed`; None while that is not known.
-
-        Called again and again, on any thread.
-        """
-
-    def needed_before_network(self) -> Collection[str]:
-        """Return the volumes that the next stage would open too late: they are waited for until the deadline.
-
-        The boot can go on without them. Called once the pivot's needs are known, on any thread.
-        """
-
-    def on_deferral(self) -> None:
-        """Act on the end of the wait for volumes that can be deferred. Called once; a failure is only logged."""
-
-    def report(self, outcome: Outcome) -> None:
-        """Report the result of a volume, as soon as it is known. It must not wait; a failure is only logged.
-
-        Called for one volume at a time, and again if the boot turns out to need a volume that failed.
-        """
 
 
 def run(plan: Plan, stage: Stage) -> list[Outcome]:
@@ -130,51 +102,17 @@ class _Work:
         self._crew: Crew[Opened] = Crew("please report this")
         self._changed = self._crew.changed
         self._ready = not plan.volumes
-        self._secrets: dict[str, Sources] = {}
-        self._prompts: dict[str, Prompt] = {}
+        self._needs = BootNeeds(plan, stage)
+        self._secrets = Secrets(self._needs, self.deadline)
 
     def begin(self, one: Volume, answers: keys.Answers) -> None:
         """Start the task of a volume."""
-        secret = Sources(one, Terms(answers, self.deadline))
-        self._secrets[one.volume] = secret
-        if self._plan.ask and not one.temporary:
-            self._prompts[one.volume] = Prompt(one, secret.race)
-        self._set_limit(one)
+        secret = self._secrets.of(one, answers)
         self._crew.start(one.volume, functools.partial(bring_up, one, self.deadline, secret))
-
-    def _set_limit(self, one: Volume) -> None:
-        """While the boot waits for a user, have the sources asked as long."""
-        if self._waits_for_user(one):
-            self._secrets[one.volume].terms.limit = Deadline(math.inf)
-
-    def _waits_for_user(self, one: Volume) -> bool:
-        """Whether the boot waits without a limit for a user who is or will be asked."""
-        prompt = self._prompts.get(one.volume)
-        return prompt is not None and prompt.may_be_answered and self._stops_boot(one)
-
-    def _stops_boot(self, one: Volume) -> bool:
-        """Whether the boot does not go on without a volume, and waits for a user without a limit."""
-        return one.volume in self._needed() or (not self._plan.next_stage and one.required)
-
-    def _ask_users(self) -> None:
-        """Show the prompts that are due. Withdraw at the deadline those that the boot does not wait for."""
-        for one in self._pending():
-            prompt = self._prompts.get(one.volume)
-            if prompt is None:
-                continue
-            self._set_limit(one)  # that the pivot needs it may become known late
-            if self.deadline.over and not self._stops_boot(one):
-                prompt.dismiss()
-            # what can be deferred is asked for by the next stage
-            elif prompt.is_due() and (not self._plan.next_stage or one.volume in self._not_deferrable()):
-                prompt.begin()
 
     def dismiss(self) -> None:
         """Withdraw all prompts, and wait until they have disappeared."""
-        for prompt in self._prompts.values():
-            prompt.dismiss()
-        for prompt in self._prompts.values():
-            prompt.await_end()
+        self._secrets.dismiss_all()
 
     def wait(self) -> None:
         """Wait until every volume has a result."""
@@ -215,11 +153,11 @@ class _Work:
         """If a volume failed, wait until it is known whether the pivot needs it; if it does, report it again."""
         with self._changed:
             while self._failed_needlessly() and self._plan.next_stage and not self.deadline.over:
-                if self._cannot_go_on() or self._stage.needed_by_pivot() is not None:
+                if self._cannot_go_on() or self._needs.pivot_is_known:
                     break
                 self._look_again(self.deadline.left())
             for outcome in self._failed_needlessly():
-                if outcome.volume.volume in self._needed():
+                if outcome.volume.volume in self._needs.by_pivot:
                     self._report(dataclasses.replace(outcome, late=False, needed=True))
 
     def _failed_needlessly(self) -> list[Outcome]:
@@ -230,17 +168,8 @@ class _Work:
 
     def _pivot_is_ready(self) -> bool:
         """Return whether a stage follows, and every volume that it would open too late has a result."""
-        known = self._plan.next_stage and self._stage.needed_by_pivot() is not None
-        return known and not self._not_deferrable() & {one.volume for one in self._pending()}
-
-    def _not_deferrable(self) -> frozenset[str]:
-        """Return the volumes that the next stage would open too late, as far as it is known."""
-        by_pivot = self._stage.needed_by_pivot()
-        early = () if by_pivot is None else self._stage.needed_before_network()
-        return self._plan.needed | frozenset(by_pivot or ()) | frozenset(early)
-
-    def _needed(self) -> frozenset[str]:
-        return self._plan.needed | frozenset(self._stage.needed_by_pivot() or ())
+        known = self._plan.next_stage and self._needs.pivot_is_known
+        return known and not self._needs.not_deferrable & {one.volume for one in self._pending()}
 
     def _pending(self) -> list[Volume]:
         return [one for one in self._plan.volumes if one.volume not in self.outcomes]
@@ -250,7 +179,7 @@ class _Work:
         for one in self._pending():
             task = self._crew.tasks[one.volume]
             gone = task.phase is not Phase.CHANGING or task.overruns(LONGEST, LONGEST_OTHER)
-            if gone and not (task.phase is Phase.ASKING and self._waits_for_user(one)):
+            if gone and not (task.phase is Phase.ASKING and self._secrets.wait_for_user(one)):
                 self._fail(one, outcomes.stuck(self.deadline, one))
         return self._pending()
 
@@ -269,17 +198,17 @@ class _Work:
             if self._crew.tasks[one.volume].phase is Phase.CHANGING:
                 self._fail(one, outcomes.stuck(self.deadline, one))
             else:
-                late = one.volume not in self._needed()
+                late = one.volume not in self._needs.by_pivot
                 self._fail(one, outcomes.ended(self.deadline, doing.get(one.volume)), late=late)
 
     def _look_again(self, seconds: float) -> None:
         self._sleep(seconds)
         self._take_results()
-        self._ask_users()
+        self._secrets.look(self._pending())
 
     def _sleep(self, seconds: float) -> None:
         """Sleep until a task changes, for so many seconds and for 1 at most; then report what takes long."""
-        self._changed.wait(min(seconds, LOOK_FOR_PROMPTS if self._prompts else LOOK_AGAIN))
+        self._changed.wait(min(seconds, LOOK_FOR_PROMPTS if self._secrets.have_prompts else LOOK_AGAIN))
         pending = {one.volume for one in self._pending()}
         for step in steps.long(TELL_EVERY):
             if step.volume in pending:
@@ -304,15 +233,13 @@ class _Work:
 
     def _fail(self, one: Volume, error: CryptpilotError, *, late: bool = False) -> None:
         self._crew.tasks[one.volume].give_up()
-        # or it asks on, and holds the lock of the volume, as long as the stage waits for others
-        self._secrets[one.volume].race.stop()
+        self._secrets.stop(one)
         self._settle(Outcome(one, self._plan.stage, self.deadline.passed(), error, late=late))
 
     def _settle(self, outcome: Outcome) -> None:
         name = outcome.volume.volume
-        if name in self._prompts:
-            self._prompts[name].dismiss()
-        self._report(dataclasses.replace(outcome, needed=name in self._needed()))
+        self._secrets.dismiss(outcome.volume)
+        self._report(dataclasses.replace(outcome, needed=name in self._needs.by_pivot))
 
     def _report(self, outcome: Outcome) -> None:
         one = outcome.volume

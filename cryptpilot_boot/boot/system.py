@@ -1,6 +1,6 @@
 """The stage in the booted system. It opens every volume that the initrd did not open; no stage follows it.
 
-`boot.initrd` answers the same questions for the initrd, see `boot.stage.Stage`.
+`boot.initrd` answers the same questions for the initrd, see `boot.needs.Stage`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Answers:
-    """What a stage answers; see `stage.Stage`."""
+    """What a stage answers; see `boot.needs.Stage`."""
 
     def __init__(
         self,
