@@ -61,6 +61,10 @@ class _Parser(argparse.ArgumentParser):
 
         return super().format_help() + (manual.of_program() if self._is_whole else manual.of_examples(self.examples))
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # newer versions of argparse ignore an output that cannot be written
+        (file or sys.stderr).write(message)
+
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, without hidden commands; exit with status 2."""
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
