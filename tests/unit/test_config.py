@@ -259,7 +259,7 @@ ROLE = SMALL.replace("[encrypt.otp]", '[encrypt.kms]\nauth_mode = "ecs_ram_role"
         (SMALL.replace("[encrypt.otp]", "[encrypt.opt]"), 'unknown table "encrypt.opt" (did you mean "otp"?)'),
         (
             SMALL.replace("[encrypt.otp]", "[encrypt]"),
-            "exactly one of [encrypt.otp], [encrypt.kms], ",
+            f"exactly one of {', '.join(f'[encrypt.{name}]' for name in table.names())} is needed",
         ),
         (SMALL + "[encrypt.exec]\ncommand = 'true'\n", "[encrypt.together] is needed, found 2 of them"),
         (EXEC.replace("command", "comand"), 'v0.toml:4: unknown key "encrypt.exec.comand" (did you mean "command"?)'),

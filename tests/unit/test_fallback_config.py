@@ -9,6 +9,7 @@ import pytest
 from cryptpilot_boot.boot.plan import image_needs
 from cryptpilot_boot.config import Exec, Fallback, KmsRole, load
 from cryptpilot_boot.images.record import make
+from cryptpilot_boot.providers import table
 from tests.unit.test_config import GUIDE_KMS
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from cryptpilot_boot.config import Config
 
+KEPT = [name for name in table.names() if name != "otp"]
+"""Tables of providers that give the same key each time."""
 HEAD = """\
 volume = "data0"
 dev = "/dev/vdb"
@@ -164,19 +167,18 @@ WRONG = {
         HEAD + FIRST + "[[fallback]]\n[fallback.together.otp]\n",
         (
             "v.toml:8: [fallback.together.otp] gives another key at each open, which never opens what is there\n"
-            "possible here: [fallback.together.kms], [fallback.together.kbs], [fallback.together.oidc],"
-            " [fallback.together.exec], [fallback.together.tpm2]"
+            f"possible here: {', '.join(f'[fallback.together.{name}]' for name in KEPT if name != 'together')}"
         ),
     ),
     "an unknown provider": (
         HEAD + FIRST + "[[fallback]]\n[fallback.vault]\n",
-        'v.toml:8: unknown table "fallback.vault"\nknown here: after, kms, kbs, oidc, exec, tpm2, together',
+        f'v.toml:8: unknown table "fallback.vault"\nknown here: after, {", ".join(KEPT)}',
     ),
     "no provider": (
         HEAD + FIRST + "[[fallback]]\n",
         (
-            "v.toml:7: exactly one of [fallback.kms], [fallback.kbs], [fallback.oidc], [fallback.exec],"
-            " [fallback.tpm2], [fallback.together] is needed, found none of them\n"
+            f"v.toml:7: exactly one of {', '.join(f'[fallback.{name}]' for name in KEPT)} is needed,"
+            " found none of them\n"
             "add the table of the provider that keeps the key, or remove this [[fallback]]"
         ),
     ),
