@@ -78,6 +78,6 @@ class Secrets:
             prompt.await_end()
 
     def _set_limit(self, one: Volume) -> None:
-        """While the boot waits for a user, have the sources asked as long."""
+        """If the boot waits for a user, have the questions that begin from now on asked without a limit."""
         if self.wait_for_user(one):
             self._sources[one.volume].terms.limit = Deadline(math.inf)

@@ -86,7 +86,7 @@ def due(asked: Sequence[float | None], over: Sequence[bool], after: Sequence[flo
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """A source is asked from now on. failures: those of the sources that have failed by then, by number."""
+    """A source is asked from now on, be it the first one. failures: of the sources that have failed by then."""
 
     source: int
     failures: Mapping[int, Failure]

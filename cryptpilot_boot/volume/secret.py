@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Opening(enum.Enum):
-    """How a volume was opened: before, by a value of its secret, or by a key that a user typed."""
+    """How a volume was opened: before, or as `keys.race.Value` says, whose names are here too."""
 
     WAS_OPEN = enum.auto()
     CURRENT = enum.auto()
