@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from cryptpilot_boot.boot.prompt import Prompt
 from cryptpilot_boot.keys.asking import Terms
 from cryptpilot_boot.keys.secret import Sources
-from cryptpilot_boot.system.wait import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from cryptpilot_boot import keys
     from cryptpilot_boot.boot.needs import BootNeeds
     from cryptpilot_boot.config import Volume
+    from cryptpilot_boot.system.wait import Deadline
 
 
 class Secrets:
@@ -63,7 +62,7 @@ class Secrets:
 
     def stop(self, one: Volume) -> None:
         """Ask for a volume no longer. Otherwise its task holds its lock as long as the stage waits for others."""
-        self._sources[one.volume].race.stop()
+        self._sources[one.volume].stop()
 
     def dismiss(self, one: Volume) -> None:
         """Withdraw the prompt of a volume."""
@@ -78,6 +77,6 @@ class Secrets:
             prompt.await_end()
 
     def _set_limit(self, one: Volume) -> None:
-        """If the boot waits for a user, have the questions that begin from now on asked without a limit."""
+        """If the boot waits for a user, have the sources asked as long."""
         if self.wait_for_user(one):
-            self._sources[one.volume].terms.limit = Deadline(math.inf)
+            self._sources[one.volume].ask_without_limit()

@@ -170,9 +170,9 @@ class Race:
 
     @property
     def failed(self) -> bool:
-        """Whether all sources have failed."""
+        """Whether all sources have failed; not before they are started."""
         with self._changed:
-            return all(self._over())
+            return bool(self._entrants) and all(self._over())
 
     def now(self) -> float:
         """Return the time by the clock of `since`."""

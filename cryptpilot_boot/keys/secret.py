@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Protocol
 
 from cryptpilot_boot import keys, log
@@ -14,6 +15,7 @@ from cryptpilot_boot.keys import failures
 from cryptpilot_boot.keys.asking import as_task
 from cryptpilot_boot.keys.names import named
 from cryptpilot_boot.keys.race import Answer, Entrant, Race, Turn, Value
+from cryptpilot_boot.system.wait import Deadline
 
 if TYPE_CHECKING:
     from cryptpilot_boot.config import Volume
@@ -59,13 +61,13 @@ class Known:
 class Sources:
     """The sources of a volume's key, which are asked until an answer opens the volume.
 
-    race: what they answer; a user who types the key takes part in it. terms: how they are asked.
+    race: what they answer; a user who types the key takes part in it.
     """
 
     def __init__(self, volume: Volume, terms: Terms) -> None:
         self.race = Race()
         self._volume = volume
-        self.terms = terms
+        self._terms = terms
         self._started = False
         self._rejected = False
 
@@ -90,12 +92,19 @@ class Sources:
         self._rejected = True
         self.race.reject(answer, error)
 
+    def ask_without_limit(self) -> None:
+        """Let the questions that begin from now on have no limit."""
+        self._terms.limit = Deadline(math.inf)
+
+    def stop(self) -> None:
+        """Stop asking, and wipe all answers that were not taken."""
+        self.race.stop()
+
     def __enter__(self) -> Sources:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop asking, and wipe all answers that were not taken."""
-        self.race.stop()
+        self.stop()
 
     def _start(self, *, ahead: bool) -> None:
         if not self._started:
@@ -103,7 +112,7 @@ class Sources:
             self.race.start([self._entrant(number) for number in range(len(self._volume.sources))], ahead=ahead)
 
     def _answer(self) -> Answer:
-        answer = None if self._started and self.race.failed else self._from_sources()
+        answer = None if self.race.failed else self._from_sources()
         answer = answer or self.race.typed()
         if answer is None:
             raise self._error()
@@ -131,10 +140,10 @@ class Sources:
         source = self._volume.sources[number]
         previous = keys.previous(source)
         return Entrant(
-            prepare=functools.partial(self.terms.prepared, self._volume, source),
+            prepare=functools.partial(self._terms.prepared, self._volume, source),
             after=self._volume.fallbacks[number - 1].after if number else 0,
             # few openings need it, and the slow part is done for the current value
-            previous=functools.partial(self.terms.prepared, self._volume, previous) if previous else None,
+            previous=functools.partial(self._terms.prepared, self._volume, previous) if previous else None,
         )
 
     def _error(self) -> CryptpilotError:
