@@ -58,8 +58,9 @@ class BootNeeds:
     @property
     def not_deferrable(self) -> frozenset[str]:
         """The volumes that the next stage would open too late."""
-        early = self.stage.needed_before_network() if self.pivot_is_known else ()
-        return self.by_pivot | frozenset(early)
+        by_pivot = self.stage.needed_by_pivot()
+        early = () if by_pivot is None else self.stage.needed_before_network()
+        return self.plan.needed | frozenset(by_pivot or ()) | frozenset(early)
 
     def stop_boot(self, one: Volume) -> bool:
         """Whether the boot stops without a volume, and so waits for a user without a limit."""

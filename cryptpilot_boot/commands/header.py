@@ -65,12 +65,14 @@ def restore(
         report(one, CryptpilotError("not restored: not confirmed", "nothing was changed"))
         return False
     with terms_of(config) as terms, contextlib.ExitStack() as kept:
-        secret: Secret | None = Sources(one, terms)
+        secret: Secret | None
         if force:
             secret = None
         elif ask_key:
             process.lock_memory()
             secret = Known(kept.enter_context(ask_key(name)))
+        else:
+            secret = Sources(one, terms)
 
         def restore_one(_: Volume) -> str:
             volume.restore(one, path, agreed, overwrite, secret, by_recovery_key=ask_key is not None)

@@ -69,7 +69,6 @@ class Sources:
         self._volume = volume
         self._terms = terms
         self._started = False
-        self._rejected = False
 
     def prepare(self) -> None:
         """Do what needs no network, ahead of the question; that of the first source is done when this returns.
@@ -89,7 +88,6 @@ class Sources:
 
     def reject(self, answer: Answer, error: CryptpilotError) -> None:
         """Note that an answer does not open the volume, and why. Raises the error of a key that was typed."""
-        self._rejected = True
         self.race.reject(answer, error)
 
     def ask_without_limit(self) -> None:
@@ -153,7 +151,7 @@ class Sources:
         if self._volume.fallbacks:
             return {"provider": ", ".join(named(self._volume, number) for number in range(len(self._volume.sources)))}
         source = self._volume.encrypt
-        return keys.describe((keys.previous(source) if self._rejected else None) or source)
+        return keys.describe((keys.previous(source) if self.race.useless else None) or source)
 
     def _about(self, answer: Answer) -> dict[str, str]:
         """Return what the log says of an answer that is not the current value of a secret."""
