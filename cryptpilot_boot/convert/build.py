@@ -113,7 +113,7 @@ def _make_boot(planned: Conversion, source: OpenImage, disk: str, work: Path) ->
     device = partition(disk, planned.boot)
     with log.timed("copy-fs", planned.volume.volume, device=device):
         if planned.new_boot:
-            mkfs.make(planned.boot_kind, device, integrity=False, temporary=False)
+            mkfs.make_boot(device)
         else:
             clone.copy(planned.boot_kind, source.partition(planned.boot), device, work)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Callable, TypeVar, Union
 
 from cryptpilot_boot import keys, log, tasks
 from cryptpilot_boot.system import process
+from cryptpilot_boot.system.run import raise_if_interrupted
 from cryptpilot_boot.system.wait import Deadline
 
 if TYPE_CHECKING:
@@ -52,11 +53,16 @@ def question(volume: Volume, source: Encrypt, terms: Terms) -> Asked:
 
 
 def as_task(ask: Callable[[], T], wipe: Callable[[T], object]) -> T:
-    """Return what `ask` returns, in the phase ASKING of this thread's task. If that was given up, wipe it and raise."""
+    """Return what `ask` returns, in the phase ASKING of this thread's task.
+
+    If the task was abandoned or this process interrupted meanwhile, wipe it and raise Interrupted.
+    """
     found: list[T] = []
     try:
         with tasks.asking():
             found.append(ask())
+            # the supervisor may not know of it yet
+            raise_if_interrupted()
     except BaseException:
         for one in found:
             wipe(one)

@@ -85,6 +85,12 @@ def _xfs_layout(command: Sequence[str], device: str) -> Regions:
     return [(number * size, min(size, 1 << 20)) for number in range(int(facts["agcount"]))]
 
 
+# What GRUB 2.02 reads, and e2fsck 1.43 checks. The defaults of e2fsprogs 1.47 have more: an older e2fsck refuses that.
+_BOOT_FEATURES = (
+    *("none", "dir_index", "dir_nlink", "ext_attr", "extent", "extra_isize", "filetype", "flex_bg", "has_journal"),
+    *("huge_file", "large_file", "metadata_csum", "resize_inode", "sparse_super", "64bit"),
+)
+
 _UNREPLAYED = "<DIRTY>"  # as xfs_logprint prints it
 
 
@@ -131,6 +137,15 @@ def make(kind: str, device: str, *, integrity: bool, temporary: bool) -> None:
         block.clear(device, block.probed(block.look_up(device).size))
         block.clear(device, one.layout(command, device))
     run([*command, device])
+
+
+def make_boot(device: str) -> None:
+    """Make an ext4 for `/boot` of a system that may be older than this machine: its boot loader and e2fsck use it.
+
+    Raises ProgramError.
+    """
+    one = KINDS["ext4"]
+    run([*one.command, "-O", ",".join(_BOOT_FEATURES), *one.options(False, False), device])
 
 
 def check(kind: str, device: str) -> str:

@@ -173,7 +173,7 @@ OPTIONS = {
     "mkfs.py": {
         "e2fsck": {"-f", "-p"},
         "fsck.vfat": {"-a"},
-        "mkfs.ext4": {"-F", "-E", "-b", "-n"},
+        "mkfs.ext4": {"-F", "-E", "-O", "-b", "-n"},
         "mkfs.vfat": {"-I", "-S"},
         "mkfs.xfs": {"-f", "-s", "-N"},
         "mkswap": {"-f"},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -98,3 +100,36 @@ def block_of(image: Path, path: str) -> str:
     """Return the number of the first block of a file."""
     said = subprocess.run(["debugfs", "-R", f"blocks {path}", image], check=True, capture_output=True, text=True).stdout
     return said.split()[0]
+
+
+NEWER = """
+[defaults]
+base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
+[fs_types]
+ext4 = {
+    features = has_journal,extent,metadata_csum,metadata_csum_seed,64bit,extra_isize,orphan_file,casefold
+}
+"""
+"""mke2fs.conf(5) with what e2fsprogs 1.47.2 of Debian 13 has by default, and more."""
+
+
+@pytest.mark.needs("mkfs.ext4", "unshare")
+def test_a_boot_is_made_for_older_systems_whatever_this_machine_has_by_default(tmp_path: Path) -> None:
+    made = {}
+    (tmp_path / "mke2fs.conf").write_text(NEWER)
+    for name, call in (("here", "make_boot('{}')"), ("plain", "make('ext4', '{}', integrity=False, temporary=False)")):
+        path = tmp_path / name
+        with path.open("wb") as file:
+            file.truncate(1 << 30)
+        script = f"from cryptpilot_boot.system import mkfs; mkfs.{call.format(path)}"
+        mounted = 'mount --bind "$1" /etc/mke2fs.conf && exec "$2" -c "$3"'
+        shell = ["unshare", "--mount", "sh", "-ec", mounted, "sh"]
+        subprocess.run([*shell, tmp_path / "mke2fs.conf", sys.executable, script], check=True)
+        shown = subprocess.run(["dumpe2fs", "-h", path], check=True, capture_output=True, text=True).stdout
+        made[name] = set(re.findall(r"^Filesystem features: +(.*)$", shown, re.MULTILINE)[0].split())
+    # which GRUB 2.06 of Enterprise Linux 9 cannot read, or its e2fsck 1.46 refuses
+    assert made["plain"] >= {"metadata_csum_seed", "orphan_file", "casefold"}
+    assert made["here"] == (
+        {"dir_index", "dir_nlink", "ext_attr", "extent", "extra_isize", "filetype", "flex_bg", "has_journal"}
+        | {"huge_file", "large_file", "metadata_csum", "resize_inode", "sparse_super", "64bit"}
+    )

@@ -26,10 +26,11 @@ from cryptpilot_boot.providers import table
 from cryptpilot_boot.providers.together import Together
 from cryptpilot_boot.providers.tpm2 import Tpm2
 from cryptpilot_boot.report import eventlog, report, summary
-from cryptpilot_boot.system import block, process
+from cryptpilot_boot.system import block, process, run
 from cryptpilot_boot.system.wait import Deadline
 from cryptpilot_boot.volume import opened
 from cryptpilot_boot.volume.secret import with_secret
+from tests.unit import secrets
 from tests.unit.stages import run as run_stage
 
 if TYPE_CHECKING:
@@ -237,6 +238,23 @@ def test_a_key_that_comes_when_the_volume_was_given_up_is_wiped(monkeypatch: pyt
         secret.next()
     with pytest.raises(Interrupted):
         question(one, one.encrypt, Made(keys.Answers(), 0))()
+    assert [bytes(key.reveal()) for key in made] == [bytes(len(GOOD))] * 2
+
+
+def test_a_key_that_comes_after_an_interruption_is_wiped() -> None:
+    """The supervisor may not know of the interruption yet."""
+    made: list[Passphrase] = []
+
+    def ask() -> Passphrase:
+        made.append(Passphrase(GOOD, strong=True))
+        run.interrupt()
+        return made[-1]
+
+    with secrets.secret(ask) as secret, pytest.raises(Interrupted):
+        secret.next()
+    run.clear_interruption()
+    with pytest.raises(Interrupted):
+        question(secrets.DATA1, Exec("cat"), secrets.Given(keys.Answers(), 0, ask, ask))()
     assert [bytes(key.reveal()) for key in made] == [bytes(len(GOOD))] * 2
 
 
