@@ -5,6 +5,7 @@ Converting takes what user-mode Linux has: device-mapper, and loop devices with 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -284,7 +285,7 @@ def unified_after(release: str) -> list[Step]:
         Step(
             "It is made again, of the kernel that apt installed.",
             "cryptpilot image unify",
-            prints(rf"starts kernel {release} from now on"),
+            prints(rf"starts kernel {re.escape(release)} from now on"),
         ),
     ]
 
@@ -297,7 +298,7 @@ def require_boots(row: Row, workshop: Workshop, network: Namespace, work: Path) 
     if not row.upgraded:
         boot(row, workshop, network, work / "before")
         return
-    first, later = kernel_release(row.stock.tree), stock.upgrade_release()
+    first, later = kernel_release(row.stock.tree), stock.upgrade_release(row.stock.tree)
     image = workshop.share / "out.img"
     expected = measure(image) if row.stock.unified else {}
     upgrade = [
@@ -306,11 +307,11 @@ def require_boots(row: Row, workshop: Workshop, network: Namespace, work: Path) 
         Step(
             "apt installs another kernel, and its hooks make an initrd and boot it from now on.",
             "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends /mnt/*.deb",
-            prints(rf"^Setting up linux-image-{later} "),
+            prints(rf"^Setting up linux-image-{re.escape(later)} "),
         ),
         *(unified_after(later) if row.stock.unified else []),
     ]
-    disks = (stock.upgrade_disk(work / "upgrade.img"), steps.steps_disk(work, upgrade, "root"))
+    disks = (stock.upgrade_disk(work / "upgrade.img", row.stock.tree), steps.steps_disk(work, upgrade, "root"))
     before = boot(row, workshop, network, work / "before", disks)
     steps.check(upgrade, before)
     assert before["kernel"].strip() == first

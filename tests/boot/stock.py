@@ -22,8 +22,10 @@ from tests.lab.run import LabError, run
 from tests.lab.tree import TESTING, clone, in_chroot, kernel_release, root_tree
 from tests.lab.uml import run_uml
 
+STUB = "systemd-boot-efi"
+"""What a unified kernel image is made of; Debian 11 has it in another package."""
 PACKAGES = (
-    *("grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", "systemd-boot-efi"),
+    *("grub-pc-bin", "grub-efi-amd64-bin", "grub2-common", STUB),
     # the machine that converts it
     *("fdisk", "qemu-utils", "binutils", "lvm2"),
 )
@@ -44,18 +46,34 @@ FIRMWARE_MODULES = ("drivers/virtio", "drivers/pci")
 """Modules of Debian testing's kernel that an initrd needs beside those of a booted system."""
 UPGRADE = "upgrade"
 """Where a tree has the packages that apt would upgrade its kernel by, and the name of the disk that brings them."""
-OPTIONS = (
-    # which dpkg keeps to for a kernel that comes later, too
-    "--dpkgopt=path-exclude=/lib/modules/*/kernel/*",
-    *(f"--dpkgopt=path-include=/lib/modules/*/kernel/{start}*" for start in LOADED),
-    # the kernel of the last point release, as if what came later by security updates were yet to come
-    """--setup-hook=printf 'Package: linux-image-cloud-amd64\nPin: release n=bookworm-security\nPin-Priority: -1\n'\
+UPGRADED = ("bookworm", "trixie")
+"""Releases whose security archive has a newer kernel than the last point release."""
+
+
+def _options(suite: str) -> tuple[str, ...]:
+    """Return what mmdebstrap is told beside the usual: which modules are installed, and kernels of which archive.
+
+    dpkg keeps to the former for a kernel that comes later, too.
+    """
+    where = "/usr/lib/modules" if suite == "trixie" else "/lib/modules"
+    loaded = LOADED if suite == "bookworm" else (*MODULES, *FIRMWARE_MODULES)
+    modules = (
+        f"--dpkgopt=path-exclude={where}/*/kernel/*",
+        *(f"--dpkgopt=path-include={where}/*/kernel/{start}*" for start in loaded),
+    )
+    if suite not in UPGRADED:
+        return modules
+    return (
+        *modules,
+        # the kernel of the last point release, as if what came later by security updates were yet to come
+        f"""--setup-hook=printf 'Package: linux-image-cloud-amd64\nPin: release n={suite}-security\nPin-Priority: -1\n'\
  > "$1/etc/apt/preferences.d/older\"""",
-    f"""--customize-hook=rm "$1/etc/apt/preferences.d/older"; mkdir -p "$1/{UPGRADE}/partial"
+        f"""--customize-hook=rm "$1/etc/apt/preferences.d/older"; mkdir -p "$1/{UPGRADE}/partial"
 APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get install --yes --download-only \
 -o Dir::Cache::archives="$1/{UPGRADE}" linux-image-cloud-amd64""",
-)
-"""What mmdebstrap is told beside the usual, for Debian 12."""
+    )
+
+
 UNNEEDED = (
     UPGRADE,
     "usr/bin/x86_64-linux-gnu-*",
@@ -101,7 +119,8 @@ class Stock:
     entries: "" for GRUB as Debian has it, "variable" or "static" for boot loader entries as Enterprise Linux 8 and 9
     have them. swap: whether there is swap space beside its root, in LVM if that is, and else in a logical partition of
     an MBR, as installers have it. selinux: whether it enforces Debian's policy. initramfs: whether its initrd is of
-    initramfs-tools, as in Debian's own cloud images, and neither dracut nor cryptsetup is there.
+    initramfs-tools, as in Debian's own cloud images, and neither dracut nor cryptsetup is there. release: of Debian,
+    where there are no boot loader entries.
     """
 
     kind: str = "ext4"
@@ -115,12 +134,14 @@ class Stock:
     selinux: bool = False
     initramfs: bool = False
     swap: bool = False
+    release: str = "bookworm"
 
     def __str__(self) -> str:
         words = [self.kind, "boot-apart" if self.boot else "boot-inside", "unified" if self.unified else ""]
         words += ["mbr" if self.mbr else "", "" if self.efi else "bios-only", "lvm" if self.lvm else ""]
         words += [f"{self.entries}-entries" if self.entries else "", "selinux" if self.selinux else ""]
         words += ["initramfs-tools" if self.initramfs else "", "swap" if self.swap else ""]
+        words += ["" if self.release == "bookworm" else self.release]
         return "-".join(filter(None, words))
 
     @property
@@ -141,7 +162,7 @@ class Stock:
     @property
     def suite(self) -> str:
         """Return the release of Debian: boot loader entries are read by GRUB 2.14 alone, of those that there are."""
-        return TESTING if self.entries else "bookworm"
+        return TESTING if self.entries else self.release
 
     @property
     def esp_mb(self) -> int:
@@ -152,8 +173,9 @@ class Stock:
     def tree(self) -> Path:
         """Return the tree that it is made of, shared and cached: not to be changed."""
         more = [*(selinux.PACKAGES if self.selinux else ()), *(["initramfs-tools"] if self.initramfs else [])]
-        options = () if self.suite == TESTING else OPTIONS
-        return root_tree(self.suite, (*PACKAGES, *more), options, without=LACKING if self.initramfs else ())
+        options = () if self.suite == TESTING else _options(self.suite)
+        packages = [one for one in PACKAGES if one != STUB or self.suite != "bullseye"]
+        return root_tree(self.suite, (*packages, *more), options, without=LACKING if self.initramfs else ())
 
     @property
     def table(self) -> str:
@@ -174,17 +196,17 @@ def root() -> Path:
     return Stock().tree
 
 
-def upgrade_release() -> str:
-    """Return the release of the kernel that apt upgrades an image's by."""
-    packages = sorted((root() / UPGRADE).glob("linux-image-[0-9]*.deb"))
+def upgrade_release(tree: Path) -> str:
+    """Return the release of the kernel that apt upgrades an image's by. tree: that the image is made of."""
+    packages = sorted((tree / UPGRADE).glob("linux-image-[0-9]*.deb"))
     if len(packages) != 1:
         raise LabError(f"Debian has {len(packages)} kernels that are newer than the last point release's, not one")
     return packages[0].name.split("_")[0].removeprefix("linux-image-")
 
 
-def upgrade_disk(path: Path) -> Disk:
+def upgrade_disk(path: Path, tree: Path) -> Disk:
     """Make a disk with the packages of that upgrade."""
-    return Disk(make_ext4(path, root() / UPGRADE, 64 << 20), UPGRADE, readonly=True)
+    return Disk(make_ext4(path, tree / UPGRADE, 64 << 20), UPGRADE, readonly=True)
 
 
 def prune_modules(tree: Path) -> None:
@@ -332,7 +354,8 @@ losetup -d $loop
 
 def image(stock: Stock) -> Path:
     """Return an image, shared and cached: not to be changed."""
-    tree = root()
+    # the file systems of an installation are made by its own programs
+    tree = root() if stock.suite == TESTING else Stock(release=stock.release).tree
     recipe = [Path(__file__).read_text(), fingerprint(Path(machines.__file__).with_name("guest")), tree.name]
     # what `system` takes from a layout beside its tree
     recipe += [stock.tree.name, str(stock.lvm), str(stock.swap), str(stock.unified)]
