@@ -127,7 +127,7 @@ def test_a_boot_is_made_for_older_systems_whatever_this_machine_has_by_default(t
         subprocess.run([*shell, tmp_path / "mke2fs.conf", sys.executable, script], check=True)
         shown = subprocess.run(["dumpe2fs", "-h", path], check=True, capture_output=True, text=True).stdout
         made[name] = set(re.findall(r"^Filesystem features: +(.*)$", shown, re.MULTILINE)[0].split())
-    # which GRUB 2.06 of Enterprise Linux 9 cannot read, or its e2fsck 1.46 refuses
+    # the first of which GRUB of Debian 11 cannot read, and an e2fsck before 1.47 refuses the second
     assert made["plain"] >= {"metadata_csum_seed", "orphan_file", "casefold"}
     assert made["here"] == (
         {"dir_index", "dir_nlink", "ext_attr", "extent", "extra_isize", "filetype", "flex_bg", "has_journal"}
