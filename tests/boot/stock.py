@@ -43,7 +43,7 @@ LOADED = (
 )
 """How the paths of the kernel's modules begin that its machines load: dracut starts a program for each it takes."""
 FIRMWARE_MODULES = ("drivers/virtio", "drivers/pci")
-"""Modules of Debian testing's kernel that an initrd needs beside those of a booted system."""
+"""Modules that an initrd needs beside those of a booted system, in other releases than Debian 12."""
 UPGRADE = "upgrade"
 """Where a tree has the packages that apt would upgrade its kernel by, and the name of the disk that brings them."""
 UPGRADED = ("bookworm", "trixie")

@@ -31,7 +31,7 @@ def test_an_image_of_debian_13_is_converted_on_debian_12(
 def test_an_image_of_debian_11_is_converted_on_debian_13(
     workshop: Workshop, network: Namespace, tmp_path: Path
 ) -> None:
-    """By default, e2fsprogs of Debian 13 makes a /boot that e2fsck of Debian 11 refuses to check."""
+    """By default, e2fsprogs of Debian 13 makes a /boot that GRUB of Debian 11 cannot read."""
     newer = machines.install(clone(Stock(release="trixie").tree, tmp_path / "newer"))
     place = dataclasses.replace(workshop, tree=newer)
     row = Row(Stock("ext4", "", release="bullseye"), upgraded=False)

@@ -7,16 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from cryptpilot_boot.system import ext4, mkfs
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 BLOCKS = 6000
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -113,7 +111,8 @@ ext4 = {
 """mke2fs.conf(5) with what e2fsprogs 1.47.2 of Debian 13 has by default, and more."""
 
 
-@pytest.mark.needs("mkfs.ext4", "unshare")
+@pytest.mark.root
+@pytest.mark.needs("mkfs.ext4")
 def test_a_boot_is_made_for_older_systems_whatever_this_machine_has_by_default(tmp_path: Path) -> None:
     made = {}
     (tmp_path / "mke2fs.conf").write_text(NEWER)
@@ -124,7 +123,7 @@ def test_a_boot_is_made_for_older_systems_whatever_this_machine_has_by_default(t
         script = f"from cryptpilot_boot.system import mkfs; mkfs.{call.format(path)}"
         mounted = 'mount --bind "$1" /etc/mke2fs.conf && exec "$2" -c "$3"'
         shell = ["unshare", "--mount", "sh", "-ec", mounted, "sh"]
-        subprocess.run([*shell, tmp_path / "mke2fs.conf", sys.executable, script], check=True)
+        subprocess.run([*shell, tmp_path / "mke2fs.conf", sys.executable, script], check=True, cwd=CHECKOUT)
         shown = subprocess.run(["dumpe2fs", "-h", path], check=True, capture_output=True, text=True).stdout
         made[name] = set(re.findall(r"^Filesystem features: +(.*)$", shown, re.MULTILINE)[0].split())
     # the first of which GRUB of Debian 11 cannot read, and an e2fsck before 1.47 refuses the second
